@@ -1,0 +1,50 @@
+"""Maths that data modules and estimators share: tensors in, tensors out. Imports torch alone."""
+
+from geometry.alignment import align_scale_shift, alignment_is_defined
+from geometry.batch import GeometryBatch
+from geometry.camera import (
+    camera_from_hypersim,
+    camera_from_intrinsics,
+    crop_camera,
+    depth_from_ray_distance,
+    hypersim_nominal_intrinsics,
+    pixel_rays,
+    ray_distance_from_depth,
+    resize_camera,
+    unproject,
+)
+from geometry.colorize import colorize_depth, colorize_error, colorize_normals
+from geometry.errors import InputError
+from geometry.normals import (
+    convert_frame,
+    face_camera,
+    flip_horizontal,
+    normals_from_depth,
+    normals_from_depth_finite_differences,
+    renormalize,
+)
+
+__all__ = [
+    "GeometryBatch",
+    "InputError",
+    "align_scale_shift",
+    "alignment_is_defined",
+    "camera_from_hypersim",
+    "camera_from_intrinsics",
+    "colorize_depth",
+    "colorize_error",
+    "colorize_normals",
+    "convert_frame",
+    "crop_camera",
+    "depth_from_ray_distance",
+    "face_camera",
+    "flip_horizontal",
+    "hypersim_nominal_intrinsics",
+    "normals_from_depth",
+    "normals_from_depth_finite_differences",
+    "pixel_rays",
+    "ray_distance_from_depth",
+    "renormalize",
+    "resize_camera",
+    "unproject",
+]

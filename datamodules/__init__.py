@@ -1,0 +1,1 @@
+"""Data: preparing raw data sets into shards, and streaming shards into batches."""

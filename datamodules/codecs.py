@@ -1,0 +1,192 @@
+"""Entries of a shard: how images, arrays and descriptions become bytes and come back.
+
+An entry is named ``<key>.<role>.<format>`` (``<key>.json`` for the description). Only the formats listed here are ever
+decoded; nothing is unpickled.
+"""
+
+import io
+import json
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+from numcodecs import blosc
+
+from geometry.errors import InputError
+
+# An entry that claims to be larger when decompressed is refused before any memory is reserved for it.
+MAX_ARRAY_BYTES = 1 << 30
+
+ENTRY_FORMATS: dict[str, tuple[str, ...]] = {
+    "image": ("jpg", "png"),
+    "depth": ("blosc", "npy"),
+    "normals": ("blosc", "npy"),
+    "info": ("json",),
+}
+
+Array = np.ndarray
+
+
+def entry_name(role: str, format_name: str) -> str:
+    """Return the part of an entry's file name that follows the key and its dot.
+
+    Args:
+        role: "image", "depth", "normals" or "info".
+        format_name: one of the role's formats in ``ENTRY_FORMATS``.
+
+    Returns:
+        For instance "depth.blosc"; the description ("info") is just "json".
+    """
+    return format_name if role == "info" else f"{role}.{format_name}"
+
+
+ENTRY_ROLES: dict[str, tuple[str, str]] = {
+    entry_name(role, format_name): (role, format_name)
+    for role, format_names in ENTRY_FORMATS.items()
+    for format_name in format_names
+}
+
+
+def encode_image(image: Array, format_name: str = "jpg", quality: int = 95) -> bytes:
+    """Return an image file.
+
+    Args:
+        image: (H,W,3) uint8, RGB.
+        format_name: "jpg" or "png".
+        quality: JPEG quality from 1 to 100; PNG is lossless and ignores it.
+
+    Returns:
+        The bytes of the file, the same for the same input.
+    """
+    parameters = [cv2.IMWRITE_JPEG_QUALITY, quality] if format_name == "jpg" else []
+    encoded, data = cv2.imencode(f".{format_name}", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), parameters)
+    assert encoded, f"OpenCV could not encode {format_name}"
+    return data.tobytes()
+
+
+def encode_array(array: Array) -> bytes:
+    """Return an array as a ``.npy`` file compressed with Blosc (zstd, level 5, bytes shuffled).
+
+    The header of a ``.npy`` file is a multiple of 64 bytes long, so the shuffle stays aligned with the elements.
+
+    Args:
+        array: float16 or float32 array of any shape.
+
+    Returns:
+        The compressed bytes, the same for the same input.
+    """
+    file = io.BytesIO()
+    np.lib.format.write_array(file, np.ascontiguousarray(array), version=(1, 0), allow_pickle=False)
+    blosc.use_threads = False
+    codec = blosc.Blosc(cname="zstd", clevel=5, shuffle=blosc.SHUFFLE, typesize=array.dtype.itemsize)
+    return bytes(codec.encode(file.getvalue()))
+
+
+def encode_json(value: dict[str, Any]) -> bytes:
+    """Return a description as JSON with sorted keys, without NaN or infinity."""
+    return json.dumps(value, sort_keys=True, allow_nan=False).encode()
+
+
+def decode_image(data: bytes) -> Array:
+    """Return the image in a JPEG or PNG file.
+
+    Args:
+        data: bytes of the file.
+
+    Returns:
+        (H,W,3) uint8, RGB.
+
+    Raises:
+        InputError: the bytes are no image.
+    """
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+    except cv2.error as error:
+        raise InputError(f"the image cannot be decoded ({error.err})") from error
+    if image is None:
+        raise InputError("the image cannot be decoded")
+    return image
+
+
+def decode_npy(data: bytes) -> Array:
+    """Return the numbers in a ``.npy`` file, as a read-only view of its bytes.
+
+    Args:
+        data: bytes of the file.
+
+    Returns:
+        Array of floats, in the stored type and shape.
+
+    Raises:
+        InputError: the bytes are no ``.npy`` file of floating-point numbers in C order (object arrays are pickles
+            and refused), or fewer numbers are there than announced.
+    """
+    file = io.BytesIO(data)
+    try:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise InputError("the array is not a .npy file of format 1.0")
+        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
+        if dtype.kind != "f" or fortran_order:
+            raise InputError(
+                f"the array must hold floating-point numbers in C order, not {dtype}; nothing is unpickled"
+            )
+        return np.frombuffer(data, dtype, int(np.prod(shape)), file.tell()).reshape(shape)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"the array cannot be decoded ({error})") from error
+
+
+def decode_blosc(data: bytes) -> Array:
+    """Return the numbers in a ``.npy`` file that was compressed with Blosc.
+
+    Args:
+        data: compressed bytes.
+
+    Returns:
+        As ``decode_npy``.
+
+    Raises:
+        InputError: the bytes are no Blosc buffer, claim more than 1 GiB, or hold no such ``.npy`` file.
+    """
+    # Header of a Blosc buffer: 4 bytes of versions and flags, then the sizes uncompressed, of a block and compressed.
+    if len(data) < 16 or int.from_bytes(data[12:16], "little") != len(data):
+        raise InputError("the array is not a complete Blosc buffer")
+    if int.from_bytes(data[4:8], "little") > MAX_ARRAY_BYTES:
+        raise InputError(f"the array claims more than {MAX_ARRAY_BYTES} bytes")
+    blosc.use_threads = False
+    try:
+        return decode_npy(blosc.decompress(data))
+    except RuntimeError as error:
+        raise InputError(f"the array cannot be decompressed ({error})") from error
+
+
+def decode_json(data: bytes) -> dict[str, Any]:
+    """Return the description in a JSON file.
+
+    Args:
+        data: bytes of the file.
+
+    Returns:
+        The object that the file holds.
+
+    Raises:
+        InputError: the bytes are no JSON object.
+    """
+    try:
+        value = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"the JSON cannot be read ({error})") from error
+    if not isinstance(value, dict):
+        raise InputError("the JSON holds no object")
+    return value
+
+
+DECODERS: dict[str, Callable[[bytes], Any]] = {
+    "jpg": decode_image,
+    "png": decode_image,
+    "npy": decode_npy,
+    "blosc": decode_blosc,
+    "json": decode_json,
+}

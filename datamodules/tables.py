@@ -1,0 +1,36 @@
+"""Tables that come with raw data sets."""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+
+from geometry.errors import InputError
+
+
+def read_csv(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:
+    """Return the rows of a CSV file, reduced to the given columns.
+
+    Args:
+        path: the file; its first line names the columns.
+        columns: names of the columns wanted.
+
+    Returns:
+        One dictionary per row.
+
+    Raises:
+        InputError: the file cannot be read, lacks a column, or a row is too short.
+    """
+    wanted = list(columns)
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file)
+            missing = [name for name in wanted if name not in (reader.fieldnames or [])]
+            if missing:
+                raise InputError(f"{path} has no column {', '.join(missing)}. Is it the right table?")
+            rows = [{name: row[name] for name in wanted} for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} cannot be read ({error}).") from error
+    for number, row in enumerate(rows, start=2):
+        if None in row.values():
+            raise InputError(f"{path}, row {number} is too short. The file seems to be cut off.")
+    return rows

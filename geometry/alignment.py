@@ -94,12 +94,9 @@ def _check(prediction: Tensor, valid_mask: Tensor, target: Tensor | None = None)
     """Broadcasting would accept many a wrong shape and fit something else."""
     if prediction.ndim != 4:
         raise ValueError(f"prediction must be (B,C,H,W), got {tuple(prediction.shape)}.")
-    if target is not None and target.shape != prediction.shape:
-        raise ValueError(
-            f"target must have the shape of prediction {tuple(prediction.shape)}, got {tuple(target.shape)}."
-        )
-    batch, _, height, width = prediction.shape
-    if valid_mask.shape != (batch, 1, height, width) or valid_mask.dtype != torch.bool:
-        raise ValueError(
-            f"valid_mask must be a bool tensor {(batch, 1, height, width)}, got {valid_mask.dtype} {tuple(valid_mask.shape)}."
-        )
+    shape = tuple(prediction.shape)
+    if target is not None and tuple(target.shape) != shape:
+        raise ValueError(f"target must have the shape of prediction {shape}, got {tuple(target.shape)}.")
+    mask_shape = (shape[0], 1, *shape[2:])
+    if tuple(valid_mask.shape) != mask_shape or valid_mask.dtype != torch.bool:
+        raise ValueError(f"valid_mask must be bool {mask_shape}, got {valid_mask.dtype} {tuple(valid_mask.shape)}.")

@@ -88,7 +88,7 @@ def pixel_rays(camera_from_pixel: Tensor, height: int, width: int, pixel_center:
 
     Convention:
         z is -1 everywhere, so ``depth * ray`` is the point seen and ``|ray|`` is ray distance over depth.
-        For the nominal Hypersim camera the ray of the top-left pixel is (-0.5768, 0.4325, -1).
+        For the nominal Hypersim camera the ray of the top-left pixel is (-0.5768, 0.4324, -1).
 
     Args:
         camera_from_pixel: (...,3,3) float.
@@ -210,7 +210,7 @@ def resize_camera(
 
 
 def _ray_length(rays: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(rays, dim=-3, keepdim=True)
+    return rays.square().sum(dim=-3, keepdim=True).sqrt()
 
 
 def _invert(matrix: Tensor, name: str) -> Tensor:

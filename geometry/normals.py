@@ -6,14 +6,18 @@ Convention (the whole file):
     Where a normal is unknown it is (0, 0, 0).
 """
 
-from typing import Literal
-
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from geometry.camera import unproject
 from geometry.errors import InputError
+from geometry.inverse_depth import Slope, discontinuity_aware_slope, smooth_inverse_depth
 
-Frame = Literal["opengl", "opencv", "dsine"]
+# Half a step of float16 (10 bits after the point) relative to the value.
+FLOAT16_ERROR = 2.0**-11
+# Second differences of inverse depth below this share of it are ignored even where depth is exact.
+_SMALLEST_BEND = 2.0**-12
 
 # Signs of (x, y, z) that turn a normal in our frame into one in the named frame. They are their own inverse.
 _SIGNS_FROM_OPENGL: dict[str, tuple[float, float, float]] = {
@@ -23,36 +27,92 @@ _SIGNS_FROM_OPENGL: dict[str, tuple[float, float, float]] = {
 }
 
 
-def normals_from_depth(depth: Tensor, rays: Tensor, valid_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return normals (...,3,H,W) and mask (...,1,H,W) from planar depth, without blurring depth edges."""
-    return normals_from_depth_finite_differences(depth, rays, valid_mask)
+@torch.no_grad()
+def normals_from_depth(
+    depth: Tensor, rays: Tensor, valid_mask: Tensor, relative_error: float = FLOAT16_ERROR, error_m: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Return the normals of the surfaces that a depth image shows, sharp at depth edges.
+
+    Three steps: rounding errors of the stored depth are averaged out within a surface; slopes are taken on the side
+    of a pixel where the surface continues; where even that side is bent, the pixel takes over the plane of the
+    neighbour that is straightest and fits its depth. On a plane the result is exact. Not differentiable.
+
+    Convention:
+        Unit vectors in our frame (x right, y up, z toward the viewer) that face the camera. Depth 2 m everywhere gives
+        (0, 0, 1); a floor, whose depth shrinks toward the bottom of the image, gives (0, 1, 0).
+
+    Args:
+        depth: (...,1,H,W) float, planar depth in metres. Half precision is upcast.
+        rays: (...,3,H,W) float from ``pixel_rays``. Take ``pixel_center=0`` for Virtual KITTI.
+        valid_mask: (...,1,H,W) bool, where depth is known. Depth that is not positive and finite is left out, too.
+        relative_error: largest rounding error of the stored depth relative to depth. The default is float16's;
+            0 together with ``error_m=0`` means exact depth, which is not smoothed.
+        error_m: largest rounding error in metres, 0.005 for depth stored in whole centimetres. Added to the former.
+
+    Returns:
+        ``(normals, mask)``: (...,3,H,W) float32 (float64 if an input is), zero outside the mask; (...,1,H,W) bool,
+        where the pixel is valid and has a valid neighbour along either axis of the image.
+
+    Source:
+        Feng et al., "D2NT: A High-Performing Depth-to-Normal Translator", 2023: discontinuity-aware gradients and
+        refinement by the neighbour with the smallest Laplacian. Deviations: inverse depth in place of depth, smoothing
+        of rounding errors, and a neighbour is taken over only if its plane passes near the pixel.
+    """
+    depth, rays, valid_mask = _prepare(depth, rays, valid_mask)
+    inverse_depth = torch.where(valid_mask, 1 / depth, 1.0)
+    error = relative_error + error_m * inverse_depth
+    if relative_error > 0 or error_m > 0:
+        inverse_depth = smooth_inverse_depth(inverse_depth, valid_mask, 2 * error)
+    noise = error + _SMALLEST_BEND
+    across = discontinuity_aware_slope(inverse_depth, rays, valid_mask, noise, dim=-1)
+    down = discontinuity_aware_slope(inverse_depth, rays, valid_mask, noise, dim=-2)
+    mask = valid_mask & across.known & down.known
+    planes = _planes_from_slopes(inverse_depth, rays, across, down)
+    bend = torch.where(mask, across.bend + down.bend, torch.inf)
+    planes = _take_over_straighter_neighbours(planes, bend, inverse_depth, rays, noise)
+    return renormalize(-planes, mask), mask
 
 
+@torch.no_grad()
 def normals_from_depth_finite_differences(depth: Tensor, rays: Tensor, valid_mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Return normals (...,3,H,W) and mask (...,1,H,W) from central differences of planar depth: the plain baseline."""
-    points = torch.where(valid_mask, depth, torch.nan) * rays
-    along_u = torch.full_like(points, torch.nan)
-    along_v = torch.full_like(points, torch.nan)
-    along_u[..., :, 1:-1] = points[..., :, 2:] - points[..., :, :-2]
-    along_v[..., 1:-1, :] = points[..., :-2, :] - points[..., 2:, :]
-    normals = torch.linalg.cross(along_u, along_v, dim=-3)
+    """Return normals from central differences of the unprojected points: the plain baseline, wrong at depth edges.
+
+    Convention:
+        As ``normals_from_depth``.
+
+    Args:
+        depth: (...,1,H,W) float, planar depth in metres. Half precision is upcast.
+        rays: (...,3,H,W) float from ``pixel_rays``.
+        valid_mask: (...,1,H,W) bool, where depth is known.
+
+    Returns:
+        ``(normals, mask)`` as ``normals_from_depth``; unknown on the outermost pixels and next to invalid ones.
+    """
+    depth, rays, valid_mask = _prepare(depth, rays, valid_mask)
+    points = torch.where(valid_mask, unproject(depth, rays), torch.nan)
+    to_right = F.pad(points[..., :, 2:] - points[..., :, :-2], (1, 1), value=torch.nan)
+    to_top = F.pad(points[..., :-2, :] - points[..., 2:, :], (0, 0, 1, 1), value=torch.nan)
+    normals = torch.linalg.cross(to_right, to_top, dim=-3)
     mask = valid_mask & normals.isfinite().all(dim=-3, keepdim=True)
-    return renormalize(face_camera(torch.where(mask, normals, 0.0), rays), mask), mask
+    return face_camera(renormalize(normals, mask), rays), mask
 
 
 def renormalize(normals: Tensor, mask: Tensor) -> Tensor:
     """Return unit vectors inside the mask and zeros outside, for instance after resizing.
+
+    Convention:
+        (0, 3, 4) becomes (0, 0.6, 0.8). Averages of opposite normals, of length 0, stay (0, 0, 0).
 
     Args:
         normals: (...,3,H,W) float, any length.
         mask: (...,1,H,W) bool, where the normals are known.
 
     Returns:
-        (...,3,H,W), same dtype. A vector of length 0 stays 0.
+        (...,3,H,W), same dtype. What lies outside the mask, NaN included, reaches neither value nor gradient.
     """
-    kept = torch.where(mask, normals, 0.0)
-    length = torch.linalg.vector_norm(kept, dim=-3, keepdim=True)
-    return kept / torch.where(length > 0, length, 1.0)
+    kept = torch.where(mask, normals, 0.0).to(torch.promote_types(normals.dtype, torch.float32))
+    squared_length = kept.square().sum(dim=-3, keepdim=True)
+    return (kept / torch.where(squared_length > 0, squared_length, 1.0).sqrt()).to(normals.dtype)
 
 
 def face_camera(normals: Tensor, rays: Tensor) -> Tensor:
@@ -114,3 +174,44 @@ def _signs(frame: str) -> tuple[float, float, float]:
     if frame not in _SIGNS_FROM_OPENGL:
         raise InputError(f"no frame of normals is named {frame!r}; choose one of {', '.join(_SIGNS_FROM_OPENGL)}.")
     return _SIGNS_FROM_OPENGL[frame]
+
+
+def _prepare(depth: Tensor, rays: Tensor, valid_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Upcast, and take out of the mask what is no depth."""
+    dtype = torch.promote_types(torch.promote_types(depth.dtype, rays.dtype), torch.float32)
+    depth = depth.to(dtype)
+    return depth, rays.to(dtype), valid_mask & depth.isfinite() & (depth > 0)
+
+
+def _planes_from_slopes(inverse_depth: Tensor, rays: Tensor, across: Slope, down: Slope) -> Tensor:
+    """Return per pixel the vector a (...,3,H,W) with a . ray = inverse depth on the plane through the pixel.
+
+    The plane a . point = 1 has normal a, and a . ray > 0 says that a points away from the camera. The two slopes
+    (a . ray slope = inverse depth slope, and rays have constant z) fix a_x and a_y, the pixel itself a_z.
+    """
+    (x_across, y_across), (x_down, y_down) = (
+        across.rays[..., :2, :, :].split(1, -3),
+        down.rays[..., :2, :, :].split(1, -3),
+    )
+    determinant = x_across * y_down - x_down * y_across
+    a_x = (across.inverse_depth * y_down - down.inverse_depth * y_across) / determinant
+    a_y = (down.inverse_depth * x_across - across.inverse_depth * x_down) / determinant
+    a_z = a_x * rays[..., 0:1, :, :] + a_y * rays[..., 1:2, :, :] - inverse_depth
+    return torch.cat([a_x, a_y, a_z], dim=-3)
+
+
+def _take_over_straighter_neighbours(
+    planes: Tensor, bend: Tensor, inverse_depth: Tensor, rays: Tensor, noise: Tensor
+) -> Tensor:
+    """Give each pixel on bent ground the plane of that of its 4 neighbours which is straightest and fits its depth."""
+    height, width = bend.shape[-2:]
+    padded_planes, padded_bend = F.pad(planes, (1, 1, 1, 1)), F.pad(bend, (1, 1, 1, 1), value=torch.inf)
+    least = torch.where(bend > noise, bend, -torch.inf)
+    for row, column in ((1, 0), (1, 2), (0, 1), (2, 1)):
+        window = (..., slice(row, row + height), slice(column, column + width))
+        neighbour = padded_planes[window]
+        misfit = ((neighbour * rays).sum(dim=-3, keepdim=True) / inverse_depth - 1).abs()
+        cost = padded_bend[window] + 2 * misfit
+        better = cost < least
+        least, planes = torch.where(better, cost, least), torch.where(better, neighbour, planes)
+    return planes

@@ -1,0 +1,126 @@
+"""Inverse depth, smoothed and differentiated without mixing two surfaces: what normals from depth are made of.
+
+Convention (the whole file):
+    Inverse depth is 1 / depth, in 1/m, (...,1,H,W). Over the image of a plane it is a linear function of the pixel,
+    where depth is not: second differences of it vanish on every plane, however slanted, and are large where
+    one surface ends. That makes them the measure of "the same surface" here.
+    A tolerance is relative: 0.001 stands for 0.1 % of the inverse depth, which is also 0.1 % of the depth.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# Stands for "unknown" in sums: no pair that holds it agrees with anything, and zero times it is still zero.
+_UNKNOWN = -1e30
+_SMOOTHING_RADIUS_PX = 2
+_SMOOTHING_PASSES = 2
+
+
+class Slope(NamedTuple):
+    """Slopes along one axis of the image.
+
+    Attributes:
+        inverse_depth: (...,1,H,W), change of inverse depth per pixel; 0 where it is not known.
+        rays: (...,3,H,W), change of the viewing ray per pixel, taken over the very same neighbours.
+        known: (...,1,H,W) bool, at least one neighbour along the axis is valid.
+        bend: (...,1,H,W), second difference next to the neighbours used, relative to inverse depth: near 0 on a plane.
+    """
+
+    inverse_depth: Tensor
+    rays: Tensor
+    known: Tensor
+    bend: Tensor
+
+
+def smooth_inverse_depth(inverse_depth: Tensor, valid_mask: Tensor, tolerance: Tensor) -> Tensor:
+    """Average rounding errors out of inverse depth, on planes without any bias and never across an edge.
+
+    A pixel is averaged with pairs of pixels that lie opposite each other, up to 2 px away, twice over. On a plane the
+    mean of such a pair is the value in the middle, so a pair counts only where its mean agrees with it: fully
+    at equality, not at all beyond ``tolerance``. Across a depth edge or a crease none does, along it they do.
+
+    Args:
+        inverse_depth: (...,1,H,W) float, 1/m. Values outside the mask do not matter.
+        valid_mask: (...,1,H,W) bool.
+        tolerance: (...,1,H,W) float, relative, how far rounding alone may move the mean of a pair.
+
+    Returns:
+        (...,1,H,W), same dtype; unchanged outside the mask.
+    """
+    radius = _SMOOTHING_RADIUS_PX
+    height, width = inverse_depth.shape[-2:]
+    agreement = 1 / (tolerance * inverse_depth).clamp(min=1e-30)
+    smoothed = torch.where(valid_mask, inverse_depth, _UNKNOWN)
+    for _ in range(_SMOOTHING_PASSES):
+        padded = F.pad(smoothed, (radius,) * 4, value=_UNKNOWN)
+        total, total_weight = torch.zeros_like(smoothed), torch.ones_like(smoothed)
+        for row, column in _half_window(radius):
+            one = padded[..., radius + row : radius + row + height, radius + column : radius + column + width]
+            other = padded[..., radius - row : radius - row + height, radius - column : radius - column + width]
+            deviation = (one + other).mul_(0.5).sub_(smoothed)
+            weight = (deviation * agreement).square_().neg_().add_(1).clamp_(min=0).square_().mul_(2)
+            total.addcmul_(weight, deviation)
+            total_weight.add_(weight)
+        smoothed = torch.where(valid_mask, smoothed + total / total_weight, _UNKNOWN)
+    return torch.where(valid_mask, smoothed, inverse_depth)
+
+
+def discontinuity_aware_slope(
+    inverse_depth: Tensor, rays: Tensor, valid_mask: Tensor, temperature: Tensor, dim: int
+) -> Slope:
+    """Return the slopes along one axis, taken on the side where the surface continues.
+
+    The difference to the previous pixel is trusted where inverse depth is straight at that pixel, the difference to
+    the next one where it is straight there; their weights are the soft minimum of the two second differences. On
+    smooth ground both count, next to an edge only the one that stays on the surface.
+
+    Args:
+        inverse_depth: (...,1,H,W) float, 1/m.
+        rays: (...,3,H,W) float from ``pixel_rays``.
+        valid_mask: (...,1,H,W) bool; no difference is taken to a pixel outside it.
+        temperature: (...,1,H,W) float, relative size of second differences that are still noise.
+        dim: -1 for the slope to the right, -2 for the slope downward.
+
+    Returns:
+        The slopes, all of ``inverse_depth``'s dtype.
+
+    Source:
+        Feng et al., "D2NT: A High-Performing Depth-to-Normal Translator", 2023, discontinuity-aware gradient filter.
+        Deviation: inverse depth in place of depth (its second difference is 0 on slanted planes, too),
+        relative to its size.
+    """
+    size = inverse_depth.shape[dim]
+    differences = inverse_depth.diff(dim=dim)
+    both_valid = valid_mask.narrow(dim, 0, size - 1) & valid_mask.narrow(dim, 1, size - 1)
+    differences = _pad(torch.where(both_valid, differences, 0.0), dim, 2)
+    before_previous, previous, following, after_following = (differences.narrow(dim, k, size) for k in range(4))
+    has_previous, has_following = (_pad(both_valid, dim, 1).narrow(dim, k, size) for k in range(2))
+
+    scale = torch.where(valid_mask, inverse_depth, 1.0)
+    bend_previous = (previous - before_previous).abs() / scale
+    bend_following = (after_following - following).abs() / scale
+    weight = torch.sigmoid((bend_following - bend_previous) / temperature)
+    weight = torch.where(has_previous, torch.where(has_following, weight, 1.0), 0.0)
+
+    ray_differences = _pad(rays.diff(dim=dim), dim, 1)
+    ray_previous, ray_following = (ray_differences.narrow(dim, k, size) for k in range(2))
+    return Slope(
+        inverse_depth=torch.lerp(following, previous, weight),
+        rays=ray_following + weight * (ray_previous - ray_following),
+        known=has_previous | has_following,
+        bend=torch.lerp(bend_following, bend_previous, weight),
+    )
+
+
+def _half_window(radius: int) -> list[tuple[int, int]]:
+    """Offsets (row, column) of one pixel of every pair in a square window."""
+    span = range(-radius, radius + 1)
+    return [(row, column) for row in span for column in span if (row, column) > (0, 0)]
+
+
+def _pad(values: Tensor, dim: int, amount: int) -> Tensor:
+    """Add zeros (or False) at both ends of one image axis."""
+    return F.pad(values, (amount, amount) if dim == -1 else (0, 0, amount, amount))

@@ -16,7 +16,8 @@ from torch import Tensor
 # Stands for "unknown" in sums: no pair that holds it agrees with anything, and zero times it is still zero.
 _UNKNOWN = -1e30
 _SMOOTHING_RADIUS_PX = 2
-_SMOOTHING_PASSES = 2
+# Shares of the tolerance, one per pass: what the first pass has averaged is less noisy.
+_SMOOTHING_PASSES = (1.0, 0.5)
 
 
 class Slope(NamedTuple):
@@ -52,9 +53,10 @@ def smooth_inverse_depth(inverse_depth: Tensor, valid_mask: Tensor, tolerance: T
     """
     radius = _SMOOTHING_RADIUS_PX
     height, width = inverse_depth.shape[-2:]
-    agreement = 1 / (tolerance * inverse_depth).clamp(min=1e-30)
+    reach = (tolerance * inverse_depth).clamp(min=1e-30)
     smoothed = torch.where(valid_mask, inverse_depth, _UNKNOWN)
-    for _ in range(_SMOOTHING_PASSES):
+    for share in _SMOOTHING_PASSES:
+        agreement = 1 / (share * reach)
         padded = F.pad(smoothed, (radius,) * 4, value=_UNKNOWN)
         total, total_weight = torch.zeros_like(smoothed), torch.ones_like(smoothed)
         for row, column in _half_window(radius):

@@ -36,54 +36,67 @@ class Slope(NamedTuple):
     bend: Tensor
 
 
-def smooth_inverse_depth(inverse_depth: Tensor, valid_mask: Tensor, tolerance: Tensor) -> Tensor:
+def smooth_inverse_depth(
+    inverse_depth: Tensor, rays: Tensor, valid_mask: Tensor, tolerance: Tensor
+) -> tuple[Tensor, Tensor]:
     """Average rounding errors out of inverse depth, on planes without any bias and never across an edge.
 
     A pixel is averaged with pairs of pixels that lie opposite each other, up to 2 px away, twice over. On a plane the
     mean of such a pair is the value in the middle, so a pair counts only where its mean agrees with it: fully
     at equality, not at all beyond ``tolerance``. Across a depth edge or a crease none does, along it they do.
+    The rays are averaged with the same weights. For a pinhole that changes nothing; for a tilted lens, whose rays do
+    not run evenly over the pixels, it keeps each plane a plane.
 
     Args:
         inverse_depth: (...,1,H,W) float, 1/m. Values outside the mask do not matter.
+        rays: (...,3,H,W) float from ``pixel_rays``.
         valid_mask: (...,1,H,W) bool.
         tolerance: (...,1,H,W) float, relative, how far rounding alone may move the mean of a pair.
 
     Returns:
-        (...,1,H,W), same dtype; unchanged outside the mask.
+        ``(inverse_depth, rays)`` of the same shapes and dtype; unchanged outside the mask.
     """
-    radius = _SMOOTHING_RADIUS_PX
-    height, width = inverse_depth.shape[-2:]
     reach = (tolerance * inverse_depth).clamp(min=1e-30)
-    smoothed = torch.where(valid_mask, inverse_depth, _UNKNOWN)
+    ray_xy = rays[..., :2, :, :].expand(*inverse_depth.shape[:-3], 2, *inverse_depth.shape[-2:])
+    smoothed = torch.cat([torch.where(valid_mask, inverse_depth, _UNKNOWN), ray_xy], dim=-3)
     for share in _SMOOTHING_PASSES:
-        agreement = 1 / (share * reach)
-        padded = F.pad(smoothed, (radius,) * 4, value=_UNKNOWN)
-        total, total_weight = torch.zeros_like(smoothed), torch.ones_like(smoothed)
-        for row, column in _half_window(radius):
-            one = padded[..., radius + row : radius + row + height, radius + column : radius + column + width]
-            other = padded[..., radius - row : radius - row + height, radius - column : radius - column + width]
-            deviation = (one + other).mul_(0.5).sub_(smoothed)
-            weight = (deviation * agreement).square_().neg_().add_(1).clamp_(min=0).square_().mul_(2)
-            total.addcmul_(weight, deviation)
-            total_weight.add_(weight)
-        smoothed = torch.where(valid_mask, smoothed + total / total_weight, _UNKNOWN)
-    return torch.where(valid_mask, smoothed, inverse_depth)
+        smoothed = torch.where(valid_mask, _average_pairs(smoothed, 1 / (share * reach)), smoothed)
+    inverse_depth = torch.where(valid_mask, smoothed[..., :1, :, :], inverse_depth)
+    return inverse_depth, torch.cat([smoothed[..., 1:, :, :], -torch.ones_like(inverse_depth)], dim=-3)
+
+
+def _average_pairs(values: Tensor, agreement: Tensor) -> Tensor:
+    """Average every channel with opposite pixels; the first channel times ``agreement`` decides which count."""
+    radius = _SMOOTHING_RADIUS_PX
+    height, width = values.shape[-2:]
+    padded = F.pad(values, (radius,) * 4, value=_UNKNOWN)
+    total, total_weight = torch.zeros_like(values), torch.ones_like(agreement)
+    span = range(-radius, radius + 1)
+    for row, column in ((row, column) for row in span for column in span if (row, column) > (0, 0)):
+        one = padded[..., radius + row : radius + row + height, radius + column : radius + column + width]
+        other = padded[..., radius - row : radius - row + height, radius - column : radius - column + width]
+        deviation = (one + other).mul_(0.5).sub_(values)
+        misfit = deviation[..., :1, :, :] * agreement
+        weight = misfit.square_().neg_().add_(1).clamp_(min=0).square_().mul_(2)
+        total.addcmul_(weight, deviation)
+        total_weight.add_(weight)
+    return values + total / total_weight
 
 
 def discontinuity_aware_slope(
-    inverse_depth: Tensor, rays: Tensor, valid_mask: Tensor, temperature: Tensor, dim: int
+    inverse_depth: Tensor, rays: Tensor, valid_mask: Tensor, noise: Tensor, dim: int
 ) -> Slope:
     """Return the slopes along one axis, taken on the side where the surface continues.
 
     The difference to the previous pixel is trusted where inverse depth is straight at that pixel, the difference to
-    the next one where it is straight there; their weights are the soft minimum of the two second differences. On
-    smooth ground both count, next to an edge only the one that stays on the surface.
+    the next one where it is straight there; the weights are inverse to the squared second differences. On smooth
+    ground both count, next to an edge only the one that stays on the surface.
 
     Args:
         inverse_depth: (...,1,H,W) float, 1/m.
         rays: (...,3,H,W) float from ``pixel_rays``.
         valid_mask: (...,1,H,W) bool; no difference is taken to a pixel outside it.
-        temperature: (...,1,H,W) float, relative size of second differences that are still noise.
+        noise: (...,1,H,W) float, larger than 0, relative size of second differences that still mean nothing.
         dim: -1 for the slope to the right, -2 for the slope downward.
 
     Returns:
@@ -91,8 +104,8 @@ def discontinuity_aware_slope(
 
     Source:
         Feng et al., "D2NT: A High-Performing Depth-to-Normal Translator", 2023, discontinuity-aware gradient filter.
-        Deviation: inverse depth in place of depth (its second difference is 0 on slanted planes, too),
-        relative to its size.
+        Deviations: inverse depth in place of depth (its second difference is 0 on slanted planes, too), relative to
+        its size; weights by inverse squares in place of exponentials, which are more even on curved surfaces.
     """
     size = inverse_depth.shape[dim]
     differences = inverse_depth.diff(dim=dim)
@@ -104,7 +117,8 @@ def discontinuity_aware_slope(
     scale = torch.where(valid_mask, inverse_depth, 1.0)
     bend_previous = (previous - before_previous).abs() / scale
     bend_following = (after_following - following).abs() / scale
-    weight = torch.sigmoid((bend_following - bend_previous) / temperature)
+    trust_previous, trust_following = (bend_following + noise).square(), (bend_previous + noise).square()
+    weight = trust_previous / (trust_previous + trust_following)
     weight = torch.where(has_previous, torch.where(has_following, weight, 1.0), 0.0)
 
     ray_differences = _pad(rays.diff(dim=dim), dim, 1)
@@ -115,12 +129,6 @@ def discontinuity_aware_slope(
         known=has_previous | has_following,
         bend=torch.lerp(bend_following, bend_previous, weight),
     )
-
-
-def _half_window(radius: int) -> list[tuple[int, int]]:
-    """Offsets (row, column) of one pixel of every pair in a square window."""
-    span = range(-radius, radius + 1)
-    return [(row, column) for row in span for column in span if (row, column) > (0, 0)]
 
 
 def _pad(values: Tensor, dim: int, amount: int) -> Tensor:

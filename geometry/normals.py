@@ -17,7 +17,7 @@ from geometry.inverse_depth import Slope, discontinuity_aware_slope, smooth_inve
 # Half a step of float16 (10 bits after the point) relative to the value.
 FLOAT16_ERROR = 2.0**-11
 # Second differences of inverse depth below this share of it are ignored even where depth is exact.
-_SMALLEST_BEND = 2.0**-12
+_SMALLEST_BEND = 2.0**-13
 
 # Signs of (x, y, z) that turn a normal in our frame into one in the named frame. They are their own inverse.
 _SIGNS_FROM_OPENGL: dict[str, tuple[float, float, float]] = {
@@ -62,8 +62,8 @@ def normals_from_depth(
     inverse_depth = torch.where(valid_mask, 1 / depth, 1.0)
     error = relative_error + error_m * inverse_depth
     if relative_error > 0 or error_m > 0:
-        inverse_depth = smooth_inverse_depth(inverse_depth, valid_mask, 2 * error)
-    noise = error + _SMALLEST_BEND
+        inverse_depth, rays = smooth_inverse_depth(inverse_depth, rays, valid_mask, 2 * error)
+    noise = error / 2 + _SMALLEST_BEND
     across = discontinuity_aware_slope(inverse_depth, rays, valid_mask, noise, dim=-1)
     down = discontinuity_aware_slope(inverse_depth, rays, valid_mask, noise, dim=-2)
     mask = valid_mask & across.known & down.known
@@ -206,7 +206,7 @@ def _take_over_straighter_neighbours(
     """Give each pixel on bent ground the plane of that of its 4 neighbours which is straightest and fits its depth."""
     height, width = bend.shape[-2:]
     padded_planes, padded_bend = F.pad(planes, (1, 1, 1, 1)), F.pad(bend, (1, 1, 1, 1), value=torch.inf)
-    least = torch.where(bend > noise, bend, -torch.inf)
+    least = torch.where(bend > 2 * noise, bend, -torch.inf)
     for row, column in ((1, 0), (1, 2), (0, 1), (2, 1)):
         window = (..., slice(row, row + height), slice(column, column + width))
         neighbour = padded_planes[window]

@@ -1,0 +1,7 @@
+"""Networks, tasks and estimators: everything that is trained."""
+
+from lightning_modules.network import LatentNetwork, StableDiffusion
+from lightning_modules.single_step import SingleStepEstimator
+from lightning_modules.tasks import Depth, Normals, Task
+
+__all__ = ["Depth", "LatentNetwork", "Normals", "SingleStepEstimator", "StableDiffusion", "Task"]

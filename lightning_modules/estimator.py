@@ -1,0 +1,199 @@
+"""What every estimator shares: task, optimiser, metrics, logging and the contents of checkpoints."""
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from lightning.pytorch.utilities.types import OptimizerLRScheduler
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+from torchmetrics import Metric
+
+from geometry.batch import GeometryBatch
+from geometry.errors import InputError
+from lightning_modules.gradients import GradientGuard
+from lightning_modules.network import LatentNetwork
+from lightning_modules.noise import seed_from
+from lightning_modules.schedules import warmup_exponential
+from lightning_modules.tasks import Task
+
+_PAPER_STEPS = 20_000
+
+
+class Estimator(LightningModule, ABC):
+    """Trains and validates a network on a task. Subclasses say how a prediction comes about and what it costs.
+
+    Args:
+        network: the network that is trained.
+        task: what it predicts.
+        optimizer: makes the optimiser.
+        warmup_steps: optimiser steps over which the learning rate rises to its full value.
+        decay_steps: optimiser step at which the exponential decay of the learning rate ends; None is the
+            trainer's max_steps, or 20,000 without one.
+        final_lr_ratio: share of the learning rate that is left at the end of the decay.
+        gradient_clip_norm: largest norm of the gradient; larger ones are scaled down. None does not clip.
+        max_skips_in_a_row: end the run after so many steps in a row whose gradients were not finite.
+    """
+
+    def __init__(
+        self,
+        network: LatentNetwork,
+        task: Task,
+        optimizer: OptimizerCallable = lambda p: torch.optim.AdamW(p, lr=3e-5, fused=True),
+        warmup_steps: int = 100,
+        decay_steps: int | None = None,
+        final_lr_ratio: float = 0.01,
+        gradient_clip_norm: float | None = 1.0,
+        max_skips_in_a_row: int = 5,
+    ) -> None:
+        super().__init__()
+        self.strict_loading = False  # frozen weights are in no checkpoint
+        self.network = network
+        self.task = task
+        self.make_optimizer = optimizer
+        self.warmup_steps = warmup_steps
+        self.decay_steps = decay_steps
+        self.final_lr_ratio = final_lr_ratio
+        self.gradient_guard = GradientGuard(gradient_clip_norm, max_skips_in_a_row)
+        self.val_dataset_names: list[str] = []
+        self.val_metrics = nn.ModuleList()
+        self.last_validated_step = -1
+
+    @abstractmethod
+    def forward(self, image: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+        """Return the prediction (B,C,H,W) float32 for an image (B,3,H,W) in [-1, 1]."""
+
+    @abstractmethod
+    def training_loss(self, batch: GeometryBatch, seeds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the scalar loss of a batch, and further scalars worth logging by name."""
+
+    def setup(self, stage: str) -> None:
+        """Make one metric per validation data set.
+
+        Args:
+            stage: fit, validate or another of Lightning's stages.
+
+        Raises:
+            InputError: the trainer is told to clip gradients, too.
+        """
+        if self.trainer.gradient_clip_val is not None:
+            raise InputError(
+                "trainer.gradient_clip_val does not work with fused optimisers in mixed precision; set "
+                "gradient_clip_norm of the model in its place."
+            )
+        self.val_dataset_names = list(getattr(self.trainer.datamodule, "val_dataset_names", []))  # type: ignore[attr-defined]
+        self.val_metrics = nn.ModuleList(self.task.make_metric() for _ in self.val_dataset_names)
+
+    def on_fit_start(self) -> None:
+        """Put the trained parts into training mode; loaded models come in eval mode."""
+        self.network.train()
+
+    def training_step(self, batch: GeometryBatch, batch_idx: int) -> Tensor:
+        """Return the loss of a micro-batch.
+
+        Args:
+            batch: images of one data set.
+            batch_idx: number of the micro-batch in the epoch.
+        """
+        self.task.check(batch)
+        self.gradient_guard.note_source(batch["dataset"], batch["key"])
+        run = (os.environ.get("PL_GLOBAL_SEED", "0"), self.current_epoch, batch_idx)
+        loss, extras = self.training_loss(batch, [seed_from(*run, key) for key in batch["key"]])
+        size = len(batch["key"])
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
+        self.log_dict({f"train/{name}": value for name, value in extras.items()}, batch_size=size)
+        return loss
+
+    def validation_step(self, batch: GeometryBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Add a batch to its data set's metric and return the prediction.
+
+        Args:
+            batch: images of one data set.
+            batch_idx: number of the batch.
+            dataloader_idx: number of the data set.
+        """
+        self.task.check(batch)
+        prediction = self(batch["image"], [seed_from(key) for key in batch["key"]])
+        self.task.update_metric(self._metric(dataloader_idx), prediction, batch)
+        return {"prediction": prediction}
+
+    def on_validation_epoch_end(self) -> None:
+        """Log every data set's metrics as ``val/<data set>/<metric>``."""
+        for index, name in enumerate(self.val_dataset_names):
+            metric = self._metric(index)
+            self.log_dict({f"val/{name}/{key}": value for key, value in metric.compute().items()})
+            metric.reset()
+        self.last_validated_step = self.global_step
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Return the optimiser over what trains, and its schedule, stepped with the optimiser."""
+        optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
+        max_steps = self.trainer.max_steps
+        decay_steps = self.decay_steps or (max_steps if max_steps > 0 else _PAPER_STEPS)
+        scheduler = LambdaLR(
+            optimizer, lambda step: warmup_exponential(step, self.warmup_steps, decay_steps, self.final_lr_ratio)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
+        """Clip the gradients, skip the step if they are not finite, and log their norm and the learning rate.
+
+        Args:
+            optimizer: the optimiser that is about to step.
+        """
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        norm = self.gradient_guard.apply(optimizer, self.global_step, scaler)
+        self.log("train/grad_norm", norm)
+        self.log("train/lr", optimizer.param_groups[0]["lr"])
+        self.log("train/skipped_steps", float(self.gradient_guard.num_skipped))
+
+    def on_train_end(self) -> None:
+        """Hear of the last step, too."""
+        self.gradient_guard.settle()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep only what trains.
+
+        Args:
+            checkpoint: the checkpoint that is about to be saved.
+        """
+        trained = self._trained_names()
+        checkpoint["state_dict"] = {name: t for name, t in checkpoint["state_dict"].items() if name in trained}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Check that a checkpoint fits what trains.
+
+        Args:
+            checkpoint: the checkpoint that is about to be loaded.
+
+        Raises:
+            InputError: trained weights are missing, unknown or of another shape.
+        """
+        own, stored = self.state_dict(), checkpoint["state_dict"]
+        wrong = {
+            "lacks": sorted(self._trained_names() - stored.keys()),
+            "has no place for": sorted(stored.keys() - own.keys()),
+            "has in another shape": sorted(n for n in stored.keys() & own.keys() if stored[n].shape != own[n].shape),
+        }
+        found = [f"{verb} {len(names)} weights ({names[0]} ...)" for verb, names in wrong.items() if names]
+        if found:
+            raise InputError(
+                f"the checkpoint does not fit the network: it {', '.join(found)}. It was made with another base or "
+                "with other settings of the network."
+            )
+
+    def _trained_names(self) -> set[str]:
+        return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def _metric(self, dataloader_idx: int) -> Metric:
+        if dataloader_idx >= len(self.val_metrics):
+            raise InputError(
+                f"the data module names {len(self.val_metrics)} validation data sets in val_dataset_names, but "
+                f"delivers more: no name for number {dataloader_idx + 1}."
+            )
+        return cast(Metric, self.val_metrics[dataloader_idx])

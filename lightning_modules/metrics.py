@@ -1,0 +1,243 @@
+"""Metrics of depth and normals: summed in float64, exact over any number of ranks and batches."""
+
+import math
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from geometry.alignment import align_scale_shift
+from lightning_modules.losses import angle_between
+
+DELTA_BASE = 1.25
+ANGLE_LIMITS_DEG = (5.0, 7.5, 11.25, 22.5, 30.0)
+_MIN_DEPTH_M = 1e-6
+_MEDIAN_BINS_PER_DEG = 100
+_WEISZFELD_STEPS = 10
+
+DEPTH_METRICS = (
+    "abs_rel",
+    "sq_rel",
+    "rmse",
+    "rmse_log",
+    "log10",
+    "delta1",
+    "delta2",
+    "delta3",
+    "irmse",
+    "silog",
+    "abs_rel_constant",
+)
+
+
+class AffineInvariantDepth(Metric):
+    """Depth metrics after the best scale and shift per image; the mean of per-image metrics.
+
+    Convention:
+        Per image: fit scale and shift by least squares over the valid pixels, clip the result to the valid range
+        and to at least 1e-6 m, then compare. An image without valid pixels is not counted. Lengths in metres;
+        ``delta1`` to ``delta3`` are shares strictly under 1.25, 1.25^2 and 1.25^3; ``silog`` is times 100.
+        ``abs_rel_constant`` is what the best constant per image would score as ``abs_rel``.
+
+    Args:
+        near_plane_m: smallest depth that can be true.
+        far_plane_m: largest depth that can be true.
+
+    Source:
+        The evaluation protocol of Ke et al. (Marigold).
+    """
+
+    is_differentiable = False
+    full_state_update = False
+    sums: Tensor
+    num_images: Tensor
+
+    def __init__(self, near_plane_m: float = 0.0, far_plane_m: float = math.inf) -> None:
+        super().__init__()
+        self.near_plane_m = max(near_plane_m, _MIN_DEPTH_M)
+        self.far_plane_m = far_plane_m
+        self.add_state("sums", torch.zeros(len(DEPTH_METRICS), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("num_images", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> None:
+        """Add images.
+
+        Args:
+            prediction: (B,1,H,W) float, depth up to scale and shift.
+            target: (B,1,H,W) float, depth in metres, positive where valid.
+            valid_mask: (B,1,H,W) bool.
+        """
+        counted = valid_mask.flatten(1).any(dim=1)
+        values = self.per_image(prediction, target, valid_mask)
+        self.sums += torch.where(counted[:, None], values, 0.0).sum(dim=0)
+        self.num_images += counted.sum()
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return each metric by name; NaN if no image had a valid pixel."""
+        return dict(zip(DEPTH_METRICS, self.sums / self.num_images, strict=True))
+
+    def per_image(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> Tensor:
+        """Return the metrics of each image, (B, number of metrics) float64, in the order of ``DEPTH_METRICS``."""
+        prediction, target = prediction.double(), target.double()
+        scale, shift = align_scale_shift(prediction, target, valid_mask)
+        aligned = scale[:, None, None, None] * prediction + shift[:, None, None, None]
+        # Outside the mask both are 1 m, so that no logarithm or quotient there is ever undefined.
+        aligned = torch.where(valid_mask, aligned.clamp(self.near_plane_m, self.far_plane_m), 1.0)
+        target = torch.where(valid_mask, target, 1.0)
+        count = valid_mask.sum(dim=(1, 2, 3)).clamp(min=1)
+
+        def mean(values: Tensor) -> Tensor:
+            return torch.where(valid_mask, values, 0.0).sum(dim=(1, 2, 3)) / count
+
+        error = aligned - target
+        log_error = aligned.log() - target.log()
+        ratio = torch.maximum(aligned / target, target / aligned)
+        mean_square_log = mean(log_error.square())
+        return torch.stack(
+            [
+                mean(error.abs() / target),
+                mean(error.square() / target),
+                mean(error.square()).sqrt(),
+                mean_square_log.sqrt(),
+                mean(log_error.abs()) / math.log(10),
+                *(mean((ratio < DELTA_BASE**power).double()) for power in (1, 2, 3)),
+                mean((1 / aligned - 1 / target).square()).sqrt(),
+                100 * (mean_square_log - mean(log_error).square()).clamp(min=0).sqrt(),
+                mean((best_constant_depth(target, valid_mask) - target).abs() / target),
+            ],
+            dim=1,
+        )
+
+
+def best_constant_depth(depth: Tensor, valid_mask: Tensor) -> Tensor:
+    """Return the constant per image that minimises its mean of |constant - depth| / depth.
+
+    Convention:
+        That is the median of the valid depths, each weighed with 1 / depth.
+
+    Args:
+        depth: (B,1,H,W) float, positive where valid.
+        valid_mask: (B,1,H,W) bool.
+
+    Returns:
+        (B,1,1,1); 1 where nothing is valid.
+    """
+    ordered = torch.where(valid_mask, depth, torch.inf).flatten(1).sort(dim=1).values
+    weight = (1 / ordered).cumsum(dim=1)
+    index = (weight < weight[:, -1:] / 2).sum(dim=1, keepdim=True).clamp(max=ordered.shape[1] - 1)
+    median = ordered.gather(1, index)
+    return torch.where(median.isfinite(), median, 1.0)[:, :, None, None]
+
+
+class NormalsError(Metric):
+    """Angular error of normals in degrees, over all pixels of a data set and as mean of per-image means.
+
+    Convention:
+        ``mean_angle_deg``, ``median_angle_deg``, ``rmse_angle_deg`` and ``share_under_*_deg`` (strictly under) pool
+        the valid pixels of all images, as DSINE does; ``mean_angle_deg_per_image`` is the mean over images, as
+        Marigold does. The median is read from bins of 0.01 degrees. An image without valid pixels is not counted.
+        ``mean_angle_constant_deg`` is what the best constant normal per image would score as ``mean_angle_deg``.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+    sums: Tensor
+    under_limits: Tensor
+    histogram: Tensor
+    per_image_sum: Tensor
+    num_images: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("sums", torch.zeros(3, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("under_limits", torch.zeros(len(ANGLE_LIMITS_DEG), dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("histogram", torch.zeros(180 * _MEDIAN_BINS_PER_DEG, dtype=torch.int64), dist_reduce_fx="sum")
+        self.add_state("per_image_sum", torch.tensor(0.0, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("num_images", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> None:
+        """Add images.
+
+        Args:
+            prediction: (B,3,H,W) float, normals of any length.
+            target: (B,3,H,W) float, unit normals.
+            valid_mask: (B,1,H,W) bool.
+        """
+        target = torch.where(valid_mask, target.double(), 0.0)
+        angle = angle_deg(torch.where(valid_mask, prediction.double(), 0.0), target)
+        constant = angle_deg(best_constant_normal(target, valid_mask).expand_as(target), target)
+        known = angle[valid_mask]
+        self.sums += torch.stack([known.sum(), known.square().sum(), constant[valid_mask].sum()])
+        limits = torch.tensor(ANGLE_LIMITS_DEG, device=known.device, dtype=known.dtype)
+        self.under_limits += (known[:, None] < limits).sum(dim=0)
+        bins = (known * _MEDIAN_BINS_PER_DEG).nan_to_num(nan=180.0).long().clamp(0, len(self.histogram) - 1)
+        self.histogram += torch.bincount(bins, minlength=len(self.histogram))
+        count = valid_mask.sum(dim=(1, 2, 3))
+        self.per_image_sum += (torch.where(valid_mask, angle, 0.0).sum(dim=(1, 2, 3)) / count.clamp(min=1)).sum()
+        self.num_images += (count > 0).sum()
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return each metric by name; NaN if no image had a valid pixel."""
+        num_pixels = self.histogram.sum()
+        total, total_square, total_constant = self.sums
+        shares = {
+            f"share_under_{limit:g}_deg".replace(".", "_"): count / num_pixels
+            for limit, count in zip(ANGLE_LIMITS_DEG, self.under_limits.double(), strict=True)
+        }
+        return {
+            "mean_angle_deg": total / num_pixels,
+            "median_angle_deg": self._median(num_pixels),
+            "rmse_angle_deg": (total_square / num_pixels).sqrt(),
+            **shares,
+            "mean_angle_deg_per_image": self.per_image_sum / self.num_images,
+            "mean_angle_constant_deg": total_constant / num_pixels,
+        }
+
+    def _median(self, num_pixels: Tensor) -> Tensor:
+        """Interpolate inside the bin that holds the middle value."""
+        if num_pixels == 0:
+            return torch.full_like(self.per_image_sum, torch.nan)
+        below = self.histogram.cumsum(dim=0)
+        index = int((below < num_pixels / 2).sum())
+        inside = self.histogram[index].double()
+        return (index + 1 - (below[index] - num_pixels / 2) / inside) / _MEDIAN_BINS_PER_DEG
+
+
+def angle_deg(first: Tensor, second: Tensor) -> Tensor:
+    """Return the angle between vectors (B,3,H,W) in degrees, (B,1,H,W); 90 where a vector is zero."""
+    return angle_between(first, second) * (180 / math.pi)
+
+
+def best_constant_normal(normals: Tensor, valid_mask: Tensor) -> Tensor:
+    """Return the unit vector per image with the smallest mean angle to its normals: their spherical median.
+
+    Convention:
+        A few Weiszfeld steps in the tangent plane, from the normalised mean; the best of all steps is returned.
+
+    Args:
+        normals: (B,3,H,W) float64, unit vectors where valid, zero elsewhere.
+        valid_mask: (B,1,H,W) bool.
+
+    Returns:
+        (B,3,1,1); (0, 0, 1) where nothing is valid.
+    """
+    total = normals.sum(dim=(2, 3), keepdim=True)
+    length = total.norm(dim=1, keepdim=True)
+    ahead = total.new_tensor([0.0, 0.0, 1.0])[:, None, None]
+    centre = best = torch.where(length > 0, total / length.clamp(min=1e-12), ahead)
+    lowest = torch.full_like(length, torch.inf)
+    for _ in range(_WEISZFELD_STEPS + 1):
+        angle = angle_between(centre.expand_as(normals), normals)
+        cost = torch.where(valid_mask, angle, 0.0).sum(dim=(2, 3), keepdim=True)
+        best = torch.where(cost < lowest, centre, best)
+        lowest = torch.minimum(cost, lowest)
+        weight = torch.where(valid_mask, 1 / angle.clamp(min=1e-6), 0.0)
+        # Each normal's direction in the plane that touches the sphere at the centre, as long as its angle.
+        tangent = normals - (normals * centre).sum(dim=1, keepdim=True) * centre
+        tangent = tangent / tangent.norm(dim=1, keepdim=True).clamp(min=1e-12) * angle
+        step = (weight * tangent).sum(dim=(2, 3), keepdim=True)
+        step = step / weight.sum(dim=(2, 3), keepdim=True).clamp(min=1e-12)
+        size = step.norm(dim=1, keepdim=True)
+        centre = size.cos() * centre + torch.sinc(size / math.pi) * step
+        centre = centre / centre.norm(dim=1, keepdim=True)
+    return best

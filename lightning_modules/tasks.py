@@ -1,0 +1,172 @@
+"""What is predicted: how a decoded image becomes depth or normals, and how that is trained, judged and shown."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import Metric
+
+from geometry.alignment import align_scale_shift
+from geometry.batch import GeometryBatch
+from geometry.colorize import colorize_depth, colorize_error, colorize_normals
+from geometry.errors import InputError
+from geometry.normals import convert_frame
+from lightning_modules.losses import AngularLoss, ScaleShiftInvariantLoss
+from lightning_modules.metrics import AffineInvariantDepth, NormalsError, angle_deg
+
+_WORST_RELATIVE_ERROR = 0.5
+_WORST_ANGLE_DEG = 60.0
+
+
+class Task(nn.Module, ABC):
+    """A kind of geometry to predict. A new modality is a new subclass.
+
+    Attributes:
+        required_keys: keys that a batch must hold beside ``image``, ``key`` and ``dataset``.
+        headline_metric: the metric that sums up a validation; less is better.
+        constant_metric: what the best constant prediction scores as ``headline_metric``.
+    """
+
+    required_keys: ClassVar[tuple[str, ...]]
+    headline_metric: ClassVar[str]
+    constant_metric: ClassVar[str]
+
+    @abstractmethod
+    def predict(self, decoded: Tensor) -> Tensor:
+        """Return the prediction that a decoded image stands for.
+
+        Args:
+            decoded: (B,3,H,W), output of the VAE decoder, nominally in [-1, 1].
+
+        Returns:
+            (B,C,H,W) float32.
+        """
+
+    @abstractmethod
+    def training_loss(self, prediction: Tensor, batch: GeometryBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the scalar loss, and further scalars worth logging by name."""
+
+    @abstractmethod
+    def make_metric(self) -> Metric:
+        """Return a new metric for one validation data set, whose ``compute`` returns scalars by name."""
+
+    @abstractmethod
+    def update_metric(self, metric: Metric, prediction: Tensor, batch: GeometryBatch) -> None:
+        """Add a validation batch to a metric made by ``make_metric``."""
+
+    @abstractmethod
+    def pictures(self, prediction: Tensor, batch: GeometryBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return prediction, ground truth and error as pictures, each (B,3,H,W) float32 in [0, 1]."""
+
+    def check(self, batch: GeometryBatch) -> None:
+        """Check that a batch holds what the task needs.
+
+        Raises:
+            InputError: it does not; names the task, the keys and the data set.
+        """
+        missing = [key for key in self.required_keys if key not in batch]
+        if missing:
+            raise InputError(
+                f"task {type(self).__name__} needs {' and '.join(missing)}, but data set "
+                f"{batch.get('dataset', 'without a name')!r} does not deliver "
+                f"{'it' if len(missing) == 1 else 'them'}. Prepare the data set with {missing[0]}, make sure that the "
+                "data module reads them, or leave the data set out."
+            )
+
+
+class Depth(Task):
+    """Depth up to scale and shift: the mean over the decoded channels, clamped to [-1, 1].
+
+    Args:
+        loss: the training loss; the paper's by default.
+    """
+
+    required_keys = ("depth", "valid_mask")
+    headline_metric = "abs_rel"
+    constant_metric = "abs_rel_constant"
+
+    def __init__(self, loss: ScaleShiftInvariantLoss | None = None) -> None:
+        super().__init__()
+        self.loss = loss or ScaleShiftInvariantLoss()
+
+    def predict(self, decoded: Tensor) -> Tensor:
+        """Return (B,1,H,W) float32 in [-1, 1]."""
+        return decoded.float().mean(dim=1, keepdim=True).clamp(-1, 1)
+
+    def training_loss(self, prediction: Tensor, batch: GeometryBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss, and the share of images whose fitted scale is negative."""
+        loss, scale = self.loss.loss_and_scale(prediction, batch["depth"], batch["valid_mask"])
+        return loss, {"negative_scale_share": (scale < 0).sum() / scale.isfinite().sum().clamp(min=1)}
+
+    def make_metric(self) -> Metric:
+        """Return affine-invariant depth metrics."""
+        return AffineInvariantDepth()
+
+    def update_metric(self, metric: Metric, prediction: Tensor, batch: GeometryBatch) -> None:
+        """Add a validation batch."""
+        metric.update(prediction, batch["depth"], batch["valid_mask"])
+
+    def pictures(self, prediction: Tensor, batch: GeometryBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the aligned prediction and the truth in the colours of one range, and the relative error."""
+        depth, known = batch["depth"], batch["valid_mask"]
+        scale, shift = align_scale_shift(prediction, depth, known)
+        aligned = scale[:, None, None, None] * prediction + shift[:, None, None, None]
+        error = (aligned - depth).abs() / torch.where(known, depth, 1.0)
+        pairs = [_colorize_alike(*images) for images in zip(aligned, depth, known, strict=True)]
+        shown, truth = (torch.stack(images) for images in zip(*pairs, strict=True))
+        return shown, truth, colorize_error(error, known, _WORST_RELATIVE_ERROR)
+
+
+def _colorize_alike(prediction: Tensor, depth: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    """Colour one image's (1,H,W) prediction and truth with the range of the truth."""
+    values = depth[known].double()
+    near, far = torch.quantile(values, values.new_tensor([0.02, 0.98])).tolist() if len(values) else (0.0, 1.0)
+    shown = colorize_depth(prediction[None], near=near, far=far)
+    return shown[0], colorize_depth(depth[None], known[None], near=near, far=far)[0]
+
+
+class Normals(Task):
+    """Surface normals: the decoded image divided by its length.
+
+    Args:
+        loss: the training loss; the paper's by default.
+        frame: the camera frame that the network speaks: opengl (x right, y up, z toward the viewer) is ours, and
+            dsine (x left) that of the checkpoints of the paper's authors. Predictions are converted to ours.
+    """
+
+    required_keys = ("normals", "normals_mask")
+    headline_metric = "mean_angle_deg"
+    constant_metric = "mean_angle_constant_deg"
+
+    def __init__(self, loss: AngularLoss | None = None, frame: Literal["opengl", "dsine"] = "opengl") -> None:
+        super().__init__()
+        self.loss = loss or AngularLoss()
+        self.frame = frame
+
+    def predict(self, decoded: Tensor) -> Tensor:
+        """Return (B,3,H,W) float32 unit vectors in our frame."""
+        decoded = decoded.float()
+        return convert_frame(decoded / (decoded.norm(dim=1, keepdim=True) + 1e-5), self.frame, "opengl")
+
+    def training_loss(self, prediction: Tensor, batch: GeometryBatch) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss and nothing else."""
+        return self.loss(prediction, batch["normals"], batch["normals_mask"]), {}
+
+    def make_metric(self) -> Metric:
+        """Return angular errors."""
+        return NormalsError()
+
+    def update_metric(self, metric: Metric, prediction: Tensor, batch: GeometryBatch) -> None:
+        """Add a validation batch."""
+        metric.update(prediction, batch["normals"], batch["normals_mask"])
+
+    def pictures(self, prediction: Tensor, batch: GeometryBatch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return predicted and true normals as colours, and the angle between them."""
+        truth, known = batch["normals"], batch["normals_mask"]
+        error = angle_deg(prediction.float(), truth.float())
+        return (
+            colorize_normals(prediction),
+            colorize_normals(truth, known),
+            colorize_error(error, known, _WORST_ANGLE_DEG),
+        )

@@ -1,0 +1,178 @@
+"""Tiny random things to train on: a base model in the diffusers layout, batches, and a data module in memory."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from lightning.pytorch import LightningDataModule
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from geometry.batch import GeometryBatch
+
+PROMPT_WIDTH = 16
+PROMPT_TOKENS = 8
+
+
+def build_base(
+    folder: Path,
+    prediction_type: str = "v_prediction",
+    in_channels: int = 4,
+    vae_factor: int = 4,
+    seed: int = 0,
+    **scheduler_options: Any,
+) -> Path:
+    """Write a random Stable Diffusion of a few thousand weights, with SD 2's noise schedule.
+
+    Args:
+        folder: where to.
+        prediction_type: v_prediction, epsilon or sample.
+        in_channels: input channels of the UNet: 4, or 8 as in Marigold.
+        vae_factor: pixels per latent pixel: 2, 4 or 8.
+        seed: seed of the weights.
+        **scheduler_options: further settings of the scheduler, for instance clip_sample.
+
+    Returns:
+        The folder.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        _build_vae(vae_factor).save_pretrained(folder / "vae")
+        _build_unet(in_channels).save_pretrained(folder / "unet")
+        _build_text_encoder().save_pretrained(folder / "text_encoder")
+    _build_tokenizer().save_pretrained(folder / "tokenizer")
+    options = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1} | scheduler_options
+    DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type=prediction_type, **options
+    ).save_pretrained(folder / "scheduler")
+    return folder
+
+
+def _build_vae(factor: int) -> AutoencoderKL:
+    levels = factor.bit_length()
+    return AutoencoderKL(
+        down_block_types=["DownEncoderBlock2D"] * levels,
+        up_block_types=["UpDecoderBlock2D"] * levels,
+        block_out_channels=[8] * levels,
+        layers_per_block=1,
+        latent_channels=4,
+        norm_num_groups=4,
+        sample_size=32,
+    )
+
+
+def _build_unet(in_channels: int) -> UNet2DConditionModel:
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=in_channels,
+        out_channels=4,
+        down_block_types=["CrossAttnDownBlock2D", "DownBlock2D"],
+        up_block_types=["UpBlock2D", "CrossAttnUpBlock2D"],
+        block_out_channels=[8, 16],
+        layers_per_block=1,
+        cross_attention_dim=PROMPT_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=4,
+    )
+    torch.nn.init.normal_(unet.conv_in.bias, std=0.5)  # a bias of zero could be halved unnoticed
+    return unet
+
+
+def _build_text_encoder() -> CLIPTextModel:
+    config = CLIPTextConfig(
+        vocab_size=3,
+        hidden_size=PROMPT_WIDTH,
+        intermediate_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        max_position_embeddings=PROMPT_TOKENS,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=2,
+    )
+    return CLIPTextModel(config)
+
+
+def _build_tokenizer() -> CLIPTokenizer:
+    vocabulary = {"<|startoftext|>": 0, "<|endoftext|>": 1, "!": 2}
+    return CLIPTokenizer(vocab=vocabulary, merges=[], pad_token="!", model_max_length=PROMPT_TOKENS)
+
+
+def make_batch(
+    num_images: int = 2, height: int = 32, width: int = 32, seed: int = 0, normals: bool = True, dataset: str = "tiny"
+) -> GeometryBatch:
+    """Return random images with slanted, bumpy planes in 2 to 8 metres, a tenth of the pixels unknown."""
+    generator = torch.Generator().manual_seed(seed)
+    depth = 2 + 3 * torch.rand(num_images, 1, height, width, generator=generator)
+    depth = depth + 3 * torch.linspace(0, 1, width)
+    valid_mask = torch.rand(depth.shape, generator=generator) > 0.1
+    batch = GeometryBatch(
+        image=torch.rand(num_images, 3, height, width, generator=generator) * 2 - 1,
+        depth=depth * valid_mask,
+        valid_mask=valid_mask,
+        key=[f"sample-{seed}-{index}" for index in range(num_images)],
+        dataset=dataset,
+    )
+    if normals:
+        vectors = (
+            torch.randn(num_images, 3, height, width, generator=generator) + torch.tensor([0, 0, 3.0])[:, None, None]
+        )
+        batch["normals"] = torch.nn.functional.normalize(vectors, dim=1) * valid_mask
+        batch["normals_mask"] = valid_mask.clone()
+    return batch
+
+
+class _Batches:
+    """A loader of a fixed number of batches that remembers how far it came."""
+
+    def __init__(self, num_batches: int, first_seed: int, **options: Any) -> None:
+        self.num_batches = num_batches
+        self.first_seed = first_seed
+        self.options = options
+        self.start = 0
+        self.position = 0
+
+    def __len__(self) -> int:
+        return self.num_batches
+
+    def __iter__(self) -> Iterator[GeometryBatch]:
+        start, self.start = self.start, 0
+        for position in range(start + 1, self.num_batches + 1):
+            self.position = position
+            yield make_batch(seed=self.first_seed + position, **self.options)
+
+    def state_dict(self) -> dict[str, int]:
+        return {"position": self.position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.start = state["position"]
+
+
+class TinyData(LightningDataModule):
+    """Random batches of two validation data sets and one endless enough training stream.
+
+    Args:
+        num_batches: number of training batches in an epoch.
+        num_images: images per batch.
+        size: height and width of the images in pixels.
+        normals: deliver normals.
+    """
+
+    def __init__(self, num_batches: int = 4, num_images: int = 2, size: int = 32, normals: bool = True) -> None:
+        super().__init__()
+        self.num_batches = num_batches
+        self.options = {"num_images": num_images, "height": size, "width": size, "normals": normals}
+
+    @property
+    def val_dataset_names(self) -> list[str]:
+        return ["indoor", "outdoor"]
+
+    def train_dataloader(self) -> _Batches:
+        return _Batches(self.num_batches, first_seed=1000, **self.options)
+
+    def val_dataloader(self) -> list[_Batches]:
+        return [
+            _Batches(2, first_seed=100 * index, dataset=name, **self.options)
+            for index, name in enumerate(self.val_dataset_names)
+        ]

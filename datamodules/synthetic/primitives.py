@@ -2,8 +2,8 @@
 
 Convention:
     World frame x right, y up, z backward, in metres. Points and directions are (3,N) float32 arrays.
-    A hit is ``origin + t * direction``; directions need not be unit vectors, so that with camera rays
-    scaled to z = -1 the parameter ``t`` is the planar depth itself.
+    A hit is ``origin + t * direction``; one origin or direction may serve all rays as (3,1). Directions need not be
+    unit vectors, so that with camera rays scaled to z = -1 the parameter ``t`` is the planar depth itself.
 """
 
 from abc import ABC, abstractmethod
@@ -63,10 +63,24 @@ class Shape(ABC):
 
         Args:
             origins: (3,N) or (3,1) world points.
-            directions: (3,N) world directions.
+            directions: (3,N) or (3,1) world directions.
         """
-        enter, leave = self._interval(self.rotation.T @ (origins - self.center[:, None]), self.rotation.T @ directions)
-        return np.where((enter <= leave) & (enter > _EPSILON), enter, MISS)
+        count = max(origins.shape[1], directions.shape[1])
+        near = np.flatnonzero(np.broadcast_to(self._may_hit(origins, directions), count))
+        starts, courses = (rays if rays.shape[1] == 1 else rays[:, near] for rays in (origins, directions))
+        enter, leave = self._interval(self.rotation.T @ (starts - self.center[:, None]), self.rotation.T @ courses)
+        t = np.full(count, MISS)
+        t[near] = np.where((enter <= leave) & (enter > _EPSILON), enter, MISS)
+        return t
+
+    def _may_hit(self, origins: Array, directions: Array) -> Array:
+        """Whether each ray's line passes the bounding sphere; spares most rays the exact test."""
+        offsets = self.center[:, None] - origins
+        along = dot(offsets, directions)
+        squared_offset = dot(offsets, offsets)
+        # |offset|^2 - along^2 / |direction|^2 < radius^2, with room for rounding.
+        reach = squared_offset - np.float32(1.02 * self.bounding_radius_m**2) - np.float32(1e-5) * squared_offset
+        return along * along > reach * dot(directions, directions)
 
     def surface(self, points: Array) -> Surface:
         """Normals and texture coordinates of (3,N) world points on this shape."""
@@ -237,6 +251,9 @@ class Cylinder(Shape):
 class Ground(Shape):
     """The endless horizontal plane through ``center``."""
 
+    def _may_hit(self, origins: Array, directions: Array) -> Array:
+        return directions[1] < 0
+
     def _interval(self, origins: Array, directions: Array) -> tuple[Array, Array]:
         t = -origins[1] / _nonzero(directions[1])
         return t, np.full_like(t, MISS)
@@ -252,16 +269,29 @@ class Ground(Shape):
         return float("inf")
 
 
+def vector(x: float, y: float, z: float) -> Array:
+    """A point or direction, (3,) float32."""
+    return np.array([x, y, z], np.float32)
+
+
+def dot(first: Array, second: Array) -> Array:
+    """Scalar products (N,) of the columns of two (3,N) arrays; either may be (3,1)."""
+    if first.shape[1] == 1 or second.shape[1] == 1:
+        single, many = (first, second) if first.shape[1] == 1 else (second, first)
+        return single[:, 0] @ many
+    return np.einsum("ij,ij->j", first, second)
+
+
 def _round_interval(origins: Array, directions: Array, radius_m: float) -> tuple[Array, Array]:
     """Where rays enter and leave the ball (3 rows) or the endless cylinder (2 rows) around the origin.
 
     The discriminant is taken at the point of closest approach, which keeps it accurate in float32 for
     small shapes far away.
     """
-    squared_length = np.maximum((directions * directions).sum(axis=0), 1e-12)
-    nearest = -(origins * directions).sum(axis=0) / squared_length
+    squared_length = np.maximum(dot(directions, directions), 1e-12)
+    nearest = -dot(origins, directions) / squared_length
     closest = origins + nearest * directions
-    discriminant = (np.float32(radius_m) ** 2 - (closest * closest).sum(axis=0)) / squared_length
+    discriminant = (np.float32(radius_m) ** 2 - dot(closest, closest)) / squared_length
     half = np.sqrt(np.maximum(discriminant, 0))
     hit = discriminant > 0
     return np.where(hit, nearest - half, MISS), np.where(hit, nearest + half, -MISS)

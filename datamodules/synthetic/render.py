@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datamodules.synthetic.primitives import MISS, Array, Shape
+from datamodules.synthetic.primitives import MISS, Array, Shape, dot
 
 _SHADOW_BIAS_M = 2e-3
 
@@ -24,13 +24,28 @@ class Light:
     direction: Array | None = None
 
     def toward(self, points: Array) -> tuple[Array, Array]:
-        """Vectors from (3,N) points to the light, reaching it at length 1 (lamp), and the (3,N) incoming radiance."""
+        """Unit vectors from (3,N) points to the light, and the incoming radiance (3,N) or (3,1)."""
         if self.position is None:
             assert self.direction is not None
-            return np.repeat(self.direction[:, None], points.shape[1], axis=1) * 1e3, np.asarray(self.color)[:, None]
+            return np.repeat(self.direction[:, None], points.shape[1], axis=1), np.asarray(self.color)[:, None]
         vectors = self.position[:, None] - points
-        squared = (vectors * vectors).sum(axis=0)
-        return vectors, np.asarray(self.color)[:, None] / (squared + 0.5)
+        squared = dot(vectors, vectors)
+        return vectors / np.sqrt(squared), np.asarray(self.color)[:, None] / (squared + 0.5)
+
+    def is_hidden(self, points: Array, shapes: list[Shape]) -> Array:
+        """Whether something stands between each of (3,N) points and the light, (N,) bool."""
+        hidden = np.zeros(points.shape[1], bool)
+        for shape in shapes:
+            rest = np.flatnonzero(~hidden)
+            if self.position is None:
+                assert self.direction is not None
+                blocked = np.isfinite(shape.intersect(points[:, rest], self.direction[:, None]))
+            else:
+                # From the lamp to the points: one origin for all rays is cheaper.
+                lamp = self.position[:, None]
+                blocked = shape.intersect(lamp, points[:, rest] - lamp) < 1
+            hidden[rest[blocked]] = True
+        return hidden
 
 
 @dataclass
@@ -189,26 +204,15 @@ def _light(scene: Scene, points: Array, normals: Array, view: Array, albedo: Arr
     color = albedo * np.asarray(scene.ambient, np.float32)[:, None] * (0.75 + 0.25 * normals[1])
     lifted = points + _SHADOW_BIAS_M * normals
     for light in scene.lights:
-        vectors, radiance = light.toward(points)
-        unit = vectors / np.linalg.norm(vectors, axis=0)
-        facing = np.maximum((normals * unit).sum(axis=0), 0)
-        facing = np.where(_is_blocked(scene.shapes, lifted, vectors, facing > 0), 0, facing)
-        halfway = unit - view
+        toward, radiance = light.toward(points)
+        facing = np.maximum(dot(normals, toward), 0)
+        lit = np.flatnonzero(facing > 0)
+        facing[lit[light.is_hidden(lifted[:, lit], scene.shapes)]] = 0
+        halfway = toward - view
         halfway /= np.linalg.norm(halfway, axis=0) + 1e-9
-        highlight = gloss * np.maximum((normals * halfway).sum(axis=0), 0) ** 40 * (facing > 0)
+        highlight = gloss * np.maximum(dot(normals, halfway), 0) ** 40 * (facing > 0)
         color = color + radiance * (albedo * facing + highlight)
     return color
-
-
-def _is_blocked(shapes: list[Shape], points: Array, vectors: Array, relevant: Array) -> Array:
-    """Whether something stands between each point and its light; only ``relevant`` points are looked at."""
-    blocked = np.zeros(points.shape[1], bool)
-    open_rays = np.flatnonzero(relevant)
-    for shape in shapes:
-        hit = shape.intersect(points[:, open_rays], vectors[:, open_rays]) < 1
-        blocked[open_rays[hit]] = True
-        open_rays = open_rays[~hit]
-    return blocked
 
 
 def _sky(scene: Scene, directions: Array) -> Array:

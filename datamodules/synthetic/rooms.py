@@ -3,7 +3,7 @@
 import numpy as np
 
 from datamodules.synthetic.materials import Material, random_material
-from datamodules.synthetic.primitives import Array, Box, Cylinder, Opening, Room, Shape, Sphere
+from datamodules.synthetic.primitives import Array, Box, Cylinder, Opening, Room, Shape, Sphere, vector
 from datamodules.synthetic.render import Light, Pose, Scene, cast, look
 
 _WALLS = ("plain", "plain", "bricks", "stripes", "checker", "marble", "planks")
@@ -13,7 +13,7 @@ _CLEAR_OF_CAMERA_M = 0.5
 
 def random_room(rng: np.random.Generator) -> tuple[Scene, Array]:
     """A furnished room with the floor at y = 0 around the origin, and its (3,) size in metres."""
-    size = np.array([rng.uniform(3, 8), rng.uniform(2.3, 4), rng.uniform(3.5, 10)])
+    size = vector(rng.uniform(3, 8), rng.uniform(2.3, 4), rng.uniform(3.5, 10))
     shell = _shell(rng, size)
     shapes: list[Shape] = [shell, *_partitions(rng, size)]
     for _ in range(rng.integers(5, 14)):
@@ -22,7 +22,7 @@ def random_room(rng: np.random.Generator) -> tuple[Scene, Array]:
     for shape in shapes:
         shape.inward_normals = bool(rng.random() < 0.1)
     exposure = np.exp(rng.uniform(np.log(0.4), np.log(3)))
-    horizon = np.array([0.8, 0.9, 1.0]) * rng.uniform(0.8, 3) * exposure
+    horizon = vector(0.8, 0.9, 1.0) * rng.uniform(0.8, 3) * exposure
     ambient = _light_color(rng) * rng.uniform(0.08, 0.35) * exposure
     return Scene(shapes, _lamps(rng, size, exposure), ambient, np.stack([horizon, 0.7 * horizon])), size
 
@@ -32,7 +32,7 @@ def random_pose(rng: np.random.Generator, scene: Scene, size: Array) -> Pose:
     best_score, best_pose = -np.inf, Pose(np.zeros(3, np.float32), look(0, 0, 0))
     for _ in range(12):
         eye_level = rng.uniform(0.7, min(2.1, size[1] - 0.3))
-        position = np.array([rng.uniform(-0.4, 0.4) * size[0], eye_level, rng.uniform(-0.42, 0.42) * size[2]])
+        position = vector(rng.uniform(-0.4, 0.4) * size[0], eye_level, rng.uniform(-0.42, 0.42) * size[2])
         # Yaw 0 looks along -z; turn toward the middle of the room so that walls do not fill the picture.
         toward_middle = np.rad2deg(np.arctan2(position[0], position[2]))
         rotation = look(toward_middle + rng.normal(0, 45), rng.normal(-9, 10), rng.normal(0, 4))
@@ -54,7 +54,12 @@ def _view_score(scene: Scene, pose: Pose) -> float:
     if len(seen) == 0:
         return -9.0
     near, far = np.quantile(seen, [0.05, 0.95])
-    wants = [seen.min() - _CLEAR_OF_CAMERA_M, len(seen) / len(depth) - 0.75, far / near - 1.7, len(np.unique(owner)) - 3.5]
+    wants = [
+        seen.min() - _CLEAR_OF_CAMERA_M,
+        len(seen) / len(depth) - 0.75,
+        far / near - 1.7,
+        len(np.unique(owner)) - 3.5,
+    ]
     return float(min(wants))
 
 
@@ -74,7 +79,7 @@ def _shell(rng: np.random.Generator, size: Array) -> Room:
             low = 0.0 if is_door else rng.uniform(0.3, 0.45) * size[1]
             high = rng.uniform(0.65, 0.85) * size[1]
             openings.append(Opening(face, (left, left + width), (low - size[1] / 2, high - size[1] / 2)))
-    center = np.array([0, size[1] / 2, 0])
+    center = vector(0, size[1] / 2, 0)
     return Room(materials, center, half_size=size / 2, openings=openings)
 
 
@@ -84,11 +89,11 @@ def _partitions(rng: np.random.Generator, size: Array) -> list[Shape]:
     if rng.random() < 0.35:
         side = rng.choice([-1, 1])
         reach = rng.uniform(0.15, 0.35) * size[0]
-        center = [side * (size[0] - reach) / 2, size[1] / 2, rng.uniform(-0.25, 0.25) * size[2]]
-        half = [reach / 2, size[1] / 2, rng.uniform(0.06, 0.4)]
+        center = vector(side * (size[0] - reach) / 2, size[1] / 2, rng.uniform(-0.25, 0.25) * size[2])
+        half = vector(reach / 2, size[1] / 2, rng.uniform(0.06, 0.4))
         shapes.append(Box([random_material(rng, _WALLS)], center, half_size=half))
     if rng.random() < 0.35:
-        place = [rng.uniform(-0.35, 0.35) * size[0], size[1] / 2, rng.uniform(-0.35, 0.35) * size[2]]
+        place = vector(rng.uniform(-0.35, 0.35) * size[0], size[1] / 2, rng.uniform(-0.35, 0.35) * size[2])
         radius = rng.uniform(0.1, 0.3)
         shapes.append(Cylinder([random_material(rng)], place, radius_m=radius, half_height_m=size[1] / 2))
     return shapes
@@ -101,32 +106,34 @@ def _furniture(rng: np.random.Generator, size: Array) -> list[Shape]:
     kind = rng.choice(["box", "box", "table", "cylinder", "sphere", "leaning"])
     material = random_material(rng)
     if kind == "table":
-        return _table(rng, np.array([x, 0, z]), turn, size[1])
+        return _table(rng, vector(x, 0, z), turn, size[1])
     if kind == "cylinder":
         radius, half = rng.uniform(0.08, 0.45), rng.uniform(0.15, 0.7)
-        base: Shape = Cylinder([material] * 2, [x, half, z], radius_m=radius, half_height_m=half)
+        base: Shape = Cylinder([material] * 2, vector(x, half, z), radius_m=radius, half_height_m=half)
         return [base, *_ornament(rng, x, 2 * half, z)]
     if kind == "sphere":
         radius = rng.uniform(0.12, 0.55)
-        return [Sphere([material], [x, radius, z], radius_m=radius)]
+        return [Sphere([material], vector(x, radius, z), radius_m=radius)]
     half_size = np.exp(rng.uniform(np.log(0.12), np.log([0.9, min(1.1, size[1] / 2.2), 0.9])))
     if kind == "leaning":
         tilted = turn @ look(0, rng.uniform(-35, 35), rng.uniform(-35, 35))
-        return [Box([material], [x, rng.uniform(0.3, 0.9), z], tilted, half_size=half_size * 0.7)]
+        return [Box([material], vector(x, rng.uniform(0.3, 0.9), z), tilted, half_size=half_size * 0.7)]
     faces = [material if rng.random() < 0.7 else random_material(rng) for _ in range(6)]
-    body = Box(faces, [x, half_size[1], z], turn, half_size=half_size)
+    body = Box(faces, vector(x, half_size[1], z), turn, half_size=half_size)
     return [body, *_ornament(rng, x, 2 * half_size[1], z)]
 
 
 def _table(rng: np.random.Generator, foot: Array, turn: Array, ceiling_m: float) -> list[Shape]:
-    half = np.array([rng.uniform(0.3, 0.9), rng.uniform(0.015, 0.05), rng.uniform(0.3, 0.7)])
+    half = vector(rng.uniform(0.3, 0.9), rng.uniform(0.015, 0.05), rng.uniform(0.3, 0.7))
     height = rng.uniform(0.4, min(1.0, ceiling_m / 2))
     top, legs = random_material(rng), random_material(rng, ("plain", "planks"))
-    shapes: list[Shape] = [Box([top], foot + [0, height, 0], turn, half_size=half)]
+    shapes: list[Shape] = [Box([top], foot + vector(0, height, 0), turn, half_size=half)]
     for side_x in (-1, 1):
         for side_z in (-1, 1):
-            corner = turn @ np.array([side_x * (half[0] - 0.05), 0, side_z * (half[2] - 0.05)])
-            shapes.append(Cylinder([legs], foot + corner + [0, height / 2, 0], radius_m=0.035, half_height_m=height / 2))
+            corner = turn @ vector(side_x * (half[0] - 0.05), 0, side_z * (half[2] - 0.05))
+            shapes.append(
+                Cylinder([legs], foot + corner + [0, height / 2, 0], radius_m=0.035, half_height_m=height / 2)
+            )
     return shapes + _ornament(rng, foot[0], height + half[1], foot[2])
 
 
@@ -135,13 +142,17 @@ def _ornament(rng: np.random.Generator, x: float, y: float, z: float) -> list[Sh
     draw, material = rng.random(), random_material(rng)
     if draw < 0.2:
         radius = rng.uniform(0.06, 0.25)
-        return [Sphere([material], [x, y + radius, z], radius_m=radius)]
+        return [Sphere([material], vector(x, y + radius, z), radius_m=radius)]
     if draw < 0.4:
         half = rng.uniform(0.05, 0.25, 3)
-        return [Box([material], [x, y + half[1], z], look(rng.uniform(0, 90), 0, 0), half_size=half)]
+        return [Box([material], vector(x, y + half[1], z), look(rng.uniform(0, 90), 0, 0), half_size=half)]
     if draw < 0.5:
         half_height = rng.uniform(0.05, 0.25)
-        return [Cylinder([material] * 2, [x, y + half_height, z], radius_m=rng.uniform(0.04, 0.15), half_height_m=half_height)]
+        return [
+            Cylinder(
+                [material] * 2, vector(x, y + half_height, z), radius_m=rng.uniform(0.04, 0.15), half_height_m=half_height
+            )
+        ]
     return []
 
 
@@ -149,17 +160,19 @@ def _wall_mounted(rng: np.random.Generator, size: Array) -> list[Shape]:
     """Pictures, shelves and hanging lamps."""
     shapes: list[Shape] = []
     for _ in range(rng.integers(0, 5)):
-        half = np.array([rng.uniform(0.15, 0.7), rng.uniform(0.03, 0.6), rng.choice([0.03, 0.18])])
+        half = vector(rng.uniform(0.15, 0.7), rng.uniform(0.03, 0.6), rng.choice([0.03, 0.18]))
         height = rng.uniform(0.4, 0.75) * size[1]
         if rng.random() < 0.5:
-            center = [rng.uniform(-0.4, 0.4) * size[0], height, rng.choice([-1, 1]) * (size[2] / 2 - half[2])]
+            center = vector(rng.uniform(-0.4, 0.4) * size[0], height, rng.choice([-1, 1]) * (size[2] / 2 - half[2]))
         else:
             half = half[[2, 1, 0]]
-            center = [rng.choice([-1, 1]) * (size[0] / 2 - half[0]), height, rng.uniform(-0.4, 0.4) * size[2]]
+            center = vector(rng.choice([-1, 1]) * (size[0] / 2 - half[0]), height, rng.uniform(-0.4, 0.4) * size[2])
         shapes.append(Box([random_material(rng)], center, half_size=half))
     if rng.random() < 0.3:
         radius = rng.uniform(0.1, 0.25)
-        center = [rng.uniform(-0.3, 0.3) * size[0], size[1] - rng.uniform(0.3, 0.6), rng.uniform(-0.3, 0.3) * size[2]]
+        center = vector(
+            rng.uniform(-0.3, 0.3) * size[0], size[1] - rng.uniform(0.3, 0.6), rng.uniform(-0.3, 0.3) * size[2]
+        )
         shapes.append(Sphere([random_material(rng)], center, radius_m=radius))
     return shapes
 
@@ -177,4 +190,4 @@ def _lamps(rng: np.random.Generator, size: Array, exposure: float) -> list[Light
 def _light_color(rng: np.random.Generator) -> Array:
     """White between candle light and a blue sky."""
     warmth = rng.uniform(-1, 1)
-    return np.array([1 + 0.25 * warmth, 1.0, 1 - 0.3 * warmth])
+    return vector(1 + 0.25 * warmth, 1.0, 1 - 0.3 * warmth)

@@ -1,0 +1,243 @@
+"""Rendered scenes in the raw layouts of Hypersim and Virtual KITTI 2."""
+
+import csv
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TypeVar
+
+import cv2
+import h5py
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from datamodules.synthetic.primitives import Array
+from datamodules.synthetic.render import Frame, Pose, render
+from datamodules.synthetic.rooms import random_pose, random_room
+from datamodules.synthetic.streets import WEATHER, random_drive, random_street
+from geometry.camera import camera_from_hypersim, camera_from_intrinsics, pixel_rays
+from geometry.errors import InputError
+
+_HYPERSIM_CAMERA = "cam_00"
+_VKITTI_SCENES = ("Scene01", "Scene02", "Scene06", "Scene18", "Scene20")
+_STEREO_BASELINE_M = 0.532725
+_SKY = 65535
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True)
+class SyntheticHypersim:
+    """Rooms in Hypersim's raw layout.
+
+    Attributes:
+        size: (height, width) of the frames.
+        frames_per_scene: pictures taken of each room before the next one is furnished.
+        val_fraction: share of the rooms that the split table calls "val"; at least one room if there are two.
+        tilt_shift_fraction: share of the rooms taken with a tilted and shifted sensor, as some of Hypersim's are.
+        antialias: colour rays per pixel in each direction.
+        seed: everything follows from it.
+    """
+
+    size: tuple[int, int] = (768, 1024)
+    frames_per_scene: int = 2
+    val_fraction: float = 0.1
+    tilt_shift_fraction: float = 0.1
+    antialias: int = 1
+    seed: int = 0
+
+    def write(self, out: Path, frames: int, workers: int = 1, progress: bool = True) -> None:
+        """Render ``frames`` pictures into the folder ``out``, with the split table and the camera table.
+
+        Raises:
+            InputError: ``out`` already holds scenes, or an option is out of range.
+        """
+        _check_counts(frames=frames, workers=workers, frames_per_scene=self.frames_per_scene)
+        _refuse_existing(out, "ai_*_*")
+        scenes = -(-frames // self.frames_per_scene)
+        rows = [divmod(number, self.frames_per_scene) for number in range(frames)]
+        _run(partial(self._write_frame, out), rows, workers, "rooms" if progress else None)
+        self._write_tables(out, rows, scenes)
+
+    def frame(self, scene: int, frame: int) -> Frame:
+        """Render one picture: exact colour, depth and normals."""
+        room, size = random_room(np.random.default_rng([self.seed, 1, scene]))
+        pose = random_pose(np.random.default_rng([self.seed, 2, scene, frame]), room, size)
+        return render(room, pose, self.rays(scene), self.antialias)
+
+    def rays(self, scene: int) -> Array:
+        """(3,H,W) float32 rays of the scene's camera, scaled to z = -1."""
+        camera = camera_from_hypersim(torch.from_numpy(self.camera_matrix(scene)), *self.size)
+        return pixel_rays(camera, *self.size).numpy().astype(np.float32)
+
+    def camera_matrix(self, scene: int) -> Array:
+        """Return ``M_cam_from_uv`` (3,3) float64 of the scene: 60 degrees wide, perhaps tilted and shifted."""
+        height, width = self.size
+        half_width = np.tan(np.deg2rad(60) / 2)
+        matrix = np.diag([half_width, half_width * height / width, -1.0])
+        rng = np.random.default_rng([self.seed, 3, scene])
+        if rng.random() < self.tilt_shift_fraction:
+            matrix[1, 2], matrix[2, 1] = rng.uniform(-0.2, 0.2), rng.uniform(-0.2, 0.2)
+        return matrix
+
+    def _write_frame(self, out: Path, row: tuple[int, int]) -> None:
+        scene, number = row
+        frame = self.frame(scene, number)
+        hit = frame.entity_id >= 0
+        ray_distance = frame.depth * np.linalg.norm(self.rays(scene), axis=0)
+        stored_normals = np.where(frame.inward[..., None], -frame.normals, frame.normals)
+        images = out / _scene_name(scene) / "images"
+        final, geometry = (images / f"scene_{_HYPERSIM_CAMERA}_{kind}_hdf5" for kind in ("final", "geometry"))
+        _write_hdf5(final / f"frame.{number:04d}.color.hdf5", frame.color.astype(np.float16))
+        _write_hdf5(
+            geometry / f"frame.{number:04d}.depth_meters.hdf5", np.where(hit, ray_distance, np.nan).astype(np.float16)
+        )
+        _write_hdf5(geometry / f"frame.{number:04d}.normal_cam.hdf5", stored_normals.astype(np.float16))
+        _write_hdf5(geometry / f"frame.{number:04d}.render_entity_id.hdf5", frame.entity_id)
+
+    def _write_tables(self, out: Path, rows: Sequence[tuple[int, int]], scenes: int) -> None:
+        held_out = max(1, round(self.val_fraction * scenes)) if scenes > 1 and self.val_fraction > 0 else 0
+        columns = "scene_name camera_name frame_id included_in_public_release exclude_reason split_partition_name"
+        with (out / "metadata_images_split_scene_v1.csv").open("w", newline="") as file:
+            table = csv.writer(file)
+            table.writerow(columns.split())
+            for scene, number in rows:
+                split = "val" if scene >= scenes - held_out else "train"
+                table.writerow([_scene_name(scene), _HYPERSIM_CAMERA, number, True, "", split])
+        with (out / "metadata_camera_parameters.csv").open("w", newline="") as file:
+            table = csv.writer(file)
+            names = [f"M_cam_from_uv_{row}{column}" for row in range(3) for column in range(3)]
+            table.writerow(["scene_name", "settings_output_img_height", "settings_output_img_width", *names])
+            for scene in range(scenes):
+                table.writerow([_scene_name(scene), *map(float, self.size), *self.camera_matrix(scene).ravel()])
+
+
+@dataclass(frozen=True)
+class SyntheticVirtualKitti:
+    """Streets in Virtual KITTI 2's raw layout.
+
+    Attributes:
+        size: (height, width) of the frames.
+        conditions: the conditions to render, by folder name.
+        cameras: 0 (left), 1 (right) or both.
+        antialias: colour rays per pixel in each direction.
+        seed: everything follows from it.
+    """
+
+    size: tuple[int, int] = (375, 1242)
+    conditions: tuple[str, ...] = ("clone", "morning", "fog", "rain", "sunset", "overcast")
+    cameras: tuple[int, ...] = (0,)
+    antialias: int = 2
+    seed: int = 0
+
+    def write(self, out: Path, frames: int, workers: int = 1, progress: bool = True) -> None:
+        """Render ``frames`` pictures into the folder ``out``, dealt out to the five scenes and the conditions.
+
+        Raises:
+            InputError: ``out`` already holds scenes, or an option is out of range.
+        """
+        _check_counts(frames=frames, workers=workers)
+        unknown = set(self.conditions) - set(WEATHER)
+        if unknown or not self.conditions:
+            raise InputError(f"conditions {sorted(unknown)} are unknown; choose from {', '.join(WEATHER)}")
+        _refuse_existing(out, "vkitti_2.0.3_*")
+        drives = [(scene, condition) for condition in self.conditions for scene in _VKITTI_SCENES]
+        rows = []
+        for number in range(-(-frames // len(self.cameras))):
+            drive, index = number % len(drives), number // len(drives)
+            rows += [(*drives[drive], index, camera) for camera in self.cameras]
+        _run(partial(self._write_frame, out), rows[:frames], workers, "streets" if progress else None)
+        self._write_intrinsics(out, rows[:frames])
+
+    def intrinsics(self) -> Array:
+        """(3,3) float64 pinhole matrix for 0-based pixel coordinates, scaled from the data set's own."""
+        height, width = self.size
+        scale_x, scale_y = width / 1242, height / 375
+        # The pixel centre of column 620.5 lies 621 pixel widths from the left edge.
+        center_x, center_y = 621 * scale_x - 0.5, 187.5 * scale_y - 0.5
+        return np.array([[725.0087 * scale_x, 0, center_x], [0, 725.0087 * scale_x, center_y], [0, 0, 1]])
+
+    def frame(self, scene: str, condition: str, index: int, camera: int = 0) -> Frame:
+        """Render one picture: exact colour, depth and normals."""
+        seeds = [self.seed, int(scene[-2:]), list(WEATHER).index(condition), index]
+        rng, weather = np.random.default_rng([4, *seeds]), WEATHER[condition]
+        street = random_street(rng, weather)
+        pose = random_drive(rng, weather)
+        beside = pose.rotation @ np.array([camera * _STEREO_BASELINE_M, 0, 0], np.float32)
+        rays = pixel_rays(camera_from_intrinsics(torch.from_numpy(self.intrinsics())), *self.size, pixel_center=0.0)
+        return render(
+            street, Pose(pose.position + beside, pose.rotation), rays.numpy().astype(np.float32), self.antialias
+        )
+
+    def _write_frame(self, out: Path, row: tuple[str, str, int, int]) -> None:
+        scene, condition, index, camera = row
+        frame = self.frame(scene, condition, index, camera)
+        color = np.clip(frame.color, 0, 1) ** (1 / 2.2)
+        image = np.round(color[..., ::-1] * 255).astype(np.uint8)
+        centimetres = np.minimum(np.round(frame.depth.astype(np.float64) * 100), _SKY).astype(np.uint16)
+        inside = Path(scene) / condition / "frames"
+        rgb = out / "vkitti_2.0.3_rgb" / inside / "rgb" / f"Camera_{camera}" / f"rgb_{index:05d}.jpg"
+        depth = out / "vkitti_2.0.3_depth" / inside / "depth" / f"Camera_{camera}" / f"depth_{index:05d}.png"
+        _write_image(rgb, image, [cv2.IMWRITE_JPEG_QUALITY, 96])
+        _write_image(depth, centimetres, [])
+
+    def _write_intrinsics(self, out: Path, rows: Sequence[tuple[str, str, int, int]]) -> None:
+        focal_x, focal_y = self.intrinsics()[[0, 1], [0, 1]]
+        center_x, center_y = self.intrinsics()[:2, 2]
+        for scene, condition in dict.fromkeys(row[:2] for row in rows):
+            file = out / "vkitti_2.0.3_textgt" / scene / condition / "intrinsic.txt"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lines = ["frame cameraID K[0,0] K[1,1] K[0,2] K[1,2]"]
+            lines += [
+                f"{index} {camera} {focal_x:.4f} {focal_y:.4f} {center_x:.4f} {center_y:.4f}"
+                for *drive, index, camera in rows
+                if drive == [scene, condition]
+            ]
+            file.write_text("\n".join(lines) + "\n")
+
+
+def _scene_name(scene: int) -> str:
+    return f"ai_{scene // 10 + 1:03d}_{scene % 10 + 1:03d}"
+
+
+def _check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise InputError(f"{name.replace('_', '-')} must be at least 1, not {count}")
+
+
+def _refuse_existing(out: Path, pattern: str) -> None:
+    found = next(iter(sorted(out.glob(pattern))), None)
+    if found is not None:
+        raise InputError(f"{found} exists already; give an empty folder or remove the old scenes first")
+    out.mkdir(parents=True, exist_ok=True)
+
+
+def _run(write: Callable[[Row], None], rows: Sequence[Row], workers: int, title: str | None) -> None:
+    """Call ``write`` for every row, in processes when there is more than one worker, with a progress bar."""
+
+    def results() -> Iterator[None]:
+        if workers == 1:
+            yield from map(write, rows)
+            return
+        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+            yield from pool.map(write, rows, chunksize=max(1, min(8, len(rows) // workers)))
+
+    for _ in tqdm(results(), title, total=len(rows), unit="frame", disable=title is None):
+        pass
+
+
+def _write_hdf5(path: Path, values: Array) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w", track_order=False) as file:
+        file.create_dataset("dataset", data=values, compression="gzip", compression_opts=1, track_times=False)
+
+
+def _write_image(path: Path, image: Array, options: Sequence[int]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not cv2.imwrite(str(path), image, list(options)):
+        raise OSError(f"cannot write {path}")

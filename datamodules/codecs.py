@@ -6,6 +6,7 @@ decoded; nothing is unpickled.
 
 import io
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,7 @@ from geometry.errors import InputError
 
 # An entry that claims to be larger when decompressed is refused before any memory is reserved for it.
 MAX_ARRAY_BYTES = 1 << 30
+MAX_HEADER_BYTES = 4096
 
 ENTRY_FORMATS: dict[str, tuple[str, ...]] = {
     "image": ("jpg", "png"),
@@ -109,20 +111,21 @@ def decode_image(data: bytes) -> Array:
     return image
 
 
-def decode_npy(data: bytes) -> Array:
-    """Return the numbers in a ``.npy`` file, as a read-only view of its bytes.
+def decode_npy(data: bytes | Array) -> Array:
+    """Return the numbers in a ``.npy`` file.
 
     Args:
-        data: bytes of the file.
+        data: bytes of the file, or (N,) uint8.
 
     Returns:
-        Array of floats, in the stored type and shape.
+        Array of floats, in the stored type and shape; a view of ``data`` if that is an array.
 
     Raises:
         InputError: the bytes are no ``.npy`` file of floating-point numbers in C order (object arrays are pickles
             and refused), or fewer numbers are there than announced.
     """
-    file = io.BytesIO(data)
+    buffer = np.frombuffer(bytearray(data), np.uint8) if isinstance(data, bytes) else data
+    file = io.BytesIO(buffer[:MAX_HEADER_BYTES].tobytes())
     try:
         if np.lib.format.read_magic(file) != (1, 0):
             raise InputError("the array is not a .npy file of format 1.0")
@@ -131,7 +134,7 @@ def decode_npy(data: bytes) -> Array:
             raise InputError(
                 f"the array must hold floating-point numbers in C order, not {dtype}; nothing is unpickled"
             )
-        return np.frombuffer(data, dtype, int(np.prod(shape)), file.tell()).reshape(shape)
+        return np.frombuffer(buffer, dtype, math.prod(shape), file.tell()).reshape(shape)
     except InputError:
         raise
     except ValueError as error:
@@ -153,13 +156,16 @@ def decode_blosc(data: bytes) -> Array:
     # Header of a Blosc buffer: 4 bytes of versions and flags, then the sizes uncompressed, of a block and compressed.
     if len(data) < 16 or int.from_bytes(data[12:16], "little") != len(data):
         raise InputError("the array is not a complete Blosc buffer")
-    if int.from_bytes(data[4:8], "little") > MAX_ARRAY_BYTES:
-        raise InputError(f"the array claims more than {MAX_ARRAY_BYTES} bytes")
+    num_bytes = int.from_bytes(data[4:8], "little")
+    if num_bytes > MAX_ARRAY_BYTES:
+        raise InputError(f"the array claims {num_bytes} bytes; more than {MAX_ARRAY_BYTES} are refused")
     blosc.use_threads = False
+    buffer = np.empty(num_bytes, np.uint8)
     try:
-        return decode_npy(blosc.decompress(data))
-    except RuntimeError as error:
+        blosc.decompress(data, buffer)
+    except (RuntimeError, ValueError) as error:
         raise InputError(f"the array cannot be decompressed ({error})") from error
+    return decode_npy(buffer)
 
 
 def decode_json(data: bytes) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from datamodules.hypersim_frames import HypersimFrame, HypersimSelection, find_table, list_hypersim_frames
-from datamodules.preparation import FrameList, PreparedSample
+from datamodules.raw import FrameList, PreparedSample
 from datamodules.resizing import resize_image, resize_nearest, resize_normals
 from datamodules.tables import read_csv
 from geometry.camera import (

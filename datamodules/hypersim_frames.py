@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from datamodules.preparation import FrameList
+from datamodules.raw import FrameList
 from datamodules.tables import read_csv
 from geometry.errors import InputError
 

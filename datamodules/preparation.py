@@ -11,11 +11,11 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,95 +24,11 @@ from tqdm import tqdm
 
 from datamodules.codecs import encode_array, encode_image, encode_json
 from datamodules.manifest import FILE_NAME, DatasetManifest, read_dataset
+from datamodules.raw import Frame, RawDataset
 from datamodules.shards import EncodedSample, write_shard
 from geometry.errors import InputError
 
 Array = np.ndarray
-
-
-@dataclass(frozen=True)
-class PreparedSample:
-    """A frame in the project's own units and axes, ready to be stored.
-
-    Attributes:
-        image: (H,W,3) uint8, sRGB.
-        depth: (H,W) float32, planar depth in metres, 0 where unknown or outside the near and far plane.
-        normals: (3,H,W) float32 unit vectors (x right, y up, z toward the viewer), 0 where unknown; None without
-            normals.
-        camera_from_pixel: (3,3) float64, camera of the stored image (see ``geometry.camera``).
-        pixel_center: coordinate of the centre of the first pixel, 0.5 or 0.
-        info: what else is worth recording about the sample; JSON values.
-    """
-
-    image: Array
-    depth: Array
-    normals: Array | None
-    camera_from_pixel: Array
-    pixel_center: float
-    info: dict[str, Any]
-
-
-class Frame(Protocol):
-    """What identifies a frame of a raw data set."""
-
-    @property
-    def key(self) -> str:
-        """Id of the sample: no dot, no slash."""
-        ...
-
-
-@dataclass(frozen=True)
-class FrameList:
-    """The frames to prepare.
-
-    Attributes:
-        splits: frames by split ("train", "val", ...), in their natural order.
-        notices: what a person should know about the selection, one sentence each.
-    """
-
-    splits: dict[str, list[Any]]
-    notices: list[str] = field(default_factory=list)
-
-
-class RawDataset(Protocol):
-    """A data set in the layout it was released in. Implementations can be pickled."""
-
-    @property
-    def name(self) -> str:
-        """Name of the prepared data set."""
-        ...
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(height, width) of every prepared sample."""
-        ...
-
-    @property
-    def near_plane_m(self) -> float:
-        """Smallest valid depth."""
-        ...
-
-    @property
-    def far_plane_m(self) -> float:
-        """Largest valid depth."""
-        ...
-
-    @property
-    def has_normals(self) -> bool:
-        """Whether samples carry normals."""
-        ...
-
-    def options(self) -> dict[str, Any]:
-        """Return the choices that shape the samples, for ``dataset.json``: no paths of this machine."""
-        ...
-
-    def list_frames(self) -> FrameList:
-        """Return the frames that there are."""
-        ...
-
-    def load(self, frame: Any) -> PreparedSample:  # noqa: ANN401
-        """Return a frame in the project's own units and axes."""
-        ...
 
 
 @dataclass(frozen=True)

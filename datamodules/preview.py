@@ -8,6 +8,7 @@ import torch
 
 from datamodules.codecs import encode_image
 from datamodules.manifest import Dataset, read_dataset
+from datamodules.order import even_subset
 from datamodules.shards import EncodedSample, decode_sample, iterate_shard
 from geometry.colorize import colorize_depth, colorize_normals
 from geometry.errors import InputError
@@ -56,7 +57,7 @@ def _spread_samples(dataset: Dataset, split: str, count: int) -> list[EncodedSam
     """Return up to ``count`` samples at even distances in the split."""
     shards = dataset.manifest.splits[split]
     total = dataset.manifest.num_samples(split)
-    wanted = sorted({(2 * i + 1) * total // (2 * count) for i in range(count)})
+    wanted = even_subset(total, count)
     samples: list[EncodedSample] = []
     start = 0
     for shard in shards:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.codecs import DECODERS, ENTRY_ROLES
-from datamodules.manifest import ShardInfo, open_url
+from datamodules.manifest import ShardInfo, is_remote, open_url
 from geometry.errors import InputError
 
 # No entry of a sensible sample is larger; one that claims to be is refused before it is read.
@@ -96,8 +96,9 @@ def iterate_shard(url: str, roles: Collection[str], skip: int = 0) -> Iterator[E
     """
     sample, index = EncodedSample("", url, {}), -1
     try:
-        with open_url(url) as stream, tarfile.open(fileobj=stream, mode="r|") as tar:
-            for member in tar:
+        # A local file can seek over what is not wanted; "r|" reads a stream from start to end.
+        with open_url(url) as stream, tarfile.open(fileobj=stream, mode="r|" if is_remote(url) else "r:") as tar:
+            while member := tar.next():
                 key, role, name = _parse_member(member, url)
                 if key != sample.key:
                     if index >= skip:
@@ -107,7 +108,7 @@ def iterate_shard(url: str, roles: Collection[str], skip: int = 0) -> Iterator[E
                     raise InputError(f"{url}: sample {key!r} has the entry {name!r} twice. Prepare the data set again.")
                 wanted = role in roles and index >= skip
                 sample.entries[name] = _read_member(tar, member) if wanted else b""
-                tar.members = []  # type: ignore[attr-defined]
+                tar.members.clear()  # type: ignore[attr-defined]
     except (OSError, EOFError, tarfile.TarError) as error:
         where = f" after sample {sample.key!r}" if sample.key else ""
         raise InputError(f"shard {url} cannot be read{where}: {error}. Prepare or copy it again.") from error

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.preparation import FrameList, PreparedSample
+from datamodules.raw import FrameList, PreparedSample
 from geometry.camera import camera_from_intrinsics, crop_camera, pixel_rays
 from geometry.errors import InputError
 from geometry.normals import normals_from_depth

@@ -1,0 +1,220 @@
+"""The data module: mixes prepared data sets for training and validates on each of them."""
+
+from dataclasses import dataclass
+from math import isfinite
+
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
+
+from datamodules.batches import BatchAssembler
+from datamodules.loading import Workers
+from datamodules.manifest import Dataset, read_dataset
+from datamodules.order import STREAM_COUNTS, count_streams
+from datamodules.train_loader import TrainLoader, TrainOrder, TrainSource
+from datamodules.val_loader import ValLoader
+from geometry.errors import InputError
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """A prepared data set and the part it plays.
+
+    Args:
+        path: Folder of the data set (the ``--out`` of ``python -m datamodules.prepare``), or its URL.
+        weight: How often batches are drawn from it, relative to the other data sets; 9 and 1 give nine to one.
+        name: Name in logs and batches. By default the name that the data set was prepared under.
+        split: Split to read. By default "train" for training and "val" for validation.
+    """
+
+    path: str
+    weight: float = 1.0
+    name: str | None = None
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class _OpenSource:
+    """A data set that was found, with its name and the split to read."""
+
+    source: DatasetSource
+    dataset: Dataset
+    name: str
+    split: str
+
+
+class GeometryDataModule(LightningDataModule):
+    """Batches of images with depth and normals, streamed from prepared data sets.
+
+    Every batch comes from one data set, drawn at random according to the weights. The order of training depends on the
+    seed alone: not on the number of loader processes, and a checkpoint resumes it exactly.
+
+    Args:
+        datasets: Data sets to train on.
+        val_datasets: Data sets to validate on. By default the "val" splits of ``datasets``, where there are any.
+        batch_size: Images per device and step (before gradient accumulation).
+        val_batch_size: Images per device and validation step. By default ``batch_size``.
+        normals: Load normals. Needed to train on normals; every data set must have them.
+        horizontal_flip: Probability that a training image is mirrored, with its depth and normals.
+        max_val_samples: Validate on this many images of every data set, at even distances. By default on all.
+        num_workers: Processes per device that read and decode training data; 0 uses the training process itself.
+        val_num_workers: Processes per device and data set that read validation data. By default at most 2.
+        prefetch_factor: Batches that every loader process prepares ahead.
+        seed: Seed of order and flips.
+        shuffle_buffer: Training samples of a stream that are held, undecoded, and shuffled among themselves.
+        max_streams: Most parts that a data set is read in at a time: one of 1, 2, 4, 6, 12, 24, 48. Keep it while a run
+            lasts; it should be a multiple of devices x num_workers, or workers read what others decode.
+        batches_per_epoch: Steps that count as one epoch. By default as many as see each sample once on average.
+    """
+
+    def __init__(
+        self,
+        datasets: list[DatasetSource],
+        val_datasets: list[DatasetSource] | None = None,
+        batch_size: int = 2,
+        val_batch_size: int | None = None,
+        normals: bool = False,
+        horizontal_flip: float = 0.5,
+        max_val_samples: int | None = None,
+        num_workers: int = 4,
+        val_num_workers: int | None = None,
+        prefetch_factor: int = 2,
+        seed: int = 0,
+        shuffle_buffer: int = 64,
+        max_streams: int = 48,
+        batches_per_epoch: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.datasets, self.val_datasets = datasets, val_datasets
+        self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
+        self.normals, self.horizontal_flip = normals, horizontal_flip
+        self.max_val_samples = max_val_samples
+        self.num_workers = num_workers
+        self.val_num_workers = min(num_workers, 2) if val_num_workers is None else val_num_workers
+        self.prefetch_factor = prefetch_factor
+        self.seed, self.shuffle_buffer, self.max_streams = seed, shuffle_buffer, max_streams
+        self.batches_per_epoch = batches_per_epoch
+        self._train: list[_OpenSource] = []
+        self._val: list[_OpenSource] = []
+        self._train_loader: TrainLoader | None = None
+        self._val_loaders: list[ValLoader] | None = None
+
+    @property
+    def val_dataset_names(self) -> list[str]:
+        """Names of the validation data sets, in the order of their loaders. Known after ``setup``."""
+        return [source.name for source in self._val]
+
+    @property
+    def image_sizes(self) -> dict[str, tuple[int, int]]:
+        """(height, width) of the images of every data set in use, by name. Known after ``setup``."""
+        return {source.name: source.dataset.manifest.image_size for source in [*self._train, *self._val]}
+
+    def setup(self, stage: str) -> None:
+        """Find the data sets and check that they hold what is asked for.
+
+        Args:
+            stage: "fit" looks for training and validation data, "validate" for the latter alone.
+
+        Raises:
+            InputError: an option is out of range, a folder is no data set, a split is missing or empty, two data sets
+                share a name, or normals are asked for and absent.
+        """
+        self._check_options()
+        self._train_loader, self._val_loaders = None, None
+        self._train = [self._open(source, "train") for source in self.datasets] if stage == "fit" else []
+        candidates = self.datasets if self.val_datasets is None else self.val_datasets
+        val = [self._open(source, "val", self.val_datasets is not None) for source in candidates]
+        self._val = [source for source in val if source.dataset.manifest.num_samples(source.split)]
+        for sources in (self._train, self._val):
+            names = [source.name for source in sources]
+            for source in sources:
+                if names.count(source.name) > 1:
+                    raise InputError(
+                        f"two data sets are named {source.name!r} ({source.dataset.root} is one). "
+                        "Give one of them another `name` in data.datasets or data.val_datasets."
+                    )
+
+    def train_dataloader(self) -> TrainLoader:
+        """Return the training loader, the same one until the next ``setup``."""
+        if self._train_loader is None:
+            self._train_loader = self._make_train_loader()
+        return self._train_loader
+
+    def val_dataloader(self) -> list[ValLoader]:
+        """Return one loader per validation data set, in the order of ``val_dataset_names``."""
+        if self._val_loaders is None:
+            workers = self._workers(self.val_num_workers)
+            self._val_loaders = [
+                ValLoader(s.dataset, self._assembler(s), s.split, self.val_batch_size, self.max_val_samples, workers)
+                for s in self._val
+            ]
+        return self._val_loaders
+
+    def teardown(self, stage: str) -> None:
+        """Let go of the loaders and end their processes."""
+        for loader in [self._train_loader, *(self._val_loaders or [])]:
+            if loader is not None:
+                loader.close()
+        self._train_loader, self._val_loaders = None, None
+
+    def _make_train_loader(self) -> TrainLoader:
+        if self.trainer is not None and getattr(self.trainer, "overfit_batches", False):
+            raise InputError("trainer.overfit_batches is not supported. Prepare a small data set and train on that.")
+        sources = tuple(
+            TrainSource(s.dataset, self._assembler(s), s.source.weight, tuple(s.dataset.manifest.splits[s.split]))
+            for s in self._train
+        )
+        num_streams = count_streams([len(source.shards) for source in sources], self.max_streams)
+        workers = self._workers(self.num_workers)
+        readers = workers.world_size * max(workers.num_workers, 1)
+        if num_streams % readers:
+            rank_zero_info(
+                f"Data: {num_streams} streams for {readers} reading processes. Each stream is read by several of them; "
+                "a number of devices x num_workers that divides the number of streams would save reading."
+            )
+        order = TrainOrder(self.seed, sources, num_streams, self.shuffle_buffer, self.horizontal_flip)
+        per_step = workers.world_size * self.batch_size
+        total = sum(source.num_samples for source in sources)
+        return TrainLoader(order, self.batch_size, self.batches_per_epoch or max(1, total // per_step), workers)
+
+    def _workers(self, num_workers: int) -> Workers:
+        trainer = self.trainer
+        if trainer is None:
+            return Workers(num_workers=num_workers, prefetch_factor=self.prefetch_factor)
+        on_gpu = trainer.strategy.root_device.type == "cuda"
+        return Workers(trainer.global_rank, trainer.world_size, num_workers, self.prefetch_factor, on_gpu)
+
+    def _assembler(self, source: _OpenSource) -> BatchAssembler:
+        return BatchAssembler(source.name, source.dataset.manifest, self.normals)
+
+    def _open(self, source: DatasetSource, default_split: str, required: bool = True) -> _OpenSource:
+        dataset = read_dataset(source.path)
+        manifest = dataset.manifest
+        split = default_split if source.split is None or not required else source.split
+        if required and not manifest.num_samples(split):
+            there = ", ".join(name for name in manifest.splits if manifest.num_samples(name)) or "none"
+            raise InputError(
+                f"data set {dataset.root} has no samples in the split {split!r}; splits with samples: {there}."
+            )
+        if self.normals and "normals" not in manifest.entries:
+            raise InputError(
+                f"data set {manifest.name!r} ({dataset.root}) has no 'normals', which the task needs. "
+                "Prepare it again with --normals, or leave it out."
+            )
+        if not (isfinite(source.weight) and source.weight > 0):
+            raise InputError(f"the weight of data set {source.path} must be a positive number, not {source.weight}.")
+        return _OpenSource(source, dataset, source.name or manifest.name, split)
+
+    def _check_options(self) -> None:
+        if not self.datasets and not self.val_datasets:
+            raise InputError("data.datasets is empty. Name at least one prepared data set.")
+        least = {"batch_size": 1, "val_batch_size": 1, "num_workers": 0, "val_num_workers": 0, "prefetch_factor": 1}
+        for name, minimum in {**least, "shuffle_buffer": 1}.items():
+            if getattr(self, name) < minimum:
+                raise InputError(f"data.{name} must be at least {minimum}, not {getattr(self, name)}.")
+        for name in ("max_val_samples", "batches_per_epoch"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
+                raise InputError(f"data.{name} must be at least 1, not {getattr(self, name)}.")
+        if not 0 <= self.horizontal_flip <= 1:
+            raise InputError(f"data.horizontal_flip is a probability from 0 to 1, not {self.horizontal_flip}.")
+        if self.max_streams not in STREAM_COUNTS:
+            raise InputError(f"data.max_streams must be one of {STREAM_COUNTS}, not {self.max_streams}.")

@@ -190,14 +190,20 @@ def measure_vae(vae: AutoencoderKL, sets: dict[str, Scenes]) -> dict[str, float]
     """Held-out round trip: depth AbsRel after alignment, mean normal angle in degrees, image PSNR in dB."""
     figures = {}
     device = next(vae.parameters()).device
-    for name, kind, halved in (("rooms 96x128", "rooms", True), ("rooms 192x256", "rooms", False), ("streets 64x224", "streets", False)):
+    for name, kind, halved in (
+        ("rooms 96x128", "rooms", True),
+        ("rooms 192x256", "rooms", False),
+        ("streets 64x224", "streets", False),
+    ):
         depth_errors, angles, squared = [], [], []
         for number in range(len(sets[kind]["image"])):
             picture = {key: values[number].astype(np.float32) for key, values in sets[kind].items()}
             if halved:
                 picture = {key: _halve(values, key) for key, values in picture.items()}
             relative = torch.from_numpy(picture["relative_depth"]).expand(3, -1, -1)
-            stacked = torch.stack([relative, _channels_first(picture["normals"]), _channels_first(picture["image"] / 127.5 - 1)])
+            stacked = torch.stack(
+                [relative, _channels_first(picture["normals"]), _channels_first(picture["image"] / 127.5 - 1)]
+            )
             decoded = vae.decode(vae.encode(stacked.to(device)).latent_dist.mean).sample.cpu()
             depth = torch.from_numpy(picture["depth"])[None, None]
             depth_errors.append(_abs_rel(decoded[:1].mean(dim=1, keepdim=True), depth))
@@ -263,7 +269,9 @@ class _Applied:
 # Stage 3: UNet
 
 
-def train_unet(vae: AutoencoderKL, train: dict[str, Scenes], prompt: Tensor, steps: int, device: torch.device) -> nn.Module:
+def train_unet(
+    vae: AutoencoderKL, train: dict[str, Scenes], prompt: Tensor, steps: int, device: torch.device
+) -> nn.Module:
     """A v-prediction UNet that denoises image latents under the empty prompt."""
     torch.manual_seed(1)
     unet = UNet2DConditionModel(

@@ -147,12 +147,9 @@ def _ornament(rng: np.random.Generator, x: float, y: float, z: float) -> list[Sh
         half = rng.uniform(0.05, 0.25, 3)
         return [Box([material], vector(x, y + half[1], z), look(rng.uniform(0, 90), 0, 0), half_size=half)]
     if draw < 0.5:
-        half_height = rng.uniform(0.05, 0.25)
-        return [
-            Cylinder(
-                [material] * 2, vector(x, y + half_height, z), radius_m=rng.uniform(0.04, 0.15), half_height_m=half_height
-            )
-        ]
+        half_height, place = rng.uniform(0.05, 0.25), vector(x, y, z)
+        place[1] += half_height
+        return [Cylinder([material] * 2, place, radius_m=rng.uniform(0.04, 0.15), half_height_m=half_height)]
     return []
 
 

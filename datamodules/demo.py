@@ -1,0 +1,110 @@
+"""A data module that makes its own data, so that the first run needs no download."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_info
+
+from datamodules.geometry_datamodule import DatasetSource, GeometryDataModule
+from datamodules.hypersim import Hypersim
+from datamodules.manifest import FILE_NAME
+from datamodules.preparation import ShardOptions, prepare_dataset
+from datamodules.raw import RawDataset
+from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
+from datamodules.virtual_kitti import VirtualKitti
+from geometry.errors import InputError
+
+_ROOM_SIZE = (96, 128)
+_STREET_SIZE = (64, 224)
+
+
+class SyntheticDataModule(GeometryDataModule):
+    """Rooms and streets rendered on the first run, prepared like Hypersim and Virtual KITTI 2, mixed nine to one.
+
+    The whole way is that of real data: raw frames in the data sets' own layouts, preparation to shards, streaming.
+
+    Args:
+        cache: Folder that keeps the shards for later runs. Other rooms, streets or another data_seed get their own
+            place in it.
+        rooms: Number of room pictures (96x128), of which a tenth, from other rooms, is for validation.
+        streets: Number of street pictures (64x224), of which a fifth, from other streets, is for validation.
+            0 trains on rooms alone.
+        data_seed: Seed of the scenes.
+        batch_size: Images per device and step (before gradient accumulation).
+        val_batch_size: Images per device and validation step.
+        normals: Load normals. Needed to train on normals.
+        horizontal_flip: Probability that a training image is mirrored, with its depth and normals.
+        max_val_samples: Validate on this many images of rooms and of streets, at even distances. By default on all.
+        num_workers: Processes per device that read and decode training data; 0 uses the training process itself.
+        seed: Seed of order and flips.
+    """
+
+    def __init__(
+        self,
+        cache: str = "data/synthetic",
+        rooms: int = 400,
+        streets: int = 80,
+        data_seed: int = 0,
+        batch_size: int = 8,
+        val_batch_size: int = 8,
+        normals: bool = False,
+        horizontal_flip: float = 0.5,
+        max_val_samples: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        if rooms < 20 or streets < 0:
+            raise InputError(f"data.rooms must be at least 20 and data.streets at least 0, not {rooms} and {streets}.")
+        place = Path(cache).expanduser()
+        self.folders = {"rooms": place / f"rooms-{rooms}-seed{data_seed}"}
+        weights = {"rooms": 9.0, "streets": 1.0}
+        if streets:
+            self.folders["streets"] = place / f"streets-{streets}-seed{data_seed}"
+        self.num_frames, self.data_seed = {"rooms": rooms, "streets": streets}, data_seed
+        super().__init__(
+            datasets=[DatasetSource(str(folder), weights[kind]) for kind, folder in self.folders.items()],
+            batch_size=batch_size,
+            val_batch_size=val_batch_size,
+            normals=normals,
+            horizontal_flip=horizontal_flip,
+            max_val_samples=max_val_samples,
+            num_workers=num_workers,
+            seed=seed,
+        )
+
+    def prepare_data(self) -> None:
+        """Render and prepare what the cache does not hold yet."""
+        for kind, folder in self.folders.items():
+            if not (folder / FILE_NAME).exists():
+                rank_zero_info(f"Making {self.num_frames[kind]} {kind} in {folder}, once.")
+                self._make(kind, folder)
+
+    def _make(self, kind: str, folder: Path) -> None:
+        """Render and prepare one data set beside its place, then move it there."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        workers = max(1, min(os.cpu_count() or 1, 8))
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
+            raw, shards = Path(scratch) / "raw", Path(scratch) / "shards"
+            self._render(kind, raw, workers)
+            prepare_dataset(
+                self._raw_dataset(kind, raw), shards, ShardOptions(samples_per_shard=32), workers, report=rank_zero_info
+            )
+            shutil.rmtree(folder, ignore_errors=True)
+            shards.rename(folder)
+
+    def _render(self, kind: str, raw: Path, workers: int) -> None:
+        frames, seed = self.num_frames[kind], self.data_seed
+        if kind == "rooms":
+            # Twice the size, so that preparation resizes as it does with the real frames.
+            size = (2 * _ROOM_SIZE[0], 2 * _ROOM_SIZE[1])
+            SyntheticHypersim(size=size, frames_per_scene=1, seed=seed).write(raw, frames, workers)
+        else:
+            height, width = _STREET_SIZE
+            SyntheticVirtualKitti(size=(height + 8, width + 16), seed=seed).write(raw, frames, workers)
+
+    def _raw_dataset(self, kind: str, raw: Path) -> RawDataset:
+        if kind == "rooms":
+            return Hypersim(raw, _ROOM_SIZE, name="rooms")
+        return VirtualKitti(raw, _STREET_SIZE, name="streets")

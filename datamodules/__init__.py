@@ -8,11 +8,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from datamodules.demo import SyntheticDataModule
     from datamodules.geometry_datamodule import DatasetSource, GeometryDataModule
 
-__all__ = ["DatasetSource", "GeometryDataModule"]
+__all__ = ["DatasetSource", "GeometryDataModule", "SyntheticDataModule"]
 
-_MODULES = {"DatasetSource": "geometry_datamodule", "GeometryDataModule": "geometry_datamodule"}
+_MODULES = {
+    "DatasetSource": "geometry_datamodule",
+    "GeometryDataModule": "geometry_datamodule",
+    "SyntheticDataModule": "demo",
+}
 
 
 def __getattr__(name: str) -> type:

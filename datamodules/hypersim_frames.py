@@ -97,7 +97,7 @@ def list_hypersim_frames(raw: Path, selection: HypersimSelection) -> FrameList:
     if geometry - color:
         example = min(geometry - color)
         notices.append(
-            f"Left out: {len(geometry - color)} frames have geometry but no colour file (such as {example})."
+            f"Left out: {len(geometry - color)} frame(s) with geometry but no colour file (such as {example})."
         )
     frames = _listed_frames(color, selection, notices) if selection.file_lists else color
     table = selection.split_table(raw)
@@ -172,7 +172,7 @@ def _split_by_table(
         else:
             left_out["not in the split table" if split is None else "not in the public release"] += 1
     notices.append(f"Splits: from {table}.")
-    notices.extend(f"Left out: {count} frames are {reason}." for reason, count in left_out.items())
+    notices.extend(f"Left out: {count} frame(s) {reason}." for reason, count in left_out.items())
     if not selection.file_lists:
         absent = {frame for frame, split in split_of.items() if split in selection.splits} - frames
         _report_missing(absent, "of the split table", selection.missing == "error", notices)
@@ -182,7 +182,7 @@ def _split_by_table(
 def _report_missing(missing: set[HypersimFrame], origin: str, is_error: bool, notices: list[str]) -> None:
     if not missing:
         return
-    message = f"{len(missing)} frames {origin} have no colour file on disk (such as {min(missing)})"
+    message = f"{len(missing)} frame(s) {origin} without a colour file on disk (such as {min(missing)})"
     if is_error:
         raise InputError(f"{message}. Download them, or pass --missing skip.")
     notices.append(f"Left out: {message}.")

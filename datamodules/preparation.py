@@ -5,7 +5,6 @@ of worker processes changes nothing.
 """
 
 import hashlib
-import multiprocessing
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -152,8 +151,7 @@ def encode_frames(
         with _one_thread():
             yield from map(encode, frames)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(frames)), mp_context=context, initializer=_use_one_thread) as pool:
+    with ProcessPoolExecutor(min(workers, len(frames)), initializer=_use_one_thread) as pool:
         pending: deque[Future[tuple[EncodedSample, dict[str, Any]]]] = deque()
         try:
             for frame in frames:

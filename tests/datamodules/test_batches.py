@@ -86,5 +86,5 @@ def test_normals_are_unit_vectors_where_known_and_zero_elsewhere():
 
 @pytest.mark.parametrize(("name", "shape"), [("depth.blosc", (12, 15)), ("normals.blosc", (12, 16, 3))])
 def test_an_entry_of_the_wrong_size_names_the_sample(name, shape):
-    with pytest.raises(InputError, match="'k'.*shape"):
+    with pytest.raises(InputError, match=r"'k'.*shape"):
         assemble(with_entry(name, np.ones(shape, np.float16)))

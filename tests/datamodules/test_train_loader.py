@@ -232,5 +232,5 @@ def test_a_truncated_shard_stops_training_with_its_name(tmp_path, num_workers):
 def test_a_shard_cut_between_two_samples_is_noticed(tmp_path):
     dataset = make_dataset(tmp_path, shards={"train": [8]})
     write_shard(tmp_path, "train/planes-train-000000.tar", [encode_plane(f"train-{i:04d}") for i in range(5)])
-    with pytest.raises(InputError, match="only 5 samples, dataset.json lists 8"):
+    with pytest.raises(InputError, match=r"only 5 samples, dataset\.json lists 8"):
         take(loader_of([dataset]), 8)

@@ -1,0 +1,97 @@
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+
+from datamodules.manifest import read_dataset
+from datamodules.prepare import main
+from tests.datamodules.planes import make_dataset, write_hypersim_frame, write_virtual_kitti_frame
+
+
+def test_hypersim_from_raw_frames_to_a_checked_data_set(tmp_path, capsys):
+    for number in range(3):
+        write_hypersim_frame(tmp_path / "raw", number=number)
+    command = ["hypersim", "--raw", str(tmp_path / "raw"), "--out", str(tmp_path / "out"), "--size", "24", "32"]
+    assert main([*command, "--workers", "1", "--samples-per-shard", "2", "--quiet"]) == 0
+    text = capsys.readouterr().out
+    assert "every frame goes to train" in text and "nominal 60 degree pinhole" in text
+    assert "train  3        2" in text
+    assert read_dataset(tmp_path / "out").manifest.image_size == (24, 32)
+    assert main(["check", str(tmp_path / "out"), "--quiet"]) == 0
+
+
+def test_virtual_kitti_from_raw_frames_to_a_checked_data_set(tmp_path, capsys):
+    for scene in ("Scene01", "Scene02"):
+        write_virtual_kitti_frame(tmp_path / "raw", scene)
+    command = ["virtual_kitti", "--raw", str(tmp_path / "raw"), "--out", str(tmp_path / "out"), "--crop", "32", "96"]
+    assert main([*command, "--workers", "1", "--quiet"]) == 0
+    manifest = read_dataset(tmp_path / "out").manifest
+    assert (manifest.num_samples("train"), manifest.num_samples("val"), manifest.far_plane_m) == (1, 1, 80.0)
+    assert main(["check", str(tmp_path / "out"), "--quiet"]) == 0
+
+
+def test_a_mistake_is_one_line_and_status_2(tmp_path):
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "datamodules.prepare",
+            "hypersim",
+            "--raw",
+            str(tmp_path),
+            "--out",
+            str(tmp_path / "out"),
+        ],
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["check", "{}"], ["preview", "{}", "--out", "{}/sheet.png"]])
+def test_a_folder_without_dataset_json_is_status_2(tmp_path, capsys, command):
+    assert main([word.format(tmp_path) for word in command]) == 2
+    assert "dataset.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["hypersim", "virtual_kitti", "check", "preview"])
+def test_every_command_has_help(capsys, command):
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert "--" in capsys.readouterr().out
+
+
+def test_check_fails_for_a_shard_that_changed_by_one_bit(tmp_path, capsys):
+    make_dataset(tmp_path)
+    shard = tmp_path / "train/planes-train-000001.tar"
+    data = bytearray(shard.read_bytes())
+    data[700] ^= 1
+    shard.write_bytes(data)
+    assert main(["check", str(tmp_path), "--quiet"]) == 1
+    captured = capsys.readouterr()
+    assert "planes-train-000001.tar: sha256" in captured.err
+    assert "problems" in captured.out
+
+
+def test_preview_shows_image_depth_and_normals_side_by_side(tmp_path, capsys):
+    make_dataset(tmp_path / "data", size=(30, 40))
+    assert main(["preview", str(tmp_path / "data"), "--out", str(tmp_path / "sheet.png"), "--samples", "2"]) == 0
+    sheet = cv2.imread(str(tmp_path / "sheet.png"))
+    rows, label = 4, 22
+    assert sheet.shape == (rows * (300 + label), 3 * 400, 3)
+    image, depth, normals = (sheet[label : label + 300, 400 * i : 400 * (i + 1)].astype(int) for i in range(3))
+    assert image[:, -20:].mean() > image[:, :20].mean() + 100
+    assert np.ptp(depth.mean(axis=2)) > 60
+    # A constant normal of (0.5, 0.3, 0.81) is one colour: more red than green, much blue (OpenCV reads BGR).
+    blue, green, red = normals.mean(axis=(0, 1))
+    assert blue > red > green and normals.std(axis=(0, 1)).max() < 2
+
+
+def test_preview_refuses_a_file_it_cannot_write(tmp_path, capsys):
+    make_dataset(tmp_path)
+    assert main(["preview", str(tmp_path), "--out", str(tmp_path / "sheet.gif")]) == 2
+    assert ".png or .jpg" in capsys.readouterr().err

@@ -1,4 +1,7 @@
-"""Least-squares scale and shift between a prediction and a target, image by image."""
+"""Least-squares scale and shift between a prediction and a target, image by image.
+
+All arithmetic is in float64, which autocast leaves alone.
+"""
 
 import torch
 from torch import Tensor
@@ -37,16 +40,15 @@ def align_scale_shift(prediction: Tensor, target: Tensor, valid_mask: Tensor) ->
     """
     _check(prediction, valid_mask, target)
     out_dtype = torch.float64 if torch.float64 in (prediction.dtype, target.dtype) else torch.float32
-    with torch.autocast(prediction.device.type, enabled=False):
-        defined = alignment_is_defined(prediction, valid_mask)
-        predicted, expected, weight = prediction.double(), target.double(), valid_mask.expand_as(prediction)
-        mean_prediction = _masked_mean(predicted, weight)
-        mean_target = _masked_mean(expected, weight)
-        centred = _keep(predicted - _per_image(mean_prediction), weight)
-        covariance = (centred * _keep(expected - _per_image(mean_target), weight)).sum(dim=(1, 2, 3))
-        variance = centred.square().sum(dim=(1, 2, 3))
-        scale = torch.where(defined, covariance / torch.where(defined, variance, 1.0), 0.0)
-        shift = mean_target - torch.where(defined, scale * mean_prediction, 0.0)
+    defined = alignment_is_defined(prediction, valid_mask)
+    predicted, expected, weight = prediction.double(), target.double(), valid_mask.expand_as(prediction)
+    mean_prediction = _masked_mean(predicted, weight)
+    mean_target = _masked_mean(expected, weight)
+    centred = _keep(predicted - _per_image(mean_prediction), weight)
+    covariance = (centred * _keep(expected - _per_image(mean_target), weight)).sum(dim=(1, 2, 3))
+    variance = centred.square().sum(dim=(1, 2, 3))
+    scale = torch.where(defined, covariance / torch.where(defined, variance, 1.0), 0.0)
+    shift = mean_target - torch.where(defined, scale * mean_prediction, 0.0)
     return scale.to(out_dtype), shift.to(out_dtype)
 
 

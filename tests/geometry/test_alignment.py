@@ -114,6 +114,14 @@ def test_images_without_a_scale_get_the_mean_of_their_target_and_no_gradient():
     assert prediction.grad.isfinite().all()
 
 
+def test_the_colours_of_one_single_pixel_do_not_make_a_fit():
+    prediction = torch.rand(1, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    mask = torch.tensor([[[[True, False], [False, False]]]])
+    assert not alignment_is_defined(prediction, mask).any()
+    mask[0, 0, 1, 1] = True
+    assert alignment_is_defined(prediction, mask).all()
+
+
 def test_rounding_noise_on_a_constant_is_no_basis_for_a_scale():
     constant = torch.full((1, 1, 10, 10), 0.7)
     constant[..., ::2] = torch.nextafter(constant[..., ::2], torch.tensor(1.0))

@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from geometry.inverse_depth import discontinuity_aware_slope, smooth_inverse_depth
@@ -70,6 +71,14 @@ def test_no_slope_is_taken_across_an_invalid_pixel():
     assert slope.known[valid].tolist() == [True, True, True, True, False]
     torch.testing.assert_close(slope.inverse_depth[slope.known & valid], torch.full((4,), 0.1, dtype=torch.float64))
     torch.testing.assert_close(slope.rays[:, slope.known[0] & valid[0]], torch.ones(3, 4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("garbage", [9.0, torch.inf, torch.nan])
+def test_garbage_two_pixels_away_does_not_push_a_slope_over_an_edge(garbage):
+    inverse = torch.tensor([garbage, 1.0, 1.1, 3.0, 3.1, 3.2], dtype=torch.float64).view(1, 1, 6)
+    valid = torch.arange(6).view(1, 1, 6) > 0
+    slope = discontinuity_aware_slope(inverse, torch.zeros(3, 1, 6).double(), valid, tolerance_for(inverse), -1)
+    assert abs(slope.inverse_depth[0, 0, 2] - 0.1) < 0.02
 
 
 def test_bend_is_zero_on_a_plane_and_large_where_both_neighbours_belong_elsewhere():

@@ -69,7 +69,7 @@ def normals_from_depth(
     mask = valid_mask & across.known & down.known
     planes = _planes_from_slopes(inverse_depth, rays, across, down)
     bend = torch.where(mask, across.bend + down.bend, torch.inf)
-    planes = _take_over_straighter_neighbours(planes, bend, inverse_depth, rays, noise)
+    planes = _take_over_straighter_neighbours(planes, bend, inverse_depth, rays)
     return renormalize(-planes, mask), mask
 
 
@@ -200,13 +200,11 @@ def _planes_from_slopes(inverse_depth: Tensor, rays: Tensor, across: Slope, down
     return torch.cat([a_x, a_y, a_z], dim=-3)
 
 
-def _take_over_straighter_neighbours(
-    planes: Tensor, bend: Tensor, inverse_depth: Tensor, rays: Tensor, noise: Tensor
-) -> Tensor:
-    """Give each pixel on bent ground the plane of that of its 4 neighbours which is straightest and fits its depth."""
+def _take_over_straighter_neighbours(planes: Tensor, bend: Tensor, inverse_depth: Tensor, rays: Tensor) -> Tensor:
+    """Give each pixel the plane of a 4-neighbour that is straighter by more than twice what it misses its depth by."""
     height, width = bend.shape[-2:]
     padded_planes, padded_bend = F.pad(planes, (1, 1, 1, 1)), F.pad(bend, (1, 1, 1, 1), value=torch.inf)
-    least = torch.where(bend > 2 * noise, bend, -torch.inf)
+    least = bend
     for row, column in ((1, 0), (1, 2), (0, 1), (2, 1)):
         window = (..., slice(row, row + height), slice(column, column + width))
         neighbour = padded_planes[window]

@@ -121,7 +121,7 @@ def train_vae(train: dict[str, Scenes], held_out: dict[str, Scenes], steps: int,
         latent_channels=4,
         sample_size=ROOM_SIZE[0] // 2,
     ).to(device)
-    batches = _crops(train, np.random.default_rng(0), batch_size=16, crop=64)
+    batches = _crops(train, np.random.default_rng(0), batch_size=8, crop=64)
     average = _Average(vae, 0.998)
     optimizer = torch.optim.AdamW(vae.parameters(), lr=2e-3, weight_decay=0)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=steps, pct_start=0.05)
@@ -295,7 +295,7 @@ def train_unet(
     losses = []
     for step in tqdm(range(steps), "unet", mininterval=20):
         source = latents["rooms" if rng.random() < 0.85 else "streets"]
-        clean = source[torch.from_numpy(rng.integers(len(source), size=16))]
+        clean = source[torch.from_numpy(rng.integers(len(source), size=8))]
         noise = torch.randn_like(clean)
         timesteps = torch.randint(1000, (len(clean),), device=device)
         signal, spread = alphas[timesteps].sqrt().view(-1, 1, 1, 1), (1 - alphas[timesteps]).sqrt().view(-1, 1, 1, 1)
@@ -362,10 +362,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "tiny-stable-diffusion")
     parser.add_argument("--work", type=Path, required=True, help="folder for rendered scenes and the stages' results")
-    parser.add_argument("--rooms", type=int, default=1500, help="number of training rooms")
-    parser.add_argument("--streets", type=int, default=500, help="number of training streets")
-    parser.add_argument("--vae-steps", type=int, default=4000, help="optimiser steps of the autoencoder")
-    parser.add_argument("--unet-steps", type=int, default=2500, help="optimiser steps of the UNet")
+    parser.add_argument("--rooms", type=int, default=1000, help="number of training rooms")
+    parser.add_argument("--streets", type=int, default=300, help="number of training streets")
+    parser.add_argument("--vae-steps", type=int, default=3000, help="optimiser steps of the autoencoder")
+    parser.add_argument("--unet-steps", type=int, default=2000, help="optimiser steps of the UNet")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)

@@ -8,7 +8,7 @@ import hashlib
 import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from datamodules.codecs import encode_array, encode_image, encode_json
 from datamodules.manifest import FILE_NAME, DatasetManifest, read_dataset
+from datamodules.processes import process_pool
 from datamodules.raw import Frame, RawDataset
 from datamodules.shards import EncodedSample, write_shard
 from geometry.errors import InputError
@@ -151,7 +152,7 @@ def encode_frames(
         with _one_thread():
             yield from map(encode, frames)
         return
-    with ProcessPoolExecutor(min(workers, len(frames)), initializer=_use_one_thread) as pool:
+    with process_pool(min(workers, len(frames)), _use_one_thread) as pool:
         pending: deque[Future[tuple[EncodedSample, dict[str, Any]]]] = deque()
         try:
             for frame in frames:

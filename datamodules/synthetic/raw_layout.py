@@ -2,10 +2,8 @@
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
+from datamodules.processes import process_pool
 from datamodules.synthetic.primitives import Array
 from datamodules.synthetic.render import Frame, Pose, render
 from datamodules.synthetic.rooms import random_pose, random_room
@@ -224,7 +223,7 @@ def _run(write: Callable[[Row], None], rows: Sequence[Row], workers: int, title:
         if workers == 1:
             yield from map(write, rows)
             return
-        with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        with process_pool(workers) as pool:
             yield from pool.map(write, rows, chunksize=max(1, min(8, len(rows) // workers)))
 
     for _ in tqdm(results(), title, total=len(rows), unit="frame", disable=title is None):

@@ -167,10 +167,12 @@ class SyntheticVirtualKitti:
         street = random_street(rng, weather)
         pose = random_drive(rng, weather)
         beside = pose.rotation @ np.array([camera * _STEREO_BASELINE_M, 0, 0], np.float32)
-        rays = pixel_rays(camera_from_intrinsics(torch.from_numpy(self.intrinsics())), *self.size, pixel_center=0.0)
-        return render(
-            street, Pose(pose.position + beside, pose.rotation), rays.numpy().astype(np.float32), self.antialias
-        )
+        return render(street, Pose(pose.position + beside, pose.rotation), self.rays(), self.antialias)
+
+    def rays(self) -> Array:
+        """(3,H,W) float32 rays of the camera, scaled to z = -1."""
+        camera = camera_from_intrinsics(torch.from_numpy(self.intrinsics()))
+        return pixel_rays(camera, *self.size, pixel_center=0.0).numpy().astype(np.float32)
 
     def _write_frame(self, out: Path, row: tuple[str, str, int, int]) -> None:
         scene, condition, index, camera = row

@@ -20,7 +20,7 @@ def random_room(rng: np.random.Generator) -> tuple[Scene, Array]:
         shapes += _furniture(rng, size)
     shapes += _wall_mounted(rng, size)
     for shape in shapes:
-        shape.inward_normals = bool(rng.random() < 0.1)
+        shape.inward_normals = bool(rng.random() < 0.2)
     exposure = np.exp(rng.uniform(np.log(0.4), np.log(3)))
     horizon = vector(0.8, 0.9, 1.0) * rng.uniform(0.8, 3) * exposure
     ambient = _light_color(rng) * rng.uniform(0.08, 0.35) * exposure

@@ -1,11 +1,10 @@
-"""Entry point: python train.py fit|validate --config CONFIG."""
+"""Fine-tune an image diffusion model to predict depth or surface normals in a single step."""
 
-import logging
-import sys
-import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
+from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -16,6 +15,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from geometry.errors import InputError
 from lightning_modules.callbacks import RunAnnouncement, Throughput, ValidationPanels, ValidationSummary
 from lightning_modules.checkpoints import Checkpoints, last_checkpoint, newest_run
+from lightning_modules.console import innermost_error, leave, plain_help, quieten, readable_error
 from lightning_modules.estimator import Estimator
 from lightning_modules.progress import StepProgress
 
@@ -29,10 +29,22 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "use_distributed_sampler": False,
     "enable_model_summary": False,
 }
+# In place of Lightning's help, where this project means something else or something less.
+HELP = {
+    "seed_everything": "Seed of everything random. True draws one, false sets none.",
+    "trainer.logger": "Logger or list of loggers. By default TensorBoard in the run's folder for fit, none otherwise.",
+    "trainer.default_root_dir": "Folder of all runs.",
+    "trainer.gradient_clip_val": "Not for this project: set gradient_clip_norm of the model.",
+    "trainer.val_check_interval": "Number of batches (not optimiser steps) between two validations, or a time such as "
+    '"00:01:00:00". fit also validates the final weights.',
+    "ckpt_path": "Checkpoint to start from: a path, or last for the newest run of this name. fit then goes on in that "
+    "run's folder, or starts afresh if there is none.",
+}
+TITLES = {"trainer": "Trainer", "model": "Model", "data": "Data", "checkpoints": "Checkpoints", "panels": "Panels"}
 
 
 class Parser(LightningArgumentParser):
-    """A parser whose errors are one message, without the usage of two hundred options."""
+    """A parser with plain help, and with errors of one line in place of the usage of two hundred options."""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message and leave with status 2.
@@ -43,7 +55,22 @@ class Parser(LightningArgumentParser):
         """
         if not self.exit_on_error:  # a parser inside another, which may try something else
             super().error(message, ex)
-        _leave(message)
+        leave(readable_error(message))
+
+    def format_help(self, *args: Any, **kwargs: Any) -> str:  # noqa: ANN401
+        """Return the help, without the markup of docstrings.
+
+        Args:
+            *args: what the parser of jsonargparse takes.
+            **kwargs: what the parser of jsonargparse takes.
+        """
+        for action in self._actions:
+            action.help = plain_help(HELP.get(action.dest, action.help or ""))
+        for group in self._action_groups:
+            keys = {action.dest.split(".")[0] for action in group._group_actions}
+            if len(keys) == 1:
+                group.title = TITLES.get(keys.pop(), group.title)
+        return super().format_help(*args, **kwargs)
 
 
 class OneStepCLI(LightningCLI):
@@ -61,13 +88,8 @@ class OneStepCLI(LightningCLI):
             "validate": {"model", "dataloaders", "datamodule", "weights_only", "verbose"},
         }
 
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Never unpickle a checkpoint: a file from elsewhere could run code. Print our own table of results."""
-        own = {"weights_only": True} | ({"verbose": False} if subcommand == "validate" else {})
-        return {**super()._prepare_subcommand_kwargs(subcommand), **own}
-
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the run's name, checkpoints and panels.
+        """Add the run's name, checkpoints and panels, and let the data follow the task.
 
         Args:
             parser: the parser of a command.
@@ -75,10 +97,11 @@ class OneStepCLI(LightningCLI):
         parser.add_argument("--name", type=str, default="onestep", help="Name of the run; its files go to runs/NAME.")
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
         parser.add_lightning_class_args(ValidationPanels, "panels")
+        parser.link_arguments("model.init_args.task", "data.init_args.normals", compute_fn=_needs_normals)
 
     def before_instantiate_classes(self) -> None:
         """Find the checkpoint that ``last`` means."""
-        config = self.config[self.subcommand]
+        config = self._options()
         self._has_own_logger = config.trainer.logger not in (None, True)
         self._version: str | None = None
         if self.subcommand != "fit":
@@ -122,6 +145,14 @@ class OneStepCLI(LightningCLI):
         if trainer.enable_validation and self.model.last_validated_step != trainer.global_step:
             trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
 
+    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
+        """Never unpickle a checkpoint: a file from elsewhere could run code. Print our own table of results."""
+        own = {"weights_only": True} | ({"verbose": False} if subcommand == "validate" else {})
+        return {**super()._prepare_subcommand_kwargs(subcommand), **own}
+
+    def _options(self) -> Namespace:
+        return self.config[str(self.subcommand)]
+
 
 def main(args: ArgsType = None) -> None:
     """Run a command; mistakes that a user can mend end with ``error: ...`` and status 2.
@@ -129,7 +160,8 @@ def main(args: ArgsType = None) -> None:
     Args:
         args: the command line as a list; None is that of the process.
     """
-    _quieten()
+    quieten()
+    usage = "python train.py {command} --config CONFIG [options]"
     try:
         OneStepCLI(
             Estimator,
@@ -139,39 +171,28 @@ def main(args: ArgsType = None) -> None:
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=0,
             save_config_kwargs={"overwrite": True},
-            parser_kwargs={"parser_mode": "omegaconf", "description": __doc__},
+            parser_kwargs={
+                "parser_mode": "omegaconf",
+                "description": __doc__,
+                **{
+                    command: {"parser_mode": "omegaconf", "usage": usage.format(command=command)}
+                    for command in OneStepCLI.subcommands()
+                },
+            },
             parser_class=Parser,
             auto_configure_optimizers=False,
             args=args,
         )
     except InputError as error:
-        _leave(_innermost(str(error)))
+        leave(innermost_error(str(error)))
     except MisconfigurationException as error:
-        _leave(str(error))
+        leave(str(error))
 
 
-def _innermost(message: str) -> str:
-    """Return what went wrong in a loader's worker, without the traceback that PyTorch wraps around it."""
-    return message.rsplit("InputError: ", 1)[-1].strip()
-
-
-def _leave(message: str) -> NoReturn:
-    print(f"error: {message}", file=sys.stderr)
-    sys.exit(2)
-
-
-def _quieten() -> None:
-    """Hide messages that concern nobody who uses the project."""
-    rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
-    rank_zero.addFilter(lambda record: not record.getMessage().startswith(("💡 Tip", "TPU available")))
-    for message, category in (
-        (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),
-        (r"Found \d+ module\(s\) in eval mode at the start of training", UserWarning),
-        (r"The number of training batches .* is smaller than the logging interval", UserWarning),
-        (r"Checkpoint directory .* exists and is not empty", UserWarning),
-        (r"The `local_dir_use_symlinks` argument is deprecated", UserWarning),
-    ):
-        warnings.filterwarnings("ignore", message=message, category=category)
+def _needs_normals(task: Namespace) -> bool:
+    """Say whether a configured task needs normals from the data."""
+    module, _, name = task.class_path.rpartition(".")
+    return "normals" in getattr(import_module(module), name).required_keys
 
 
 if __name__ == "__main__":

@@ -23,8 +23,8 @@ class ValidationPanels(Callback):
     One picture per data set, a row per image: image, prediction, ground truth, error.
 
     Args:
-        num_images: images per data set; 0 shows none.
-        max_width_px: width to which each tile is shrunk, to keep the event files small.
+        num_images: Images per data set; 0 shows none.
+        max_width_px: Width to which each tile is shrunk, to keep the event files small.
     """
 
     def __init__(self, num_images: int = 6, max_width_px: int = 256) -> None:
@@ -109,6 +109,7 @@ class Throughput(Callback):
     """
 
     def __init__(self) -> None:
+        self._last_step = 0
         self._restart()
 
     def _restart(self) -> None:
@@ -142,7 +143,8 @@ class Throughput(Callback):
         self._busy_s += now - self._mark_s
         self._mark_s = now
         self._num_images += len(batch["key"])
-        if (batch_idx + 1) % (trainer.log_every_n_steps * trainer.accumulate_grad_batches) == 0:  # type: ignore[attr-defined]
+        has_stepped, self._last_step = trainer.global_step != self._last_step, trainer.global_step
+        if has_stepped and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
             total_s = self._busy_s + self._waiting_s
             pl_module.log("train/images_per_s", self._num_images * trainer.world_size / total_s, prog_bar=True)
             pl_module.log("train/data_wait_share", self._waiting_s / total_s)

@@ -1,6 +1,7 @@
 """When checkpoints are written, and which of them stay."""
 
 from pathlib import Path
+from typing import Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -10,19 +11,19 @@ class Checkpoints(ModelCheckpoint):
     """Writes last.ckpt every so many steps and at the end of training, and keeps the best ones if asked.
 
     Args:
-        every_n_steps: number of optimiser steps between two checkpoints.
-        monitor: metric that decides which checkpoints are best, for instance val/hypersim/abs_rel.
-        mode: whether the best value of monitor is the smallest (min) or the largest (max).
-        keep: number of checkpoints to keep beside last.ckpt: the best by monitor, or the newest without it;
+        every_n_steps: Number of optimiser steps between two checkpoints.
+        monitor: Metric that decides which checkpoints are best, for instance val/hypersim/abs_rel.
+        mode: Whether the best value of monitor is the smallest (min) or the largest (max).
+        keep: Number of checkpoints to keep beside last.ckpt: the best by monitor, or the newest without it;
             -1 keeps all, 0 none.
-        folder: where to write; None is the folder checkpoints in the run's own folder.
+        folder: Where to write; None is the folder checkpoints in the run's own folder.
     """
 
     def __init__(
         self,
         every_n_steps: int = 1000,
         monitor: str | None = None,
-        mode: str = "min",
+        mode: Literal["min", "max"] = "min",
         keep: int = 0,
         folder: str | None = None,
     ) -> None:

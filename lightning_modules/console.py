@@ -1,0 +1,93 @@
+"""What a person at the terminal gets to read: plain help, errors in one message, no noise."""
+
+import logging
+import re
+import sys
+import warnings
+from typing import NoReturn
+
+# Lines of jsonargparse's errors that repeat what was given, or what else would have been accepted.
+_NOISE = re.compile(
+    r"\s*(- )?(Does not validate against any of the Union subtypes|Subtypes: |Errors:|Given value( type)?: |"
+    r"Expected a <class 'NoneType'>|Expected a path but .* either not accessible or invalid|"
+    r"Subclass types expect one of:|a class path \(str\)|a dict with)"
+)
+_REWORDED = (
+    (r"Parser key \"([^\"]*)\":", r"\1:"),
+    (r"Problem with given class_path '([^']*)':", r"\1:"),
+    (r"Expected a dot import path string: (\S+)", r"there is no class \1"),
+    (r"Expected a typing\.Literal(\[[^\]]*\])", r"expected one of \1"),
+    (r"Expected a <class '([^']*)'>", r"expected \1"),
+    (r"\. Got value: ", ", got "),
+    (r"Option '([^']*)' is not accepted", r"there is no option \1"),
+    (r'"<unicode string>"', "the configuration"),
+)
+_MARKUP = (
+    (r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1"),  # :class:`~a.b.C` -> C
+    (r"``?([^`]+)``?", r"\1"),
+    (r"\s*Default: [^\s].*?\.(?=\s|$)", ""),  # the parser states the default that really holds
+)
+
+
+def plain_help(text: str) -> str:
+    """Return a help text without the markup of docstrings and without the defaults that they repeat.
+
+    Args:
+        text: help of an option.
+    """
+    for pattern, replacement in _MARKUP:
+        text = re.sub(pattern, replacement, text, flags=re.DOTALL)
+    return text
+
+
+def readable_error(message: str) -> str:
+    """Return a parser's error as one line that says where the mistake is, and what it is.
+
+    Args:
+        message: the parser's message, of one line or many.
+    """
+    lines = [
+        line.strip().removeprefix("- ") for line in message.splitlines() if line.strip() and not _NOISE.match(line)
+    ]
+    text = " ".join(lines) or message
+    for pattern, replacement in _REWORDED:
+        text = re.sub(pattern, replacement, text)
+    return text
+
+
+def innermost_error(message: str) -> str:
+    """Return what went wrong in a loader's worker, without the traceback that PyTorch wraps around it.
+
+    Args:
+        message: message of an ``InputError``, perhaps raised again in the main process.
+    """
+    return message.rsplit("InputError: ", 1)[-1].strip()
+
+
+def leave(message: str) -> NoReturn:
+    """Print ``error: message`` and end the process with status 2.
+
+    Args:
+        message: what is wrong and what to do.
+    """
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def quieten() -> None:
+    """Hide advertisements and warnings that concern nobody who uses the project."""
+    rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+    rank_zero.addFilter(_is_news)
+    for message, category in (
+        (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),
+        (r"Found \d+ module\(s\) in eval mode at the start of training", UserWarning),
+        (r"The number of training batches .* is smaller than the logging interval", UserWarning),
+        (r"Checkpoint directory .* exists and is not empty", UserWarning),
+        (r"It is recommended to use `self.log\('val/.*sync_dist=True", UserWarning),
+        (r"The `local_dir_use_symlinks` argument is deprecated", UserWarning),
+    ):
+        warnings.filterwarnings("ignore", message=message, category=category)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not record.getMessage().startswith(("💡 Tip", "TPU available"))

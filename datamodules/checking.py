@@ -9,13 +9,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from datamodules.manifest import Dataset, DatasetManifest, ShardInfo, open_url, read_dataset
+from datamodules.manifest import CHUNK_BYTES, Dataset, DatasetManifest, ShardInfo, open_url, read_dataset
 from datamodules.shards import decode_sample, iterate_shard
 from geometry.errors import InputError
 
 # float16 rounds a unit vector's length by less than this.
 UNIT_TOLERANCE = 2e-3
-CHUNK_BYTES = 1 << 20
 
 
 @dataclass

@@ -3,7 +3,8 @@
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +16,8 @@ from geometry.errors import InputError
 FORMAT_VERSION = 1
 FRAME = "x right, y up, z toward the viewer"
 FILE_NAME = "dataset.json"
+NAME_PATTERN = r"[A-Za-z0-9_-]+"
+CHUNK_BYTES = 1 << 20
 REQUIRED_ENTRIES = ("image", "depth")
 
 
@@ -104,9 +107,24 @@ def is_remote(url: str) -> bool:
     return url.startswith("pipe:") or re.match(r"[a-z0-9]+://", url) is not None
 
 
-def open_url(url: str) -> BinaryIO:
-    """Return a stream of the bytes of a local file, of a URL, or of what a command prints (``pipe:command``)."""
-    return webdataset.gopen(url) if is_remote(url) else open(url, "rb")
+@contextmanager
+def open_url(url: str) -> Iterator[BinaryIO]:
+    """Open a stream of the bytes of a local file, of a URL, or of what a command prints (``pipe:command``).
+
+    Raises:
+        OSError: the file cannot be opened; or, when all was read, the download or the command has failed.
+    """
+    stream = webdataset.gopen(url) if is_remote(url) else open(url, "rb")
+    try:
+        yield stream
+        # A command that could not print its last bytes would be taken for one that failed.
+        while is_remote(url) and stream.read(CHUNK_BYTES):
+            pass
+    except BaseException:
+        with suppress(OSError):  # cut off by us, it may well complain
+            stream.close()
+        raise
+    stream.close()
 
 
 def read_dataset(path: str | Path) -> Dataset:
@@ -159,7 +177,7 @@ def parse_manifest(document: Any, source: str) -> DatasetManifest:  # noqa: ANN4
     version = document.get("format_version")
     require(version == FORMAT_VERSION, f"format_version is {version!r}, this program reads {FORMAT_VERSION}")
     name = document.get("name")
-    require(isinstance(name, str) and re.fullmatch(r"[A-Za-z0-9_-]+", name) is not None, f"name is {name!r}")
+    require(isinstance(name, str) and re.fullmatch(NAME_PATTERN, name) is not None, f"name is {name!r}")
     require(document.get("units") == "m", f"units are {document.get('units')!r}, only 'm' is known")
     require(document.get("frame") == FRAME, f"frame is {document.get('frame')!r}, only {FRAME!r} is known")
     size = document.get("image_size")

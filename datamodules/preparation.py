@@ -6,6 +6,7 @@ of worker processes changes nothing.
 
 import hashlib
 import os
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
@@ -22,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from datamodules.codecs import encode_array, encode_image, encode_json
-from datamodules.manifest import FILE_NAME, DatasetManifest, read_dataset
+from datamodules.manifest import FILE_NAME, NAME_PATTERN, DatasetManifest, read_dataset
 from datamodules.processes import process_pool
 from datamodules.raw import Frame, RawDataset
 from datamodules.shards import EncodedSample, write_shard
@@ -87,6 +88,7 @@ def prepare_dataset(
     Raises:
         InputError: there is nothing to prepare, a frame cannot be used, or a data set is already there.
     """
+    _check_options(raw, options)
     folder = Path(out)
     _make_room(folder, overwrite)
     frames = raw.list_frames()
@@ -231,6 +233,17 @@ class _Tally:
         )
 
 
+def _check_options(raw: RawDataset, options: ShardOptions) -> None:
+    if not re.fullmatch(NAME_PATTERN, raw.name):
+        raise InputError(f"--name may hold letters, digits, _ and - only, not {raw.name!r}.")
+    if min(raw.image_size) < 1:
+        raise InputError(f"--size and --crop must be positive, not {raw.image_size[0]} {raw.image_size[1]}.")
+    if options.samples_per_shard < 1:
+        raise InputError(f"--samples-per-shard must be at least 1, not {options.samples_per_shard}.")
+    if not 1 <= options.image_quality <= 100:
+        raise InputError(f"--image-quality must be from 1 to 100, not {options.image_quality}.")
+
+
 def _make_room(folder: Path, overwrite: bool) -> None:
     """Make the folder; a data set in it is removed or refused."""
     if (folder / FILE_NAME).exists():
@@ -247,8 +260,6 @@ def _make_room(folder: Path, overwrite: bool) -> None:
 
 
 def _shard_sizes(samples: int, samples_per_shard: int) -> list[int]:
-    if samples_per_shard < 1:
-        raise InputError(f"--samples-per-shard must be at least 1, not {samples_per_shard}.")
     full, rest = divmod(samples, samples_per_shard)
     return [samples_per_shard] * full + [rest] * (rest > 0)
 

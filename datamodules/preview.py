@@ -35,6 +35,8 @@ def preview_dataset(path: str | Path, out: str | Path, samples_per_split: int = 
     """
     dataset, target = read_dataset(path), Path(out)
     format_name = target.suffix.removeprefix(".").lower()
+    if samples_per_split < 1:
+        raise InputError(f"--samples must be at least 1, not {samples_per_split}.")
     if format_name not in ("png", "jpg"):
         raise InputError(f"--out must end in .png or .jpg, not {target.name!r}.")
     rows = [

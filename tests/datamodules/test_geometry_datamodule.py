@@ -137,6 +137,11 @@ def test_validating_needs_no_training_split(folders):
     assert data.val_dataset_names == ["b-train"]
 
 
+def test_more_ranks_than_validation_batches_are_no_error(folders):
+    # Lightning asks the data module whether a loader may be empty on some rank.
+    assert GeometryDataModule(sources(folders)).allow_zero_length_dataloader_with_multiple_devices
+
+
 def test_normals_that_a_data_set_lacks_are_missed_before_training(folders):
     with pytest.raises(InputError, match=r"'c' .*no 'normals'"):
         GeometryDataModule(sources(folders, "ac"), normals=True).setup("fit")

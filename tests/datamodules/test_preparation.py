@@ -117,6 +117,16 @@ def test_a_broken_frame_stops_with_its_name_and_leaves_no_dataset_json(raw, tmp_
     assert not (tmp_path / "out/dataset.json").exists()
 
 
-def test_a_shard_of_no_samples_is_refused(raw, tmp_path):
-    with pytest.raises(InputError, match="--samples-per-shard"):
-        prepare(raw, tmp_path, options=replace(ShardOptions(), samples_per_shard=0))
+@pytest.mark.parametrize(
+    ("options", "name", "size", "message"),
+    [
+        ({"samples_per_shard": 0}, "hypersim", SIZE, "--samples-per-shard"),
+        ({"image_quality": 0}, "hypersim", SIZE, "--image-quality"),
+        ({}, "my data", SIZE, "--name"),
+        ({}, "hypersim", (0, 32), "--size"),
+    ],
+)
+def test_an_option_out_of_range_is_named_before_anything_is_written(raw, tmp_path, options, name, size, message):
+    with pytest.raises(InputError, match=message):
+        prepare_dataset(Hypersim(raw, size, name=name), tmp_path / "out", replace(ShardOptions(), **options))
+    assert not (tmp_path / "out").exists()

@@ -59,6 +59,22 @@ def test_a_shard_can_come_from_a_command(shard):
     assert len(list(iterate_shard(f"pipe:cat {shard}", ROLES))) == 3
 
 
+def test_a_command_may_print_more_after_the_end_of_the_archive(shard):
+    assert len(list(iterate_shard(f"pipe:cat {shard}; head -c 300000 /dev/zero || exit 5", ROLES))) == 3
+
+
+def test_a_command_that_fails_at_its_end_is_an_error(shard):
+    with pytest.raises(InputError, match="cannot be read"):
+        list(iterate_shard(f"pipe:cat {shard}; exit 3", ROLES))
+
+
+@pytest.mark.filterwarnings("error")
+def test_leaving_a_shard_in_the_middle_is_no_error(shard):
+    samples = iterate_shard(f"pipe:cat {shard}; head -c 3000000 /dev/zero || exit 5", ROLES)
+    assert next(samples).key == "k0"
+    samples.close()
+
+
 @pytest.mark.parametrize("source", ["{}", "pipe:cat {}"])
 def test_skipped_samples_are_left_out(shard, source):
     assert [sample.key for sample in iterate_shard(source.format(shard), ROLES, skip=2)] == ["k2"]

@@ -1,0 +1,1 @@
+"""Weights that the project ships, and the programs that made them."""

@@ -1,0 +1,1 @@
+"""Make ``checkpoints/tiny-stable-diffusion``, a toy Stable Diffusion for the demo, tests and miniature experiments."""

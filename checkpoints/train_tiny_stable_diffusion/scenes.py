@@ -1,0 +1,92 @@
+"""Stage 1: rendered rooms and streets as pictures of colour, relative depth and normals."""
+
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from datamodules.hypersim import tone_map
+from datamodules.synthetic.render import Frame, render
+from datamodules.synthetic.rooms import random_pose, random_room
+from datamodules.synthetic.streets import WEATHER, random_drive, random_street
+from geometry import camera_from_intrinsics, hypersim_nominal_intrinsics, pixel_rays
+
+Array = np.ndarray
+Scenes = dict[str, Array]
+
+ROOM_SIZE = (192, 256)
+STREET_SIZE = (64, 224)
+
+
+def render_scenes(work: Path, split: str, rooms: int, streets: int) -> dict[str, Scenes]:
+    """Return rendered pictures by kind, "rooms" and "streets", from the work folder where they are already there.
+
+    Args:
+        work: folder that keeps them.
+        split: "train", or another name for scenes that are in no training set.
+        rooms: number of room pictures.
+        streets: number of street pictures.
+
+    Returns:
+        For each kind ``image`` (N,H,W,3) uint8, ``depth`` (N,H,W) float32 in metres with 0 where unknown,
+        ``relative_depth`` (N,H,W) float16 in [-1, 1] and ``normals`` (N,H,W,3) float16.
+    """
+    counts, sets = {"rooms": rooms, "streets": streets}, {}
+    for kind, count in counts.items():
+        file = work / f"{split}-{kind}-{count}.npz"
+        if not file.exists():
+            jobs = [(kind, [0 if split == "train" else 1, number]) for number in range(count)]
+            with ProcessPoolExecutor(2) as pool:
+                pictures = list(tqdm(pool.map(_render_one, jobs, chunksize=4), f"{split} {kind}", count, smoothing=0))
+            stacked = {key: np.stack([picture[key] for picture in pictures]) for key in pictures[0]}
+            np.savez(file, allow_pickle=False, **stacked)
+        with np.load(file) as arrays:
+            sets[kind] = dict(arrays)
+    return sets
+
+
+def _render_one(job: tuple[str, list[int]]) -> Scenes:
+    kind, seed = job
+    rng = np.random.default_rng([*seed, kind == "streets"])
+    if kind == "rooms":
+        scene, size = random_room(rng)
+        frame = render(scene, random_pose(rng, scene, size), _rays(hypersim_nominal_intrinsics(*ROOM_SIZE), ROOM_SIZE))
+        return _as_pictures(frame, tone_map(frame.color, frame.entity_id >= 0), far_plane_m=65)
+    weather = WEATHER[str(rng.choice(list(WEATHER)))]
+    focal_length_px = 725.0087 * STREET_SIZE[1] / 1216
+    center = STREET_SIZE[1] / 2, STREET_SIZE[0] / 2
+    intrinsics = torch.tensor([[focal_length_px, 0, center[0]], [0, focal_length_px, center[1]], [0, 0, 1]])
+    rays = _rays(intrinsics, STREET_SIZE)
+    frame = render(random_street(rng, weather), random_drive(rng, weather), rays, antialias=2)
+    return _as_pictures(frame, np.clip(frame.color, 0, 1) ** (1 / 2.2), far_plane_m=80)
+
+
+def _rays(intrinsics: Tensor, size: tuple[int, int]) -> Array:
+    return pixel_rays(camera_from_intrinsics(intrinsics), *size).numpy().astype(np.float32)
+
+
+def _as_pictures(frame: Frame, image: Array, far_plane_m: float) -> Scenes:
+    valid = (frame.entity_id >= 0) & (frame.depth < far_plane_m)
+    low, high = np.quantile(frame.depth[valid], [0.02, 0.98])
+    relative = np.where(valid, (frame.depth - low) / max(high - low, 1e-3), 1).clip(0, 1) * 2 - 1
+    return {
+        "image": np.round(image * 255).astype(np.uint8),
+        "depth": np.where(valid, frame.depth, 0).astype(np.float32),
+        "relative_depth": relative.astype(np.float16),
+        "normals": np.where(valid[..., None], frame.normals, 0).astype(np.float16),
+    }
+
+
+def halve(values: Array, content: str) -> Array:
+    """Return a picture at half the resolution: images averaged, geometry picked."""
+    if content != "image":
+        return values[1::2, 1::2]
+    return (values[::2, ::2] + values[1::2, ::2] + values[::2, 1::2] + values[1::2, 1::2]) / 4
+
+
+def channels_first(values: Array) -> Tensor:
+    """Return a picture (H,W,C) as a tensor (C,H,W)."""
+    return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))

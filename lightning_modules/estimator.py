@@ -55,7 +55,8 @@ class Estimator(LightningModule, ABC):
         super().__init__()
         if warmup_steps < 0 or not 0 < final_lr_ratio <= 1:
             raise InputError(
-                f"the model needs warmup_steps >= 0 and 0 < final_lr_ratio <= 1, got {warmup_steps} and {final_lr_ratio}."
+                f"the model needs warmup_steps >= 0 and 0 < final_lr_ratio <= 1, got {warmup_steps} and "
+                f"{final_lr_ratio}."
             )
         self.strict_loading = False  # frozen weights are in no checkpoint
         self.network = network

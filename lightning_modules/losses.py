@@ -86,9 +86,11 @@ class ScaleShiftInvariantLoss(nn.Module):
             defined = alignment_is_defined(predicted, valid_mask)
             raw_scale = torch.where(defined, scale.detach(), torch.nan)
             if self.positive_scale:
+                # No gradient through a magnitude: the loss would not change with the size of the prediction, which
+                # could then never shrink through zero and come out upright.
+                magnitude = torch.where(scale < 0, -scale.detach(), scale)
                 mean = predicted.sum(dim=(1, 2, 3)) / valid_mask.sum(dim=(1, 2, 3)).clamp(min=1)
-                shift = shift + (scale - scale.abs()) * mean
-                scale = scale.abs()
+                scale, shift = magnitude, shift + (scale - magnitude) * mean
             residual = _per_image(scale) * predicted + _per_image(shift) - expected
             loss = masked_mean(residual.abs(), valid_mask & _per_image(defined), self.reduction)
         return loss.to(out_dtype), raw_scale

@@ -1,0 +1,44 @@
+"""The demo's data is made once, whole or not at all."""
+
+import pytest
+
+from datamodules import SyntheticDataModule
+from datamodules import demo as demo_module
+from geometry.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def small_pictures(monkeypatch):
+    monkeypatch.setattr(demo_module, "_ROOM_SIZE", (24, 32))
+    monkeypatch.setattr(demo_module, "_STREET_SIZE", (32, 112))
+    monkeypatch.setattr(demo_module.os, "cpu_count", lambda: 1)  # starting processes costs more than it saves
+
+
+def test_data_is_made_on_the_first_run_and_kept_for_the_next(tmp_path, monkeypatch):
+    data = SyntheticDataModule(cache=str(tmp_path), rooms=20, streets=10, batch_size=2, normals=True)
+    data.prepare_data()
+    data.setup("fit")
+    assert data.val_dataset_names == ["rooms", "streets"]
+    batch = next(iter(data.val_dataloader()[0]))
+    assert batch["image"].shape == (2, 3, 24, 32) and batch["normals_mask"].any()
+    monkeypatch.setattr(demo_module.SyntheticDataModule, "_make", lambda *_: pytest.fail("made again"))
+    SyntheticDataModule(cache=str(tmp_path), rooms=20, streets=10).prepare_data()
+
+
+def test_an_interrupted_first_run_leaves_nothing_that_the_next_would_trust(tmp_path, monkeypatch):
+    data = SyntheticDataModule(cache=str(tmp_path), rooms=20, streets=0)
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(demo_module, "prepare_dataset", interrupted)
+        data.prepare_data()
+    assert not list(tmp_path.iterdir())
+    data.prepare_data()
+    data.setup("fit")
+
+
+def test_too_little_data_to_hold_some_out_is_refused():
+    with pytest.raises(InputError, match=r"data\.rooms"):
+        SyntheticDataModule(rooms=3)

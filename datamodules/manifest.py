@@ -150,8 +150,10 @@ def read_dataset(path: str | Path) -> Dataset:
             document = json.loads(stream.read())
     except FileNotFoundError as error:
         raise InputError(f"{root} holds no {FILE_NAME}, so it is not a prepared data set. {remedy}") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{source} cannot be read as JSON ({error}). {remedy}") from error
+    except OSError as error:
+        raise InputError(f"{source} cannot be read ({error}). {remedy}") from error
+    except ValueError as error:
+        raise InputError(f"{source} is no valid JSON ({error}). {remedy}") from error
     return Dataset(root, parse_manifest(document, source))
 
 

@@ -211,7 +211,14 @@ def _add_input_and_output(parser: argparse.ArgumentParser, name: str) -> None:
     parser.add_argument("--raw", type=Path, required=True, help="folder of the data set as released")
     parser.add_argument("--out", type=Path, required=True, help="folder to write shards and dataset.json into")
     parser.add_argument("--name", default=name, help="name in logs and shard names (default: %(default)s)")
-    parser.add_argument("--samples-per-shard", type=int, default=256, metavar="N", help="default: %(default)s")
+    parser.add_argument(
+        "--samples-per-shard",
+        type=int,
+        default=256,
+        metavar="N",
+        help="samples in every shard; training reads a data set in as many parts at a time as it has shards, "
+        "up to 48 (default: %(default)s)",
+    )
     parser.add_argument(
         "--workers",
         type=int,

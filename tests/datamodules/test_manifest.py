@@ -83,5 +83,5 @@ def test_a_field_that_would_change_the_meaning_of_the_data_is_refused(folder, fi
 def test_a_cut_off_dataset_json_is_named(folder):
     path = folder / "dataset.json"
     path.write_text(path.read_text()[:50])
-    with pytest.raises(InputError, match="cannot be read as JSON"):
+    with pytest.raises(InputError, match="no valid JSON"):
         read_dataset(folder)

@@ -147,7 +147,8 @@ def read_dataset(path: str | Path) -> Dataset:
         raise InputError(f"{root} is not a folder. {remedy}")
     try:
         with open_url(source) as stream:
-            document = json.loads(stream.read())
+            data = stream.read()
+        document = json.loads(data)
     except FileNotFoundError as error:
         raise InputError(f"{root} holds no {FILE_NAME}, so it is not a prepared data set. {remedy}") from error
     except OSError as error:

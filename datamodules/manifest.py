@@ -48,6 +48,9 @@ class DatasetManifest:
         entries: what every sample holds: "image", "depth" and perhaps "normals".
         splits: the shards of every split ("train", "val", ...), in order.
         options: how the data set was prepared, for people.
+        statistics: by split, the number of samples, the share of valid pixels, the range and quantiles of depth, and
+            which samples were left out; for people.
+        plan_sha256: stands for the raw frames and the options that the data set was made from; empty if unknown.
         format_version: version of this layout.
         units: unit of all depths; always "m".
         frame: axes of cameras and normals; always the frame of this project.
@@ -60,6 +63,8 @@ class DatasetManifest:
     entries: tuple[str, ...]
     splits: dict[str, list[ShardInfo]]
     options: dict[str, Any] = field(default_factory=dict)
+    statistics: dict[str, Any] = field(default_factory=dict)
+    plan_sha256: str = ""
     format_version: int = FORMAT_VERSION
     units: str = "m"
     frame: str = FRAME
@@ -198,6 +203,9 @@ def parse_manifest(document: Any, source: str) -> DatasetManifest:  # noqa: ANN4
         require(_is_shard(shard), f"{shard!r} is no shard of this folder (file, samples, sha256)")
     options = document.get("options", {})
     require(isinstance(options, dict), f"options are {options!r}")
+    statistics, plan_sha256 = document.get("statistics", {}), document.get("plan_sha256", "")
+    require(isinstance(statistics, dict), f"statistics are {statistics!r}")
+    require(isinstance(plan_sha256, str), f"plan_sha256 is {plan_sha256!r}")
     return DatasetManifest(
         name=name,
         image_size=(size[0], size[1]),
@@ -206,6 +214,8 @@ def parse_manifest(document: Any, source: str) -> DatasetManifest:  # noqa: ANN4
         entries=tuple(entries),
         splits={split: [ShardInfo(**shard) for shard in shards] for split, shards in splits.items()},
         options=options,
+        statistics=statistics,
+        plan_sha256=plan_sha256,
     )
 
 

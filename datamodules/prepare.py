@@ -1,6 +1,7 @@
-"""Prepare data sets for training: ``python -m datamodules.prepare hypersim|virtual_kitti|check|preview``."""
+"""Prepare data sets for training: ``python -m datamodules.prepare hypersim|virtual_kitti|merge|check|preview``."""
 
 import argparse
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,9 +10,13 @@ from typing import get_args
 from datamodules.checking import check_dataset
 from datamodules.hypersim import Hypersim, NormalsSource
 from datamodules.hypersim_frames import SPLITS, HypersimSelection
-from datamodules.preparation import ShardOptions, SplitSummary, default_workers, prepare_dataset
+from datamodules.manifest import FILE_NAME
+from datamodules.merging import merge_parts
+from datamodules.plan import ShardOptions
+from datamodules.preparation import default_workers, prepare_dataset
 from datamodules.preview import preview_dataset
-from datamodules.virtual_kitti import VirtualKitti
+from datamodules.summaries import SplitSummary
+from datamodules.virtual_kitti import PRESETS, VirtualKitti
 from geometry.errors import InputError
 
 
@@ -22,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words after the program's name; those of this process by default.
 
     Returns:
-        Exit status: 0 if all went well, 1 if ``check`` found problems, 2 for input that cannot be used.
+        Exit status: 0 if all went well, 1 if ``check`` found problems, 2 for input that cannot be used, 130 if stopped
+        by Ctrl-C.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -30,6 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Stopped. To continue, run the same command again.", file=sys.stderr)
+        return 130
 
 
 def _run_hypersim(options: argparse.Namespace) -> int:
@@ -39,12 +48,13 @@ def _run_hypersim(options: argparse.Namespace) -> int:
 
 
 def _run_virtual_kitti(options: argparse.Namespace) -> int:
+    preset = PRESETS[options.preset]
     raw = VirtualKitti(
         options.raw,
         tuple(options.crop),
         options.normals,
-        tuple(options.val_scenes),
-        tuple(options.conditions),
+        preset.val_scenes if options.val_scenes is None else tuple(options.val_scenes),
+        preset.conditions if options.conditions is None else tuple(options.conditions),
         tuple(options.cameras),
         options.name,
     )
@@ -52,14 +62,42 @@ def _run_virtual_kitti(options: argparse.Namespace) -> int:
 
 
 def _prepare(raw: Hypersim | VirtualKitti, options: argparse.Namespace) -> int:
-    shards = ShardOptions(options.samples_per_shard, options.image_format, options.image_quality, options.seed)
-    summaries = prepare_dataset(raw, options.out, shards, options.workers, options.overwrite, not options.quiet)
+    shards = ShardOptions(
+        options.samples_per_shard,
+        options.image_format,
+        options.image_quality,
+        options.seed,
+        options.max_invalid_ratio,
+    )
+    summaries = prepare_dataset(
+        raw,
+        options.out,
+        shards,
+        options.workers,
+        options.overwrite,
+        not options.quiet,
+        part=options.part,
+        max_errors=options.max_errors,
+    )
+    _print_summaries(summaries)
+    if (options.out / FILE_NAME).exists():
+        print(f"Wrote {options.out}/{FILE_NAME}.")
+    else:
+        print(f"When all parts are finished: python -m datamodules.prepare merge {options.out} [OTHER FOLDERS]")
+    return 0
+
+
+def _run_merge(options: argparse.Namespace) -> int:
+    _print_summaries(merge_parts(options.folders))
+    print(f"Wrote {options.folders[0]}/{FILE_NAME}.")
+    return 0
+
+
+def _print_summaries(summaries: Sequence[SplitSummary]) -> None:
     print_table(
         ["split", "samples", "shards", "MB", "valid", "depth", "camera and normals"],
         [_summary_row(summary) for summary in summaries],
     )
-    print(f"Wrote {options.out}/dataset.json.")
-    return 0
 
 
 def _summary_row(summary: SplitSummary) -> list[str]:
@@ -76,15 +114,16 @@ def _summary_row(summary: SplitSummary) -> list[str]:
 
 
 def _run_check(options: argparse.Namespace) -> int:
-    checks = check_dataset(options.shards, progress=not options.quiet)
+    checks = check_dataset(options.shards, not options.quiet, options.compare_normals)
     rows = []
     for check in checks:
         nearest, farthest = check.depth_range_m
         valid = f"{100 * check.mean_valid_share:.1f} %"
         verdict = f"{len(check.problems)} problems" if check.problems else "good"
         depth = f"{nearest:.2f} .. {farthest:.2f} m"
-        rows.append([check.split, str(check.samples), str(check.shards), valid, depth, verdict])
-    print_table(["split", "samples", "shards", "valid", "depth", "verdict"], rows)
+        angle = "-" if check.normals_angle_deg is None else f"{check.normals_angle_deg:.1f} degrees"
+        rows.append([check.split, str(check.samples), str(check.shards), valid, depth, angle, verdict])
+    print_table(["split", "samples", "shards", "valid", "depth", "normals to depth", "verdict"], rows)
     problems = [problem for check in checks for problem in check.problems]
     for problem in problems[: options.max_lines]:
         print(problem, file=sys.stderr)
@@ -113,9 +152,26 @@ def _parser() -> argparse.ArgumentParser:
     _add_hypersim(commands)
     _add_virtual_kitti(commands)
 
+    merge = commands.add_parser("merge", help="bring parts that were prepared with --part together in one data set")
+    merge.add_argument(
+        "folders",
+        type=Path,
+        nargs="+",
+        metavar="OUT",
+        help="the folder to complete, then the other parts' folders; their shards are linked or copied",
+    )
+    merge.set_defaults(run=_run_merge)
+
     check = commands.add_parser("check", help="compare every shard with dataset.json and every sample with the format")
     check.add_argument("shards", help="folder or URL of a prepared data set")
     check.add_argument("--max-lines", type=int, default=20, help="number of problems to print (default: %(default)s)")
+    check.add_argument(
+        "--compare-normals",
+        type=int,
+        default=64,
+        metavar="N",
+        help="samples per split whose normals are compared with those computed from depth (default: %(default)s)",
+    )
     check.add_argument("--quiet", action="store_true", help="show no progress bar")
     check.set_defaults(run=_run_check)
 
@@ -194,14 +250,16 @@ def _add_virtual_kitti(commands: argparse._SubParsersAction) -> None:
         help="from-depth: compute normals; none: leave them out (default: %(default)s)",
     )
     parser.add_argument(
-        "--val-scenes", nargs="*", default=("Scene01",), metavar="SCENE", help="scenes held out (default: Scene01)"
+        "--preset",
+        choices=tuple(PRESETS),
+        default="all",
+        help="paper: morning, fog, rain, sunset, overcast of all scenes to train on; marigold: clone, 15-deg-left, "
+        "15-deg-right, morning, overcast, sunset with Scene01 held out; all: every condition with Scene01 held out "
+        "(default: %(default)s)",
     )
+    parser.add_argument("--val-scenes", nargs="*", metavar="SCENE", help="scenes held out (default: the preset's)")
     parser.add_argument(
-        "--conditions",
-        nargs="+",
-        default=(),
-        metavar="NAME",
-        help="conditions to prepare: clone fog ... (default: all)",
+        "--conditions", nargs="+", metavar="NAME", help="conditions to prepare: clone fog ... (default: the preset's)"
     )
     parser.add_argument("--cameras", type=int, nargs="+", default=(), metavar="N", help="cameras: 0 1 (default: all)")
     parser.set_defaults(run=_run_virtual_kitti)
@@ -228,6 +286,28 @@ def _add_input_and_output(parser: argparse.ArgumentParser, name: str) -> None:
         "(default: one per core, %(default)s)",
     )
     parser.add_argument(
+        "--part",
+        type=_part,
+        default=(1, 1),
+        metavar="I/N",
+        help="prepare only every N-th shard, from the I-th on, for instance 3/8 on the third of eight machines; parts "
+        "may share --out, or be brought together by `merge`",
+    )
+    parser.add_argument(
+        "--max-errors",
+        type=int,
+        default=0,
+        metavar="N",
+        help="broken samples to name and skip, per part; the next one stops the run (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--max-invalid-ratio",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="leave out samples with a larger share of pixels without valid depth (default: %(default)s)",
+    )
+    parser.add_argument(
         "--image-format",
         choices=("jpg", "png"),
         default="jpg",
@@ -242,8 +322,15 @@ def _add_input_and_output(parser: argparse.ArgumentParser, name: str) -> None:
         default=0,
         help="seed of the order in which training frames go to shards (default: %(default)s)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace a prepared data set in --out")
+    parser.add_argument("--overwrite", action="store_true", help="replace another data set in --out")
     parser.add_argument("--quiet", action="store_true", help="show no progress bar")
+
+
+def _part(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"expected I/N, for instance 3/8, not {text!r}")
+    return int(match[1]), int(match[2])
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import tarfile
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from datamodules.codecs import DECODERS, ENTRY_ROLES
 from datamodules.manifest import ShardInfo, is_remote, open_url
@@ -48,29 +48,43 @@ def write_shard(folder: Path, file: str, samples: Iterable[EncodedSample]) -> Sh
         samples: what to write, in order.
 
     Returns:
-        The shard's line in ``dataset.json``.
+        The shard's line in ``dataset.json``. If there is no sample, no file is written, and it says 0 samples.
 
     Raises:
         InputError: a key holds a dot or a slash, or comes twice.
+        OSError: the file cannot be written; what was written of it is removed.
     """
     target = folder / file
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{target.name}.tmp")
-    keys: set[str] = set()
-    with open(temporary, "wb") as stream:
-        with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for sample in samples:
-                _check_key(sample.key, keys)
-                keys.add(sample.key)
-                for name, data in sample.entries.items():
-                    member = tarfile.TarInfo(f"{sample.key}.{name}")
-                    member.size = len(data)
-                    tar.addfile(member, io.BytesIO(data))
-        stream.flush()
-        os.fsync(stream.fileno())
+    try:
+        with open(temporary, "wb") as stream:
+            samples_written = _write_tar(stream, samples)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if samples_written == 0:
+        temporary.unlink()
+        return ShardInfo(file, 0, "")
     checksum = file_sha256(temporary)
     os.replace(temporary, target)
-    return ShardInfo(file, len(keys), checksum)
+    return ShardInfo(file, samples_written, checksum)
+
+
+def _write_tar(stream: BinaryIO, samples: Iterable[EncodedSample]) -> int:
+    keys: set[str] = set()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for sample in samples:
+            _check_key(sample.key, keys)
+            keys.add(sample.key)
+            for name, data in sample.entries.items():
+                member = tarfile.TarInfo(f"{sample.key}.{name}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+            tar.members.clear()  # type: ignore[attr-defined]
+    return len(keys)
 
 
 def file_sha256(path: Path) -> str:

@@ -31,6 +31,20 @@ NOMINAL_FOCAL_LENGTH_PX = 725.0087
 NOMINAL_WIDTH_PX = 1242
 
 
+class Preset(NamedTuple):
+    """Conditions to prepare (none means all) and scenes held out."""
+
+    conditions: tuple[str, ...]
+    val_scenes: tuple[str, ...]
+
+
+PRESETS = {
+    "paper": Preset(("fog", "morning", "overcast", "rain", "sunset"), ()),
+    "marigold": Preset(("15-deg-left", "15-deg-right", "clone", "morning", "overcast", "sunset"), ("Scene01",)),
+    "all": Preset((), ("Scene01",)),
+}
+
+
 class VirtualKittiFrame(NamedTuple):
     """One image, for instance ("Scene01", "clone", 0, 0): scene, condition, camera, number."""
 
@@ -240,11 +254,17 @@ def _cached_rays(camera: tuple[float, ...], size: tuple[int, int]) -> Tensor:
 
 def _read_image(path: Path, flags: int) -> Array:
     try:
-        image = cv2.imdecode(np.fromfile(path, np.uint8), flags)
+        data = np.fromfile(path, np.uint8)
+        image = cv2.imdecode(data, flags) if _is_complete(data.tobytes()) else None
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing. Every frame needs its colour image and its depth.") from error
     except (OSError, cv2.error) as error:
         raise InputError(f"{path} cannot be read ({error}). Download or extract it again.") from error
     if image is None:
-        raise InputError(f"{path} is no image that can be decoded. Download or extract it again.")
+        raise InputError(f"{path} is no complete image that can be decoded. Download or extract it again.")
     return image
+
+
+def _is_complete(data: bytes) -> bool:
+    """Whether a PNG or JPEG has its end: OpenCV fills up what is cut off, without a word."""
+    return b"IEND" in data[-64:] if data.startswith(b"\x89PNG") else b"\xff\xd9" in data[-4096:]

@@ -151,7 +151,8 @@ def _compare_normals(sample: dict[str, Any], check: SplitCheck) -> Iterator[str]
     depth = torch.from_numpy(sample["depth"].astype(np.float32))[None]
     stored = torch.from_numpy(sample["normals"].astype(np.float32))
     try:
-        rays = pixel_rays(torch.tensor(camera, dtype=torch.float64), *depth.shape[1:], float(pixel_center)).float()
+        height, width = sample["depth"].shape
+        rays = pixel_rays(torch.tensor(camera, dtype=torch.float64), height, width, float(pixel_center)).float()
     except (InputError, TypeError, ValueError) as error:
         yield f"camera_from_pixel is of no use: {error}"
         return

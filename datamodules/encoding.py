@@ -99,7 +99,7 @@ def encode_frame(raw: RawDataset, options: ShardOptions, frame: Frame) -> Encode
     size = sample.depth.shape
     assert sample.image.shape[:2] == size == tuple(raw.image_size), f"{frame.key}: wrong size"
     depth = sample.depth.astype(np.float16)
-    if 1 - np.count_nonzero(depth) / depth.size > options.max_invalid_ratio:
+    if (depth.size - np.count_nonzero(depth)) / depth.size > options.max_invalid_ratio:
         return EncodedFrame(frame.key, None, SplitStatistics(left_out=[frame.key]))
     info = _describe(sample)
     image_entry = f"image.{options.image_format}"

@@ -27,6 +27,8 @@ NEAR_PLANE_M = 1e-5
 FAR_PLANE_M = 80.0
 PIXEL_CENTER = 0.0
 SKY = 65535
+# Depth is stored in whole centimetres.
+ROUNDING_ERROR_M = 0.005
 NOMINAL_FOCAL_LENGTH_PX = 725.0087
 NOMINAL_WIDTH_PX = 1242
 
@@ -165,7 +167,7 @@ class VirtualKitti:
         normals = None
         if self.has_normals:
             rays = _cached_rays(tuple(camera.flatten().tolist()), size)
-            normals = normals_from_depth(depth, rays, valid)[0][window].contiguous().numpy()
+            normals = normals_from_depth(depth, rays, valid, error_m=ROUNDING_ERROR_M)[0][window].contiguous().numpy()
         return PreparedSample(
             image=np.ascontiguousarray(image[window[1:]]),
             depth=depth[window][0].contiguous().numpy(),

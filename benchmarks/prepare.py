@@ -2,8 +2,8 @@
 
 Run ``python benchmarks/prepare.py --out prepare.json``.
 
-Contract: one process, one thread; after one frame to warm up, every frame is timed once from raw files to encoded
-entries (written nowhere). The files were read shortly before and come from the page cache, so a slow disk adds to it.
+Contract: one process, one thread; after one frame to warm up, every frame is timed from raw files to encoded entries
+(written nowhere). Times are processor time, so that other programs do not count; neither does waiting for the disk.
 Scenes are rendered unless ``--hypersim`` names genuine frames. Reported are the median and the quartiles per frame, the
 time spent in every stage without the stages inside it, and projections for the whole data sets.
 """
@@ -64,7 +64,7 @@ class Stopwatch:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = defaultdict(float)
         self._stack: list[str] = []
-        self._since = time.perf_counter()
+        self._since = time.process_time()
 
     def wrap(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """Return the function with its time counted."""
@@ -86,7 +86,7 @@ class Stopwatch:
             self._turn(None)
 
     def _turn(self, stage: str | None) -> None:
-        now = time.perf_counter()
+        now = time.process_time()
         if self._stack:
             self.seconds[self._stack[-1]] += now - self._since
         self._since = now
@@ -105,10 +105,10 @@ def measure(raw: RawDataset, repeats: int) -> dict[str, Any]:
         for stage, place, name in STAGES:
             patches.enter_context(patch.object(place, name, watch.wrap(stage, getattr(place, name))))
         for frame in frames * repeats:
-            start = time.perf_counter()
+            start = time.process_time()
             with watch.stage("other"):
                 result = encoding.encode_frame(raw, options, frame)
-            seconds.append(time.perf_counter() - start)
+            seconds.append(time.process_time() - start)
             num_bytes.append(result.statistics.num_bytes)
     low, median, high = np.quantile(seconds, (0.25, 0.5, 0.75))
     stages = {name: round(1000 * spent / len(seconds), 2) for name, spent in watch.seconds.items()}

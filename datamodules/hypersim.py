@@ -114,16 +114,16 @@ class Hypersim:
         Raises:
             InputError: one of the frame's files is missing, unreadable or of another size.
         """
-        rgb = self._read(frame, "color").astype(np.float32)
+        rgb = torch.from_numpy(self._read(frame, "color")).float().numpy()
         size = rgb.shape[:2]
         entity = self._read(frame, "render_entity_id", size)
-        ray_distance = self._read(frame, "depth_meters", size).astype(np.float32)
+        ray_distance = torch.from_numpy(self._read(frame, "depth_meters", size)).float()
         has_entity = entity != NO_ENTITY
         camera, camera_source = self._camera(frame.scene, size)
         rays = _cached_rays(tuple(camera.flatten().tolist()), size)
 
         image = resize_image(tone_map(rgb, has_entity), self.image_size)
-        depth = depth_from_ray_distance(torch.from_numpy(ray_distance)[None], rays)
+        depth = depth_from_ray_distance(ray_distance[None], rays)
         valid = torch.from_numpy(has_entity)[None] & (depth >= self.near_plane_m) & (depth <= self.far_plane_m)
         depth = torch.where(valid, depth, 0.0)
         normals, normals_source = self._normals(frame, depth, valid, has_entity, rays)
@@ -148,8 +148,10 @@ class Hypersim:
         except (OSError, KeyError, RuntimeError, TypeError) as error:
             raise InputError(f"{place} cannot be read ({error}). Download or extract it again.") from error
         channels = (3,) if content in ("color", "normal_cam") else ()
-        if array.ndim < 2 or array.shape[2:] != channels:
-            raise InputError(f"{place} holds an array of shape {array.shape}, expected {('H', 'W', *channels)}.")
+        kind = "i" if content == "render_entity_id" else "f"
+        if array.ndim < 2 or array.shape[2:] != channels or array.dtype.kind != kind:
+            expected = f"{'integers' if kind == 'i' else 'floating-point numbers'} of shape {('H', 'W', *channels)}"
+            raise InputError(f"{place} holds {array.dtype} of shape {array.shape}, expected {expected}.")
         if size is not None and array.shape[:2] != tuple(size):
             height, width = array.shape[:2]
             raise InputError(f"{place} is {height}x{width} pixels, the frame's colour {size[0]}x{size[1]}.")
@@ -174,11 +176,12 @@ class Hypersim:
             return None, "none"
         exists = HypersimFiles(self.raw).exists(frame.scene, frame.name("normal_cam"))
         if self.normals == "native" or (self.normals == "auto" and exists):
-            raw_normals = self._read(frame, "normal_cam", has_entity.shape).astype(np.float32)
-            known = np.isfinite(raw_normals).all(axis=-1) & (np.square(raw_normals).sum(axis=-1) > 0.25) & has_entity
-            mask = torch.from_numpy(known)[None]
-            vectors = torch.where(mask, torch.from_numpy(raw_normals).permute(2, 0, 1), 0.0)
-            return renormalize(face_camera(vectors, rays), mask), "native"
+            array = self._read(frame, "normal_cam", has_entity.shape)
+            vectors = torch.from_numpy(array).permute(2, 0, 1).float().contiguous()
+            squared_length = vectors.square().sum(dim=0, keepdim=True)
+            # NaN is not larger than anything.
+            mask = (squared_length > 0.25) & (squared_length < torch.inf) & torch.from_numpy(has_entity)
+            return renormalize(face_camera(torch.where(mask, vectors, 0.0), rays), mask), "native"
         normals, _ = normals_from_depth(depth, rays, valid)
         return normals, "from-depth"
 
@@ -200,15 +203,15 @@ def tone_map(rgb: Array, has_entity: Array) -> Array:
     Source:
         apple/ml-hypersim, ``scene_generate_images_tonemap.py``.
     """
-    brightness = rgb[has_entity] @ np.array([0.3, 0.59, 0.11], np.float32)
+    brightness = (rgb @ np.array([0.3, 0.59, 0.11], np.float32))[has_entity]
     brightness = brightness[np.isfinite(brightness)]
     scale = 1.0
     if brightness.size:
         bright = float(np.percentile(brightness, 90))
         scale = 0.8**2.2 / bright if bright >= 1e-4 else 0.0
     # Overflowed (infinite) colour is white, NaN is black. 65504 is the largest float16.
-    finite = np.nan_to_num(rgb, nan=0.0, posinf=65504.0, neginf=0.0)
-    return np.clip(finite * np.float32(scale), 0, 1) ** np.float32(1 / 2.2)
+    image = torch.from_numpy(rgb).nan_to_num(nan=0.0, posinf=65504.0, neginf=0.0)
+    return image.mul_(scale).clamp_(0, 1).pow_(1 / 2.2).numpy()
 
 
 @lru_cache(maxsize=4)

@@ -174,7 +174,7 @@ def _load_and_encode(raw: RawDataset, options: ShardOptions, frame: Frame) -> tu
     info = {
         **sample.info,
         **_statistics(sample.depth),
-        "camera_from_pixel": np.asarray(sample.camera_from_pixel, np.float64).tolist(),
+        "camera_from_pixel": _as_lists(sample.camera_from_pixel),
         "pixel_center": sample.pixel_center,
         "image_size": list(size),
     }
@@ -186,6 +186,10 @@ def _load_and_encode(raw: RawDataset, options: ShardOptions, frame: Frame) -> tu
         entries["normals.blosc"] = encode_array(sample.normals.astype(np.float16))
     entries["json"] = encode_json(info)
     return EncodedSample(frame.key, "", entries), info
+
+
+def _as_lists(camera: Array | None) -> list[list[float]] | None:
+    return None if camera is None else np.asarray(camera, np.float64).tolist()
 
 
 def _statistics(depth: Array) -> dict[str, Any]:

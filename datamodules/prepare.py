@@ -1,4 +1,4 @@
-"""Prepare data sets for training: ``python -m datamodules.prepare hypersim|virtual_kitti|check|preview``."""
+"""Prepare data sets for training: ``python -m datamodules.prepare hypersim|virtual_kitti|folder|check|preview``."""
 
 import argparse
 import sys
@@ -10,7 +10,9 @@ from datamodules.checking import check_dataset
 from datamodules.hypersim import Hypersim, NormalsSource
 from datamodules.hypersim_frames import SPLITS, HypersimSelection
 from datamodules.preparation import ShardOptions, SplitSummary, default_workers, prepare_dataset
+from datamodules.prepare_folder import add_folder_options, folder_dataset
 from datamodules.preview import preview_dataset
+from datamodules.raw import RawDataset
 from datamodules.virtual_kitti import VirtualKitti
 from geometry.errors import InputError
 
@@ -51,7 +53,11 @@ def _run_virtual_kitti(options: argparse.Namespace) -> int:
     return _prepare(raw, options)
 
 
-def _prepare(raw: Hypersim | VirtualKitti, options: argparse.Namespace) -> int:
+def _run_folder(options: argparse.Namespace) -> int:
+    return _prepare(folder_dataset(options), options)
+
+
+def _prepare(raw: RawDataset, options: argparse.Namespace) -> int:
     shards = ShardOptions(options.samples_per_shard, options.image_format, options.image_quality, options.seed)
     summaries = prepare_dataset(raw, options.out, shards, options.workers, options.overwrite, not options.quiet)
     print_table(
@@ -112,6 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_hypersim(commands)
     _add_virtual_kitti(commands)
+    _add_folder(commands)
 
     check = commands.add_parser("check", help="compare every shard with dataset.json and every sample with the format")
     check.add_argument("shards", help="folder or URL of a prepared data set")
@@ -207,8 +214,18 @@ def _add_virtual_kitti(commands: argparse._SubParsersAction) -> None:
     parser.set_defaults(run=_run_virtual_kitti)
 
 
-def _add_input_and_output(parser: argparse.ArgumentParser, name: str) -> None:
-    parser.add_argument("--raw", type=Path, required=True, help="folder of the data set as released")
+def _add_folder(commands: argparse._SubParsersAction) -> None:
+    parser = commands.add_parser(
+        "folder", help="prepare your own images and depth", description="Prepare a folder of images with depth."
+    )
+    add_folder_options(parser)
+    _add_input_and_output(parser, "folder", has_raw=False)
+    parser.set_defaults(run=_run_folder)
+
+
+def _add_input_and_output(parser: argparse.ArgumentParser, name: str, has_raw: bool = True) -> None:
+    if has_raw:
+        parser.add_argument("--raw", type=Path, required=True, help="folder of the data set as released")
     parser.add_argument("--out", type=Path, required=True, help="folder to write shards and dataset.json into")
     parser.add_argument("--name", default=name, help="name in logs and shard names (default: %(default)s)")
     parser.add_argument(

@@ -4,7 +4,13 @@ import multiprocessing
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 
-_PRELOADED = ["__main__", "datamodules.synthetic.raw_layout", "datamodules.hypersim", "datamodules.virtual_kitti"]
+_PRELOADED = [
+    "__main__",
+    "datamodules.synthetic.raw_layout",
+    "datamodules.hypersim",
+    "datamodules.virtual_kitti",
+    "datamodules.folder",
+]
 
 
 def process_pool(workers: int, initializer: Callable[[], None] | None = None) -> ProcessPoolExecutor:

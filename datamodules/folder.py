@@ -99,6 +99,9 @@ class FolderDataset:
         """Return the choices that shape the samples."""
         return {
             "source": "folder",
+            "image_pattern": self.images.pattern,
+            "depth_pattern": self.depth.pattern,
+            "array_name": self.depth_format.name,
             "size": list(self.image_size),
             "sized_by": self.shape.how,
             "depth_scale": self.depth_format.units_per_metre,

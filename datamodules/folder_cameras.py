@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from datamodules.folder_frames import IMAGE_SUFFIXES
+from datamodules.shards import file_sha256
 from datamodules.tables import read_csv
 from geometry.errors import InputError
 
@@ -45,10 +46,12 @@ class FolderCameras:
         return self.intrinsics is not None or self.files is not None or self.fov_deg is not None
 
     def options(self) -> dict[str, Any]:
-        """Return the choices for ``dataset.json``."""
+        """Return the choices for ``dataset.json``; a file of cameras by name and content."""
+        file = self.files if self.files is not None and self.files.is_file() else None
         return {
             "intrinsics": None if self.intrinsics is None else list(self.intrinsics),
             "cameras": self.files and self.files.name,
+            "cameras_sha256": file and file_sha256(file),
             "fov_deg": self.fov_deg,
             "pixel_center": self.pixel_center,
         }

@@ -1,6 +1,5 @@
 import dataclasses
 import hashlib
-import threading
 import time
 
 import pytest
@@ -8,7 +7,7 @@ import pytest
 from datamodules.manifest import read_dataset
 from datamodules.shards import iterate_shard
 from datamodules.streams import ShardReader
-from datamodules.transfer import Transfer, open_url
+from datamodules.transfer import Transfer
 from geometry.errors import InputError
 from tests.datamodules.planes import make_dataset
 from tests.datamodules.web import Web
@@ -126,10 +125,10 @@ def test_a_command_that_fails_twice_is_continued_at_the_right_byte(folder, tmp_p
 
 
 def test_a_command_that_hangs_is_ended_with_its_children(tmp_path):
-    start = time.monotonic()
     with pytest.raises(InputError, match=r"printed nothing for 0\.1 s"):
-        keys(f"pipe:(sleep 7; touch {tmp_path}/survived) | cat", Transfer(0, timeout_s=0.1))
-    assert time.monotonic() - start < 5
+        keys(f"pipe:(sleep 1; touch {tmp_path}/survived) | cat", Transfer(0, timeout_s=0.1))
+    time.sleep(1.3)
+    assert not (tmp_path / "survived").exists()
 
 
 def test_a_command_that_does_not_exist_is_not_tried_again(caplog):
@@ -141,11 +140,3 @@ def test_a_command_that_does_not_exist_is_not_tried_again(caplog):
 def test_an_unknown_kind_of_address_names_the_way_out():
     with pytest.raises(InputError, match=r"cannot be opened.*pipe:aws s3 cp"):
         read_dataset("s3://bucket/data", PATIENT)
-
-
-def test_a_stream_left_early_leaves_no_thread_and_no_error(web):
-    before = threading.active_count()
-    with pytest.raises(KeyboardInterrupt), open_url(f"{web.url}/{FILE}", PATIENT) as stream:
-        stream.read(10)
-        raise KeyboardInterrupt
-    assert threading.active_count() <= before + 1  # the server's own

@@ -120,11 +120,12 @@ def _describe(sample: PreparedSample) -> dict[str, Any]:
     names = ("depth_min_m", "depth_q02_m", "depth_q98_m", "depth_max_m")
     quantiles = np.quantile(valid, (0, 0.02, 0.98, 1)) if valid.size else (None,) * 4
     rounded = [None if value is None else float(f"{value:.6g}") for value in quantiles]
+    camera = sample.camera_from_pixel
     info = {
         **sample.info,
         "valid_share": round(valid.size / sample.depth.size, 6),
         **dict(zip(names, rounded, strict=True)),
-        "camera_from_pixel": np.asarray(sample.camera_from_pixel, np.float64).tolist(),
+        "camera_from_pixel": None if camera is None else np.asarray(camera, np.float64).tolist(),
         "pixel_center": sample.pixel_center,
         "image_size": list(sample.depth.shape),
     }

@@ -8,7 +8,13 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing.connection import wait
 
-_PRELOADED = ["__main__", "datamodules.synthetic.raw_layout", "datamodules.hypersim", "datamodules.virtual_kitti"]
+_PRELOADED = [
+    "__main__",
+    "datamodules.synthetic.raw_layout",
+    "datamodules.hypersim",
+    "datamodules.virtual_kitti",
+    "datamodules.folder",
+]
 
 
 def process_pool(workers: int, initializer: Callable[[], None] | None = None) -> ProcessPoolExecutor:

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from datamodules.codecs import DECODERS, ENTRY_ROLES
-from datamodules.manifest import ShardInfo, is_remote, open_url
+from datamodules.manifest import ShardInfo
+from datamodules.transfer import DEFAULT_TRANSFER, Transfer, is_remote, open_url
 from geometry.errors import InputError
 
 # No entry of a sensible sample is larger; one that claims to be is refused before it is read.
@@ -93,25 +94,37 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def iterate_shard(url: str, roles: Collection[str], skip: int = 0) -> Iterator[EncodedSample]:
+def iterate_shard(
+    url: str,
+    roles: Collection[str],
+    skip: int = 0,
+    transfer: Transfer = DEFAULT_TRANSFER,
+    sha256: str | None = None,
+) -> Iterator[EncodedSample]:
     """Yield the samples of a shard in order, without decoding anything.
 
     Args:
         url: path, URL or ``pipe:`` command of the shard.
         roles: entries to keep: "image", "depth", "normals", "info". Others are passed over.
         skip: number of samples at the start to leave out; their entries are not read into memory.
+        transfer: how often and how long to try where the shard is remote.
+        sha256: checksum that a remote shard must have at its end; None checks nothing.
 
     Yields:
         Every further sample, with those entries.
 
     Raises:
-        InputError: the shard cannot be read to its end; or an entry has a name that is no sample's, an unknown kind
-            (such as a pickle) or comes twice; or a sample lacks an entry. The message names shard and sample.
+        InputError: the shard cannot be read to its end, or is not the one of that checksum; or an entry has a name
+            that is no sample's, an unknown kind (such as a pickle) or comes twice; or a sample lacks an entry. The
+            message names shard and sample.
     """
     sample, index = EncodedSample("", url, {}), -1
     try:
         # A local file can seek over what is not wanted; "r|" reads a stream from start to end.
-        with open_url(url) as stream, tarfile.open(fileobj=stream, mode="r|" if is_remote(url) else "r:") as tar:
+        with (
+            open_url(url, transfer, sha256) as stream,
+            tarfile.open(fileobj=stream, mode="r|" if is_remote(url) else "r:") as tar,
+        ):
             while member := tar.next():
                 key, role, name = _parse_member(member, url)
                 if key != sample.key:

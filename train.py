@@ -9,13 +9,12 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from geometry.errors import InputError
 from lightning_modules.callbacks import RunAnnouncement, Throughput, ValidationPanels, ValidationSummary
 from lightning_modules.checkpoints import Checkpoints, last_checkpoint, newest_run
-from lightning_modules.console import innermost_error, leave, plain_help, quieten, readable_error
+from lightning_modules.console import input_error_behind, leave, plain_help, quieten, readable_error
 from lightning_modules.estimator import Estimator
 from lightning_modules.progress import StepProgress
 
@@ -108,6 +107,7 @@ class OneStepCLI(LightningCLI):
             self.save_config_callback = None
             self._parser(self.subcommand).callback_keys.remove("checkpoints")
         if config.get("ckpt_path") != "last" or self._has_own_logger:
+            _check_exists(config.get("ckpt_path"))
             return
         runs = Path(config.trainer.default_root_dir) / config.name
         run = newest_run(runs)
@@ -137,7 +137,10 @@ class OneStepCLI(LightningCLI):
         has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
         if config.enable_progress_bar is not False and not has_bar:
             callbacks.append(StepProgress())
-        return super().instantiate_trainer(callbacks=[*callbacks, Throughput(), ValidationSummary()], **kwargs)
+        try:
+            return super().instantiate_trainer(callbacks=[*callbacks, Throughput(), ValidationSummary()], **kwargs)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"the trainer cannot be set up like this: {error}") from error
 
     def after_fit(self) -> None:
         """Validate the final weights, if the last validation came before them."""
@@ -183,10 +186,17 @@ def main(args: ArgsType = None) -> None:
             auto_configure_optimizers=False,
             args=args,
         )
-    except InputError as error:
-        leave(innermost_error(str(error)))
-    except MisconfigurationException as error:
-        leave(str(error))
+    except Exception as error:
+        mistake = input_error_behind(error)
+        if mistake is None:
+            raise
+        leave(mistake)
+
+
+def _check_exists(checkpoint: str | None) -> None:
+    """Say early and in one line that a checkpoint is not there."""
+    if checkpoint not in (None, "last", "best", "hpc") and "://" not in checkpoint and not Path(checkpoint).is_file():
+        raise InputError(f"--ckpt_path {checkpoint}: there is no such file.")
 
 
 def _needs_normals(task: Namespace) -> bool:

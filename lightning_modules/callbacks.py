@@ -172,7 +172,7 @@ class ValidationSummary(Callback):
     def _print(trainer: Trainer, pl_module: Estimator) -> None:
         scores = {name: _scores_of(trainer, name) for name in pl_module.val_dataset_names}
         scores = {name: values for name, values in scores.items() if values}
-        if not scores:
+        if not scores or not trainer.is_global_zero:
             return
         metrics = list(next(iter(scores.values())))
         rows = [("metric", *scores)]
@@ -182,7 +182,7 @@ class ValidationSummary(Callback):
         for name, values in scores.items():
             ratio = values[headline] / values[constant]
             verdict.append((name, f"{values[headline]:.4f}", f"{values[constant]:.4f}", f"{ratio:.3f}"))
-        rank_zero_info(f"\n{_format_table(rows)}\n\n{_format_table(verdict)}")
+        print(f"\n{_format_table(rows)}\n\n{_format_table(verdict)}")
 
 
 def _scores_of(trainer: Trainer, dataset: str) -> dict[str, float]:

@@ -6,6 +6,10 @@ import sys
 import warnings
 from typing import NoReturn
 
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from geometry.errors import InputError
+
 # Lines of jsonargparse's errors that repeat what was given, or what else would have been accepted.
 _NOISE = re.compile(
     r"\s*(- )?(Does not validate against any of the Union subtypes|Subtypes: |Errors:|Given value( type)?: |"
@@ -55,13 +59,22 @@ def readable_error(message: str) -> str:
     return text
 
 
-def innermost_error(message: str) -> str:
-    """Return what went wrong in a loader's worker, without the traceback that PyTorch wraps around it.
+def input_error_behind(error: BaseException) -> str | None:
+    """Return the message of the user's mistake that an exception stands for, or None if it is a bug.
+
+    Convention:
+        A mistake is an ``InputError``, or Lightning's ``MisconfigurationException``. jsonargparse raises a
+        ``ValueError`` from it, and PyTorch wraps a traceback around it where a loader's process raised it.
 
     Args:
-        message: message of an ``InputError``, perhaps raised again in the main process.
+        error: what was raised.
     """
-    return message.rsplit("InputError: ", 1)[-1].strip()
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, InputError | MisconfigurationException):
+            return str(cause).rsplit("InputError: ", 1)[-1].strip()
+        cause = cause.__cause__
+    return None
 
 
 def leave(message: str) -> NoReturn:

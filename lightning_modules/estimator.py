@@ -121,8 +121,9 @@ class Estimator(LightningModule, ABC):
         """
         self.task.check(batch)
         self.gradient_guard.note_source(batch["dataset"], batch["key"])
-        run = (os.environ.get("PL_GLOBAL_SEED", "0"), self.current_epoch, batch_idx)
-        loss, extras = self.training_loss(batch, [seed_from(*run, key) for key in batch["key"]])
+        # Not batch_idx: Lightning counts it from 0 again when a run is resumed within an epoch.
+        moment = (os.environ.get("PL_GLOBAL_SEED", "0"), self.global_step, len(self._since_step))
+        loss, extras = self.training_loss(batch, [seed_from(*moment, key) for key in batch["key"]])
         self._since_step.append({"loss": loss.detach(), **extras})
         # A loss that is not finite can have a finite gradient. Made NaN, it is averaged into every rank's gradient.
         return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)

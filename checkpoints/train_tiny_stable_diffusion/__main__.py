@@ -80,8 +80,8 @@ def _parser() -> argparse.ArgumentParser:
         ("rooms", 1000, "training rooms"),
         ("streets", 300, "training streets"),
         ("vae-steps", 3000, "optimiser steps of the autoencoder"),
-        ("unet-steps", 2000, "optimiser steps of the UNet"),
-        ("decoder-steps", 2000, "optimiser steps of the decoder alone"),
+        ("unet-steps", 1000, "optimiser steps of the UNet"),
+        ("decoder-steps", 1500, "optimiser steps of the decoder alone"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"number of {text} (default: {default})")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")

@@ -116,7 +116,7 @@ def _crop(sets: dict[str, Scenes], rng: np.random.Generator, content: str) -> Te
     elif content == "relative_depth":
         values = np.repeat(values[..., None], 3, axis=2) * (rng.choice([-1, 1]) * rng.uniform(0.5, 1))
     else:
-        values = values * rng.choice([-1, 1], size=3, p=[0.3, 0.7])
+        values = values * np.array([rng.choice([-1, 1]), 1, 1])
     return channels_first(values.astype(np.float32))
 
 

@@ -65,7 +65,7 @@ class Shape(ABC):
             origins: (3,N) or (3,1) world points.
             directions: (3,N) or (3,1) world directions.
         """
-        count = max(origins.shape[1], directions.shape[1])
+        count = np.broadcast_shapes(origins.shape, directions.shape)[1]
         near = np.flatnonzero(np.broadcast_to(self._may_hit(origins, directions), count))
         starts, courses = (rays if rays.shape[1] == 1 else rays[:, near] for rays in (origins, directions))
         enter, leave = self._interval(self.rotation.T @ (starts - self.center[:, None]), self.rotation.T @ courses)

@@ -91,6 +91,17 @@ def test_shapes_cast_shadows_from_lamps_and_from_the_sun():
         assert darker.any()
 
 
+def test_a_lamp_that_reaches_nothing_is_no_error():
+    shade = Box(WHITE, vector(0, 0, -3), half_size=vector(5, 5, 0.1))
+    lamp = Light(vector(1, 1, 1), position=vector(0, 0, -9))
+    sun = Light(vector(1, 1, 1), direction=vector(0, 0, -1))
+    behind = np.array([[0.0], [0.0], [-1.0]], np.float32)
+    for light in (lamp, sun):
+        # The first shape hides the only point, so that the second is asked about none.
+        assert light.is_hidden(behind, [shade, Sphere(WHITE, vector(0, 9, 0))]).tolist() == [True]
+        assert light.is_hidden(behind[:, :0], [shade]).shape == (0,)
+
+
 def test_depth_and_normals_of_rendered_scenes_agree():
     rooms, streets = SyntheticHypersim(size=(96, 128), tilt_shift_fraction=1), SyntheticVirtualKitti(size=(96, 320))
     cases = [(rooms.frame(scene, 0), rooms.rays(scene)) for scene in range(3)]

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -31,4 +32,4 @@ def test_no_update_is_wasted_on_a_learning_rate_of_zero(warmup_steps):
 
 def test_the_decay_never_rises_again():
     factors = [warmup_exponential(step, 10, 100) for step in range(10, 200)]
-    assert all(later <= earlier for earlier, later in zip(factors, factors[1:], strict=False))
+    assert all(later <= earlier for earlier, later in pairwise(factors))

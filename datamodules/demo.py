@@ -10,7 +10,8 @@ from lightning.pytorch.utilities import rank_zero_info
 from datamodules.geometry_datamodule import DatasetSource, GeometryDataModule
 from datamodules.hypersim import Hypersim
 from datamodules.manifest import FILE_NAME
-from datamodules.preparation import ShardOptions, prepare_dataset
+from datamodules.plan import ShardOptions
+from datamodules.preparation import prepare_dataset
 from datamodules.raw import RawDataset
 from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
 from datamodules.virtual_kitti import VirtualKitti

@@ -11,6 +11,7 @@ from datamodules.loading import Workers
 from datamodules.manifest import Dataset, read_dataset
 from datamodules.order import STREAM_COUNTS, count_streams
 from datamodules.train_loader import TrainLoader, TrainOrder, TrainSource
+from datamodules.transfer import Transfer
 from datamodules.val_loader import ValLoader
 from geometry.errors import InputError
 
@@ -65,6 +66,11 @@ class GeometryDataModule(LightningDataModule):
         max_streams: Most parts that a data set is read in at a time: one of 1, 2, 4, 6, 12, 24, 48. Keep it while a run
             lasts; it should be a multiple of devices x num_workers, or workers read what others decode.
         batches_per_epoch: Steps that count as one epoch. By default as many as see each sample once on average.
+        cache_dir: Folder that keeps verified copies of shards from URLs and commands. By default they are read anew in
+            every epoch. It grows to the size of the data sets; copies can be deleted when no run uses them.
+        retries: Attempts at reading a remote shard after a failed one, counted anew whenever bytes arrive. Pauses
+            grow from 1 to 30 seconds; reading goes on where it stopped.
+        timeout_s: Seconds without a byte after which a remote read counts as failed.
     """
 
     def __init__(
@@ -83,6 +89,9 @@ class GeometryDataModule(LightningDataModule):
         shuffle_buffer: int = 32,
         max_streams: int = 48,
         batches_per_epoch: int | None = None,
+        cache_dir: str | None = None,
+        retries: int = 5,
+        timeout_s: float = 60.0,
     ) -> None:
         super().__init__()
         # A rank may get no validation batch when there are more ranks than batches.
@@ -96,6 +105,7 @@ class GeometryDataModule(LightningDataModule):
         self.prefetch_factor = prefetch_factor
         self.seed, self.shuffle_buffer, self.max_streams = seed, shuffle_buffer, max_streams
         self.batches_per_epoch = batches_per_epoch
+        self.cache_dir, self.retries, self.timeout_s = cache_dir, retries, timeout_s
         self._train: list[_OpenSource] = []
         self._val: list[_OpenSource] = []
         self._train_loader: TrainLoader | None = None
@@ -190,7 +200,7 @@ class GeometryDataModule(LightningDataModule):
         return BatchAssembler(source.name, source.dataset.manifest, self.normals)
 
     def _open(self, source: DatasetSource, default_split: str, required: bool = True) -> _OpenSource:
-        dataset = read_dataset(source.path)
+        dataset = read_dataset(source.path, Transfer(self.retries, self.timeout_s, backoff_s=1.0), self.cache_dir)
         manifest = dataset.manifest
         split = default_split if source.split is None or not required else source.split
         if required and not manifest.num_samples(split):
@@ -211,7 +221,7 @@ class GeometryDataModule(LightningDataModule):
         if not self.datasets and not self.val_datasets:
             raise InputError("data.datasets is empty. Name at least one prepared data set.")
         least = {"batch_size": 1, "val_batch_size": 1, "num_workers": 0, "val_num_workers": 0, "prefetch_factor": 1}
-        for name, minimum in {**least, "shuffle_buffer": 1}.items():
+        for name, minimum in {**least, "shuffle_buffer": 1, "retries": 0}.items():
             if getattr(self, name) < minimum:
                 raise InputError(f"data.{name} must be at least {minimum}, not {getattr(self, name)}.")
         for name in ("max_val_samples", "batches_per_epoch"):
@@ -219,5 +229,7 @@ class GeometryDataModule(LightningDataModule):
                 raise InputError(f"data.{name} must be at least 1, not {getattr(self, name)}.")
         if not 0 <= self.horizontal_flip <= 1:
             raise InputError(f"data.horizontal_flip is a probability from 0 to 1, not {self.horizontal_flip}.")
+        if not self.timeout_s > 0:
+            raise InputError(f"data.timeout_s must be more than 0 seconds, not {self.timeout_s}.")
         if self.max_streams not in STREAM_COUNTS:
             raise InputError(f"data.max_streams must be one of {STREAM_COUNTS}, not {self.max_streams}.")

@@ -1,9 +1,12 @@
 """Hypersim: HDF5 frames to images, planar depth and normals.
 
-Raw layout: ``RAW/<scene>/images/scene_<camera>_{final,geometry}_hdf5/frame.IIII.<what>.hdf5``.
+Raw layout: ``RAW/<scene>/images/scene_<camera>_{final,geometry}_hdf5/frame.IIII.<what>.hdf5``, or the same inside
+``RAW/<scene>.zip``.
 Which frames to prepare, and in which split, is decided in ``datamodules.hypersim_frames``.
 """
 
+import hashlib
+import io
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.hypersim_files import HypersimFiles
 from datamodules.hypersim_frames import HypersimFrame, HypersimSelection, find_table, list_hypersim_frames
 from datamodules.raw import FrameList, PreparedSample
 from datamodules.resizing import resize_image, resize_nearest, resize_normals
@@ -44,7 +48,7 @@ class Hypersim:
     """The Hypersim data set in its raw layout.
 
     Attributes:
-        raw: folder that holds the scenes.
+        raw: folder that holds the scenes, as folders or as the released archives.
         image_size: (height, width) of the prepared samples.
         normals: where normals come from: "native" (``normal_cam``), "from-depth" (computed), "auto" (native where
             the file exists, else computed) or "none".
@@ -78,6 +82,7 @@ class Hypersim:
             "size": list(self.image_size),
             "normals": self.normals,
             "camera_csv": table and table.name,
+            "camera_csv_sha256": hashlib.sha256(table.read_bytes()).hexdigest() if table and table.is_file() else None,
             **self.selection.options(self.raw),
         }
 
@@ -109,16 +114,16 @@ class Hypersim:
         Raises:
             InputError: one of the frame's files is missing, unreadable or of another size.
         """
-        rgb = _read_hdf5(frame.path(self.raw, "color")).astype(np.float32)
+        rgb = torch.from_numpy(self._read(frame, "color")).float().numpy()
         size = rgb.shape[:2]
-        entity = _read_hdf5(frame.path(self.raw, "render_entity_id"), size)
-        ray_distance = _read_hdf5(frame.path(self.raw, "depth_meters"), size).astype(np.float32)
+        entity = self._read(frame, "render_entity_id", size)
+        ray_distance = torch.from_numpy(self._read(frame, "depth_meters", size)).float()
         has_entity = entity != NO_ENTITY
         camera, camera_source = self._camera(frame.scene, size)
         rays = _cached_rays(tuple(camera.flatten().tolist()), size)
 
         image = resize_image(tone_map(rgb, has_entity), self.image_size)
-        depth = depth_from_ray_distance(torch.from_numpy(ray_distance)[None], rays)
+        depth = depth_from_ray_distance(ray_distance[None], rays)
         valid = torch.from_numpy(has_entity)[None] & (depth >= self.near_plane_m) & (depth <= self.far_plane_m)
         depth = torch.where(valid, depth, 0.0)
         normals, normals_source = self._normals(frame, depth, valid, has_entity, rays)
@@ -130,6 +135,27 @@ class Hypersim:
             pixel_center=PIXEL_CENTER,
             info={"source": str(frame), "camera": camera_source, "normals": normals_source},
         )
+
+    def _read(self, frame: HypersimFrame, content: str, size: tuple[int, ...] | None = None) -> Array:
+        """Return one of the frame's arrays, checked against the size of the frame's colour."""
+        files, name = HypersimFiles(self.raw), frame.name(content)
+        place = files.describe(frame.scene, name)
+        try:
+            with h5py.File(io.BytesIO(files.read(frame.scene, name)), "r") as file:
+                array = np.asarray(file["dataset"][()])
+        except FileNotFoundError as error:
+            raise InputError(f"{place} is missing. Every frame needs color, depth_meters, render_entity_id.") from error
+        except (OSError, KeyError, RuntimeError, TypeError) as error:
+            raise InputError(f"{place} cannot be read ({error}). Download or extract it again.") from error
+        channels = (3,) if content in ("color", "normal_cam") else ()
+        kind = "i" if content == "render_entity_id" else "f"
+        if array.ndim < 2 or array.shape[2:] != channels or array.dtype.kind != kind:
+            expected = f"{'integers' if kind == 'i' else 'floating-point numbers'} of shape {('H', 'W', *channels)}"
+            raise InputError(f"{place} holds {array.dtype} of shape {array.shape}, expected {expected}.")
+        if size is not None and array.shape[:2] != tuple(size):
+            height, width = array.shape[:2]
+            raise InputError(f"{place} is {height}x{width} pixels, the frame's colour {size[0]}x{size[1]}.")
+        return array
 
     def _camera_table(self) -> Path | None:
         return find_table(self.camera_csv, [self.raw / CAMERA_TABLE])
@@ -148,13 +174,14 @@ class Hypersim:
         """Return normals (3,H,W), zero where unknown, and where they come from."""
         if self.normals == "none":
             return None, "none"
-        path = frame.path(self.raw, "normal_cam")
-        if self.normals == "native" or (self.normals == "auto" and path.exists()):
-            raw_normals = _read_hdf5(path, has_entity.shape).astype(np.float32)
-            known = np.isfinite(raw_normals).all(axis=-1) & (np.square(raw_normals).sum(axis=-1) > 0.25) & has_entity
-            mask = torch.from_numpy(known)[None]
-            vectors = torch.where(mask, torch.from_numpy(raw_normals).permute(2, 0, 1), 0.0)
-            return renormalize(face_camera(vectors, rays), mask), "native"
+        exists = HypersimFiles(self.raw).exists(frame.scene, frame.name("normal_cam"))
+        if self.normals == "native" or (self.normals == "auto" and exists):
+            array = self._read(frame, "normal_cam", has_entity.shape)
+            vectors = torch.from_numpy(array).permute(2, 0, 1).float().contiguous()
+            squared_length = vectors.square().sum(dim=0, keepdim=True)
+            # NaN is not larger than anything.
+            mask = (squared_length > 0.25) & (squared_length < torch.inf) & torch.from_numpy(has_entity)
+            return renormalize(face_camera(torch.where(mask, vectors, 0.0), rays), mask), "native"
         normals, _ = normals_from_depth(depth, rays, valid)
         return normals, "from-depth"
 
@@ -176,15 +203,15 @@ def tone_map(rgb: Array, has_entity: Array) -> Array:
     Source:
         apple/ml-hypersim, ``scene_generate_images_tonemap.py``.
     """
-    brightness = rgb[has_entity] @ np.array([0.3, 0.59, 0.11], np.float32)
+    brightness = (rgb @ np.array([0.3, 0.59, 0.11], np.float32))[has_entity]
     brightness = brightness[np.isfinite(brightness)]
     scale = 1.0
     if brightness.size:
         bright = float(np.percentile(brightness, 90))
         scale = 0.8**2.2 / bright if bright >= 1e-4 else 0.0
     # Overflowed (infinite) colour is white, NaN is black. 65504 is the largest float16.
-    finite = np.nan_to_num(rgb, nan=0.0, posinf=65504.0, neginf=0.0)
-    return np.clip(finite * np.float32(scale), 0, 1) ** np.float32(1 / 2.2)
+    image = torch.from_numpy(rgb).nan_to_num(nan=0.0, posinf=65504.0, neginf=0.0)
+    return image.mul_(scale).clamp_(0, 1).pow_(1 / 2.2).numpy()
 
 
 @lru_cache(maxsize=4)
@@ -206,19 +233,6 @@ def read_camera_table(path: Path) -> dict[str, list[list[float]]]:
 def _cached_rays(camera: tuple[float, ...], size: tuple[int, int]) -> Tensor:
     """Return rays (3,H,W) float32; consecutive frames share their scene's camera."""
     return pixel_rays(torch.tensor(camera, dtype=torch.float64).reshape(3, 3), *size, PIXEL_CENTER).float()
-
-
-def _read_hdf5(path: Path, size: tuple[int, ...] | None = None) -> Array:
-    try:
-        with h5py.File(path, "r") as file:
-            array = file["dataset"][()]
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing. Every frame needs color, depth_meters and render_entity_id.") from error
-    except (OSError, KeyError) as error:
-        raise InputError(f"{path} cannot be read ({error}). Download or extract it again.") from error
-    if size is not None and array.shape[:2] != tuple(size):
-        raise InputError(f"{path} is {array.shape[0]}x{array.shape[1]} pixels, the frame's colour {size[0]}x{size[1]}.")
-    return array
 
 
 def _abridge(names: list[str], limit: int = 3) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from datamodules.hypersim_files import HypersimFiles
 from datamodules.raw import FrameList
 from datamodules.tables import read_csv
 from geometry.errors import InputError
@@ -30,11 +31,14 @@ class HypersimFrame(NamedTuple):
         """Id of the sample, for instance "ai_001_001-cam_00-0000"."""
         return f"{self.scene}-{self.camera}-{self.number:04d}"
 
-    def path(self, raw: Path, content: str) -> Path:
-        """Return the HDF5 file that holds "color", "depth_meters", "normal_cam" or "render_entity_id"."""
+    def name(self, content: str) -> str:
+        """Return the path within the scene of "color", "depth_meters", "normal_cam" or "render_entity_id"."""
         kind = "final" if content == "color" else "geometry"
-        folder = f"scene_{self.camera}_{kind}_hdf5"
-        return raw / self.scene / "images" / folder / f"frame.{self.number:04d}.{content}.hdf5"
+        return f"images/scene_{self.camera}_{kind}_hdf5/frame.{self.number:04d}.{content}.hdf5"
+
+    def path(self, raw: Path, content: str) -> Path:
+        """Return that file in the extracted scene."""
+        return raw / self.scene / self.name(content)
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ def list_hypersim_frames(raw: Path, selection: HypersimSelection) -> FrameList:
     Frames are those whose colour file exists. Frames with geometry alone are counted and left out.
 
     Args:
-        raw: folder that holds the scenes.
+        raw: folder that holds the scenes or their archives.
         selection: which of the frames.
 
     Returns:
@@ -91,7 +95,7 @@ def list_hypersim_frames(raw: Path, selection: HypersimSelection) -> FrameList:
     if not color:
         raise InputError(
             f"{raw} holds no Hypersim frame with colour: expected "
-            f"{raw}/<scene>/images/scene_cam_XX_final_hdf5/frame.IIII.color.hdf5."
+            f"{raw}/<scene>/images/scene_cam_XX_final_hdf5/frame.IIII.color.hdf5, or archives {raw}/ai_VVV_NNN.zip."
         )
     notices = []
     if geometry - color:
@@ -113,11 +117,10 @@ def list_hypersim_frames(raw: Path, selection: HypersimSelection) -> FrameList:
 
 
 def _scan(raw: Path, kind: str, content: str) -> Iterator[HypersimFrame]:
-    for path in raw.glob(f"*/images/scene_cam_*_{kind}_hdf5/frame.*.{content}.hdf5"):
-        match = re.fullmatch(rf"frame\.(\d+)\.{content}\.hdf5", path.name)
-        if match and re.fullmatch(r"[\w-]+", path.parts[-4]):
-            camera = path.parent.name.removeprefix("scene_").removesuffix(f"_{kind}_hdf5")
-            yield HypersimFrame(path.parts[-4], camera, int(match[1]))
+    for scene, name in HypersimFiles(raw).find(kind, content):
+        match = re.fullmatch(rf"images/scene_(cam_\w+)_{kind}_hdf5/frame\.(\d+)\.{content}\.hdf5", name)
+        if match and re.fullmatch(r"[\w-]+", scene):
+            yield HypersimFrame(scene, match[1], int(match[2]))
 
 
 def _listed_frames(color: set[HypersimFrame], selection: HypersimSelection, notices: list[str]) -> set[HypersimFrame]:

@@ -3,21 +3,19 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import webdataset
-
+from datamodules.transfer import CHUNK_BYTES as CHUNK_BYTES
+from datamodules.transfer import DEFAULT_TRANSFER, Transfer, is_remote, open_url
 from geometry.errors import InputError
 
 FORMAT_VERSION = 1
 FRAME = "x right, y up, z toward the viewer"
 FILE_NAME = "dataset.json"
 NAME_PATTERN = r"[A-Za-z0-9_-]+"
-CHUNK_BYTES = 1 << 20
 REQUIRED_ENTRIES = ("image", "depth")
 
 
@@ -48,6 +46,9 @@ class DatasetManifest:
         entries: what every sample holds: "image", "depth" and perhaps "normals".
         splits: the shards of every split ("train", "val", ...), in order.
         options: how the data set was prepared, for people.
+        statistics: by split, the number of samples, the share of valid pixels, the range and quantiles of depth, and
+            which samples were left out; for people.
+        plan_sha256: stands for the raw frames and the options that the data set was made from; empty if unknown.
         format_version: version of this layout.
         units: unit of all depths; always "m".
         frame: axes of cameras and normals; always the frame of this project.
@@ -60,6 +61,8 @@ class DatasetManifest:
     entries: tuple[str, ...]
     splits: dict[str, list[ShardInfo]]
     options: dict[str, Any] = field(default_factory=dict)
+    statistics: dict[str, Any] = field(default_factory=dict)
+    plan_sha256: str = ""
     format_version: int = FORMAT_VERSION
     units: str = "m"
     frame: str = FRAME
@@ -87,10 +90,14 @@ class Dataset:
         root: absolute path of its folder, the URL of the folder, or a command with ``{}`` in the place of a
             file's name.
         manifest: its ``dataset.json``.
+        transfer: how often and how long to try to read it.
+        cache_dir: folder that keeps copies of remote shards; None keeps none.
     """
 
     root: str
     manifest: DatasetManifest
+    transfer: Transfer = DEFAULT_TRANSFER
+    cache_dir: str | None = None
 
     def shard_url(self, shard: ShardInfo) -> str:
         """Return what ``open_url`` needs to open a shard."""
@@ -102,37 +109,16 @@ def locate(root: str, file: str) -> str:
     return root.replace("{}", file) if root.startswith("pipe:") else f"{root}/{file}"
 
 
-def is_remote(url: str) -> bool:
-    """Return whether a place is a URL or a command, and not a path on this machine."""
-    return url.startswith("pipe:") or re.match(r"[a-z0-9]+://", url) is not None
-
-
-@contextmanager
-def open_url(url: str) -> Iterator[BinaryIO]:
-    """Open a stream of the bytes of a local file, of a URL, or of what a command prints (``pipe:command``).
-
-    Raises:
-        OSError: the file cannot be opened; or, when all was read, the download or the command has failed.
-    """
-    stream = webdataset.gopen(url) if is_remote(url) else open(url, "rb")
-    try:
-        yield stream
-        # A command that could not print its last bytes would be taken for one that failed.
-        while is_remote(url) and stream.read(CHUNK_BYTES):
-            pass
-    except BaseException:
-        with suppress(OSError):  # cut off by us, it may well complain
-            stream.close()
-        raise
-    stream.close()
-
-
-def read_dataset(path: str | Path) -> Dataset:
+def read_dataset(
+    path: str | Path, transfer: Transfer = DEFAULT_TRANSFER, cache_dir: str | Path | None = None
+) -> Dataset:
     """Return the data set that was prepared into a folder.
 
     Args:
         path: the folder; its URL (``http://``, ``https://``, ``gs://``, ``hf://``); or a command that prints a
             file of it, with ``{}`` in the place of the file's name (``pipe:aws s3 cp s3://bucket/hypersim/{} -``).
+        transfer: how often and how long to try to read remote files.
+        cache_dir: folder that keeps copies of remote shards; None keeps none.
 
     Returns:
         The data set with its manifest.
@@ -146,7 +132,7 @@ def read_dataset(path: str | Path) -> Dataset:
     if not is_remote(root) and not os.path.isdir(root):
         raise InputError(f"{root} is not a folder. {remedy}")
     try:
-        with open_url(source) as stream:
+        with open_url(source, transfer) as stream:
             data = stream.read()
         document = json.loads(data)
     except FileNotFoundError as error:
@@ -155,7 +141,8 @@ def read_dataset(path: str | Path) -> Dataset:
         raise InputError(f"{source} cannot be read ({error}). {remedy}") from error
     except ValueError as error:
         raise InputError(f"{source} is no valid JSON ({error}). {remedy}") from error
-    return Dataset(root, parse_manifest(document, source))
+    place = None if cache_dir is None else os.path.abspath(os.path.expanduser(cache_dir))
+    return Dataset(root, parse_manifest(document, source), transfer, place)
 
 
 def parse_manifest(document: Any, source: str) -> DatasetManifest:  # noqa: ANN401
@@ -198,6 +185,9 @@ def parse_manifest(document: Any, source: str) -> DatasetManifest:  # noqa: ANN4
         require(_is_shard(shard), f"{shard!r} is no shard of this folder (file, samples, sha256)")
     options = document.get("options", {})
     require(isinstance(options, dict), f"options are {options!r}")
+    statistics, plan_sha256 = document.get("statistics", {}), document.get("plan_sha256", "")
+    require(isinstance(statistics, dict), f"statistics are {statistics!r}")
+    require(isinstance(plan_sha256, str), f"plan_sha256 is {plan_sha256!r}")
     return DatasetManifest(
         name=name,
         image_size=(size[0], size[1]),
@@ -206,6 +196,8 @@ def parse_manifest(document: Any, source: str) -> DatasetManifest:  # noqa: ANN4
         entries=tuple(entries),
         splits={split: [ShardInfo(**shard) for shard in shards] for split, shards in splits.items()},
         options=options,
+        statistics=statistics,
+        plan_sha256=plan_sha256,
     )
 
 

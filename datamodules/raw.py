@@ -17,7 +17,7 @@ class PreparedSample:
         depth: (H,W) float32, planar depth in metres, 0 where unknown or outside the near and far plane.
         normals: (3,H,W) float32 unit vectors (x right, y up, z toward the viewer), 0 where unknown; None without
             normals.
-        camera_from_pixel: (3,3) float64, camera of the stored image (see ``geometry.camera``).
+        camera_from_pixel: (3,3) float64, camera of the stored image (see ``geometry.camera``); None if it is unknown.
         pixel_center: coordinate of the centre of the first pixel, 0.5 or 0.
         info: what else is worth recording about the sample; JSON values.
     """
@@ -25,7 +25,7 @@ class PreparedSample:
     image: Array
     depth: Array
     normals: Array | None
-    camera_from_pixel: Array
+    camera_from_pixel: Array | None
     pixel_center: float
     info: dict[str, Any]
 

@@ -60,11 +60,12 @@ def resize_normals(normals: Array, size: Size) -> Array:
     """
     if normals.shape[1:] == tuple(size):
         return normals
-    known = (normals != 0).any(axis=0)
-    stacked = np.ascontiguousarray(np.concatenate([normals, known[None].astype(np.float32)]).transpose(1, 2, 0))
+    known = (normals[0] != 0) | (normals[1] != 0) | (normals[2] != 0)
+    stacked = cv2.merge([*normals, known.astype(np.float32)])
     shrinks = size[0] <= normals.shape[1] and size[1] <= normals.shape[2]
     averaged = cv2.resize(stacked, (size[1], size[0]), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
-    vectors, coverage = averaged[..., :3].transpose(2, 0, 1), averaged[..., 3]
+    *components, coverage = cv2.split(averaged)
+    vectors = np.stack(components)
     length = np.sqrt(np.square(vectors).sum(axis=0))
     # Opposite normals that cancel leave no direction.
     usable = (coverage >= MIN_NORMALS_COVERAGE) & (length > 1e-3)

@@ -14,10 +14,11 @@ import tarfile
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from datamodules.codecs import DECODERS, ENTRY_ROLES
-from datamodules.manifest import ShardInfo, is_remote, open_url
+from datamodules.manifest import ShardInfo
+from datamodules.transfer import DEFAULT_TRANSFER, Transfer, is_remote, open_url
 from geometry.errors import InputError
 
 # No entry of a sensible sample is larger; one that claims to be is refused before it is read.
@@ -48,29 +49,43 @@ def write_shard(folder: Path, file: str, samples: Iterable[EncodedSample]) -> Sh
         samples: what to write, in order.
 
     Returns:
-        The shard's line in ``dataset.json``.
+        The shard's line in ``dataset.json``. If there is no sample, no file is written, and it says 0 samples.
 
     Raises:
         InputError: a key holds a dot or a slash, or comes twice.
+        OSError: the file cannot be written; what was written of it is removed.
     """
     target = folder / file
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f"{target.name}.tmp")
-    keys: set[str] = set()
-    with open(temporary, "wb") as stream:
-        with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
-            for sample in samples:
-                _check_key(sample.key, keys)
-                keys.add(sample.key)
-                for name, data in sample.entries.items():
-                    member = tarfile.TarInfo(f"{sample.key}.{name}")
-                    member.size = len(data)
-                    tar.addfile(member, io.BytesIO(data))
-        stream.flush()
-        os.fsync(stream.fileno())
+    try:
+        with open(temporary, "wb") as stream:
+            samples_written = _write_tar(stream, samples)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    if samples_written == 0:
+        temporary.unlink()
+        return ShardInfo(file, 0, "")
     checksum = file_sha256(temporary)
     os.replace(temporary, target)
-    return ShardInfo(file, len(keys), checksum)
+    return ShardInfo(file, samples_written, checksum)
+
+
+def _write_tar(stream: BinaryIO, samples: Iterable[EncodedSample]) -> int:
+    keys: set[str] = set()
+    with tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for sample in samples:
+            _check_key(sample.key, keys)
+            keys.add(sample.key)
+            for name, data in sample.entries.items():
+                member = tarfile.TarInfo(f"{sample.key}.{name}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+            tar.members.clear()  # type: ignore[attr-defined]
+    return len(keys)
 
 
 def file_sha256(path: Path) -> str:
@@ -79,25 +94,37 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def iterate_shard(url: str, roles: Collection[str], skip: int = 0) -> Iterator[EncodedSample]:
+def iterate_shard(
+    url: str,
+    roles: Collection[str],
+    skip: int = 0,
+    transfer: Transfer = DEFAULT_TRANSFER,
+    sha256: str | None = None,
+) -> Iterator[EncodedSample]:
     """Yield the samples of a shard in order, without decoding anything.
 
     Args:
         url: path, URL or ``pipe:`` command of the shard.
         roles: entries to keep: "image", "depth", "normals", "info". Others are passed over.
         skip: number of samples at the start to leave out; their entries are not read into memory.
+        transfer: how often and how long to try where the shard is remote.
+        sha256: checksum that a remote shard must have at its end; None checks nothing.
 
     Yields:
         Every further sample, with those entries.
 
     Raises:
-        InputError: the shard cannot be read to its end; or an entry has a name that is no sample's, an unknown kind
-            (such as a pickle) or comes twice; or a sample lacks an entry. The message names shard and sample.
+        InputError: the shard cannot be read to its end, or is not the one of that checksum; or an entry has a name
+            that is no sample's, an unknown kind (such as a pickle) or comes twice; or a sample lacks an entry. The
+            message names shard and sample.
     """
     sample, index = EncodedSample("", url, {}), -1
     try:
         # A local file can seek over what is not wanted; "r|" reads a stream from start to end.
-        with open_url(url) as stream, tarfile.open(fileobj=stream, mode="r|" if is_remote(url) else "r:") as tar:
+        with (
+            open_url(url, transfer, sha256) as stream,
+            tarfile.open(fileobj=stream, mode="r|" if is_remote(url) else "r:") as tar,
+        ):
             while member := tar.next():
                 key, role, name = _parse_member(member, url)
                 if key != sample.key:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from datamodules.manifest import Dataset, ShardInfo
 from datamodules.order import Block, SourceOrder
+from datamodules.shard_cache import cached_shard
 from datamodules.shards import EncodedSample, iterate_shard
+from datamodules.transfer import is_remote
 from geometry.errors import InputError
 
 
@@ -39,7 +41,7 @@ class ShardReader:
         """
         url = self._dataset.shard_url(shard)
         if visit != self._visit or index < self._next:
-            self._samples = iterate_shard(url, self._roles, skip=index)
+            self._samples = self._open(url, shard, index)
             self._visit, self._next = visit, index
         while True:
             sample = next(self._samples, None)
@@ -50,6 +52,13 @@ class ShardReader:
                 raise _wrong_count(url, "more", shard)
             if self._next > index:
                 return sample
+
+    def _open(self, url: str, shard: ShardInfo, skip: int) -> Iterator[EncodedSample]:
+        """Return the samples from one on, of the copy in the cache where there is a cache."""
+        dataset = self._dataset
+        if dataset.cache_dir is not None and is_remote(url):
+            return iterate_shard(str(cached_shard(dataset, shard, dataset.cache_dir)), self._roles, skip)
+        return iterate_shard(url, self._roles, skip, dataset.transfer, shard.sha256)
 
 
 def _wrong_count(url: str, found: str, shard: ShardInfo) -> InputError:

@@ -27,8 +27,24 @@ NEAR_PLANE_M = 1e-5
 FAR_PLANE_M = 80.0
 PIXEL_CENTER = 0.0
 SKY = 65535
+# Depth is stored in whole centimetres.
+ROUNDING_ERROR_M = 0.005
 NOMINAL_FOCAL_LENGTH_PX = 725.0087
 NOMINAL_WIDTH_PX = 1242
+
+
+class Preset(NamedTuple):
+    """Conditions to prepare (none means all) and scenes held out."""
+
+    conditions: tuple[str, ...]
+    val_scenes: tuple[str, ...]
+
+
+PRESETS = {
+    "paper": Preset(("fog", "morning", "overcast", "rain", "sunset"), ()),
+    "marigold": Preset(("15-deg-left", "15-deg-right", "clone", "morning", "overcast", "sunset"), ("Scene01",)),
+    "all": Preset((), ("Scene01",)),
+}
 
 
 class VirtualKittiFrame(NamedTuple):
@@ -151,7 +167,7 @@ class VirtualKitti:
         normals = None
         if self.has_normals:
             rays = _cached_rays(tuple(camera.flatten().tolist()), size)
-            normals = normals_from_depth(depth, rays, valid)[0][window].contiguous().numpy()
+            normals = normals_from_depth(depth, rays, valid, error_m=ROUNDING_ERROR_M)[0][window].contiguous().numpy()
         return PreparedSample(
             image=np.ascontiguousarray(image[window[1:]]),
             depth=depth[window][0].contiguous().numpy(),
@@ -246,5 +262,5 @@ def _read_image(path: Path, flags: int) -> Array:
     except (OSError, cv2.error) as error:
         raise InputError(f"{path} cannot be read ({error}). Download or extract it again.") from error
     if image is None:
-        raise InputError(f"{path} is no image that can be decoded. Download or extract it again.")
+        raise InputError(f"{path} is no complete image that can be decoded. Download or extract it again.")
     return image

@@ -7,7 +7,8 @@ import yaml
 
 import train
 from datamodules.hypersim import Hypersim
-from datamodules.preparation import ShardOptions, prepare_dataset
+from datamodules.plan import ShardOptions
+from datamodules.preparation import prepare_dataset
 from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
 from datamodules.virtual_kitti import VirtualKitti
 

@@ -6,7 +6,7 @@ import pytest
 from datamodules.checking import check_dataset
 from datamodules.codecs import encode_array
 from datamodules.shards import write_shard
-from tests.datamodules.planes import encode_plane, make_dataset
+from tests.datamodules.planes import NORMAL, encode_plane, make_dataset
 
 
 def check_with(folder, **entries):
@@ -67,3 +67,17 @@ def test_a_key_that_comes_in_two_shards_is_found(tmp_path):
     shards = [write_shard(tmp_path, f"train/planes-train-{i:06d}.tar", [encode_plane("same")]) for i in range(2)]
     dataclasses.replace(dataset.manifest, splits={"train": shards}).write(tmp_path)
     assert "exists twice" in check_dataset(tmp_path, progress=False)[0].problems[0]
+
+
+def test_normals_that_fit_the_depth_are_told_from_those_of_another_frame(tmp_path):
+    dataset = make_dataset(tmp_path, shards={"train": [2]})
+    good = check_dataset(tmp_path, progress=False)[0]
+    assert good.normals_angle_deg < 1 and len(good.normals_angles_deg) == 2
+    sample = encode_plane("mirrored")
+    mirrored = np.broadcast_to((NORMAL * [-1, 1, 1])[:, None, None], (3, 12, 16)).astype(np.float16)
+    entries = {**sample.entries, "normals.blosc": encode_array(mirrored)}
+    shard = write_shard(tmp_path, "train/planes-train-000000.tar", [dataclasses.replace(sample, entries=entries)])
+    dataclasses.replace(dataset.manifest, splits={"train": [shard]}).write(tmp_path)
+    bad = check_dataset(tmp_path, progress=False)[0]
+    assert "'mirrored': normals differ from those computed from depth by 60 degrees" in bad.problems[0]
+    assert check_dataset(tmp_path, progress=False, compare_normals=0)[0].normals_angle_deg is None

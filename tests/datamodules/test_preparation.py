@@ -7,7 +7,8 @@ import pytest
 from datamodules.hypersim import Hypersim
 from datamodules.hypersim_frames import HypersimFrame
 from datamodules.manifest import read_dataset
-from datamodules.preparation import ShardOptions, prepare_dataset, shard_order
+from datamodules.plan import ShardOptions, shard_order
+from datamodules.preparation import prepare_dataset
 from datamodules.shards import decode_sample, iterate_shard
 from geometry.errors import InputError
 from tests.datamodules.planes import write_hypersim_frame

@@ -2,6 +2,9 @@ import cv2
 import numpy as np
 import pytest
 
+from datamodules.manifest import read_dataset
+from datamodules.prepare import main
+from datamodules.shards import decode_sample, iterate_shard
 from datamodules.virtual_kitti import VirtualKitti, VirtualKittiFrame
 from geometry.errors import InputError
 from tests.datamodules.planes import NORMAL, plane_depth, rays_of, write_virtual_kitti_frame
@@ -119,3 +122,36 @@ def test_an_empty_raw_folder_is_an_error(tmp_path, folder):
     (tmp_path / folder).mkdir(exist_ok=True)
     with pytest.raises(InputError, match="holds no"):
         VirtualKitti(tmp_path).list_frames()
+
+
+@pytest.mark.parametrize(
+    ("preset", "trained", "held_out"),
+    [
+        ("paper", {"Scene01/fog", "Scene02/fog", "Scene02/rain"}, set()),
+        ("marigold", {"Scene02/15-deg-left", "Scene02/clone"}, {"Scene01/clone"}),
+        (
+            "all",
+            {"Scene02/15-deg-left", "Scene02/30-deg-right", "Scene02/clone", "Scene02/fog", "Scene02/rain"},
+            {"Scene01/clone", "Scene01/fog"},
+        ),
+    ],
+)
+def test_a_preset_trains_on_what_its_authors_trained_on(tmp_path, preset, trained, held_out):
+    for condition in ("clone", "fog"):
+        write_virtual_kitti_frame(tmp_path / "raw", "Scene01", condition)
+    for condition in ("15-deg-left", "30-deg-right", "clone", "fog", "rain"):
+        write_virtual_kitti_frame(tmp_path / "raw", "Scene02", condition)
+    words = (
+        f"virtual_kitti --raw {tmp_path}/raw --out {tmp_path}/out --crop 32 96 --workers 1 --quiet --preset {preset}"
+    )
+    assert main(words.split()) == 0
+    dataset = read_dataset(tmp_path / "out")
+    prepared = {
+        split: {
+            "/".join(decode_sample(sample, ("info",))["info"]["source"].split("/")[:2])
+            for shard in shards
+            for sample in iterate_shard(dataset.shard_url(shard), ("info",))
+        }
+        for split, shards in dataset.manifest.splits.items()
+    }
+    assert (prepared.get("train"), prepared.get("val", set())) == (trained, held_out)

@@ -1,0 +1,221 @@
+"""Single connections to remote files: HTTP, commands, and whatever else webdataset opens.
+
+Every failure is an ``OSError``; those that another attempt cannot mend are a ``PermanentError``.
+"""
+
+import os
+import select
+import signal
+import subprocess
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from http.client import HTTPException, HTTPResponse
+from typing import Protocol
+
+import webdataset
+
+_SKIP_BYTES = 1 << 20
+# Too many requests and time-outs pass; a missing file or a refused password does not.
+_TEMPORARY_STATUS = frozenset({408, 425, 429})
+# How long a command may take to end after its last byte.
+_EXIT_SECONDS = 60.0
+
+
+class PermanentError(OSError):
+    """A failure that another attempt would only repeat."""
+
+
+class Connection(Protocol):
+    """An open remote file.
+
+    Attributes:
+        version: what tells this content from a later one under the same URL; entries that are not known are None.
+    """
+
+    version: tuple[str | None, ...]
+
+    def read(self, size: int) -> bytes:
+        """Return up to ``size`` bytes, none only at the end of the complete file.
+
+        Raises:
+            OSError: the connection failed, stalled, or ended too early.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the file."""
+        ...
+
+
+def open_connection(url: str, offset: int, version: tuple[str | None, ...], timeout_s: float) -> Connection:
+    """Open a remote file at some byte.
+
+    Args:
+        url: ``http://``, ``https://`` or another URL that webdataset opens, or ``pipe:command``.
+        offset: number of bytes to leave out.
+        version: version of the content that the bytes before came from.
+        timeout_s: seconds without a byte after which reading fails (for HTTP and commands).
+
+    Returns:
+        The connection.
+
+    Raises:
+        OSError: it cannot be opened, or the content is no longer of that version.
+    """
+    if url.startswith(("http://", "https://")):
+        return HttpConnection(url, offset, version, timeout_s)
+    connection = CommandConnection(url.removeprefix("pipe:"), timeout_s) if url.startswith("pipe:") else _Other(url)
+    while offset:
+        skipped = len(connection.read(min(offset, _SKIP_BYTES)))
+        if not skipped:
+            raise OSError("there are fewer bytes than before")
+        offset -= skipped
+    return connection
+
+
+class HttpConnection:
+    """A download, continued by a range request where the server knows those.
+
+    Args:
+        url: address of the file.
+        offset: number of bytes to leave out.
+        version: version of the content that the bytes before came from.
+        timeout_s: seconds without a byte after which opening and reading fail.
+    """
+
+    def __init__(self, url: str, offset: int, version: tuple[str | None, ...], timeout_s: float) -> None:
+        headers = {"Accept-Encoding": "identity"}
+        if offset:
+            headers["Range"] = f"bytes={offset}-"
+        try:
+            self._response: HTTPResponse = urllib.request.urlopen(
+                urllib.request.Request(url, headers=headers), timeout=timeout_s
+            )
+        except urllib.error.HTTPError as error:
+            error.close()
+            temporary = error.code >= 500 or error.code in _TEMPORARY_STATUS
+            if error.code == 416:
+                raise PermanentError("the file is shorter than it was: it was replaced while it was read") from error
+            raise (OSError if temporary else PermanentError)(f"HTTP status {error.code} {error.reason}") from error
+        except urllib.error.URLError as error:
+            raise OSError(f"no connection ({error.reason})") from error
+        except (HTTPException, ValueError) as error:
+            raise OSError(f"no valid answer ({error!r})") from error
+        length = self._response.headers.get("Content-Length")
+        self._remaining = int(length) if length and length.isdigit() else None
+        resumed = self._response.status == 206
+        self.version = self._content_version(offset if resumed else 0)
+        if any(old != new for old, new in zip(version, self.version, strict=False) if old and new):
+            self.close()
+            raise PermanentError("the file was replaced while it was read")
+        if offset and not resumed:
+            self._skip(offset)
+
+    def read(self, size: int) -> bytes:
+        """Return up to ``size`` bytes; see ``Connection``."""
+        try:
+            data = self._response.read1(size) if size else b""
+        except HTTPException as error:
+            raise OSError(f"the connection broke off ({error!r})") from error
+        except TimeoutError as error:
+            raise OSError("the download stalled") from error
+        if self._remaining is not None:
+            self._remaining -= len(data)
+            if size and not data and self._remaining:
+                raise OSError(f"the connection ended {self._remaining} bytes too early")
+        return data
+
+    def close(self) -> None:
+        """End the download."""
+        self._response.close()
+
+    def _content_version(self, start: int) -> tuple[str | None, ...]:
+        headers = self._response.headers
+        total = None if self._remaining is None else str(start + self._remaining)
+        return headers.get("ETag"), headers.get("Last-Modified"), total
+
+    def _skip(self, count: int) -> None:
+        """Read what was read before, from a server that cannot start in the middle."""
+        try:
+            while count:
+                data = self.read(min(count, _SKIP_BYTES))
+                if not data:
+                    raise OSError("there are fewer bytes than before")
+                count -= len(data)
+        except OSError:
+            self.close()
+            raise
+
+
+class CommandConnection:
+    """What a shell command prints.
+
+    Args:
+        command: the command.
+        timeout_s: seconds without a byte after which reading fails.
+    """
+
+    version: tuple[str | None, ...] = ()
+
+    def __init__(self, command: str, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        # A group of its own, so that all parts of a pipeline can be ended together.
+        self._process = subprocess.Popen(command, shell=True, stdout=subprocess.PIPE, bufsize=0, start_new_session=True)
+        assert self._process.stdout is not None, "stdout is a pipe"
+        self._stdout = self._process.stdout.fileno()
+        self._poll = select.poll()
+        self._poll.register(self._stdout, select.POLLIN)
+        self._ended = False
+
+    def read(self, size: int) -> bytes:
+        """Return up to ``size`` bytes; see ``Connection``."""
+        if self._ended or not size:
+            return b""
+        if not self._poll.poll(1000 * self._timeout_s):
+            raise OSError(f"the command printed nothing for {self._timeout_s:g} s")
+        data = os.read(self._stdout, size)
+        if not data:
+            self._check_exit()
+            self._ended = True
+        return data
+
+    def close(self) -> None:
+        """End the command."""
+        if self._process.poll() is None:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        assert self._process.stdout is not None, "stdout is a pipe"
+        self._process.stdout.close()
+        self._process.wait()
+
+    def _check_exit(self) -> None:
+        try:
+            status = self._process.wait(_EXIT_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise OSError("the command does not end") from error
+        if status in (126, 127):
+            raise PermanentError(f"the command cannot be run (status {status})")
+        if status:
+            raise OSError(f"the command failed with status {status}")
+
+
+class _Other:
+    """A file that webdataset opens: ``gs://``, ``hf://`` and others."""
+
+    version: tuple[str | None, ...] = ()
+
+    def __init__(self, url: str) -> None:
+        try:
+            self._stream = webdataset.gopen(url)
+        except (ValueError, ImportError) as error:
+            raise PermanentError(
+                f"addresses of this kind cannot be opened ({error}); name a command that prints the file, such as "
+                "'pipe:aws s3 cp s3://bucket/folder/{} -'"
+            ) from error
+
+    def read(self, size: int) -> bytes:
+        return self._stream.read(size)
+
+    def close(self) -> None:
+        self._stream.close()

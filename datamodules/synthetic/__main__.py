@@ -31,6 +31,7 @@ def _data_set(options: argparse.Namespace) -> SyntheticHypersim | SyntheticVirtu
             frames_per_scene=options.frames_per_scene,
             val_fraction=options.val_fraction,
             tilt_shift_fraction=options.tilt_shift_fraction,
+            flash=options.flash,
             **shared,
         )
     return SyntheticVirtualKitti(conditions=tuple(options.conditions), cameras=tuple(options.cameras), **shared)
@@ -53,6 +54,9 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=0.1,
         help="share of the rooms taken with a tilted sensor (default: 0.1)",
+    )
+    hypersim.add_argument(
+        "--flash", type=float, default=0.0, help="strength of a lamp beside the camera (default: 0, none)"
     )
     kitti = layouts.add_parser("virtual_kitti", help="streets as Virtual KITTI 2's JPEG and PNG frames")
     defaults = SyntheticVirtualKitti()

@@ -102,6 +102,15 @@ def test_a_lamp_that_reaches_nothing_is_no_error():
         assert light.is_hidden(behind[:, :0], [shade]).shape == (0,)
 
 
+def test_a_flash_makes_near_things_bright_and_changes_no_geometry():
+    dark = SyntheticHypersim(size=ROOM_SIZE).frame(0, 0)
+    lit = SyntheticHypersim(size=ROOM_SIZE, flash=2.0).frame(0, 0)
+    np.testing.assert_array_equal(lit.depth, dark.depth)
+    gain = (lit.color - dark.color).mean(axis=-1)
+    near, far = np.quantile(lit.depth, [0.2, 0.8])
+    assert gain[lit.depth < near].mean() > 1.5 * gain[lit.depth > far].mean() > 0
+
+
 def test_depth_and_normals_of_rendered_scenes_agree():
     rooms, streets = SyntheticHypersim(size=(96, 128), tilt_shift_fraction=1), SyntheticVirtualKitti(size=(96, 320))
     cases = [(rooms.frame(scene, 0), rooms.rays(scene)) for scene in range(3)]

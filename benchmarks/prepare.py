@@ -29,12 +29,13 @@ import h5py
 import numpy as np
 import torch
 
-from datamodules import encoding, hypersim, virtual_kitti
-from datamodules.hypersim import Hypersim
-from datamodules.plan import ShardOptions
-from datamodules.raw import RawDataset
+from datamodules.preparation import encoding
+from datamodules.preparation.plan import ShardOptions
+from datamodules.sources import hypersim, virtual_kitti
+from datamodules.sources.hypersim import Hypersim
+from datamodules.sources.protocol import RawDataset
+from datamodules.sources.virtual_kitti import VirtualKitti
 from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
-from datamodules.virtual_kitti import VirtualKitti
 
 # Public frames of Hypersim's split table; five scenes x ten conditions x two cameras of Virtual KITTI 2.
 TOTAL_FRAMES = {"hypersim": 74_619, "virtual_kitti": 42_520}

@@ -8,13 +8,13 @@ from pathlib import Path
 from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.geometry_datamodule import DatasetSource, GeometryDataModule
-from datamodules.hypersim import Hypersim
-from datamodules.manifest import FILE_NAME
-from datamodules.plan import ShardOptions
-from datamodules.preparation import prepare_dataset
-from datamodules.raw import RawDataset
+from datamodules.preparation.plan import ShardOptions
+from datamodules.preparation.run import prepare_dataset
+from datamodules.shards.manifest import FILE_NAME
+from datamodules.sources.hypersim import Hypersim
+from datamodules.sources.protocol import RawDataset
+from datamodules.sources.virtual_kitti import VirtualKitti
 from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
-from datamodules.virtual_kitti import VirtualKitti
 from geometry.errors import InputError
 
 _ROOM_SIZE = (96, 128)

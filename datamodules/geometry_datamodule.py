@@ -6,13 +6,13 @@ from math import isfinite
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
-from datamodules.batches import BatchAssembler
-from datamodules.loading import Workers
-from datamodules.manifest import Dataset, read_dataset
-from datamodules.order import STREAM_COUNTS, count_streams
-from datamodules.train_loader import TrainLoader, TrainOrder, TrainSource
-from datamodules.transfer import Transfer
-from datamodules.val_loader import ValLoader
+from datamodules.shards.manifest import Dataset, read_dataset
+from datamodules.shards.transfer import Transfer
+from datamodules.streaming.batches import BatchAssembler
+from datamodules.streaming.loading import Workers
+from datamodules.streaming.order import STREAM_COUNTS, count_streams
+from datamodules.streaming.train_loader import TrainLoader, TrainOrder, TrainSource
+from datamodules.streaming.val_loader import ValLoader
 from geometry.errors import InputError
 
 

@@ -5,19 +5,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from datamodules.checking import check_dataset
-from datamodules.hypersim import Hypersim
-from datamodules.hypersim_frames import HypersimSelection
-from datamodules.manifest import FILE_NAME
-from datamodules.merging import merge_parts
-from datamodules.plan import ShardOptions
-from datamodules.preparation import prepare_dataset
-from datamodules.prepare_folder import folder_dataset
-from datamodules.prepare_options import add_folder, add_hypersim, add_virtual_kitti
-from datamodules.preview import preview_dataset
-from datamodules.raw import RawDataset
-from datamodules.summaries import SplitSummary
-from datamodules.virtual_kitti import PRESETS, VirtualKitti
+from datamodules.preparation.checking import check_dataset
+from datamodules.preparation.folder_options import folder_dataset
+from datamodules.preparation.merging import merge_parts
+from datamodules.preparation.options import add_folder, add_hypersim, add_virtual_kitti
+from datamodules.preparation.plan import ShardOptions
+from datamodules.preparation.preview import preview_dataset
+from datamodules.preparation.run import prepare_dataset
+from datamodules.preparation.summaries import SplitSummary
+from datamodules.shards.manifest import FILE_NAME
+from datamodules.sources.hypersim import Hypersim
+from datamodules.sources.hypersim_frames import HypersimSelection
+from datamodules.sources.protocol import RawDataset
+from datamodules.sources.virtual_kitti import PRESETS, VirtualKitti
 from geometry.errors import InputError
 
 

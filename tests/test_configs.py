@@ -6,11 +6,11 @@ import pytest
 import yaml
 
 import train
-from datamodules.hypersim import Hypersim
-from datamodules.plan import ShardOptions
-from datamodules.preparation import prepare_dataset
+from datamodules.preparation.plan import ShardOptions
+from datamodules.preparation.run import prepare_dataset
+from datamodules.sources.hypersim import Hypersim
+from datamodules.sources.virtual_kitti import VirtualKitti
 from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
-from datamodules.virtual_kitti import VirtualKitti
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from datamodules.hypersim import tone_map
+from datamodules.sources.hypersim import tone_map
 from datamodules.synthetic.render import Frame, render
 from datamodules.synthetic.rooms import random_pose, random_room
 from datamodules.synthetic.streets import WEATHER, random_drive, random_street

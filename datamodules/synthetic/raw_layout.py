@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from datamodules.processes import process_pool
+from datamodules.preparation.processes import process_pool
 from datamodules.synthetic.primitives import Array, vector
 from datamodules.synthetic.render import Frame, Light, Pose, render
 from datamodules.synthetic.rooms import random_pose, random_room

@@ -6,9 +6,9 @@ import cv2
 import h5py
 import numpy as np
 
-from datamodules.codecs import encode_array, encode_image, encode_json
-from datamodules.manifest import Dataset, DatasetManifest, ShardInfo, read_dataset
-from datamodules.shards import EncodedSample, write_shard
+from datamodules.shards.codecs import encode_array, encode_image, encode_json
+from datamodules.shards.files import EncodedSample, write_shard
+from datamodules.shards.manifest import Dataset, DatasetManifest, ShardInfo, read_dataset
 
 # Faces the camera, leans to the right and upward: no sign error in any axis goes unnoticed.
 NORMAL = np.array([0.5, 0.3, 0.8124038]) / np.linalg.norm([0.5, 0.3, 0.8124038])

@@ -5,8 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
-from datamodules.manifest import read_dataset
 from datamodules.prepare import main
+from datamodules.shards.manifest import read_dataset
 from tests.datamodules.planes import make_dataset, write_hypersim_frame, write_virtual_kitti_frame
 
 

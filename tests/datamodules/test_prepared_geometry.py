@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.hypersim import Hypersim
+from datamodules.sources.hypersim import Hypersim
+from datamodules.sources.virtual_kitti import VirtualKitti
 from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
-from datamodules.virtual_kitti import VirtualKitti
 from geometry.camera import pixel_rays
 from geometry.normals import normals_from_depth_finite_differences
 

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.hypersim import Hypersim
+from datamodules.sources.hypersim import Hypersim
+from datamodules.sources.virtual_kitti import VirtualKitti
 from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
 from datamodules.synthetic.__main__ import main
 from datamodules.synthetic.materials import Material
 from datamodules.synthetic.primitives import Box, Cylinder, Ground, Opening, Room, Sphere, vector
 from datamodules.synthetic.render import Light, Pose, Scene, look, render
-from datamodules.virtual_kitti import VirtualKitti
 from geometry import align_scale_shift, camera_from_intrinsics, normals_from_depth, pixel_rays
 
 WHITE = [Material((0.8, 0.8, 0.8), grain=0)]

@@ -1,0 +1,1 @@
+"""From raw frames to shards: planning, encoding, continuing, merging, checking, previewing."""

@@ -1,0 +1,114 @@
+"""Which sample goes to which shard: decided before the first one is read, the same on every machine."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from datamodules.shards.manifest import DatasetManifest
+from datamodules.sources.protocol import RawDataset
+from geometry.errors import InputError
+
+
+@dataclass(frozen=True)
+class ShardOptions:
+    """How samples are stored.
+
+    Attributes:
+        samples_per_shard: samples in every shard but the last of a split.
+        image_format: "jpg" or "png".
+        image_quality: JPEG quality from 1 to 100.
+        seed: seed of the order in which training samples are dealt to shards.
+        max_invalid_ratio: samples with a larger share of pixels without depth are left out.
+    """
+
+    samples_per_shard: int = 256
+    image_format: str = "jpg"
+    image_quality: int = 95
+    seed: int = 0
+    max_invalid_ratio: float = 1.0
+
+
+@dataclass(frozen=True)
+class PlannedShard:
+    """A shard to write.
+
+    Attributes:
+        split: its split.
+        file: its path in the folder of the data set.
+        frames: frames of the raw data set, in the order in which they are stored.
+    """
+
+    split: str
+    file: str
+    frames: list[Any]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All shards of a data set: a pure function of the raw frames and the options.
+
+    Attributes:
+        manifest: ``dataset.json`` without its shards; ``plan_sha256`` stands for the frames and the options.
+        shards: the shards of all splits, in order.
+    """
+
+    manifest: DatasetManifest
+    shards: list[PlannedShard]
+
+    def part(self, number: int, parts: int) -> list[PlannedShard]:
+        """Return every ``parts``-th shard, from the ``number``-th on (counted from 1).
+
+        Raises:
+            InputError: there is no such part.
+        """
+        if not 1 <= number <= parts:
+            raise InputError(f"--part I/N needs 1 <= I <= N, not {number}/{parts}.")
+        return self.shards[number - 1 :: parts]
+
+
+def make_plan(raw: RawDataset, splits: dict[str, list[Any]], options: ShardOptions) -> Plan:
+    """Return the plan for a raw data set.
+
+    Args:
+        raw: the raw data set.
+        splits: its frames by split.
+        options: how samples are stored.
+
+    Returns:
+        The plan.
+    """
+    shards = []
+    for split, frames in splits.items():
+        ordered = shard_order(frames, options.seed) if split == "train" else list(frames)
+        for index, start in enumerate(range(0, len(ordered), options.samples_per_shard)):
+            members = ordered[start : start + options.samples_per_shard]
+            shards.append(PlannedShard(split, f"{split}/{raw.name}-{split}-{index:06d}.tar", members))
+    manifest = DatasetManifest(
+        name=raw.name,
+        image_size=raw.image_size,
+        near_plane_m=raw.near_plane_m,
+        far_plane_m=raw.far_plane_m,
+        entries=("image", "depth", "normals") if raw.has_normals else ("image", "depth"),
+        splits={},
+        options={**raw.options(), **vars(options)},
+    )
+    content = [asdict(manifest), [(shard.file, [frame.key for frame in shard.frames]) for shard in shards]]
+    checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return Plan(replace(manifest, plan_sha256=checksum), shards)
+
+
+def shard_order(frames: Sequence[Any], seed: int) -> list[Any]:
+    """Return training frames in the order in which they are stored: every shard becomes a random subset.
+
+    The order follows from the keys and the seed alone, on every machine and with every version of NumPy.
+
+    Args:
+        frames: frames with a ``key``.
+        seed: any integer.
+
+    Returns:
+        The same frames, shuffled.
+    """
+    return sorted(frames, key=lambda frame: hashlib.sha256(f"{seed}/{frame.key}".encode()).digest())

@@ -1,0 +1,105 @@
+"""A contact sheet of a prepared data set: image, depth and normals side by side."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+
+from datamodules.shards.codecs import encode_image
+from datamodules.shards.files import EncodedSample, decode_sample, iterate_shard
+from datamodules.shards.manifest import Dataset, read_dataset
+from datamodules.streaming.order import even_subset
+from geometry.colorize import colorize_depth, colorize_normals
+from geometry.errors import InputError
+
+Array = np.ndarray
+
+PANEL_WIDTH_PX = 400
+LABEL_HEIGHT_PX = 22
+
+
+def preview_dataset(path: str | Path, out: str | Path, samples_per_split: int = 4) -> Path:
+    """Write a contact sheet with a few samples of every split.
+
+    Args:
+        path: folder or URL of the data set.
+        out: picture to write, .png or .jpg.
+        samples_per_split: number of rows per split, spread evenly over the split's shards.
+
+    Returns:
+        Path of the picture.
+
+    Raises:
+        InputError: the data set cannot be read, or ``out`` is no .png or .jpg that can be written.
+    """
+    dataset, target = read_dataset(path), Path(out)
+    format_name = target.suffix.removeprefix(".").lower()
+    if samples_per_split < 1:
+        raise InputError(f"--samples must be at least 1, not {samples_per_split}.")
+    if format_name not in ("png", "jpg"):
+        raise InputError(f"--out must end in .png or .jpg, not {target.name!r}.")
+    rows = [
+        _row(dataset, split, sample)
+        for split in dataset.manifest.splits
+        for sample in _spread_samples(dataset, split, samples_per_split)
+    ]
+    if not rows:
+        raise InputError(f"{dataset.root} holds no samples to show.")
+    data = encode_image(np.concatenate(rows), format_name, quality=90)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(data)
+    except OSError as error:
+        raise InputError(f"{target} cannot be written ({error.strerror}). Choose another --out.") from error
+    return target
+
+
+def _spread_samples(dataset: Dataset, split: str, count: int) -> list[EncodedSample]:
+    """Return up to ``count`` samples at even distances in the split."""
+    shards = dataset.manifest.splits[split]
+    total = dataset.manifest.num_samples(split)
+    wanted = even_subset(total, count)
+    samples: list[EncodedSample] = []
+    start = 0
+    for shard in shards:
+        inside = [index - start for index in wanted if start <= index < start + shard.samples]
+        start += shard.samples
+        if inside:
+            found = iterate_shard(dataset.shard_url(shard), (*dataset.manifest.entries, "info"))
+            samples.extend(sample for index, sample in enumerate(found) if index in inside)
+    return samples
+
+
+def _row(dataset: Dataset, split: str, encoded: EncodedSample) -> Array:
+    sample = decode_sample(encoded, (*dataset.manifest.entries, "info"))
+    depth = torch.from_numpy(sample["depth"].astype(np.float32))[None, None]
+    panels = [sample["image"], _picture(colorize_depth(depth, depth > 0))]
+    if "normals" in sample:
+        normals = torch.from_numpy(sample["normals"].astype(np.float32))[None]
+        panels.append(_picture(colorize_normals(normals, (normals != 0).any(dim=1, keepdim=True))))
+    height = round(PANEL_WIDTH_PX * panels[0].shape[0] / panels[0].shape[1])
+    strip = np.concatenate(
+        [cv2.resize(p, (PANEL_WIDTH_PX, height), interpolation=cv2.INTER_AREA) for p in panels], axis=1
+    )
+    return np.concatenate(
+        [_label(f"{dataset.manifest.name} {split}  {encoded.key}  {_facts(sample)}", strip.shape[1]), strip]
+    )
+
+
+def _facts(sample: dict) -> str:
+    depth = sample["depth"].astype(np.float32)
+    valid = depth[depth > 0]
+    text = f"{valid.min():.2f} .. {valid.max():.2f} m, " if valid.size else ""
+    return f"{text}{100 * valid.size / depth.size:.0f} % valid, normals {sample['info'].get('normals', 'none')}"
+
+
+def _picture(colors: torch.Tensor) -> Array:
+    """Return (1,3,H,W) in [0, 1] as (H,W,3) uint8."""
+    return np.rint(colors[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+
+
+def _label(text: str, width: int) -> Array:
+    band = np.full((LABEL_HEIGHT_PX, width, 3), 255, np.uint8)
+    cv2.putText(band, text, (4, LABEL_HEIGHT_PX - 7), cv2.FONT_HERSHEY_SIMPLEX, 0.42, (0, 0, 0), 1, cv2.LINE_AA)
+    return band

@@ -1,0 +1,47 @@
+"""Pools of worker processes that start fast."""
+
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing.connection import wait
+
+_PRELOADED = [
+    "__main__",
+    "datamodules.synthetic.raw_layout",
+    "datamodules.sources.hypersim",
+    "datamodules.sources.virtual_kitti",
+    "datamodules.sources.folder",
+]
+
+
+def process_pool(workers: int, initializer: Callable[[], None] | None = None) -> ProcessPoolExecutor:
+    """Make a pool whose processes are forked from a clean server that has imported what they need.
+
+    The processes end with the one that made the pool, even if that is killed.
+    A plain fork copies threads' locks and can hang; a spawned process imports the main program again, seconds each.
+
+    Args:
+        workers: number of processes.
+        initializer: called in every process at its start.
+    """
+    methods = multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    context.set_forkserver_preload(_PRELOADED)
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=partial(_start, initializer))
+
+
+def _start(initializer: Callable[[], None] | None) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if initializer:
+        initializer()
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of the process that made the pool: a killed one cannot tell its workers to stop."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)

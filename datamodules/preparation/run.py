@@ -1,0 +1,189 @@
+"""From raw frames to shards, the same way for every data set.
+
+The content of a shard is a pure function of the sorted list of frames, the options and the shard's number. Neither the
+number of worker processes, nor the division into parts, nor where a run was killed and continued changes a byte.
+"""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from datamodules.preparation.encoding import EncodedFrame, encode_frames
+from datamodules.preparation.journal import Journal, ShardRecord, storage_error, with_records
+from datamodules.preparation.plan import PlannedShard, ShardOptions, make_plan
+from datamodules.preparation.statistics import SplitStatistics
+from datamodules.preparation.summaries import SplitSummary, summarize
+from datamodules.shards.files import EncodedSample, write_shard
+from datamodules.shards.manifest import NAME_PATTERN
+from datamodules.sources.protocol import RawDataset
+from geometry.errors import InputError
+
+DEFAULT_OPTIONS = ShardOptions()
+
+
+def prepare_dataset(
+    raw: RawDataset,
+    out: str | Path,
+    options: ShardOptions = DEFAULT_OPTIONS,
+    workers: int = 1,
+    overwrite: bool = False,
+    progress: bool = True,
+    report: Callable[[str], None] = print,
+    part: tuple[int, int] = (1, 1),
+    max_errors: int = 0,
+) -> list[SplitSummary]:
+    """Prepare a raw data set, or a part of it, into shards and ``dataset.json``.
+
+    A run that was killed is continued by the same call: shards that are finished are kept. ``dataset.json`` is written
+    by the run that finds all shards finished; of parts that write into separate folders, by ``merge_parts``.
+
+    Args:
+        raw: the raw data set.
+        out: folder to write into; made if it is missing.
+        options: how samples are stored.
+        workers: number of processes that read and encode frames; the result does not depend on it.
+        overwrite: replace a data set that is already there, or an unfinished one made with other options.
+        progress: show a progress bar on stderr.
+        report: receives the notices, one line each.
+        part: (I, N) to write only every N-th shard, from the I-th on.
+        max_errors: number of broken samples to skip in this part; the next one stops the run.
+
+    Returns:
+        A summary of every split: of the whole data set if it is complete, else of this part.
+
+    Raises:
+        InputError: there is nothing to prepare, too many frames cannot be used, or another data set is already there.
+    """
+    _check_options(raw, options, part, overwrite, max_errors)
+    frames = raw.list_frames()
+    for notice in frames.notices:
+        report(notice)
+    plan = make_plan(raw, frames.splits, options)
+    journal, mine = Journal(Path(out)), plan.part(*part)
+    manifest = journal.finished()
+    if manifest and manifest.plan_sha256 == plan.manifest.plan_sha256 and not overwrite:
+        report(f"{out} is complete already: nothing to do.")
+        journal.remove()
+        return summarize(manifest)
+    if manifest and not overwrite:
+        raise InputError(f"{out} already holds a prepared data set. Choose another --out, or pass --overwrite.")
+    begun = journal.read_plan()
+    if manifest or (overwrite and begun and begun[0].plan_sha256 != plan.manifest.plan_sha256):
+        journal.discard()
+    journal.begin(plan)
+    try:
+        records = _write_shards(raw, journal, mine, options, workers, max_errors, progress, report)
+        manifest = journal.finish()
+    except OSError as error:
+        raise storage_error(error, journal.folder) from error
+    if manifest is None and part[1] > 1:
+        report(f"Part {part[0]} of {part[1]} is finished: {len(mine)} of {len(plan.shards)} shards.")
+    splits = [shard.split for shard in mine]
+    return summarize(manifest or with_records(plan.manifest, zip(splits, records, strict=True)))
+
+
+def default_workers() -> int:
+    """Return the number of processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _write_shards(
+    raw: RawDataset,
+    journal: Journal,
+    shards: Sequence[PlannedShard],
+    options: ShardOptions,
+    workers: int,
+    max_errors: int,
+    progress: bool,
+    report: Callable[[str], None],
+) -> list[ShardRecord]:
+    """Write the shards that are not finished yet, and return the records of all."""
+    records = {shard.file: record for shard in shards if (record := journal.record(shard.file))}
+    pending = [shard for shard in shards if shard.file not in records]
+    if records and pending:
+        report(f"Continuing: {len(records)} of {len(shards)} shards are finished.")
+    gate = _ErrorGate(max_errors, sum(len(record.statistics.skipped) for record in records.values()), report)
+    frames = [frame for shard in pending for frame in shard.frames]
+    total = sum(len(shard.frames) for shard in shards)
+    bar = tqdm(
+        total=total,
+        initial=total - len(frames),
+        desc=raw.name,
+        unit="frame",
+        disable=not progress,
+        # In a log file, a line now and then.
+        mininterval=0.1 if sys.stderr.isatty() else 30.0,
+    )
+    with bar, closing(encode_frames(raw, frames, options, workers)) as stream:  # type: ignore[type-var]
+        for shard in pending:
+            statistics = SplitStatistics()
+            samples = _count(gate.watch(islice(stream, len(shard.frames))), statistics, bar)
+            info = write_shard(journal.folder, shard.file, samples)
+            size = (journal.folder / shard.file).stat().st_size if info.samples else 0
+            records[shard.file] = ShardRecord(info, size, statistics)
+            journal.add(records[shard.file])
+    return [records[shard.file] for shard in shards]
+
+
+def _count(frames: Iterable[EncodedFrame], statistics: SplitStatistics, bar: Any) -> Iterator[EncodedSample]:  # noqa: ANN401
+    """Pass on the samples, and add up their statistics."""
+    for frame in frames:
+        statistics.add(frame.statistics)
+        bar.update()
+        if frame.sample is not None:
+            yield frame.sample
+
+
+class _ErrorGate:
+    """Lets a number of broken frames pass."""
+
+    def __init__(self, max_errors: int, found: int, report: Callable[[str], None]) -> None:
+        self.max_errors, self.found, self.report = max_errors, found, report
+        if found > max_errors:
+            raise InputError(
+                f"finished shards lack {found} broken samples. Pass --max-errors {found} or more to continue with them."
+            )
+
+    def watch(self, frames: Iterable[EncodedFrame]) -> Iterator[EncodedFrame]:
+        for frame in frames:
+            if frame.problem:
+                self.found += 1
+                if self.found > self.max_errors:
+                    raise InputError(self._complaint(frame))
+                self.report(f"Skipped: sample {frame.key}: {frame.problem}")
+            yield frame
+
+    def _complaint(self, frame: EncodedFrame) -> str:
+        before = f" It is broken sample number {self.found}." if self.found > 1 else ""
+        return (
+            f"sample {frame.key}: {frame.problem}{before} Finished shards are kept: mend it and run the command again, "
+            f"or skip such samples with --max-errors N (N > {self.max_errors})."
+        )
+
+
+def _check_options(
+    raw: RawDataset, options: ShardOptions, part: tuple[int, int], overwrite: bool, max_errors: int
+) -> None:
+    if not re.fullmatch(NAME_PATTERN, raw.name):
+        raise InputError(f"--name may hold letters, digits, _ and - only, not {raw.name!r}.")
+    if min(raw.image_size) < 1:
+        raise InputError(f"--size and --crop must be positive, not {raw.image_size[0]} {raw.image_size[1]}.")
+    if options.samples_per_shard < 1:
+        raise InputError(f"--samples-per-shard must be at least 1, not {options.samples_per_shard}.")
+    if not 1 <= options.image_quality <= 100:
+        raise InputError(f"--image-quality must be from 1 to 100, not {options.image_quality}.")
+    if not 0 <= options.max_invalid_ratio <= 1:
+        raise InputError(f"--max-invalid-ratio must be from 0 to 1, not {options.max_invalid_ratio}.")
+    if max_errors < 0:
+        raise InputError(f"--max-errors must be 0 or more, not {max_errors}.")
+    if overwrite and part[1] > 1:
+        raise InputError(
+            "--overwrite would remove what other parts have written: empty the folder, then run the parts."
+        )

@@ -1,0 +1,42 @@
+"""A data set in a few numbers, for people at the terminal."""
+
+from dataclasses import dataclass
+
+from datamodules.shards.manifest import DatasetManifest
+
+
+@dataclass(frozen=True)
+class SplitSummary:
+    """What was written for one split; counters are over samples."""
+
+    split: str
+    samples: int
+    shards: int
+    megabytes: float
+    mean_valid_share: float
+    depth_range_m: tuple[float, float]
+    counts: dict[str, int]
+
+
+def summarize(manifest: DatasetManifest) -> list[SplitSummary]:
+    """Return the summary of every split.
+
+    Args:
+        manifest: a manifest with statistics, as preparation writes them.
+    """
+    return [_summarize_split(manifest, split) for split in manifest.splits]
+
+
+def _summarize_split(manifest: DatasetManifest, split: str) -> SplitSummary:
+    counted = manifest.statistics[split]
+    counts = dict(counted["counts"])
+    counts.update({name.replace("_", " "): len(counted[name]) for name in ("skipped", "left_out") if counted[name]})
+    return SplitSummary(
+        split,
+        counted["samples"],
+        len(manifest.splits[split]),
+        counted["num_bytes"] / 1e6,
+        counted["valid_share"],
+        (counted["depth_min_m"] or 0.0, counted["depth_max_m"] or 0.0),
+        counts,
+    )

@@ -1,0 +1,1 @@
+"""The shard format: files, entries, manifest; reading from disk and from afar."""

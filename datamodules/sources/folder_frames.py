@@ -1,0 +1,238 @@
+"""Your own data: which files belong together, and which split they go to."""
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from datamodules.sources.array_files import ARRAY_SUFFIXES
+from datamodules.sources.protocol import FrameList
+from datamodules.streaming.order import stable_hash
+from geometry.errors import InputError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+MAX_KEY_LETTERS = 80
+
+
+class FolderFrame(NamedTuple):
+    """An image with its depth and perhaps its normals.
+
+    Attributes:
+        identifier: what the names have in common, for instance "kitchen/0001".
+        image: file of the image.
+        depth: file of the depth.
+        normals: file of the normals, or None.
+    """
+
+    identifier: str
+    image: Path
+    depth: Path
+    normals: Path | None
+
+    @property
+    def key(self) -> str:
+        """Id of the sample: the identifier in letters, digits, _ and -, for instance "kitchen-0001"."""
+        key = re.sub(r"[^A-Za-z0-9_-]", "_", self.identifier.replace("/", "-"))
+        if len(key) <= MAX_KEY_LETTERS:
+            return key
+        return f"{key[-60:]}-{hashlib.sha256(self.identifier.encode()).hexdigest()[:12]}"
+
+    @property
+    def scene(self) -> str:
+        """Folder that the image lies in, below the folder of images; empty at its top."""
+        return self.identifier.rpartition("/")[0]
+
+
+@dataclass(frozen=True)
+class NamedFiles:
+    """A folder of files of one kind, and how they are named.
+
+    Attributes:
+        folder: searched with everything below it; hidden files are passed over.
+        pattern: None takes every file of a known format. Otherwise what names look like, with ``{}`` for the part that
+            files of other kinds share: "rgb_{}.jpg" for names alone, "{}/color/{}.png" for paths below the folder.
+    """
+
+    folder: Path
+    pattern: str | None = None
+
+    def scan(self, suffixes: tuple[str, ...], what: str) -> dict[str, Path]:
+        """Return the files by identifier, in order.
+
+        Args:
+            suffixes: formats to take, in lower case.
+            what: "image", "depth" or "normals", for messages.
+
+        Returns:
+            At least one file.
+
+        Raises:
+            InputError: the folder is missing or holds no such file, the pattern is none, or two files have one
+                identifier.
+        """
+        if not self.folder.is_dir():
+            raise InputError(f"{self.folder} is not a folder. Give the folder of the {what} files.")
+        found: dict[str, Path] = {}
+        for path in sorted(_files_below(self.folder)):
+            if path.suffix.lower() not in suffixes:
+                continue
+            identifier = self._identifier(path.relative_to(self.folder).as_posix())
+            if identifier is None:
+                continue
+            if identifier in found:
+                raise InputError(
+                    f"{found[identifier]} and {path} are both the {what} of {identifier!r}. Keep one of them, or tell "
+                    f"them apart by --{what}-pattern."
+                )
+            found[identifier] = path
+        if not found:
+            named = f" named like {self.pattern!r}" if self.pattern else ""
+            raise InputError(f"{self.folder} holds no {what} file{named} ({', '.join(suffixes)}).")
+        return found
+
+    def _identifier(self, name: str) -> str | None:
+        """Return what stands for ``{}`` in a path, None if it is not named like the pattern."""
+        folder, slash, file = name.rpartition("/")
+        if self.pattern is None:
+            return f"{folder}{slash}{os.path.splitext(file)[0]}"
+        if "{}" not in self.pattern:
+            raise InputError(f"the pattern {self.pattern!r} holds no {{}} for the part that names share.")
+        expression = "([^/]+)".join(map(re.escape, self.pattern.split("{}")))
+        if "/" in self.pattern:
+            match = re.fullmatch(expression, name)
+            return match and "/".join(match.groups())
+        match = re.fullmatch(expression, file)
+        return match and f"{folder}{slash}{'-'.join(match.groups())}"
+
+
+@dataclass(frozen=True)
+class FolderSplit:
+    """Which frames are held out for validation.
+
+    Attributes:
+        val_fraction: share of the scenes (folders of images) that is held out; of the images, if all lie in one folder.
+        val_list: text file that names the scenes or images to hold out, one per line, in place of a share.
+    """
+
+    val_fraction: float = 0.0
+    val_list: Path | None = None
+
+    def options(self) -> dict[str, Any]:
+        """Return the choices for ``dataset.json``."""
+        return {"val_fraction": self.val_fraction, "val_list": self.val_list and self.val_list.name}
+
+    def apply(self, frames: list[FolderFrame]) -> FrameList:
+        """Return the frames by split.
+
+        Raises:
+            InputError: the share is out of range, a line of the list names nothing, or nothing is left to train on.
+        """
+        if not 0 <= self.val_fraction < 1:
+            raise InputError(f"--val-fraction must be at least 0 and below 1, not {self.val_fraction}.")
+        if self.val_list is not None and self.val_fraction:
+            raise InputError("give --val-fraction or --val-list, not both.")
+        notices = []
+        if self.val_list is not None:
+            held_out = _read_val_list(self.val_list, frames)
+        elif self.val_fraction:
+            held_out, notice = self._draw(frames)
+            notices.append(notice)
+        else:
+            held_out = set()
+            notices.append("Splits: every image goes to train. Hold some out with --val-fraction or --val-list.")
+        splits = {
+            "train": [frame for frame in frames if frame.identifier not in held_out],
+            "val": [frame for frame in frames if frame.identifier in held_out],
+        }
+        if not splits["train"]:
+            raise InputError(f"all {len(frames)} images are held out for validation; none is left to train on.")
+        return FrameList({split: members for split, members in splits.items() if members}, notices)
+
+    def _draw(self, frames: list[FolderFrame]) -> tuple[set[str], str]:
+        """Return the identifiers held out, chosen by a hash of their names, and a sentence about it."""
+        scenes = sorted({frame.scene for frame in frames})
+        by_scene = len(scenes) > 1
+        names = scenes if by_scene else [frame.identifier for frame in frames]
+        count = max(1, round(self.val_fraction * len(names)))
+        drawn = set(sorted(names, key=lambda name: stable_hash("val", name))[:count])
+        held_out = {frame.identifier for frame in frames if (frame.scene if by_scene else frame.identifier) in drawn}
+        if by_scene:
+            return held_out, f"Splits: {count} of {len(scenes)} folders held out for validation."
+        return held_out, (
+            f"Splits: {count} of {len(names)} images held out for validation. All lie in one folder: if they are "
+            "neighbours in a video, put scenes into folders of their own or give --val-list."
+        )
+
+
+def match_files(
+    images: NamedFiles, depth: NamedFiles, normals: NamedFiles | None, skip_missing: bool
+) -> tuple[list[FolderFrame], list[str]]:
+    """Return the images with the files that belong to them.
+
+    Args:
+        images: where images are.
+        depth: where depth is.
+        normals: where normals are, or None.
+        skip_missing: leave out images without depth or normals, and count them.
+
+    Returns:
+        Frames in order, and notices about what was left out.
+
+    Raises:
+        InputError: a folder cannot be used, an image lacks a file, or two images would make one key.
+    """
+    found = {"image": images.scan(IMAGE_SUFFIXES, "image"), "depth": depth.scan(ARRAY_SUFFIXES, "depth")}
+    if normals is not None:
+        found["normals"] = normals.scan(ARRAY_SUFFIXES, "normals")
+    complete = [name for name in found["image"] if all(name in files for files in found.values())]
+    notices = []
+    for what, folder in (("depth", depth.folder), ("normals", normals and normals.folder)):
+        missing = [name for name in found["image"] if name not in found.get(what, found["image"])]
+        if missing and not (skip_missing and complete):
+            raise InputError(
+                f"{len(missing)} of {len(found['image'])} images have no {what}: nothing in {folder} belongs to "
+                f"{found['image'][missing[0]]} (looked for {missing[0]!r}). Names must agree up to the extension; give "
+                f"--image-pattern and --{what}-pattern where they differ, or leave such images out by --missing skip."
+            )
+        if missing:
+            notices.append(f"Left out: {len(missing)} image(s) without {what} (such as {missing[0]}).")
+    spare = sum(name not in found["image"] for name in found["depth"])
+    if spare:
+        notices.append(f"Left out: {spare} depth file(s) without an image.")
+    frames = [FolderFrame(n, found["image"][n], found["depth"][n], found.get("normals", {}).get(n)) for n in complete]
+    by_key: dict[str, FolderFrame] = {}
+    for frame in frames:
+        other = by_key.setdefault(frame.key, frame)
+        if other is not frame:
+            raise InputError(f"{other.image} and {frame.image} would both have the key {frame.key!r}. Rename one.")
+    return frames, notices
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+
+
+def _read_val_list(path: Path, frames: list[FolderFrame]) -> set[str]:
+    """Return the identifiers that a list names one by one or by their folder."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} cannot be read ({error}).") from error
+    identifiers = {frame.identifier for frame in frames}
+    folders: dict[str, set[str]] = {}
+    for frame in frames:
+        parts = frame.identifier.split("/")[:-1]
+        for depth in range(1, len(parts) + 1):
+            folders.setdefault("/".join(parts[:depth]), set()).add(frame.identifier)
+    held_out: set[str] = set()
+    for number, line in enumerate(lines, start=1):
+        name = line.strip().strip("/")
+        if not name or name.startswith("#"):
+            continue
+        members = {name} & identifiers or folders.get(name) or {os.path.splitext(name)[0]} & identifiers
+        if not members:
+            raise InputError(f"{path}, line {number}: {name!r} is neither an image nor a folder of images.")
+        held_out |= members
+    return held_out

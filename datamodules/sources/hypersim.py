@@ -1,0 +1,239 @@
+"""Hypersim: HDF5 frames to images, planar depth and normals.
+
+Raw layout: ``RAW/<scene>/images/scene_<camera>_{final,geometry}_hdf5/frame.IIII.<what>.hdf5``, or the same inside
+``RAW/<scene>.zip``.
+Which frames to prepare, and in which split, is decided in ``datamodules.sources.hypersim_frames``.
+"""
+
+import hashlib
+import io
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.sources.hypersim_files import HypersimFiles
+from datamodules.sources.hypersim_frames import HypersimFrame, HypersimSelection, find_table, list_hypersim_frames
+from datamodules.sources.protocol import FrameList, PreparedSample
+from datamodules.sources.resizing import resize_image, resize_nearest, resize_normals
+from datamodules.sources.tables import read_csv
+from geometry.camera import (
+    camera_from_hypersim,
+    camera_from_intrinsics,
+    depth_from_ray_distance,
+    hypersim_nominal_intrinsics,
+    pixel_rays,
+    resize_camera,
+)
+from geometry.errors import InputError
+from geometry.normals import face_camera, normals_from_depth, renormalize
+
+Array = np.ndarray
+NormalsSource = Literal["auto", "native", "from-depth", "none"]
+
+NEAR_PLANE_M = 1e-5
+FAR_PLANE_M = 65.0
+PIXEL_CENTER = 0.5
+NO_ENTITY = -1
+CAMERA_TABLE = "metadata_camera_parameters.csv"
+
+
+@dataclass(frozen=True)
+class Hypersim:
+    """The Hypersim data set in its raw layout.
+
+    Attributes:
+        raw: folder that holds the scenes, as folders or as the released archives.
+        image_size: (height, width) of the prepared samples.
+        normals: where normals come from: "native" (``normal_cam``), "from-depth" (computed), "auto" (native where
+            the file exists, else computed) or "none".
+        selection: which frames, and in which split.
+        camera_csv: ``metadata_camera_parameters.csv``; by default the one in ``raw``, if there is one. Scenes that
+            are in no table get the nominal 60 degree pinhole.
+        name: name of the prepared data set.
+        near_plane_m: smallest valid depth in metres.
+        far_plane_m: largest valid depth in metres.
+    """
+
+    raw: Path
+    image_size: tuple[int, int] = (480, 640)
+    normals: NormalsSource = "auto"
+    selection: HypersimSelection = field(default_factory=HypersimSelection)
+    camera_csv: Path | None = None
+    name: str = "hypersim"
+    near_plane_m: float = NEAR_PLANE_M
+    far_plane_m: float = FAR_PLANE_M
+
+    @property
+    def has_normals(self) -> bool:
+        """Whether samples carry normals."""
+        return self.normals != "none"
+
+    def options(self) -> dict[str, Any]:
+        """Return the choices that shape the samples."""
+        table = self._camera_table()
+        return {
+            "source": "hypersim",
+            "size": list(self.image_size),
+            "normals": self.normals,
+            "camera_csv": table and table.name,
+            "camera_csv_sha256": hashlib.sha256(table.read_bytes()).hexdigest() if table and table.is_file() else None,
+            **self.selection.options(self.raw),
+        }
+
+    def list_frames(self) -> FrameList:
+        """Return the frames by split, with a notice about the cameras that will be used.
+
+        Raises:
+            InputError: no frame can be prepared, or a table cannot be read.
+        """
+        frames = list_hypersim_frames(self.raw, self.selection)
+        scenes = {frame.scene for members in frames.splits.values() for frame in members}
+        table = self._camera_table()
+        known = read_camera_table(table) if table else {}
+        nominal = sorted(scenes - set(known))
+        if table:
+            frames.notices.append(
+                f"Cameras: {len(scenes) - len(nominal)} of {len(scenes)} scenes have theirs in {table}."
+            )
+        if nominal:
+            frames.notices.append(
+                f"Cameras: {len(nominal)} of {len(scenes)} scenes use the nominal 60 degree pinhole "
+                f"({_abridge(nominal)}). That is wrong for some scenes: give --camera-csv {CAMERA_TABLE}."
+            )
+        return frames
+
+    def load(self, frame: HypersimFrame) -> PreparedSample:
+        """Return a frame in the project's own units and axes.
+
+        Raises:
+            InputError: one of the frame's files is missing, unreadable or of another size.
+        """
+        rgb = torch.from_numpy(self._read(frame, "color")).float().numpy()
+        size = rgb.shape[:2]
+        entity = self._read(frame, "render_entity_id", size)
+        ray_distance = torch.from_numpy(self._read(frame, "depth_meters", size)).float()
+        has_entity = entity != NO_ENTITY
+        camera, camera_source = self._camera(frame.scene, size)
+        rays = _cached_rays(tuple(camera.flatten().tolist()), size)
+
+        image = resize_image(tone_map(rgb, has_entity), self.image_size)
+        depth = depth_from_ray_distance(ray_distance[None], rays)
+        valid = torch.from_numpy(has_entity)[None] & (depth >= self.near_plane_m) & (depth <= self.far_plane_m)
+        depth = torch.where(valid, depth, 0.0)
+        normals, normals_source = self._normals(frame, depth, valid, has_entity, rays)
+        return PreparedSample(
+            image=np.rint(image * 255).astype(np.uint8),
+            depth=resize_nearest(depth[0].numpy(), self.image_size),
+            normals=None if normals is None else resize_normals(normals.numpy(), self.image_size),
+            camera_from_pixel=resize_camera(camera, size, self.image_size, PIXEL_CENTER).numpy(),
+            pixel_center=PIXEL_CENTER,
+            info={"source": str(frame), "camera": camera_source, "normals": normals_source},
+        )
+
+    def _read(self, frame: HypersimFrame, content: str, size: tuple[int, ...] | None = None) -> Array:
+        """Return one of the frame's arrays, checked against the size of the frame's colour."""
+        files, name = HypersimFiles(self.raw), frame.name(content)
+        place = files.describe(frame.scene, name)
+        try:
+            with h5py.File(io.BytesIO(files.read(frame.scene, name)), "r") as file:
+                array = np.asarray(file["dataset"][()])
+        except FileNotFoundError as error:
+            raise InputError(f"{place} is missing. Every frame needs color, depth_meters, render_entity_id.") from error
+        except (OSError, KeyError, RuntimeError, TypeError) as error:
+            raise InputError(f"{place} cannot be read ({error}). Download or extract it again.") from error
+        channels = (3,) if content in ("color", "normal_cam") else ()
+        kind = "i" if content == "render_entity_id" else "f"
+        if array.ndim < 2 or array.shape[2:] != channels or array.dtype.kind != kind:
+            expected = f"{'integers' if kind == 'i' else 'floating-point numbers'} of shape {('H', 'W', *channels)}"
+            raise InputError(f"{place} holds {array.dtype} of shape {array.shape}, expected {expected}.")
+        if size is not None and array.shape[:2] != tuple(size):
+            height, width = array.shape[:2]
+            raise InputError(f"{place} is {height}x{width} pixels, the frame's colour {size[0]}x{size[1]}.")
+        return array
+
+    def _camera_table(self) -> Path | None:
+        return find_table(self.camera_csv, [self.raw / CAMERA_TABLE])
+
+    def _camera(self, scene: str, size: tuple[int, int]) -> tuple[Tensor, str]:
+        """Return ``camera_from_pixel`` (3,3) float64 and whether it is the scene's own."""
+        table = self._camera_table()
+        m_cam_from_uv = read_camera_table(table).get(scene) if table else None
+        if m_cam_from_uv is None:
+            return camera_from_intrinsics(hypersim_nominal_intrinsics(*size)), "nominal"
+        return camera_from_hypersim(torch.tensor(m_cam_from_uv, dtype=torch.float64), *size), "scene"
+
+    def _normals(
+        self, frame: HypersimFrame, depth: Tensor, valid: Tensor, has_entity: Array, rays: Tensor
+    ) -> tuple[Tensor | None, str]:
+        """Return normals (3,H,W), zero where unknown, and where they come from."""
+        if self.normals == "none":
+            return None, "none"
+        exists = HypersimFiles(self.raw).exists(frame.scene, frame.name("normal_cam"))
+        if self.normals == "native" or (self.normals == "auto" and exists):
+            array = self._read(frame, "normal_cam", has_entity.shape)
+            vectors = torch.from_numpy(array).permute(2, 0, 1).float().contiguous()
+            squared_length = vectors.square().sum(dim=0, keepdim=True)
+            # NaN is not larger than anything.
+            mask = (squared_length > 0.25) & (squared_length < torch.inf) & torch.from_numpy(has_entity)
+            return renormalize(face_camera(torch.where(mask, vectors, 0.0), rays), mask), "native"
+        normals, _ = normals_from_depth(depth, rays, valid)
+        return normals, "from-depth"
+
+
+def tone_map(rgb: Array, has_entity: Array) -> Array:
+    """Return linear HDR colour as an image for display, exposed as the authors of Hypersim expose theirs.
+
+    Convention:
+        The 90th percentile of brightness (0.3 R + 0.59 G + 0.11 B over pixels with geometry) becomes 0.8 after gamma
+        1/2.2. A frame darker than 1e-4 becomes black; one without geometry is not scaled.
+
+    Args:
+        rgb: (H,W,3) float32, linear, not negative.
+        has_entity: (H,W) bool, pixels with geometry.
+
+    Returns:
+        (H,W,3) float32 in [0, 1].
+
+    Source:
+        apple/ml-hypersim, ``scene_generate_images_tonemap.py``.
+    """
+    brightness = (rgb @ np.array([0.3, 0.59, 0.11], np.float32))[has_entity]
+    brightness = brightness[np.isfinite(brightness)]
+    scale = 1.0
+    if brightness.size:
+        bright = float(np.percentile(brightness, 90))
+        scale = 0.8**2.2 / bright if bright >= 1e-4 else 0.0
+    # Overflowed (infinite) colour is white, NaN is black. 65504 is the largest float16.
+    image = torch.from_numpy(rgb).nan_to_num(nan=0.0, posinf=65504.0, neginf=0.0)
+    return image.mul_(scale).clamp_(0, 1).pow_(1 / 2.2).numpy()
+
+
+@lru_cache(maxsize=4)
+def read_camera_table(path: Path) -> dict[str, list[list[float]]]:
+    """Return ``M_cam_from_uv`` (3x3) by scene from ``metadata_camera_parameters.csv``.
+
+    Raises:
+        InputError: the file cannot be read, lacks a column or holds something that is no number.
+    """
+    columns = [[f"M_cam_from_uv_{row}{column}" for column in range(3)] for row in range(3)]
+    rows = read_csv(path, ["scene_name", *(name for names in columns for name in names)])
+    try:
+        return {row["scene_name"]: [[float(row[name]) for name in names] for names in columns] for row in rows}
+    except ValueError as error:
+        raise InputError(f"{path}: an entry of M_cam_from_uv is no number ({error}).") from error
+
+
+@lru_cache(maxsize=2)
+def _cached_rays(camera: tuple[float, ...], size: tuple[int, int]) -> Tensor:
+    """Return rays (3,H,W) float32; consecutive frames share their scene's camera."""
+    return pixel_rays(torch.tensor(camera, dtype=torch.float64).reshape(3, 3), *size, PIXEL_CENTER).float()
+
+
+def _abridge(names: list[str], limit: int = 3) -> str:
+    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

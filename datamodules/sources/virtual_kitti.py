@@ -1,0 +1,266 @@
+"""Virtual KITTI 2: JPEG, 16-bit PNG and text to images, planar depth and normals.
+
+Raw layout: ``RAW/vkitti_2.0.3_rgb/SceneSS/CONDITION/frames/rgb/Camera_C/rgb_IIIII.jpg``,
+``RAW/vkitti_2.0.3_depth/SceneSS/CONDITION/frames/depth/Camera_C/depth_IIIII.png`` and
+``RAW/vkitti_2.0.3_textgt/SceneSS/CONDITION/intrinsic.txt``; the prefix ``vkitti_2.0.3_`` may be missing.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.sources.protocol import FrameList, PreparedSample
+from geometry.camera import camera_from_intrinsics, crop_camera, pixel_rays
+from geometry.errors import InputError
+from geometry.normals import normals_from_depth
+
+Array = np.ndarray
+
+NEAR_PLANE_M = 1e-5
+FAR_PLANE_M = 80.0
+PIXEL_CENTER = 0.0
+SKY = 65535
+# Depth is stored in whole centimetres.
+ROUNDING_ERROR_M = 0.005
+NOMINAL_FOCAL_LENGTH_PX = 725.0087
+NOMINAL_WIDTH_PX = 1242
+
+
+class Preset(NamedTuple):
+    """Conditions to prepare (none means all) and scenes held out."""
+
+    conditions: tuple[str, ...]
+    val_scenes: tuple[str, ...]
+
+
+PRESETS = {
+    "paper": Preset(("fog", "morning", "overcast", "rain", "sunset"), ()),
+    "marigold": Preset(("15-deg-left", "15-deg-right", "clone", "morning", "overcast", "sunset"), ("Scene01",)),
+    "all": Preset((), ("Scene01",)),
+}
+
+
+class VirtualKittiFrame(NamedTuple):
+    """One image, for instance ("Scene01", "clone", 0, 0): scene, condition, camera, number."""
+
+    scene: str
+    condition: str
+    camera: int
+    number: int
+
+    def __str__(self) -> str:
+        return f"{self.scene}/{self.condition}/Camera_{self.camera}/{self.number:05d}"
+
+    @property
+    def key(self) -> str:
+        """Id of the sample, for instance "Scene01-clone-Camera_0-00000"."""
+        return f"{self.scene}-{self.condition}-Camera_{self.camera}-{self.number:05d}"
+
+    def path(self, root: Path, content: Literal["rgb", "depth"]) -> Path:
+        """Return the file of the colour image or of the depth."""
+        extension = "jpg" if content == "rgb" else "png"
+        folder = root / self.scene / self.condition / "frames" / content / f"Camera_{self.camera}"
+        return folder / f"{content}_{self.number:05d}.{extension}"
+
+
+@dataclass(frozen=True)
+class VirtualKitti:
+    """The Virtual KITTI 2 data set in its raw layout.
+
+    Attributes:
+        raw: folder that holds ``vkitti_2.0.3_rgb``, ``vkitti_2.0.3_depth`` and perhaps ``vkitti_2.0.3_textgt``.
+        image_size: (height, width) of the crop: bottom, horizontally centred. Nothing is resized.
+        normals: "from-depth" computes normals, "none" leaves them out.
+        val_scenes: scenes held out for validation.
+        conditions: conditions to prepare, for instance ("clone", "fog"); empty for all.
+        cameras: cameras to prepare, for instance (0,); empty for all.
+        name: name of the prepared data set.
+        near_plane_m: smallest valid depth in metres.
+        far_plane_m: largest valid depth in metres.
+    """
+
+    raw: Path
+    image_size: tuple[int, int] = (352, 1216)
+    normals: Literal["from-depth", "none"] = "from-depth"
+    val_scenes: tuple[str, ...] = ("Scene01",)
+    conditions: tuple[str, ...] = ()
+    cameras: tuple[int, ...] = ()
+    name: str = "virtual_kitti"
+    near_plane_m: float = NEAR_PLANE_M
+    far_plane_m: float = FAR_PLANE_M
+
+    @property
+    def has_normals(self) -> bool:
+        """Whether samples carry normals."""
+        return self.normals != "none"
+
+    def options(self) -> dict[str, Any]:
+        """Return the choices that shape the samples."""
+        return {
+            "source": "virtual_kitti",
+            "crop": list(self.image_size),
+            "normals": self.normals,
+            "val_scenes": list(self.val_scenes),
+            "conditions": list(self.conditions),
+            "cameras": list(self.cameras),
+        }
+
+    def list_frames(self) -> FrameList:
+        """Return the frames whose colour image exists, by split.
+
+        Raises:
+            InputError: the folder holds no frame, or nothing remains of the selection.
+        """
+        root = self._root("rgb")
+        frames = sorted(_scan(root))
+        chosen = [frame for frame in frames if self._is_selected(frame)]
+        if not chosen:
+            names = {name: sorted({getattr(frame, name) for frame in frames}) for name in ("condition", "camera")}
+            raise InputError(f"{root} holds no frame to prepare: --conditions and --cameras fit none of {names}.")
+        splits = {
+            "train": [frame for frame in chosen if frame.scene not in self.val_scenes],
+            "val": [frame for frame in chosen if frame.scene in self.val_scenes],
+        }
+        notices = [f"Cut to {self.image_size[0]}x{self.image_size[1]} pixels at the bottom, horizontally centred."]
+        if not splits["val"]:
+            notices.append(f"Splits: no frame of {', '.join(self.val_scenes) or 'any scene'} for validation.")
+        sequences = {(frame.scene, frame.condition) for frame in chosen}
+        nominal = [sequence for sequence in sorted(sequences) if not self._intrinsics_path(*sequence)]
+        if nominal:
+            notices.append(
+                f"Cameras: {len(nominal)} of {len(sequences)} sequences have no intrinsic.txt (such as "
+                f"{'/'.join(nominal[0])}) and use the nominal pinhole of {NOMINAL_FOCAL_LENGTH_PX} px at width 1242."
+            )
+        return FrameList({split: members for split, members in splits.items() if members}, notices)
+
+    def load(self, frame: VirtualKittiFrame) -> PreparedSample:
+        """Return a frame in the project's own units and axes.
+
+        Raises:
+            InputError: one of the frame's files is missing, unreadable, or smaller than the crop.
+        """
+        image = _read_image(frame.path(self._root("rgb"), "rgb"), cv2.IMREAD_COLOR_RGB)
+        depth_path = frame.path(self._root("depth"), "depth")
+        centimetres = _read_image(depth_path, cv2.IMREAD_UNCHANGED)
+        size = image.shape[:2]
+        if centimetres.dtype != np.uint16 or centimetres.shape != size:
+            raise InputError(
+                f"{depth_path} must be a 16-bit grey PNG of {size[0]}x{size[1]} pixels like its image, "
+                f"not {centimetres.dtype} {centimetres.shape}."
+            )
+        top, left = self._crop_corner(frame, size)
+        intrinsics, camera_source = self._intrinsics(frame, size)
+        camera = camera_from_intrinsics(intrinsics)
+
+        known = (centimetres != SKY) & (centimetres > 0)
+        depth = torch.from_numpy(np.where(known, centimetres, 0).astype(np.float32) / 100)[None]
+        valid = (depth >= self.near_plane_m) & (depth <= self.far_plane_m)
+        depth = torch.where(valid, depth, 0.0)
+        window = (..., slice(top, top + self.image_size[0]), slice(left, left + self.image_size[1]))
+        normals = None
+        if self.has_normals:
+            rays = _cached_rays(tuple(camera.flatten().tolist()), size)
+            normals = normals_from_depth(depth, rays, valid, error_m=ROUNDING_ERROR_M)[0][window].contiguous().numpy()
+        return PreparedSample(
+            image=np.ascontiguousarray(image[window[1:]]),
+            depth=depth[window][0].contiguous().numpy(),
+            normals=normals,
+            camera_from_pixel=crop_camera(camera, top, left).numpy(),
+            pixel_center=PIXEL_CENTER,
+            info={"source": str(frame), "camera": camera_source, "normals": self.normals},
+        )
+
+    def _root(self, content: str) -> Path:
+        """Return the folder of the colour images ("rgb") or of the depth ("depth")."""
+        for folder in (self.raw / f"vkitti_2.0.3_{content}", self.raw / content):
+            if folder.is_dir():
+                return folder
+        raise InputError(f"{self.raw} holds no folder vkitti_2.0.3_{content} (or {content}). Is it Virtual KITTI 2?")
+
+    def _intrinsics_path(self, scene: str, condition: str) -> Path | None:
+        folders = (self.raw / "vkitti_2.0.3_textgt", self.raw / "textgt")
+        paths = (folder / scene / condition / "intrinsic.txt" for folder in folders)
+        return next((path for path in paths if path.is_file()), None)
+
+    def _intrinsics(self, frame: VirtualKittiFrame, size: tuple[int, int]) -> tuple[Tensor, str]:
+        """Return K (3,3) float64 in 0-based pixels and whether it is the frame's own."""
+        path = self._intrinsics_path(frame.scene, frame.condition)
+        if path is None:
+            focal = NOMINAL_FOCAL_LENGTH_PX * size[1] / NOMINAL_WIDTH_PX
+            rows, source = (focal, focal, (size[1] - 1) / 2, (size[0] - 1) / 2), "nominal"
+        else:
+            table = read_intrinsics(path)
+            if (frame.number, frame.camera) not in table:
+                raise InputError(f"{path} has no row for frame {frame.number}, camera {frame.camera}.")
+            rows, source = table[frame.number, frame.camera], "scene"
+        fx, fy, cx, cy = rows
+        return torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64), source
+
+    def _crop_corner(self, frame: VirtualKittiFrame, size: tuple[int, int]) -> tuple[int, int]:
+        (height, width), (crop_height, crop_width) = size, self.image_size
+        if height < crop_height or width < crop_width:
+            raise InputError(
+                f"frame {frame} is {height}x{width} pixels, smaller than the crop of {crop_height}x{crop_width}. "
+                "Pass --crop HEIGHT WIDTH with a size that fits."
+            )
+        return height - crop_height, (width - crop_width) // 2
+
+    def _is_selected(self, frame: VirtualKittiFrame) -> bool:
+        has_condition = not self.conditions or frame.condition in self.conditions
+        return has_condition and (not self.cameras or frame.camera in self.cameras)
+
+
+@lru_cache(maxsize=8)
+def read_intrinsics(path: Path) -> dict[tuple[int, int], tuple[float, float, float, float]]:
+    """Return (fx, fy, cx, cy) in pixels by (frame, camera) from an ``intrinsic.txt``.
+
+    Raises:
+        InputError: the file cannot be read or a row is of another form.
+    """
+    table = {}
+    try:
+        for line in path.read_text(encoding="utf-8").splitlines()[1:]:
+            if line.strip():
+                frame, camera, fx, fy, cx, cy = line.split()
+                table[int(frame), int(camera)] = (float(fx), float(fy), float(cx), float(cy))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: rows must be 'frame cameraID K[0,0] K[1,1] K[0,2] K[1,2]' ({error}).") from error
+    return table
+
+
+def _scan(root: Path) -> list[VirtualKittiFrame]:
+    frames = []
+    for path in root.glob("*/*/frames/rgb/Camera_*/rgb_*.jpg"):
+        match = re.fullmatch(
+            r"([\w-]+)/([\w-]+)/frames/rgb/Camera_(\d)/rgb_(\d{5})\.jpg", path.relative_to(root).as_posix()
+        )
+        if match:
+            frames.append(VirtualKittiFrame(match[1], match[2], int(match[3]), int(match[4])))
+    if not frames:
+        raise InputError(f"{root} holds no frame: expected Scene01/clone/frames/rgb/Camera_0/rgb_00000.jpg and so on.")
+    return frames
+
+
+@lru_cache(maxsize=2)
+def _cached_rays(camera: tuple[float, ...], size: tuple[int, int]) -> Tensor:
+    """Return rays (3,H,W) float32; consecutive frames share their camera."""
+    return pixel_rays(torch.tensor(camera, dtype=torch.float64).reshape(3, 3), *size, PIXEL_CENTER).float()
+
+
+def _read_image(path: Path, flags: int) -> Array:
+    try:
+        image = cv2.imdecode(np.fromfile(path, np.uint8), flags)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} is missing. Every frame needs its colour image and its depth.") from error
+    except (OSError, cv2.error) as error:
+        raise InputError(f"{path} cannot be read ({error}). Download or extract it again.") from error
+    if image is None:
+        raise InputError(f"{path} is no complete image that can be decoded. Download or extract it again.")
+    return image

@@ -1,0 +1,1 @@
+"""From shards to batches: order, loader processes, training and validation loaders."""

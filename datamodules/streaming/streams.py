@@ -1,0 +1,126 @@
+"""Reads the samples of a data set in a given order, forward through its shards and without decoding them."""
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from datamodules.shards.cache import cached_shard
+from datamodules.shards.files import EncodedSample, iterate_shard
+from datamodules.shards.manifest import Dataset, ShardInfo
+from datamodules.shards.transfer import is_remote
+from datamodules.streaming.order import Block, SourceOrder
+from geometry.errors import InputError
+
+
+class ShardReader:
+    """Returns single samples of shards by their index, best in rising order.
+
+    Args:
+        dataset: the data set.
+        roles: entries to read: "image", "depth", "normals".
+    """
+
+    def __init__(self, dataset: Dataset, roles: Collection[str]) -> None:
+        self._dataset, self._roles = dataset, roles
+        self._visit: object = None
+        self._samples: Iterator[EncodedSample] = iter(())
+        self._next = 0
+
+    def read(self, visit: object, shard: ShardInfo, index: int) -> EncodedSample:
+        """Return one sample of a shard.
+
+        Args:
+            visit: something that tells this passage through the shard from others; a new one opens the shard again.
+            shard: the shard.
+            index: number of the sample in the shard.
+
+        Returns:
+            The sample, undecoded.
+
+        Raises:
+            InputError: the shard is damaged, or holds another number of samples than ``dataset.json`` says.
+        """
+        url = self._dataset.shard_url(shard)
+        if visit != self._visit or index < self._next:
+            self._samples = self._open(url, shard, index)
+            self._visit, self._next = visit, index
+        while True:
+            sample = next(self._samples, None)
+            if sample is None:
+                raise _wrong_count(url, f"only {self._next}", shard)
+            self._next += 1
+            if self._next == shard.samples and next(self._samples, None) is not None:
+                raise _wrong_count(url, "more", shard)
+            if self._next > index:
+                return sample
+
+    def _open(self, url: str, shard: ShardInfo, skip: int) -> Iterator[EncodedSample]:
+        """Return the samples from one on, of the copy in the cache where there is a cache."""
+        dataset = self._dataset
+        if dataset.cache_dir is not None and is_remote(url):
+            return iterate_shard(str(cached_shard(dataset, shard, dataset.cache_dir)), self._roles, skip)
+        return iterate_shard(url, self._roles, skip, dataset.transfer, shard.sha256)
+
+
+def _wrong_count(url: str, found: str, shard: ShardInfo) -> InputError:
+    return InputError(
+        f"shard {url} holds {found} samples, dataset.json lists {shard.samples}. "
+        "It is incomplete or was replaced: prepare or copy it again."
+    )
+
+
+@dataclass(frozen=True)
+class StreamSample:
+    """A sample together with the epoch of its source in which it is read."""
+
+    epoch: int
+    sample: EncodedSample
+
+
+class StreamReader:
+    """Reads one virtual stream of a source forward.
+
+    Args:
+        dataset: the data set.
+        shards: shards of its training split.
+        order: order of the source.
+        stream: number of the stream.
+        roles: entries to read: "image", "depth", "normals".
+    """
+
+    def __init__(
+        self, dataset: Dataset, shards: list[ShardInfo], order: SourceOrder, stream: int, roles: Collection[str]
+    ) -> None:
+        self._shards, self._order, self._stream = shards, order, stream
+        self._reader = ShardReader(dataset, roles)
+        self._block = Block(-1, 0, 0)
+        self._shuffled: list[EncodedSample] = []
+
+    def read(self, position: int, count: int) -> list[StreamSample]:
+        """Return the samples from one position of the stream on.
+
+        What lies between the last position read and this one is skipped: whole shards unopened, the rest undecoded.
+
+        Args:
+            position: position of the first sample.
+            count: number of samples.
+
+        Returns:
+            ``count`` samples with their epochs.
+
+        Raises:
+            InputError: a shard is damaged.
+        """
+        samples = []
+        for wanted in range(position, position + count):
+            if not self._block.start <= wanted < self._block.stop:
+                self._load(self._order.block_at(self._stream, wanted))
+            samples.append(StreamSample(self._block.epoch, self._shuffled[wanted - self._block.start]))
+        return samples
+
+    def _load(self, block: Block) -> None:
+        stored = []
+        for position in range(block.start, block.stop):
+            visit = self._order.visit_at(self._stream, position)
+            stored.append(self._reader.read(visit.start, self._shards[visit.shard], position - visit.start))
+        self._block = block
+        self._shuffled = [stored[index] for index in self._order.permutation(self._stream, block)]

@@ -1,0 +1,80 @@
+"""Validation batches: the same ones every time, dealt out to the ranks."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from datamodules.shards.manifest import Dataset
+from datamodules.streaming.batches import BatchAssembler
+from datamodules.streaming.loading import Failure, Workers, data_loader, unwrap
+from datamodules.streaming.order import even_subset
+from datamodules.streaming.streams import ShardReader
+from geometry.batch import GeometryBatch
+from geometry.errors import InputError
+
+
+@dataclass
+class ValLoader:
+    """The same validation batches every time, without shuffling, flips or repetition.
+
+    Batch j goes to rank ``j mod world_size``; ranks may get different numbers of batches.
+
+    Attributes:
+        dataset: where the shards are.
+        assembler: makes the batches.
+        split: split to read.
+        batch_size: samples per batch; the last batch may be smaller.
+        max_samples: take that many samples at even distances; None takes all.
+        workers: how batches are made in the background.
+    """
+
+    dataset: Dataset
+    assembler: BatchAssembler
+    split: str
+    batch_size: int
+    max_samples: int | None
+    workers: Workers
+    _loader: DataLoader | None = field(default=None, init=False, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.batch_indices())
+
+    def __iter__(self) -> Iterator[GeometryBatch]:
+        if self._loader is None:
+            self._loader = data_loader(_ValBatches(self), self.workers)
+        yield from map(unwrap, self._loader)
+
+    def close(self) -> None:
+        """End the loader processes; the next iteration starts new ones."""
+        self._loader = None
+
+    def batch_indices(self) -> list[list[int]]:
+        """Return, for every batch of this rank, the indices of its samples in the split."""
+        chosen = even_subset(self.dataset.manifest.num_samples(self.split), self.max_samples)
+        batches = [chosen[first : first + self.batch_size] for first in range(0, len(chosen), self.batch_size)]
+        return batches[self.workers.rank :: self.workers.world_size]
+
+
+class _ValBatches(IterableDataset):
+    """Batches of a ``ValLoader``; each loader process makes every ``num_workers``-th of them."""
+
+    def __init__(self, loader: ValLoader) -> None:
+        self._dataset, self._assembler, self._split = loader.dataset, loader.assembler, loader.split
+        self._batches = loader.batch_indices()
+
+    def __iter__(self) -> Iterator[GeometryBatch | Failure]:
+        worker = get_worker_info()
+        mine = self._batches[worker.id :: worker.num_workers] if worker else self._batches
+        shards = self._dataset.manifest.splits.get(self._split, [])
+        shard_of = np.repeat(np.arange(len(shards)), [shard.samples for shard in shards])
+        starts = np.cumsum([0, *(shard.samples for shard in shards)])
+        reader = ShardReader(self._dataset, self._assembler.roles)
+        try:
+            for indices in mine:
+                places = [(int(shard_of[index]), index) for index in indices]
+                samples = [reader.read(place, shards[place], index - int(starts[place])) for place, index in places]
+                yield self._assembler.assemble(samples, [False] * len(samples))
+        except InputError as error:
+            yield Failure(str(error))

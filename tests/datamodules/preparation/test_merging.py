@@ -1,0 +1,119 @@
+"""Parts that several machines prepare make the same data set as one machine does."""
+
+import numpy as np
+import pytest
+
+from datamodules.preparation.merging import merge_parts
+from datamodules.preparation.plan import ShardOptions
+from datamodules.preparation.run import prepare_dataset
+from datamodules.sources.hypersim import Hypersim
+from geometry.errors import InputError
+from tests.datamodules.planes import write_hypersim_frame
+
+SIZE = (24, 32)
+OPTIONS = ShardOptions(samples_per_shard=2)
+HEADER = "scene_name,camera_name,frame_id,included_in_public_release,exclude_reason,split_partition_name\n"
+BROKEN = {"depth_meters": np.ones((3, 3), np.float16)}
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory):
+    """Frame 4 is broken, frame 6 is half empty."""
+    folder = tmp_path_factory.mktemp("raw")
+    half_empty = np.full(SIZE, 3, np.float16)
+    half_empty[:14] = np.nan
+    for number in range(9):
+        arrays = {4: BROKEN, 6: {"depth_meters": half_empty}}.get(number, {})
+        write_hypersim_frame(folder, number=number, size=SIZE, **arrays)
+    rows = [f"ai_001_001,cam_00,{n},True,,{'val' if n < 2 else 'train'}\n" for n in range(9)]
+    (folder / "metadata_images_split_scene_v1.csv").write_text(HEADER + "".join(rows))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def whole(raw, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    prepare(raw, folder)
+    return content(folder)
+
+
+def prepare(raw, out, workers=1, part=(1, 1), options=OPTIONS):
+    return prepare_dataset(
+        Hypersim(raw, SIZE), out, options, workers, False, False, lambda _: None, part=part, max_errors=1
+    )
+
+
+def merge(*folders):
+    return merge_parts(folders, lambda _: None)
+
+
+def content(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_two_workers_skip_the_same_samples_as_one(raw, tmp_path, whole):
+    prepare(raw, tmp_path, workers=2)
+    assert content(tmp_path) == whole
+
+
+def test_three_parts_in_one_folder_are_the_whole_when_the_last_is_done(raw, tmp_path, whole):
+    for number in (3, 1, 2):
+        assert not (tmp_path / "dataset.json").exists()
+        prepare(raw, tmp_path, part=(number, 3))
+    assert content(tmp_path) == whole
+    prepare(raw, tmp_path, part=(1, 3))  # an array job that is queued again has nothing to do
+    assert content(tmp_path) == whole
+
+
+@pytest.mark.parametrize("target", ["part1", "new"])
+def test_three_parts_in_three_folders_merge_to_the_whole(raw, tmp_path, whole, target):
+    parts = [tmp_path / f"part{number}" for number in (1, 2, 3)]
+    for number, folder in enumerate(parts, start=1):
+        prepare(raw, folder, part=(number, 3))
+    summaries = merge(tmp_path / target, *(part for part in parts if part.name != target))
+    assert content(tmp_path / target) == whole
+    assert [summary.samples for summary in summaries] == [6, 2]  # of 7 and 2
+    assert summaries[0].counts["skipped"] == 1
+    assert merge(tmp_path / target) == summaries
+
+
+def test_a_part_that_is_not_there_is_an_error_with_the_shards_that_are_missing(raw, tmp_path):
+    prepare(raw, tmp_path / "1", part=(1, 3))
+    prepare(raw, tmp_path / "2", part=(2, 3))
+    with pytest.raises(
+        InputError, match=r"1 of 5 shards are not finished \(such as train/hypersim-train-000002\.tar\)"
+    ):
+        merge(tmp_path / "1", tmp_path / "2")
+    assert not (tmp_path / "1/dataset.json").exists()
+    with pytest.raises(InputError, match="holds no part"):
+        merge(tmp_path / "1", tmp_path / "nowhere")
+
+
+def test_parts_made_with_other_options_do_not_merge(raw, tmp_path):
+    prepare(raw, tmp_path / "1", part=(1, 2))
+    prepare(raw, tmp_path / "2", part=(2, 2), options=ShardOptions(samples_per_shard=2, seed=7))
+    with pytest.raises(InputError, match="different data sets"):
+        merge(tmp_path / "1", tmp_path / "2")
+
+
+def test_a_part_that_changed_on_its_way_is_refused(raw, tmp_path):
+    for number in (1, 2):
+        prepare(raw, tmp_path / str(number), part=(number, 2))
+    shard = next((tmp_path / "2").rglob("*.tar"))
+    data = bytearray(shard.read_bytes())
+    data[600] ^= 1
+    shard.write_bytes(data)
+    with pytest.raises(InputError, match=rf"{shard.name} has changed"):
+        merge(tmp_path / "1", tmp_path / "2")
+
+
+@pytest.mark.parametrize("part", [(0, 3), (4, 3)])
+def test_a_part_that_does_not_exist_is_refused(raw, tmp_path, part):
+    with pytest.raises(InputError, match="1 <= I <= N"):
+        prepare(raw, tmp_path / "out", part=part)
+    assert not (tmp_path / "out").exists()
+
+
+def test_overwriting_with_a_part_would_destroy_the_others_and_is_refused(raw, tmp_path):
+    with pytest.raises(InputError, match="--overwrite would remove"):
+        prepare_dataset(Hypersim(raw, SIZE), tmp_path, OPTIONS, overwrite=True, part=(1, 2))

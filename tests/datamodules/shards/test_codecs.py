@@ -1,0 +1,84 @@
+import io
+import pickle
+
+import numpy as np
+import pytest
+
+from datamodules.shards.codecs import DECODERS, decode_blosc, decode_image, decode_npy, encode_array, encode_image
+from geometry.errors import InputError
+
+
+class Exploding:
+    def __reduce__(self):
+        return (pytest.fail, ("a pickle was executed",))
+
+
+def npy_of(array, **options):
+    file = io.BytesIO()
+    np.save(file, array, **options)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_depth_comes_back_bit_for_bit(dtype):
+    depth = np.random.default_rng(0).uniform(0, 70, (37, 53)).astype(dtype)
+    restored = decode_blosc(encode_array(depth))
+    assert restored.dtype == dtype
+    np.testing.assert_array_equal(restored, depth)
+
+
+def test_shards_stay_small_because_the_shuffle_knows_the_size_of_a_number():
+    v, u = np.mgrid[:240, :320]
+    noise = np.random.default_rng(0).normal(0, 0.002, v.shape)
+    depth = (3 / (0.5 + 0.001 * u + 0.002 * v) + noise).astype(np.float16)
+    # 38 % when shuffled as bytes, 33 % as pairs of bytes.
+    assert len(encode_array(depth)) < 0.35 * depth.nbytes
+
+
+def test_own_data_as_plain_npy_is_read():
+    depth = np.arange(6, dtype=np.float32).reshape(2, 3)
+    np.testing.assert_array_equal(decode_npy(npy_of(depth)), depth)
+
+
+def test_an_object_array_is_refused_and_never_unpickled():
+    data = npy_of(np.array([Exploding()], dtype=object), allow_pickle=True)
+    with pytest.raises(InputError, match="unpickled"):
+        decode_npy(data)
+
+
+def test_no_decoder_accepts_a_pickle():
+    for decode in DECODERS.values():
+        with pytest.raises(InputError):
+            decode(pickle.dumps(Exploding()))
+
+
+@pytest.mark.parametrize(
+    "change", [lambda d: d[:-1], lambda d: d[:10], lambda d: b"", lambda d: d[:16] + bytes(len(d) - 16)]
+)
+def test_a_damaged_array_is_refused(change):
+    with pytest.raises(InputError):
+        decode_blosc(change(encode_array(np.ones((8, 8), np.float16))))
+
+
+def test_an_array_that_claims_gigabytes_is_refused_before_memory_is_reserved():
+    data = bytearray(encode_array(np.ones((8, 8), np.float16)))
+    data[4:8] = (2**31 - 1).to_bytes(4, "little")
+    with pytest.raises(InputError, match="claims 2147483647 bytes"):
+        decode_blosc(bytes(data))
+
+
+def test_an_array_that_announces_more_numbers_than_it_has_is_refused():
+    with pytest.raises(InputError):
+        decode_npy(npy_of(np.ones((4, 4), np.float32))[:-8])
+
+
+def test_red_stays_red():
+    image = np.zeros((8, 8, 3), np.uint8)
+    image[..., 0] = 255
+    np.testing.assert_array_equal(decode_image(encode_image(image, "png")), image)
+    assert decode_image(encode_image(image, "jpg", 95))[4, 4, 0] > 240
+
+
+def test_a_file_that_is_no_image_is_refused():
+    with pytest.raises(InputError, match="image"):
+        decode_image(b"not an image")

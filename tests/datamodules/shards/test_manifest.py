@@ -1,0 +1,87 @@
+import json
+
+import pytest
+
+from datamodules.shards.manifest import read_dataset
+from geometry.errors import InputError
+from tests.datamodules.planes import make_dataset
+
+
+@pytest.fixture
+def folder(tmp_path):
+    make_dataset(tmp_path)
+    return tmp_path
+
+
+def change(folder, **fields):
+    path = folder / "dataset.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+def test_a_prepared_folder_is_described_fully(folder):
+    dataset = read_dataset(folder)
+    assert dataset.manifest.num_samples("train") == 7
+    assert dataset.manifest.image_size == (12, 16)
+    assert dataset.manifest.far_plane_m == 65.0
+
+
+def test_a_trailing_slash_makes_no_difference(folder):
+    assert read_dataset(f"{folder}/").root == read_dataset(folder).root
+
+
+def test_a_folder_without_dataset_json_is_named_with_a_remedy(tmp_path):
+    with pytest.raises(InputError, match=r"holds no dataset\.json.*datamodules\.prepare"):
+        read_dataset(tmp_path)
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(InputError, match="nowhere is not a folder"):
+        read_dataset(tmp_path / "nowhere")
+
+
+def test_a_data_set_can_come_from_a_command(folder):
+    dataset = read_dataset(f"pipe:cat {folder}/{{}}")
+    assert dataset.shard_url(dataset.manifest.splits["val"][0]) == f"pipe:cat {folder}/val/planes-val-000000.tar"
+
+
+def test_a_command_that_fails_is_an_error_of_the_user(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        read_dataset(f"pipe:cat {tmp_path}/{{}} 2>/dev/null")
+
+
+@pytest.mark.parametrize(
+    "file", ["pipe:touch owned", "../x.tar", "/etc/passwd", "a/../../x.tar", "http://x/y.tar", "a;b"]
+)
+def test_a_shard_name_that_leaves_the_folder_or_runs_a_command_is_refused(folder, file):
+    change(folder, splits={"train": [{"file": file, "samples": 1, "sha256": "0" * 64}]})
+    with pytest.raises(InputError, match="no shard of this folder"):
+        read_dataset(folder)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"format_version": 2},
+        {"units": "mm"},
+        {"frame": "x right, y down, z forward"},
+        {"image_size": [480]},
+        {"image_size": ["480", "640"]},
+        {"near_plane_m": 70},
+        {"far_plane_m": None},
+        {"entries": ["image"]},
+        {"entries": ["image", "depth", "pickle"]},
+        {"splits": None},
+        {"name": "a b"},
+    ],
+)
+def test_a_field_that_would_change_the_meaning_of_the_data_is_refused(folder, fields):
+    change(folder, **fields)
+    with pytest.raises(InputError, match=r"dataset\.json: "):
+        read_dataset(folder)
+
+
+def test_a_cut_off_dataset_json_is_named(folder):
+    path = folder / "dataset.json"
+    path.write_text(path.read_text()[:50])
+    with pytest.raises(InputError, match="no valid JSON"):
+        read_dataset(folder)

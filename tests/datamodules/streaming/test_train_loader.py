@@ -1,0 +1,236 @@
+import itertools
+import time
+from collections import Counter
+
+import pytest
+import torch
+
+from datamodules.shards.files import EncodedSample, write_shard
+from datamodules.streaming.batches import BatchAssembler
+from datamodules.streaming.loading import Workers
+from datamodules.streaming.order import count_streams
+from datamodules.streaming.train_loader import TrainLoader, TrainOrder, TrainSource
+from geometry.errors import InputError
+from tests.datamodules.planes import encode_plane, make_dataset
+
+pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+
+
+@pytest.fixture(scope="module")
+def datasets(tmp_path_factory):
+    sizes = {"a": [5, 4, 6, 5], "b": [3, 2, 4, 3, 1]}
+    return [make_dataset(tmp_path_factory.mktemp(name), name, {"train": shards}) for name, shards in sizes.items()]
+
+
+@pytest.fixture(scope="module")
+def even(tmp_path_factory):
+    """8 samples in two shards, so that an epoch on two streams ends for both at once."""
+    return make_dataset(tmp_path_factory.mktemp("even"), "even", {"train": [4, 4]})
+
+
+def loader_of(datasets, batch_size=2, rank=0, world_size=1, num_workers=0, per_epoch=10_000, seed=0, block_size=3):
+    sources = tuple(
+        TrainSource(dataset, BatchAssembler(dataset.manifest.name, dataset.manifest, True), weight, shards)
+        for dataset, weight in zip(datasets, (3.0, 1.0), strict=False)
+        for shards in [tuple(dataset.manifest.splits["train"])]
+    )
+    num_streams = count_streams([len(source.shards) for source in sources], 48)
+    order = TrainOrder(seed, sources, num_streams, block_size, flip_probability=0.5)
+    return TrainLoader(order, batch_size, per_epoch, Workers(rank, world_size, num_workers))
+
+
+def take(loader, count):
+    return list(itertools.islice(iter(loader), count))
+
+
+def assert_same(batches, expected):
+    assert [batch["key"] for batch in batches] == [batch["key"] for batch in expected]
+    assert [batch["dataset"] for batch in batches] == [batch["dataset"] for batch in expected]
+    for batch, other in zip(batches, expected, strict=True):
+        for name in ("image", "depth", "valid_mask", "normals", "normals_mask"):
+            assert torch.equal(batch[name], other[name])
+
+
+def keys_of(batches):
+    return [key for batch in batches for key in batch["key"]]
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
+def test_the_number_of_workers_changes_neither_order_nor_flips(datasets, num_workers):
+    assert_same(take(loader_of(datasets, num_workers=num_workers), 25), take(loader_of(datasets), 25))
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("cut", [1, 4, 13, 20])
+def test_a_resumed_run_gets_the_batches_that_the_killed_one_would_have_got(datasets, cut, num_workers):
+    whole = take(loader_of(datasets), 26)
+    killed, resumed = loader_of(datasets, num_workers=num_workers), loader_of(datasets, num_workers=num_workers)
+    take(killed, cut)
+    resumed.load_state_dict(killed.state_dict())
+    assert_same(take(resumed, 26 - cut), whole[cut:])
+
+
+def test_the_state_counts_batches_handed_out_and_not_those_prefetched(datasets):
+    loader = loader_of(datasets, num_workers=2)
+    take(loader, 3)
+    time.sleep(0.2)
+    assert loader.state_dict()["micro_step"] == 3
+
+
+def test_a_run_resumed_twice_is_still_exact(datasets):
+    state, batches = None, []
+    for count in (3, 4, 5):
+        loader = loader_of(datasets)
+        if state:
+            loader.load_state_dict(state)
+        batches += take(loader, count)
+        state = loader.state_dict()
+    assert state["micro_step"] == 12
+    assert len(state["history"]) == 1
+    assert_same(batches, take(loader_of(datasets), 12))
+
+
+def test_the_next_epoch_of_the_trainer_goes_on_where_the_last_one_ended(datasets):
+    loader = loader_of(datasets, per_epoch=4)
+    assert len(loader) == 4
+    assert_same([*loader, *loader, *loader], take(loader_of(datasets), 12))
+
+
+def test_an_epoch_that_the_trainer_cuts_short_loses_nothing(datasets):
+    loader = loader_of(datasets, per_epoch=10)
+    assert_same(take(loader, 3) + take(loader, 5), take(loader_of(datasets), 8))
+
+
+def test_closing_a_loader_ends_its_processes_and_loses_nothing(datasets):
+    loader = loader_of(datasets, num_workers=2)
+    first = take(loader, 3)
+    workers = loader._stream._workers
+    loader.close()
+    assert not any(worker.is_alive() for worker in workers)
+    assert_same(first + take(loader, 3), take(loader_of(datasets), 6))
+
+
+@pytest.mark.parametrize(("world_size", "steps"), [(2, 4), (4, 2), (8, 1)])
+def test_ranks_see_disjoint_samples_that_make_up_an_epoch(even, world_size, steps):
+    ranks = [take(loader_of([even], 1, rank, world_size), 2 * steps) for rank in range(world_size)]
+    for epoch in range(2):
+        seen = [key for batches in ranks for key in keys_of(batches[epoch * steps : (epoch + 1) * steps])]
+        assert sorted(seen) == [f"train-{i:04d}" for i in range(8)]
+
+
+def test_all_ranks_read_from_the_same_source_in_the_same_step(datasets):
+    names = [
+        [batch["dataset"] for batch in take(loader_of(datasets, rank=rank, world_size=3), 20)] for rank in range(3)
+    ]
+    assert names[0] == names[1] == names[2]
+    assert set(names[0]) == {"a", "b"}
+
+
+def test_workers_on_two_ranks_read_what_one_process_per_rank_would(datasets):
+    for rank in range(2):
+        workers = loader_of(datasets, rank=rank, world_size=2, num_workers=2)
+        assert_same(take(workers, 9), take(loader_of(datasets, rank=rank, world_size=2), 9))
+
+
+def test_the_state_is_the_same_on_every_rank(datasets):
+    loaders = [loader_of(datasets, rank=rank, world_size=2) for rank in range(2)]
+    for loader in loaders:
+        take(loader, 5)
+    assert loaders[0].state_dict() == loaders[1].state_dict()
+
+
+def test_going_on_with_more_ranks_loses_and_repeats_no_sample(even):
+    alone = loader_of([even], 1)
+    seen = keys_of(take(alone, 4))
+    for rank in range(2):
+        loader = loader_of([even], 1, rank, 2)
+        loader.load_state_dict(alone.state_dict())
+        seen += keys_of(take(loader, 2))
+    assert sorted(seen) == [f"train-{i:04d}" for i in range(8)]
+
+
+def test_going_on_with_larger_batches_loses_and_repeats_no_sample(even):
+    small, large = loader_of([even], 1), loader_of([even], 2)
+    seen = keys_of(take(small, 4))
+    large.load_state_dict(small.state_dict())
+    assert sorted(seen + keys_of(take(large, 2))) == [f"train-{i:04d}" for i in range(8)]
+
+
+def test_batches_span_the_seam_of_epochs_without_dropping_a_sample(tmp_path):
+    dataset = make_dataset(tmp_path, shards={"train": [3]})
+    keys = keys_of(take(loader_of([dataset], batch_size=2), 6))
+    for epoch in range(4):
+        assert sorted(keys[3 * epoch : 3 * epoch + 3]) == ["train-0000", "train-0001", "train-0002"]
+
+
+def test_every_source_is_read_whole_as_often_as_its_weight_says(datasets):
+    batches = take(loader_of(datasets), 400)
+    counts = Counter((batch["dataset"], key) for batch in batches for key in batch["key"])
+    share = sum(batch["dataset"] == "a" for batch in batches) / len(batches)
+    assert share == pytest.approx(0.75, abs=0.06)
+    for name, size in (("a", 20), ("b", 13)):
+        times = [count for (source, _), count in counts.items() if source == name]
+        assert len(times) == size
+        assert max(times) - min(times) <= 4
+
+
+def test_flips_change_from_epoch_to_epoch_but_not_from_run_to_run(even):
+    images = [batch["normals"][:, 0, 0, 0].sign() for batch in take(loader_of([even], 8), 20)]
+    signs = torch.stack(images)
+    assert 0.3 < (signs < 0).float().mean() < 0.7
+    assert torch.equal(signs, torch.stack([b["normals"][:, 0, 0, 0].sign() for b in take(loader_of([even], 8), 20)]))
+
+
+def test_changed_data_are_noticed_on_resume(datasets):
+    loader, other = loader_of(datasets), loader_of(datasets, seed=1)
+    with pytest.warns(UserWarning, match="not those of the checkpoint"):
+        other.load_state_dict(loader.state_dict())
+
+
+def make_poisoned(folder, entries, position=0):
+    """A data set on one stream, read in stored order, with one sample that cannot be used."""
+    dataset = make_dataset(folder, shards={"train": [8]})
+    samples = [encode_plane(f"train-{i:04d}") for i in range(8)]
+    samples[position] = EncodedSample(samples[position].key, "", {**samples[position].entries, **entries})
+    write_shard(folder, "train/planes-train-000000.tar", samples)
+    return dataset
+
+
+def test_skipping_decodes_nothing(tmp_path):
+    dataset = make_poisoned(tmp_path, {"image.png": b"poison", "depth.blosc": b"poison"})
+    resumed = loader_of([dataset], batch_size=1, block_size=1)
+    resumed.load_state_dict({**resumed.state_dict(), "micro_step": 1, "history": [ONE_STEP]})
+    assert keys_of(take(resumed, 7)) == [f"train-{i:04d}" for i in range(1, 8)]
+    with pytest.raises(InputError):
+        take(loader_of([dataset], batch_size=1, block_size=1), 1)
+
+
+ONE_STEP = {"micro_steps": 1, "world_size": 1, "batch_size": 1}
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_bad_sample_stops_training_with_one_line_that_names_it(tmp_path, num_workers):
+    dataset = make_poisoned(tmp_path, {"image.png": b"poison"}, position=3)
+    loader = loader_of([dataset], batch_size=1, block_size=1, num_workers=num_workers)
+    with pytest.raises(InputError) as caught:
+        take(loader, 8)
+    message = str(caught.value)
+    assert "planes-train-000000.tar: sample 'train-0003', entry 'image.png'" in message
+    assert "\n" not in message and "Traceback" not in message
+    assert loader.state_dict()["micro_step"] == 3
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_a_truncated_shard_stops_training_with_its_name(tmp_path, num_workers):
+    dataset = make_dataset(tmp_path, shards={"train": [8]})
+    shard = tmp_path / "train/planes-train-000000.tar"
+    shard.write_bytes(shard.read_bytes()[:9000])
+    with pytest.raises(InputError, match=r"planes-train-000000\.tar"):
+        take(loader_of([dataset], num_workers=num_workers), 8)
+
+
+def test_a_shard_cut_between_two_samples_is_noticed(tmp_path):
+    dataset = make_dataset(tmp_path, shards={"train": [8]})
+    write_shard(tmp_path, "train/planes-train-000000.tar", [encode_plane(f"train-{i:04d}") for i in range(5)])
+    with pytest.raises(InputError, match=r"only 5 samples, dataset\.json lists 8"):
+        take(loader_of([dataset]), 8)

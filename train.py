@@ -39,7 +39,14 @@ HELP = {
     "ckpt_path": "Checkpoint to start from: a path, or last for the newest run of this name. fit then goes on in that "
     "run's folder, or starts afresh if there is none.",
 }
-TITLES = {"trainer": "Trainer", "model": "Model", "data": "Data", "checkpoints": "Checkpoints", "panels": "Panels"}
+TITLES = {
+    "trainer": "Trainer",
+    "model": "Model",
+    "data": "Data",
+    "checkpoints": "Checkpoints that fit writes",
+    "panels": "Pictures of validation images in TensorBoard",
+    "ckpt_path": "Start",
+}
 
 
 class Parser(LightningArgumentParser):
@@ -105,6 +112,7 @@ class OneStepCLI(LightningCLI):
         self._version: str | None = None
         if self.subcommand != "fit":
             self.save_config_callback = None
+        if self.subcommand != "fit" or config.trainer.enable_checkpointing is False:
             self._parser(self.subcommand).callback_keys.remove("checkpoints")
         if config.get("ckpt_path") != "last" or self._has_own_logger:
             _check_exists(config.get("ckpt_path"))

@@ -32,7 +32,7 @@ def config(base, tmp_path):
                 "task": "lightning_modules.Depth",
             },
         },
-        "data": "tests.tiny.TinyData",
+        "data": {"class_path": "tests.tiny.TinyData", "init_args": {"size": 16, "num_images": 1}},
         "trainer": {"default_root_dir": str(tmp_path / "runs"), "max_steps": 3, "accelerator": "cpu"},
     }
     file = tmp_path / "config.yaml"
@@ -99,9 +99,9 @@ class TestFit:
         run("fit", "--config", config, "--model.task=lightning_modules.Normals", "--data.normals=false")
         assert (tmp_path / "runs/tiny/version_0/checkpoints/last.ckpt").is_file()
 
-    def test_a_data_module_without_the_option_normals_is_fine(self, config, tmp_path):
-        run("fit", "--config", config, "--data=tests.test_train.PlainData")
-        assert (tmp_path / "runs/tiny/version_0/checkpoints/last.ckpt").is_file()
+    def test_a_data_module_without_the_option_normals_and_a_run_without_checkpoints_are_fine(self, config, tmp_path):
+        run("fit", "--config", config, "--data=tests.test_train.PlainData", "--trainer.enable_checkpointing=false")
+        assert not list(tmp_path.rglob("*.ckpt"))
 
     def test_losses_and_optimisers_are_chosen_in_the_config(self, config, tmp_path):
         run(

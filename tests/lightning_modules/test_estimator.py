@@ -10,6 +10,12 @@ from lightning_modules.checkpoints import Checkpoints
 from lightning_modules.schedules import warmup_exponential
 from tests.tiny import TinyData, build_base, make_batch
 
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.* is deprecated"),
+    pytest.mark.filterwarnings("ignore:Found .* in eval mode at the start of training"),
+    pytest.mark.filterwarnings("ignore:The dirpath has changed"),
+]
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):

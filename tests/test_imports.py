@@ -15,7 +15,15 @@ ALLOWED_OWN = {
     "lightning_modules": {"geometry", "lightning_modules"},
     "datamodules": {"geometry", "datamodules"},
 }
-CONFINED = {"webdataset": "datamodules/", "diffusers": ("lightning_modules/network.py", "lightning_modules/export.py")}
+CONFINED = {
+    "webdataset": "datamodules/",
+    "diffusers": (
+        "lightning_modules/network.py",
+        "lightning_modules/stable_diffusion.py",
+        "lightning_modules/diffusion.py",
+        "lightning_modules/export",
+    ),
+}
 
 
 def sources(folder):

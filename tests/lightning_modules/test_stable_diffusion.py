@@ -8,7 +8,7 @@ from diffusers import UNet2DConditionModel
 
 from geometry.errors import InputError
 from lightning_modules import LatentNetwork, StableDiffusion
-from lightning_modules.network import widen_input
+from lightning_modules.stable_diffusion import widen_input
 from tests.tiny import PROMPT_TOKENS, build_base, make_batch
 
 

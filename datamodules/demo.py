@@ -15,25 +15,25 @@ from datamodules.sources.hypersim import Hypersim
 from datamodules.sources.protocol import RawDataset
 from datamodules.sources.virtual_kitti import VirtualKitti
 from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
+from datamodules.synthetic.rooms import HALLS
 from geometry.errors import InputError
 
-_ROOM_SIZE = (96, 128)
+_ROOM_SIZE = (64, 96)
 _STREET_SIZE = (64, 224)
-_FLASH = 1.5
 
 
 class SyntheticDataModule(GeometryDataModule):
-    """Rooms and streets rendered on the first run, prepared like Hypersim and Virtual KITTI 2, mixed nine to one.
+    """Rooms, and streets if asked, rendered on the first run and prepared like Hypersim and Virtual KITTI 2.
 
     The whole way is that of real data: raw frames in the data sets' own layouts, preparation to shards, streaming.
 
     Args:
         cache: Folder that keeps the shards for later runs. Other rooms, streets or another data_seed get their own
             place in it.
-        rooms: Number of room pictures (96x128), of which a tenth, from other rooms, is for validation. They are taken
-            with a flash: near is bright, which a small model can learn in minutes.
+        rooms: Number of room pictures (64x96), of which a tenth, from other rooms, is for validation. They show long
+            rooms taken with a flash: near is bright, which a small model can learn in minutes.
         streets: Number of street pictures (64x224), of which a fifth, from other streets, is for validation.
-            0 trains on rooms alone.
+            With streets, one batch in ten is theirs.
         data_seed: Seed of the scenes.
         batch_size: Images per device and step (before gradient accumulation).
         val_batch_size: Images per device and validation step.
@@ -47,8 +47,8 @@ class SyntheticDataModule(GeometryDataModule):
     def __init__(
         self,
         cache: str = "data/synthetic",
-        rooms: int = 300,
-        streets: int = 60,
+        rooms: int = 400,
+        streets: int = 0,
         data_seed: int = 0,
         batch_size: int = 8,
         val_batch_size: int = 8,
@@ -61,10 +61,10 @@ class SyntheticDataModule(GeometryDataModule):
         if rooms < 20 or streets < 0:
             raise InputError(f"data.rooms must be at least 20 and data.streets at least 0, not {rooms} and {streets}.")
         place = Path(cache).expanduser()
-        self.folders = {"rooms": place / f"rooms-{rooms}-seed{data_seed}"}
+        self.folders = {"rooms": place / f"rooms-{_text(_ROOM_SIZE)}-{rooms}-seed{data_seed}"}
         weights = {"rooms": 9.0, "streets": 1.0}
         if streets:
-            self.folders["streets"] = place / f"streets-{streets}-seed{data_seed}"
+            self.folders["streets"] = place / f"streets-{_text(_STREET_SIZE)}-{streets}-seed{data_seed}"
         self.num_frames, self.data_seed = {"rooms": rooms, "streets": streets}, data_seed
         super().__init__(
             datasets=[DatasetSource(str(folder), weights[kind]) for kind, folder in self.folders.items()],
@@ -102,7 +102,7 @@ class SyntheticDataModule(GeometryDataModule):
         if kind == "rooms":
             # Twice the size, so that preparation resizes as it does with the real frames.
             size = (2 * _ROOM_SIZE[0], 2 * _ROOM_SIZE[1])
-            SyntheticHypersim(size=size, frames_per_scene=1, flash=_FLASH, seed=seed).write(raw, frames, workers)
+            SyntheticHypersim(size=size, frames_per_scene=1, style=HALLS, seed=seed).write(raw, frames, workers)
         else:
             height, width = _STREET_SIZE
             SyntheticVirtualKitti(size=(height + 8, width + 16), seed=seed).write(raw, frames, workers)
@@ -111,3 +111,7 @@ class SyntheticDataModule(GeometryDataModule):
         if kind == "rooms":
             return Hypersim(raw, _ROOM_SIZE, name="rooms")
         return VirtualKitti(raw, _STREET_SIZE, name="streets")
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f"{size[0]}x{size[1]}"

@@ -2,7 +2,7 @@
 
 The stages keep their results in the work folder and are skipped when these are there:
 
-1. scenes: ray-cast rooms and streets (``datamodules.synthetic``), held-out ones from other seeds;
+1. scenes: ray-cast rooms, halls and streets (``datamodules.synthetic``), held-out ones from other seeds;
 2. vae: an autoencoder of factor 4 on their images and on their depth and normals as pictures, because the decoder must
    be able to say what fine-tuning teaches the UNet;
 3. unet: unconditional image denoising in the latent space (v-prediction, SD 2's noise schedule, empty prompt), so that
@@ -45,8 +45,9 @@ def main() -> None:
     options = _parser().parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     device, started = options.device, time.time()
-    train = render_scenes(options.work, "train", options.rooms, options.streets)
-    held_out = render_scenes(options.work, "held-out", 64, 32)
+    counts = {"rooms": options.rooms, "halls": options.halls, "streets": options.streets}
+    train = render_scenes(options.work, "train", counts)
+    held_out = render_scenes(options.work, "held-out", {"rooms": 64, "halls": 64, "streets": 32})
 
     def stage(name: str, kind: Any, make: Callable[[], Any]) -> Any:  # noqa: ANN401 - diffusers' models share no type
         if not (options.work / name / "config.json").exists():
@@ -78,10 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--work", type=Path, required=True, help="folder for rendered scenes and the stages' results")
     for name, default, text in (
         ("rooms", 1000, "training rooms"),
-        ("streets", 300, "training streets"),
+        ("halls", 1500, "training halls"),
+        ("streets", 400, "training streets"),
         ("vae-steps", 3000, "optimiser steps of the autoencoder"),
-        ("unet-steps", 1000, "optimiser steps of the UNet"),
-        ("decoder-steps", 1500, "optimiser steps of the decoder alone"),
+        ("unet-steps", 8000, "optimiser steps of the UNet"),
+        ("decoder-steps", 4000, "optimiser steps of the decoder alone"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"number of {text} (default: {default})")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")

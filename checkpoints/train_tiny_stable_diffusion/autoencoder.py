@@ -9,7 +9,7 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 
-from checkpoints.train_tiny_stable_diffusion.scenes import ROOM_SIZE, Scenes, channels_first, halve
+from checkpoints.train_tiny_stable_diffusion.scenes import SIZES, Scenes, channels_first, halve
 from checkpoints.train_tiny_stable_diffusion.training import optimize
 from geometry import align_scale_shift
 
@@ -24,10 +24,12 @@ class Crops(NamedTuple):
     Attributes:
         pictures: (B,3,H,W) float32 in [-1, 1].
         are_normals: (B,) bool, which of them show normals.
+        depth_weight: (B,1,H,W) float32, relative error of depth per error of the picture; 0 in other pictures.
     """
 
     pictures: Tensor
     are_normals: Tensor
+    depth_weight: Tensor
 
 
 def train_autoencoder(train: dict[str, Scenes], held_out: dict[str, Scenes], steps: int, device: str) -> AutoencoderKL:
@@ -40,7 +42,7 @@ def train_autoencoder(train: dict[str, Scenes], held_out: dict[str, Scenes], ste
         layers_per_block=1,
         norm_num_groups=8,
         latent_channels=4,
-        sample_size=ROOM_SIZE[0] // 2,
+        sample_size=SIZES["rooms"][0] // 2,
     ).to(device)
     batches = _crops(train, np.random.default_rng(0), (0.35, 0.25, 0.4))
 
@@ -64,16 +66,18 @@ def refine_decoder(
     torch.manual_seed(2)
     for name, parameter in vae.named_parameters():
         parameter.requires_grad_(name.startswith(("decoder", "post_quant_conv")))
-    batches = _crops(train, np.random.default_rng(3), (0.15, 0.3, 0.55))
+    batches = _crops(train, np.random.default_rng(3), (0.15, 0.4, 0.45))
 
     def loss() -> Tensor:
         crops = next(batches)
-        pictures = crops.pictures.to(device)
+        pictures, weight = crops.pictures.to(device), crops.depth_weight.to(device)
         with torch.no_grad():
             latents = vae.encode(pictures).latent_dist.mean
         decoded = vae.decode(latents).sample
         normals = crops.are_normals.to(device)
-        return _picture_loss(decoded, pictures) + _direction_loss(decoded[normals], pictures[normals])
+        relative_error = (decoded - pictures).mean(dim=1, keepdim=True).abs() * weight
+        directions = _direction_loss(decoded[normals], pictures[normals])
+        return _picture_loss(decoded, pictures) + relative_error.mean() + directions
 
     optimize(vae, "decoder", steps, 1.5e-3, loss, lambda: measure_autoencoder(vae, held_out))
     return vae
@@ -98,37 +102,44 @@ def _crops(sets: dict[str, Scenes], rng: np.random.Generator, shares: tuple[floa
     """Endless batches of random kind, scale, contrast and orientation; ``shares`` of images, depth and normals."""
     while True:
         contents = [str(content) for content in rng.choice(_CONTENTS, _BATCH_SIZE, p=shares)]
-        pictures = torch.stack([_crop(sets, rng, content) for content in contents])
-        yield Crops(pictures, torch.tensor([content == "normals" for content in contents]))
+        pictures, weights = zip(*(_crop(sets, rng, content) for content in contents), strict=True)
+        are_normals = torch.tensor([content == "normals" for content in contents])
+        yield Crops(torch.stack(pictures), are_normals, torch.stack(weights))
 
 
-def _crop(sets: dict[str, Scenes], rng: np.random.Generator, content: str) -> Tensor:
-    kind = "rooms" if rng.random() < 0.8 else "streets"
+def _crop(sets: dict[str, Scenes], rng: np.random.Generator, content: str) -> tuple[Tensor, Tensor]:
+    """Part of a picture (3,H,W), and its depth weight (1,H,W)."""
+    kind = str(rng.choice(["rooms", "halls", "streets"], p=[0.45, 0.25, 0.3]))
     pictures = sets[kind][content]
-    values = pictures[rng.integers(len(pictures))].astype(np.float32)
-    if kind == "rooms" and rng.random() < 0.65:
+    number = rng.integers(len(pictures))
+    values = pictures[number].astype(np.float32)
+    if kind != "streets" and rng.random() < 0.65:
         values = halve(values, content)
     top, left = (rng.integers(0, length - _CROP_PX + 1) for length in values.shape[:2])
     values = values[top : top + _CROP_PX, left : left + _CROP_PX]
     values = values[:, ::-1] if rng.random() < 0.5 else values
+    weight = np.zeros((_CROP_PX, _CROP_PX, 1))
     if content == "image":
         values = values / 127.5 - 1
     elif content == "relative_depth":
-        values = np.repeat(values[..., None], 3, axis=2) * (rng.choice([-1, 1]) * rng.uniform(0.5, 1))
+        near, far = sets[kind]["depth_range_m"][number]
+        contrast = rng.uniform(0.5, 1)
+        weight = ((far - near) / 2 / (near + (values + 1) / 2 * (far - near)) / contrast)[..., None]
+        values = np.repeat(values[..., None], 3, axis=2) * rng.choice([-1, 1]) * contrast
     else:
         values = values * np.array([rng.choice([-1, 1]), 1, 1])
-    return channels_first(values.astype(np.float32))
+    return channels_first(values.astype(np.float32)), channels_first(weight.astype(np.float32))
 
 
 @torch.no_grad()
 def measure_autoencoder(vae: AutoencoderKL, sets: dict[str, Scenes]) -> dict[str, float]:
     """Return errors of decode(encode(picture)): depth AbsRel after alignment, mean normal angle, image PSNR in dB."""
     figures = {}
-    for kind in ("rooms", "streets"):
-        for halved in (True, False) if kind == "rooms" else (False,):
+    for kind in sets:
+        for halved in (False,) if kind == "streets" else (True, False):
             depth_errors, angles, squared = [], [], []
             for number in range(len(sets[kind]["image"])):
-                picture = {content: values[number].astype(np.float32) for content, values in sets[kind].items()}
+                picture = {content: sets[kind][content][number].astype(np.float32) for content in (*_CONTENTS, "depth")}
                 if halved:
                     picture = {content: halve(values, content) for content, values in picture.items()}
                 depth, normals, image = _round_trip(vae, picture)

@@ -10,31 +10,31 @@ from tqdm import tqdm
 
 from datamodules.sources.hypersim import tone_map
 from datamodules.synthetic.render import Frame, render
-from datamodules.synthetic.rooms import random_pose, random_room
+from datamodules.synthetic.rooms import STYLES, add_flash, random_pose, random_room
 from datamodules.synthetic.streets import WEATHER, random_drive, random_street
 from geometry import camera_from_intrinsics, hypersim_nominal_intrinsics, pixel_rays
 
 Array = np.ndarray
 Scenes = dict[str, Array]
 
-ROOM_SIZE = (192, 256)
-STREET_SIZE = (64, 224)
+SIZES = {"rooms": (192, 256), "halls": (128, 192), "streets": (64, 224)}
+"""Height and width of the pictures by kind. Rooms and halls are used at half of it, too."""
 
 
-def render_scenes(work: Path, split: str, rooms: int, streets: int) -> dict[str, Scenes]:
-    """Return rendered pictures by kind, "rooms" and "streets", from the work folder where they are already there.
+def render_scenes(work: Path, split: str, counts: dict[str, int]) -> dict[str, Scenes]:
+    """Return rendered pictures by kind, from the work folder where they are already there.
 
     Args:
         work: folder that keeps them.
         split: "train", or another name for scenes that are in no training set.
-        rooms: number of room pictures.
-        streets: number of street pictures.
+        counts: number of pictures by kind, "rooms", "halls" and "streets".
 
     Returns:
         For each kind ``image`` (N,H,W,3) uint8, ``depth`` (N,H,W) float32 in metres with 0 where unknown,
-        ``relative_depth`` (N,H,W) float16 in [-1, 1] and ``normals`` (N,H,W,3) float16.
+        ``depth_range_m`` (N,2) float32, its 2 % and 98 % quantiles, ``relative_depth`` (N,H,W) float16, which is -1 and
+        1 there, and ``normals`` (N,H,W,3) float16.
     """
-    counts, sets = {"rooms": rooms, "streets": streets}, {}
+    sets = {}
     for kind, count in counts.items():
         file = work / f"{split}-{kind}-{count}.npz"
         if not file.exists():
@@ -50,16 +50,24 @@ def render_scenes(work: Path, split: str, rooms: int, streets: int) -> dict[str,
 
 def _render_one(job: tuple[str, list[int]]) -> Scenes:
     kind, seed = job
-    rng = np.random.default_rng([*seed, kind == "streets"])
-    if kind == "rooms":
-        scene, size = random_room(rng)
-        frame = render(scene, random_pose(rng, scene, size), _rays(hypersim_nominal_intrinsics(*ROOM_SIZE), ROOM_SIZE))
-        return _as_pictures(frame, tone_map(frame.color, frame.entity_id >= 0), far_plane_m=65)
+    rng = np.random.default_rng([*seed, list(SIZES).index(kind)])
+    if kind == "streets":
+        return _street(rng)
+    style = STYLES[kind]
+    scene, size = random_room(rng, style)
+    pose = random_pose(rng, scene, size, style)
+    if style.flash:
+        add_flash(scene, pose, style.flash)
+    frame = render(scene, pose, _rays(hypersim_nominal_intrinsics(*SIZES[kind]), SIZES[kind]))
+    return _as_pictures(frame, tone_map(frame.color, frame.entity_id >= 0), far_plane_m=65)
+
+
+def _street(rng: np.random.Generator) -> Scenes:
+    height, width = SIZES["streets"]
     weather = WEATHER[str(rng.choice(list(WEATHER)))]
-    focal_length_px = 725.0087 * STREET_SIZE[1] / 1216
-    center = STREET_SIZE[1] / 2, STREET_SIZE[0] / 2
-    intrinsics = torch.tensor([[focal_length_px, 0, center[0]], [0, focal_length_px, center[1]], [0, 0, 1]])
-    rays = _rays(intrinsics, STREET_SIZE)
+    focal_length_px = 725.0087 * width / 1216
+    intrinsics = torch.tensor([[focal_length_px, 0, width / 2], [0, focal_length_px, height / 2], [0, 0, 1]])
+    rays = _rays(intrinsics, SIZES["streets"])
     frame = render(random_street(rng, weather), random_drive(rng, weather), rays, antialias=2)
     return _as_pictures(frame, np.clip(frame.color, 0, 1) ** (1 / 2.2), far_plane_m=80)
 
@@ -75,6 +83,7 @@ def _as_pictures(frame: Frame, image: Array, far_plane_m: float) -> Scenes:
     return {
         "image": np.round(image * 255).astype(np.uint8),
         "depth": np.where(valid, frame.depth, 0).astype(np.float32),
+        "depth_range_m": np.array([low, high], np.float32),
         "relative_depth": relative.astype(np.float16),
         "normals": np.where(valid[..., None], frame.normals, 0).astype(np.float16),
     }

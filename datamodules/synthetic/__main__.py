@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
+from datamodules.synthetic.rooms import STYLES
 from datamodules.synthetic.streets import WEATHER
 from geometry.errors import InputError
 
@@ -31,7 +32,7 @@ def _data_set(options: argparse.Namespace) -> SyntheticHypersim | SyntheticVirtu
             frames_per_scene=options.frames_per_scene,
             val_fraction=options.val_fraction,
             tilt_shift_fraction=options.tilt_shift_fraction,
-            flash=options.flash,
+            style=STYLES[options.style],
             **shared,
         )
     return SyntheticVirtualKitti(conditions=tuple(options.conditions), cameras=tuple(options.cameras), **shared)
@@ -56,7 +57,10 @@ def _parser() -> argparse.ArgumentParser:
         help="share of the rooms taken with a tilted sensor (default: 0.1)",
     )
     hypersim.add_argument(
-        "--flash", type=float, default=0.0, help="strength of a lamp beside the camera (default: 0, none)"
+        "--style",
+        choices=STYLES,
+        default="rooms",
+        help="all kinds of rooms, or long halls with a flash (default: rooms)",
     )
     kitti = layouts.add_parser("virtual_kitti", help="streets as Virtual KITTI 2's JPEG and PNG frames")
     defaults = SyntheticVirtualKitti()

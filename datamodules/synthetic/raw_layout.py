@@ -14,9 +14,9 @@ import torch
 from tqdm import tqdm
 
 from datamodules.preparation.processes import process_pool
-from datamodules.synthetic.primitives import Array, vector
-from datamodules.synthetic.render import Frame, Light, Pose, render
-from datamodules.synthetic.rooms import random_pose, random_room
+from datamodules.synthetic.primitives import Array
+from datamodules.synthetic.render import Frame, Pose, render
+from datamodules.synthetic.rooms import ROOMS, RoomStyle, add_flash, random_pose, random_room
 from datamodules.synthetic.streets import WEATHER, random_drive, random_street
 from geometry.camera import camera_from_hypersim, camera_from_intrinsics, pixel_rays
 from geometry.errors import InputError
@@ -38,7 +38,7 @@ class SyntheticHypersim:
         frames_per_scene: pictures taken of each room before the next one is furnished.
         val_fraction: share of the rooms that the split table calls "val"; at least one room if there are two.
         tilt_shift_fraction: share of the rooms taken with a tilted and shifted sensor, as some of Hypersim's are.
-        flash: strength of a lamp beside the camera, relative to the room's own lamps; with it, near is bright.
+        style: what kind of rooms.
         antialias: colour rays per pixel in each direction.
         seed: everything follows from it.
     """
@@ -47,7 +47,7 @@ class SyntheticHypersim:
     frames_per_scene: int = 2
     val_fraction: float = 0.1
     tilt_shift_fraction: float = 0.1
-    flash: float = 0.0
+    style: RoomStyle = ROOMS
     antialias: int = 1
     seed: int = 0
 
@@ -66,11 +66,10 @@ class SyntheticHypersim:
 
     def frame(self, scene: int, frame: int) -> Frame:
         """Render one picture: exact colour, depth and normals."""
-        room, size = random_room(np.random.default_rng([self.seed, 1, scene]))
-        pose = random_pose(np.random.default_rng([self.seed, 2, scene, frame]), room, size)
-        if self.flash:
-            beside = pose.position + pose.rotation @ vector(0.15, 0.25, 0)
-            room.lights.append(Light(self.flash * room.lights[0].color, position=beside))
+        room, size = random_room(np.random.default_rng([self.seed, 1, scene]), self.style)
+        pose = random_pose(np.random.default_rng([self.seed, 2, scene, frame]), room, size, self.style)
+        if self.style.flash:
+            add_flash(room, pose, self.style.flash)
         return render(room, pose, self.rays(scene), self.antialias)
 
     def rays(self, scene: int) -> Array:

@@ -1,5 +1,7 @@
 """Random furnished rooms, in the manner of Hypersim."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from datamodules.synthetic.materials import Material, random_material
@@ -8,36 +10,86 @@ from datamodules.synthetic.render import Light, Pose, Scene, cast, look
 
 _WALLS = ("plain", "plain", "bricks", "stripes", "checker", "marble", "planks")
 _FLOORS = ("planks", "checker", "bricks", "marble", "plain", "stripes")
-_CLEAR_OF_CAMERA_M = 0.5
+
+Range = tuple[float, float]
 
 
-def random_room(rng: np.random.Generator) -> tuple[Scene, Array]:
+@dataclass(frozen=True)
+class RoomStyle:
+    """What kind of rooms, and how pictures of them are taken.
+
+    Attributes:
+        width_m: range of the rooms' width.
+        height_m: range of the rooms' height.
+        length_m: range of the rooms' length.
+        num_furniture: range of the number of pieces on the floor.
+        across: where the camera stands, in widths from the middle.
+        along: where the camera stands, in lengths from the middle.
+        yaw_spread_deg: standard deviation of the view's direction around that of the middle of the room.
+        clear_of_camera_m: nothing is nearer.
+        ambient: strength of the light from everywhere.
+        flash: strength of a lamp beside the camera, relative to the room's own lamps; with it, near is bright.
+    """
+
+    width_m: Range = (3, 8)
+    height_m: Range = (2.3, 4)
+    length_m: Range = (3.5, 10)
+    num_furniture: tuple[int, int] = (5, 13)
+    across: Range = (-0.4, 0.4)
+    along: Range = (-0.42, 0.42)
+    yaw_spread_deg: float = 45
+    clear_of_camera_m: float = 0.5
+    ambient: float = 1.0
+    flash: float = 0.0
+
+
+ROOMS = RoomStyle()
+"""Rooms of all kinds, lit by their own lamps."""
+
+HALLS = RoomStyle(
+    width_m=(4, 9),
+    height_m=(2.5, 4.5),
+    length_m=(8, 18),
+    num_furniture=(8, 19),
+    across=(-0.3, 0.3),
+    along=(0.25, 0.42),
+    yaw_spread_deg=25,
+    clear_of_camera_m=1.0,
+    ambient=0.3,
+    flash=10.0,
+)
+"""Long rooms taken with a flash: far and near, and a small model can learn within minutes which is which."""
+
+STYLES = {"rooms": ROOMS, "halls": HALLS}
+
+
+def random_room(rng: np.random.Generator, style: RoomStyle = ROOMS) -> tuple[Scene, Array]:
     """A furnished room with the floor at y = 0 around the origin, and its (3,) size in metres."""
-    size = vector(rng.uniform(3, 8), rng.uniform(2.3, 4), rng.uniform(3.5, 10))
+    size = vector(rng.uniform(*style.width_m), rng.uniform(*style.height_m), rng.uniform(*style.length_m))
     shell = _shell(rng, size)
     shapes: list[Shape] = [shell, *_partitions(rng, size)]
-    for _ in range(rng.integers(5, 14)):
+    for _ in range(rng.integers(*style.num_furniture, endpoint=True)):
         shapes += _furniture(rng, size)
     shapes += _wall_mounted(rng, size)
     for shape in shapes:
         shape.inward_normals = bool(rng.random() < 0.2)
     exposure = np.exp(rng.uniform(np.log(0.4), np.log(3)))
     horizon = vector(0.8, 0.9, 1.0) * rng.uniform(0.8, 3) * exposure
-    ambient = _light_color(rng) * rng.uniform(0.08, 0.35) * exposure
+    ambient = _light_color(rng) * rng.uniform(0.08, 0.35) * exposure * style.ambient
     return Scene(shapes, _lamps(rng, size, exposure), ambient, np.stack([horizon, 0.7 * horizon])), size
 
 
-def random_pose(rng: np.random.Generator, scene: Scene, size: Array) -> Pose:
+def random_pose(rng: np.random.Generator, scene: Scene, size: Array, style: RoomStyle = ROOMS) -> Pose:
     """A place to stand in the room with something to see: not inside the furniture, not face to face with a wall."""
     best_score, best_pose = -np.inf, Pose(np.zeros(3, np.float32), look(0, 0, 0))
     for _ in range(12):
         eye_level = rng.uniform(0.7, min(2.1, size[1] - 0.3))
-        position = vector(rng.uniform(-0.4, 0.4) * size[0], eye_level, rng.uniform(-0.42, 0.42) * size[2])
+        position = vector(rng.uniform(*style.across) * size[0], eye_level, rng.uniform(*style.along) * size[2])
         # Yaw 0 looks along -z; turn toward the middle of the room so that walls do not fill the picture.
         toward_middle = np.rad2deg(np.arctan2(position[0], position[2]))
-        rotation = look(toward_middle + rng.normal(0, 45), rng.normal(-9, 10), rng.normal(0, 4))
+        rotation = look(toward_middle + rng.normal(0, style.yaw_spread_deg), rng.normal(-9, 10), rng.normal(0, 4))
         pose = Pose(position.astype(np.float32), rotation)
-        score = _view_score(scene, pose)
+        score = _view_score(scene, pose, style.clear_of_camera_m)
         if score > best_score:
             best_score, best_pose = score, pose
         if score > 0:
@@ -45,7 +97,13 @@ def random_pose(rng: np.random.Generator, scene: Scene, size: Array) -> Pose:
     return best_pose
 
 
-def _view_score(scene: Scene, pose: Pose) -> float:
+def add_flash(scene: Scene, pose: Pose, strength: float) -> None:
+    """Put a lamp beside the camera, ``strength`` times as strong as the room's first."""
+    beside = pose.position + pose.rotation @ vector(0.15, 0.25, 0)
+    scene.lights.append(Light(strength * scene.lights[0].color, position=beside))
+
+
+def _view_score(scene: Scene, pose: Pose, clear_of_camera_m: float) -> float:
     """Positive for a view worth a picture, judged on a 12x16 sketch of it; the higher the better."""
     v, u = np.mgrid[0:12, 0:16].astype(np.float32)
     sketch = np.stack([(u - 7.5) / 13.9, (5.5 - v) / 13.9, -np.ones_like(u)]).reshape(3, -1)
@@ -55,7 +113,7 @@ def _view_score(scene: Scene, pose: Pose) -> float:
         return -9.0
     near, far = np.quantile(seen, [0.05, 0.95])
     wants = [
-        seen.min() - _CLEAR_OF_CAMERA_M,
+        seen.min() - clear_of_camera_m,
         len(seen) / len(depth) - 0.75,
         far / near - 1.7,
         len(np.unique(owner)) - 3.5,

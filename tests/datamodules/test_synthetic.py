@@ -1,6 +1,7 @@
 """The ray caster's geometry is exact, and its files read back as what was rendered."""
 
 import hashlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from datamodules.synthetic.__main__ import main
 from datamodules.synthetic.materials import Material
 from datamodules.synthetic.primitives import Box, Cylinder, Ground, Opening, Room, Sphere, vector
 from datamodules.synthetic.render import Light, Pose, Scene, look, render
+from datamodules.synthetic.rooms import ROOMS
 from geometry import align_scale_shift, camera_from_intrinsics, normals_from_depth, pixel_rays
 
 WHITE = [Material((0.8, 0.8, 0.8), grain=0)]
@@ -104,7 +106,7 @@ def test_a_lamp_that_reaches_nothing_is_no_error():
 
 def test_a_flash_makes_near_things_bright_and_changes_no_geometry():
     dark = SyntheticHypersim(size=ROOM_SIZE).frame(0, 0)
-    lit = SyntheticHypersim(size=ROOM_SIZE, flash=2.0).frame(0, 0)
+    lit = SyntheticHypersim(size=ROOM_SIZE, style=replace(ROOMS, flash=2.0)).frame(0, 0)
     np.testing.assert_array_equal(lit.depth, dark.depth)
     gain = (lit.color - dark.color).mean(axis=-1)
     near, far = np.quantile(lit.depth, [0.2, 0.8])

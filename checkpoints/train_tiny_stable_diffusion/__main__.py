@@ -83,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
         ("streets", 400, "training streets"),
         ("vae-steps", 3000, "optimiser steps of the autoencoder"),
         ("unet-steps", 8000, "optimiser steps of the UNet"),
-        ("decoder-steps", 4000, "optimiser steps of the decoder alone"),
+        ("decoder-steps", 2000, "optimiser steps of the decoder alone"),
     ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"number of {text} (default: {default})")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda")

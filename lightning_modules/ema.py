@@ -1,4 +1,4 @@
-"""An exponential moving average of the trained weights: smoother than the last step, and usually better."""
+"""An exponential moving average of the trained weights: smoother than the last step, and often better."""
 
 from collections.abc import Iterator
 from typing import Any

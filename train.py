@@ -15,8 +15,12 @@ from geometry.errors import InputError
 from lightning_modules.callbacks import RunAnnouncement, Throughput, ValidationPanels, ValidationSummary
 from lightning_modules.checkpoints import Checkpoints, last_checkpoint, newest_run
 from lightning_modules.console import input_error_behind, leave, plain_help, quieten, readable_error
+from lightning_modules.ema import ExponentialMovingAverage
 from lightning_modules.estimator import Estimator
+from lightning_modules.monitoring import MemoryPeak, UpdateRatio
+from lightning_modules.precision import TF32, set_tf32
 from lightning_modules.progress import StepProgress
+from lightning_modules.run_record import RunRecord
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs",
@@ -39,12 +43,17 @@ HELP = {
     "ckpt_path": "Checkpoint to start from: a path, or last for the newest run of this name. fit then goes on in that "
     "run's folder, or starts afresh if there is none.",
 }
+TF32_HELP = (
+    "Where GPUs may round float32 to TF32: none, convolutions (PyTorch's default, and the paper's), or all, which is "
+    "fastest."
+)
 TITLES = {
     "trainer": "Trainer",
     "model": "Model",
     "data": "Data",
     "checkpoints": "Checkpoints that fit writes",
     "panels": "Pictures of validation images in TensorBoard",
+    "ema": "Average of the trained weights (EMA)",
     "ckpt_path": "Start",
 }
 
@@ -95,19 +104,22 @@ class OneStepCLI(LightningCLI):
         }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the run's name, checkpoints and panels, and let the data follow the task.
+        """Add the run's name, checkpoints, average and panels, and let the data follow the task.
 
         Args:
             parser: the parser of a command.
         """
         parser.add_argument("--name", type=str, default="onestep", help="Name of the run; its files go to runs/NAME.")
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
+        parser.add_argument("--tf32", type=TF32, default="convolutions", help=TF32_HELP)
+        parser.add_lightning_class_args(ExponentialMovingAverage, "ema")
         parser.add_lightning_class_args(ValidationPanels, "panels")
         parser.link_arguments("model.init_args.task", "data.init_args.normals", compute_fn=_needs_normals)
 
     def before_instantiate_classes(self) -> None:
         """Find the checkpoint that ``last`` means."""
         config = self._options()
+        set_tf32(config.tf32)
         self._has_own_logger = config.trainer.logger not in (None, True)
         self._version: str | None = None
         if self.subcommand != "fit":
@@ -145,8 +157,9 @@ class OneStepCLI(LightningCLI):
         has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
         if config.enable_progress_bar is not False and not has_bar:
             callbacks.append(StepProgress())
+        callbacks += [Throughput(), UpdateRatio(), MemoryPeak(), ValidationSummary()]
         try:
-            return super().instantiate_trainer(callbacks=[*callbacks, Throughput(), ValidationSummary()], **kwargs)
+            return super().instantiate_trainer(callbacks=callbacks, **kwargs)
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"the trainer cannot be set up like this: {error}") from error
 
@@ -181,6 +194,7 @@ def main(args: ArgsType = None) -> None:
             subclass_mode_data=True,
             trainer_defaults=TRAINER_DEFAULTS,
             seed_everything_default=0,
+            save_config_callback=RunRecord,
             save_config_kwargs={"overwrite": True},
             parser_kwargs={
                 "parser_mode": "omegaconf",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from geometry.batch import GeometryBatch
 from lightning_modules.estimator import Estimator
+from lightning_modules.logging_steps import is_logging_step
 
 _GAP_PX = 4
 
@@ -144,7 +145,7 @@ class Throughput(Callback):
         self._mark_s = now
         self._num_images += len(batch["key"])
         has_stepped, self._last_step = trainer.global_step != self._last_step, trainer.global_step
-        if has_stepped and trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
+        if has_stepped and is_logging_step(trainer, trainer.global_step):
             total_s = self._busy_s + self._waiting_s
             pl_module.log("train/images_per_s", self._num_images * trainer.world_size / total_s, prog_bar=True)
             pl_module.log("train/data_wait_share", self._waiting_s / total_s)

@@ -25,6 +25,10 @@ _REWORDED = (
     (r"\. Got value: ", ", got "),
     (r"Option '([^']*)' is not accepted", r"there is no option \1"),
     (r'"<unicode string>"', "the configuration"),
+    (
+        r"Type typing\.Callable.* expects a function or a callable class: No module named '([^']*)', got (\S+)",
+        r"\2 needs the package \1, which is not installed: pip install \1",
+    ),
 )
 _MARKUP = (
     (r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1"),  # :class:`~a.b.C` -> C

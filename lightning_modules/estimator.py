@@ -3,7 +3,7 @@
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -18,6 +18,7 @@ from torchmetrics import Metric
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError
 from lightning_modules.gradients import GradientGuard
+from lightning_modules.logging_steps import Means, is_logging_step
 from lightning_modules.network import LatentNetwork
 from lightning_modules.noise import seed_from
 from lightning_modules.schedules import warmup_exponential
@@ -69,7 +70,8 @@ class Estimator(LightningModule, ABC):
         self.val_dataset_names: list[str] = []
         self.val_metrics = nn.ModuleList()
         self.last_validated_step = -1
-        self._since_step: list[dict[str, Tensor]] = []
+        self._step_losses: list[Tensor] = []
+        self._means = Means()
 
     @abstractmethod
     def forward(self, image: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
@@ -122,9 +124,10 @@ class Estimator(LightningModule, ABC):
         self.task.check(batch)
         self.gradient_guard.note_source(batch["dataset"], batch["key"])
         # Not batch_idx: Lightning counts it from 0 again when a run is resumed within an epoch.
-        moment = (os.environ.get("PL_GLOBAL_SEED", "0"), self.global_step, len(self._since_step))
+        moment = (os.environ.get("PL_GLOBAL_SEED", "0"), self.global_step, len(self._step_losses))
         loss, extras = self.training_loss(batch, [seed_from(*moment, key) for key in batch["key"]])
-        self._since_step.append({"loss": loss.detach(), **extras})
+        self._step_losses.append(loss.detach())
+        self._means.add({"loss": loss, f"loss_{batch['dataset']}": loss, **extras})
         # A loss that is not finite can have a finite gradient. Made NaN, it is averaged into every rank's gradient.
         return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)
 
@@ -162,20 +165,22 @@ class Estimator(LightningModule, ABC):
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the gradients, skip the step if they are not finite, and log.
 
-        Logged are the means over the step's micro-batches on the first rank; the gradient norm is that of all ranks.
+        On steps that are logged: the learning rate and the gradient norm of this very step, and the means of everything
+        else since the last such step, over all micro-batches and ranks. Under ``loss``, for the progress bar alone,
+        the loss of every step on this rank.
 
         Args:
             optimizer: the optimiser that is about to step.
         """
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         norm = self.gradient_guard.apply(optimizer, self.global_step, scaler)
-        for name in self._since_step[0]:
-            mean = torch.stack([values[name] for values in self._since_step]).mean()
-            self.log(f"train/{name}", mean, prog_bar=name == "loss")
-        self._since_step = []
-        self.log("train/grad_norm", norm)
-        self.log("train/lr", optimizer.param_groups[0]["lr"])
-        self.log("train/skipped_steps", float(self.gradient_guard.num_skipped))
+        self.log("loss", torch.stack(self._step_losses).mean(), prog_bar=True, logger=False)
+        self._step_losses = []
+        if is_logging_step(self.trainer, self.global_step + 1):
+            self.log_dict({f"train/{name}": mean for name, mean in self._means.take().items()})
+            self.log("train/grad_norm", norm)
+            self.log("train/lr", optimizer.param_groups[0]["lr"])
+            self.log("train/skipped_steps", float(self.gradient_guard.num_skipped))
 
     def on_train_end(self) -> None:
         """Hear of the last step, too."""
@@ -199,17 +204,11 @@ class Estimator(LightningModule, ABC):
         Raises:
             InputError: trained weights are missing, unknown or of another shape.
         """
-        own, stored = self.state_dict(), checkpoint["state_dict"]
-        wrong = {
-            "lacks": sorted(self._trained_names() - stored.keys()),
-            "has no place for": sorted(stored.keys() - own.keys()),
-            "has in another shape": sorted(n for n in stored.keys() & own.keys() if stored[n].shape != own[n].shape),
-        }
-        found = [f"{verb} {len(names)} weights ({names[0]} ...)" for verb, names in wrong.items() if names]
+        found = misfits(checkpoint["state_dict"], self.state_dict(), self._trained_names())
         if found:
             raise InputError(
-                f"the checkpoint does not fit the network: it {', '.join(found)}. It was made with another base or "
-                "with other settings of the network."
+                f"the checkpoint does not fit the network: it {found}. It was made with another base or with other "
+                "settings of the network."
             )
 
     def _trained_names(self) -> set[str]:
@@ -222,3 +221,19 @@ class Estimator(LightningModule, ABC):
                 f"delivers more: no name for number {dataloader_idx + 1}."
             )
         return cast(Metric, self.val_metrics[dataloader_idx])
+
+
+def misfits(stored: Mapping[str, Tensor], own: Mapping[str, Tensor], needed: Collection[str]) -> str:
+    """Say in what stored weights differ from those of a network, or return nothing if they fit.
+
+    Args:
+        stored: weights of a checkpoint by name.
+        own: all weights of the network by name.
+        needed: names that the checkpoint must hold.
+    """
+    wrong = {
+        "lacks": sorted(set(needed) - stored.keys()),
+        "has no place for": sorted(stored.keys() - own.keys()),
+        "has in another shape": sorted(n for n in stored.keys() & own.keys() if stored[n].shape != own[n].shape),
+    }
+    return ", ".join(f"{verb} {len(names)} weights ({names[0]} ...)" for verb, names in wrong.items() if names)

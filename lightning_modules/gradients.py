@@ -37,9 +37,13 @@ class GradientGuard:
     Args:
         max_norm: largest norm of all gradients together; None clips nothing.
         max_skips_in_a_row: number of skipped steps in a row that ends the run.
+
+    Attributes:
+        took_step: bool scalar on the device: whether the last step was taken, not skipped.
     """
 
     def __init__(self, max_norm: float | None, max_skips_in_a_row: int) -> None:
+        self.took_step = torch.tensor(True)
         self.max_norm = max_norm
         self.max_skips_in_a_row = max_skips_in_a_row
         self.num_skipped = 0
@@ -81,7 +85,7 @@ class GradientGuard:
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if self.max_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.max_norm, norm)
-        is_finite = norm.isfinite()
+        self.took_step = is_finite = norm.isfinite()
         if can_skip:
             optimizer.found_inf = (~is_finite).float()  # type: ignore[attr-defined]
         elif not is_finite:

@@ -42,8 +42,9 @@ class StepProgress(ProgressBar):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ANN401
         """Open the bar at the step where the run stands."""
         if self._train_bar is None:
-            total = trainer.max_steps if trainer.max_steps > 0 else None
-            self._train_bar = self._open("train", total, "step", trainer.global_step)
+            total = trainer.estimated_stepping_batches
+            known = int(total) if 0 < total < float("inf") else None
+            self._train_bar = self._open("train", known, "step", trainer.global_step)
 
     def on_train_batch_end(
         self,

@@ -1,5 +1,6 @@
 """Every shipped configuration does what its first comment promises, on small data and a small base."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -11,10 +12,25 @@ from datamodules.preparation.run import prepare_dataset
 from datamodules.sources.hypersim import Hypersim
 from datamodules.sources.virtual_kitti import VirtualKitti
 from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
+from tests.tiny import build_base
+
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+OVERLAYS = sorted((ROOT / "configs" / "hardware").glob("*.yaml"))
+RECIPES = [config for config in CONFIGS if not config.stem.startswith("demo")]
 BASE = ROOT / "checkpoints" / "tiny-stable-diffusion"
+PAPER_BATCH = 32
+
+
+def stem(path):
+    return path.stem if path else "alone"
+
+
+def leaves(tree, prefix=""):
+    for key, value in tree.items():
+        yield from leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else [(prefix + key, value)]
 
 
 @pytest.fixture(scope="session")
@@ -29,7 +45,12 @@ def data_root(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+@pytest.fixture(scope="session")
+def base(tmp_path_factory):
+    return build_base(tmp_path_factory.mktemp("base"), in_channels=8)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=stem)
 def test_every_configuration_says_how_to_run_it_and_can_be_printed(config, capsys):
     first = config.read_text().splitlines()[0]
     assert first.startswith("#") and f"python train.py fit --config configs/{config.name}" in first
@@ -40,7 +61,38 @@ def test_every_configuration_says_how_to_run_it_and_can_be_printed(config, capsy
     assert printed["name"] == config.stem, "runs of two recipes must not share a folder"
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("overlay", OVERLAYS, ids=stem)
+def test_every_overlay_says_how_to_run_it_on_what_and_for_how_long(overlay):
+    first, *others = overlay.read_text().splitlines()
+    assert f"--config configs/hardware/{overlay.name}" in first
+    comment = " ".join(line for line in others if line.startswith("#"))
+    assert "Hardware:" in comment and "Expected time" in comment
+
+
+@pytest.mark.parametrize(("config", "overlay"), [*product(RECIPES, [None, *OVERLAYS])], ids=stem)
+def test_every_recipe_can_be_built_on_all_hardware_and_keeps_the_papers_batch(config, overlay, base, monkeypatch):
+    built = []
+    monkeypatch.setattr(train.OneStepCLI, "_run_subcommand", lambda self, subcommand: built.append(self))
+    files = [word for file in (config, overlay) if file for word in ("--config", str(file))]
+    # On the CPU; what kind of device the overlay asks for is in its file alone.
+    train.main(["fit", *files, f"--model.init_args.network.init_args.base={base}", "--trainer.accelerator=cpu"])
+    trainer, data = built[0].trainer, built[0].datamodule
+    effective = data.batch_size * trainer.accumulate_grad_batches * trainer.world_size
+    assert effective == PAPER_BATCH
+    assert trainer.max_steps == 20_000
+    assert trainer.val_check_interval == 1000 * trainer.accumulate_grad_batches
+    for key, value in leaves(yaml.safe_load(overlay.read_text()) if overlay else {}):
+        assert key == "trainer.accelerator" or built[0].config.fit[key] == value, key
+
+
+def test_normals_are_spoken_in_the_frame_of_the_checkpoint_that_training_starts_from():
+    tasks = {stem: (ROOT / f"configs/normals_{stem}.yaml").read_text() for stem in ("marigold", "stable_diffusion")}
+    assert "base: GonzaloMG/marigold-normals" in tasks["marigold"], "another checkpoint may speak another frame"
+    assert "frame: dsine" in tasks["marigold"]
+    assert "frame" not in tasks["stable_diffusion"]
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=stem)
 def test_every_configuration_trains_and_validates_on_the_tiny_base(config, data_root, tmp_path, monkeypatch):
     monkeypatch.setenv("DATA_ROOT", str(data_root))
     monkeypatch.chdir(ROOT)

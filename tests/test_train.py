@@ -70,6 +70,8 @@ class TestFit:
         )
         assert events.Tags()["images"] == ["val/indoor", "val/outdoor"]
         assert [event.step for event in events.Images("val/indoor")] == [3]
+        (text,) = events.Tensors("config/text_summary")
+        assert b"max_steps: 3" in text.tensor_proto.string_val[0]
 
         assert re.search(r"indoor +0\.\d{4} +0\.\d{4} +\d\.\d{3}", capsys.readouterr().out)
         assert "starting afresh" in caplog.text
@@ -87,13 +89,25 @@ class TestFit:
         assert steps == {"version_0": 3, "version_1": 5}
 
     def test_the_config_that_a_run_saved_repeats_it(self, config, tmp_path):
-        run("fit", "--config", config, "--model.warmup_steps=7")
+        run("fit", "--config", config, "--model.warmup_steps=7", "--trainer.deterministic=true", "--ema.decay=0.9")
         run("fit", "--config", tmp_path / "runs/tiny/version_0/config.yaml")
         first, second = (
-            torch.load(tmp_path / f"runs/tiny/version_{number}/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+            torch.load(tmp_path / f"runs/tiny/version_{number}/checkpoints/last.ckpt", weights_only=True)
             for number in (0, 1)
         )
-        assert all(torch.equal(first[name], second[name]) for name in first)
+        for part in ("state_dict", "ema_state_dict"):
+            assert all(torch.equal(first[part][name], second[part][name]) for name in first[part])
+
+    def test_any_logger_gets_the_curves_and_the_config(self, config, tmp_path):
+        logger = "--trainer.logger=lightning.pytorch.loggers.CSVLogger"
+        run(
+            *("fit", "--config", config, logger, f"--trainer.logger.save_dir={tmp_path}/elsewhere"),
+            *("--trainer.log_every_n_steps=1", "--ema.decay=0.9"),
+        )
+        (folder,) = (tmp_path / "elsewhere").rglob("version_0")
+        curves = (folder / "metrics.csv").read_text().splitlines()[0].split(",")
+        assert {"train/loss", "train/loss_tiny", "train/update_ratio", "train/ema_distance"} <= set(curves)
+        assert yaml.safe_load((folder / "hparams.yaml").read_text())["trainer"]["max_steps"] == 3
 
     def test_normals_are_loaded_because_the_task_needs_them(self, config, tmp_path):
         run("fit", "--config", config, "--model.task=lightning_modules.Normals", "--data.normals=false")

@@ -26,6 +26,17 @@ def test_an_error_deep_in_a_config_says_where_and_what_in_one_line():
     )
 
 
+def test_a_package_that_is_not_installed_is_named_with_the_command_that_installs_it():
+    message = (
+        'Parser key "optimizer":\n  Type typing.Callable[[collections.abc.Iterable], torch.optim.Optimizer] expects a '
+        "function or a callable class: No module named 'bitsandbytes'. Got value: bitsandbytes.optim.AdamW8bit"
+    )
+    assert readable_error(message) == (
+        "optimizer: bitsandbytes.optim.AdamW8bit needs the package bitsandbytes, which is not installed: "
+        "pip install bitsandbytes"
+    )
+
+
 @pytest.mark.parametrize("message", ["", "Errors:", "plain words", "two\nlines"])
 def test_no_error_is_swallowed(message):
     assert readable_error(message).split() == message.split()

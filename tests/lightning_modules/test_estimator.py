@@ -3,6 +3,8 @@ import math
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.plugins import MixedPrecision
+from torch.utils.data import DataLoader
 
 from geometry.errors import InputError
 from lightning_modules import Depth, Normals, SingleStepEstimator, StableDiffusion
@@ -187,12 +189,55 @@ def test_a_loss_that_is_not_finite_is_skipped_even_if_its_gradient_is_finite(bas
     assert torch.equal(trained_weights(estimator), before)
 
 
-def test_mixed_precision_works_with_the_default_optimiser_and_clipping(base, tmp_path):
-    estimator = make_estimator(base)
-    before = trained_weights(estimator)
-    make_trainer(tmp_path, precision="bf16-mixed").fit(estimator, TinyData())
-    assert trained_weights(estimator).dtype == torch.float32
-    assert not torch.equal(trained_weights(estimator), before)
+def test_half_precision_trains_resumes_and_validates_like_float32(base, tmp_path):
+    def precision(name):
+        if name != "fp16":
+            return {"precision": name}
+        scaler = torch.amp.GradScaler("cpu", init_scale=2.0**10)  # Lightning makes one on GPUs alone
+        return {"plugins": [MixedPrecision("16-mixed", device="cpu", scaler=scaler)]}
+
+    seen = {}
+    for name in ("32-true", "bf16-mixed", "fp16"):
+        recorder, checkpoint = Recorder(), None
+        for stop in (1, 2):
+            estimator = make_estimator(base, warmup_steps=0)
+            before = trained_weights(estimator)
+            trainer = make_trainer(tmp_path / name, stop, [recorder], val_check_interval=stop, **precision(name))
+            trainer.fit(estimator, TinyData(size=16), ckpt_path=checkpoint, weights_only=True)
+            checkpoint = tmp_path / name / "last.ckpt"
+        moved = trained_weights(estimator) - before
+        assert moved.dtype == torch.float32
+        assert recorder.steps[-1]["train/skipped_steps"] == 0
+        score = trainer.callback_metrics["val/indoor/abs_rel"].item()
+        seen[name] = (*(recorder.steps[-1][f"train/{key}"] for key in ("loss", "grad_norm")), score, moved)
+    loss, norm, score, moved = seen.pop("32-true")
+    for name, half in seen.items():
+        assert half[0] == pytest.approx(loss, rel=0.02), name
+        assert half[1] == pytest.approx(norm, rel=0.1), name
+        assert half[2] == pytest.approx(score, rel=0.02), name
+        assert torch.cosine_similarity(half[3], moved, dim=0) > 0.8, name
+
+
+class TwoSources(TinyData):
+    """Three batches indoors, one outdoors, again and again."""
+
+    def train_dataloader(self):
+        return DataLoader([make_batch(dataset=name) for name in (*["indoor"] * 3, "outdoor")], None)
+
+
+def test_losses_are_means_since_the_last_log_in_all_and_by_data_set(base, tmp_path):
+    recorder = Recorder()
+    estimator = make_estimator(base, optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
+    estimator.training_loss = lambda batch, seeds: (  # type: ignore[method-assign]
+        estimator.network.unet.conv_in.bias.sum() * 0 + (1.0 if batch["dataset"] == "indoor" else 5.0),
+        {},
+    )
+    make_trainer(tmp_path, 4, [recorder], log_every_n_steps=2, accumulate_grad_batches=2).fit(estimator, TwoSources())
+    assert "train/loss" not in recorder.steps[1]
+    assert [recorder.steps[1]["loss"], recorder.steps[3]["loss"]] == [1.0, 3.0]  # of the step, for the bar
+    for step in (3, 7):
+        logged = recorder.steps[step]
+        assert [logged[f"train/loss{end}"] for end in ("", "_indoor", "_outdoor")] == [2.0, 1.0, 5.0]
 
 
 def test_a_fit_trains_the_unet_and_leaves_the_vae_in_eval_mode(base, tmp_path):

@@ -61,6 +61,12 @@ def test_one_bar_counts_optimiser_steps_to_the_end_over_all_epochs(screen):
     assert "loss 0.25" in last
 
 
+def test_the_time_left_is_known_for_epochs_too(screen):
+    fit(max_steps=-1, max_epochs=2, accumulate_grad_batches=2)
+    last = [line for line in re.split(r"[\r\n]", screen.getvalue()) if line.startswith("train")][-1]
+    assert re.search(r"4/4 \[\d\d:\d\d<\d\d:\d\d", last)
+
+
 def test_accumulated_batches_are_no_steps(screen):
     fit(accumulate_grad_batches=2, max_steps=3)
     assert "3/3" in screen.getvalue()

@@ -55,6 +55,8 @@ class Compare(Callback):
         assert weights.isfinite().all()
         assert torch.equal(first, second)
         assert pl_module.gradient_guard.num_skipped == 1
+        losses = pl_module.all_gather(trainer.callback_metrics["train/loss"])
+        assert losses[0] == losses[1] > 0
 
     def on_validation_end(self, trainer, pl_module):
         scores = pl_module.all_gather(trainer.callback_metrics["val/tiny/abs_rel"])
@@ -70,6 +72,7 @@ def test_ranks_skip_the_same_steps_wait_for_each_other_and_share_one_score(tmp_p
         devices=2,
         strategy=DDPStrategy(start_method="fork", timeout=timedelta(seconds=120)),
         max_steps=4,
+        log_every_n_steps=2,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,

@@ -1,0 +1,57 @@
+"""Which optimiser steps are logged, and the means of what happened between two of them."""
+
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import Trainer
+from torch import Tensor
+
+
+def is_logging_step(trainer: Trainer, step: int) -> bool:
+    """Say whether an optimiser step is one of those that the trainer logs.
+
+    Args:
+        trainer: the trainer, whose log_every_n_steps counts; 0 logs no step.
+        step: number of steps taken, this one included.
+    """
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]
+    return every > 0 and step % every == 0
+
+
+class Means:
+    """Means of named scalars since they were last asked for, over all micro-batches, steps and ranks.
+
+    Every micro-batch weighs the same. Values that are not finite are left out, for their steps are skipped; a mean of
+    nothing else is NaN. Nothing waits for the device until ``take`` is called.
+    """
+
+    def __init__(self) -> None:
+        self._sums: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Add what one micro-batch gave.
+
+        Args:
+            values: scalars by name; not every micro-batch needs to have every name.
+        """
+        for name, value in values.items():
+            value = value.detach().float()
+            is_finite = value.isfinite()
+            total, count = self._sums.get(name, (torch.zeros_like(value), torch.zeros_like(value)))
+            self._sums[name] = (total + torch.where(is_finite, value, 0.0), count + is_finite)
+
+    def take(self) -> dict[str, float]:
+        """Return the means of all ranks by name, and start anew. All ranks must call this together."""
+        own = {name: (total.item(), count.item()) for name, (total, count) in self._sums.items()}
+        self._sums = {}
+        ranks = [own]
+        if dist.is_available() and dist.is_initialized():
+            # As objects: ranks may have seen different data sets.
+            ranks = [own] * dist.get_world_size()
+            dist.all_gather_object(ranks, own)
+        means = {}
+        for name in sorted({name for sums in ranks for name in sums}):
+            total, count = (sum(sums[name][part] for sums in ranks if name in sums) for part in (0, 1))
+            means[name] = total / count if count else float("nan")
+        return means

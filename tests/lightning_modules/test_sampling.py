@@ -112,7 +112,7 @@ def test_depth_is_that_of_diffusers_marigold_pipeline(bases, network, spacing, n
             num_inference_steps=num_steps,
         )
         own = DiffusionEstimator(network, Depth(), Sampling(num_steps, spacing, end=end))(image, [1, 2])
-        assert torch.allclose(own / 2 + 0.5, stock, atol=2e-5)
+        assert torch.allclose(own / 2 + 0.5, stock, atol=1e-6)  # measured: 0 with end: scheduler
     assert stock.std() > 0.01
 
 

@@ -1,8 +1,19 @@
 """Networks, tasks and estimators: everything that is trained."""
 
+from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.network import LatentNetwork
+from lightning_modules.sampling import Sampling
 from lightning_modules.single_step import SingleStepEstimator
 from lightning_modules.stable_diffusion import StableDiffusion
 from lightning_modules.tasks import Depth, Normals, Task
 
-__all__ = ["Depth", "LatentNetwork", "Normals", "SingleStepEstimator", "StableDiffusion", "Task"]
+__all__ = [
+    "Depth",
+    "DiffusionEstimator",
+    "LatentNetwork",
+    "Normals",
+    "Sampling",
+    "SingleStepEstimator",
+    "StableDiffusion",
+    "Task",
+]

@@ -21,6 +21,7 @@ from lightning_modules.gradients import GradientGuard
 from lightning_modules.network import LatentNetwork
 from lightning_modules.noise import seed_from
 from lightning_modules.schedules import warmup_exponential
+from lightning_modules.start import start_from
 from lightning_modules.tasks import Task
 
 _PAPER_STEPS = 20_000
@@ -39,6 +40,8 @@ class Estimator(LightningModule, ABC):
         final_lr_ratio: Share of the learning rate that is left at the end of the decay.
         gradient_clip_norm: Largest norm of the gradient; larger ones are scaled down. None does not clip.
         max_skips_in_a_row: End the run after so many steps in a row whose gradients were not finite.
+        init_from: Checkpoint of another run on the same base, of this or another estimator, whose weights training
+            starts from. A run that is resumed keeps its own.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Estimator(LightningModule, ABC):
         final_lr_ratio: float = 0.01,
         gradient_clip_norm: float | None = 1.0,
         max_skips_in_a_row: int = 5,
+        init_from: str | None = None,
     ) -> None:
         super().__init__()
         if warmup_steps < 0 or not 0 < final_lr_ratio <= 1:
@@ -65,6 +69,7 @@ class Estimator(LightningModule, ABC):
         self.warmup_steps = warmup_steps
         self.decay_steps = decay_steps
         self.final_lr_ratio = final_lr_ratio
+        self.init_from = init_from
         self.gradient_guard = GradientGuard(gradient_clip_norm, max_skips_in_a_row)
         self.val_dataset_names: list[str] = []
         self.val_metrics = nn.ModuleList()
@@ -89,7 +94,8 @@ class Estimator(LightningModule, ABC):
             stage: fit, validate or another of Lightning's stages.
 
         Raises:
-            InputError: the trainer is told to clip gradients, too, or images do not fit the network.
+            InputError: the trainer is told to clip gradients, too, images do not fit the network, or the weights to
+                start from do not.
         """
         if self.trainer.gradient_clip_val is not None:
             raise InputError(
@@ -107,6 +113,8 @@ class Estimator(LightningModule, ABC):
         self.val_metrics = nn.ModuleList(
             self.task.make_metric(ranges.get(name, (0.0, math.inf))) for name in self.val_dataset_names
         )
+        if stage == "fit" and self.init_from is not None:
+            start_from(self, self.init_from)
 
     def on_fit_start(self) -> None:
         """Put the trained parts into training mode; loaded models come in eval mode."""

@@ -1,7 +1,7 @@
 """Latent noise that is a pure function of seeds, so that a resumed run and a repeated validation see the same."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 NoiseKind = Literal["zeros", "gaussian", "pyramid", "none"]
 
 _PYRAMID_LEVELS = 10
-_PYRAMID_DISCOUNT = 0.9
+_PYRAMID_STRENGTH = 0.9
 
 
 def seed_from(*parts: object) -> int:
@@ -24,7 +24,7 @@ def seed_from(*parts: object) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
-def draw_noise(kind: NoiseKind, like: Tensor, seeds: Sequence[int]) -> Tensor:
+def draw_noise(kind: NoiseKind, like: Tensor, seeds: Sequence[int], strengths: Sequence[float] | None = None) -> Tensor:
     """Return latent noise of unit variance, or zeros.
 
     Convention:
@@ -34,22 +34,24 @@ def draw_noise(kind: NoiseKind, like: Tensor, seeds: Sequence[int]) -> Tensor:
         kind: ``zeros`` and ``none`` give zeros; ``gaussian`` white noise; ``pyramid`` white noise plus coarser noise.
         like: (B,C,h,w) latent that gives shape, dtype and device.
         seeds: one seed per image; unused for zeros.
+        strengths: for ``pyramid``, one number in [0, 1] per image: how much each level adds relative to the next finer
+            one. 0 is white noise; None is 0.9 for all.
 
     Returns:
         (B,C,h,w) with the dtype and device of ``like``.
     """
     if kind in ("zeros", "none"):
         return torch.zeros_like(like)
-    draw: Callable[[torch.Size, torch.Generator], Tensor] = _gaussian if kind == "gaussian" else _pyramid
-    images = [draw(like.shape[1:], torch.Generator().manual_seed(seed)) for seed in seeds]
+    shape, generators = like.shape[1:], [torch.Generator().manual_seed(seed) for seed in seeds]
+    if kind == "gaussian":
+        images = [torch.randn(shape, generator=generator) for generator in generators]
+    else:
+        strengths = [_PYRAMID_STRENGTH] * len(seeds) if strengths is None else strengths
+        images = [_pyramid(shape, *each) for each in zip(generators, strengths, strict=True)]
     return torch.stack(images).to(like.device, like.dtype, non_blocking=True)
 
 
-def _gaussian(shape: torch.Size, generator: torch.Generator) -> Tensor:
-    return torch.randn(shape, generator=generator)
-
-
-def _pyramid(shape: torch.Size, generator: torch.Generator) -> Tensor:
+def _pyramid(shape: torch.Size, generator: torch.Generator, strength: float) -> Tensor:
     """White noise plus ever coarser noise, scaled to unit standard deviation.
 
     Source:
@@ -62,7 +64,7 @@ def _pyramid(shape: torch.Size, generator: torch.Generator) -> Tensor:
         shrink = (2 + 2 * torch.rand((), generator=generator).item()) ** level
         height, width = max(1, int(height / shrink)), max(1, int(width / shrink))
         coarse = torch.randn((1, *shape[:-2], height, width), generator=generator)
-        noise = noise + _PYRAMID_DISCOUNT**level * F.interpolate(coarse, size=shape[-2:], mode="bilinear")[0]
+        noise = noise + strength**level * F.interpolate(coarse, size=shape[-2:], mode="bilinear")[0]
         if height == 1 or width == 1:
             break
     return noise / noise.std()

@@ -25,6 +25,38 @@ def clean_from_answer(answer: Tensor, noisy: Tensor, alpha: float, prediction_ty
     return answer
 
 
+def add_noise(clean: Tensor, noise: Tensor, alphas: Tensor) -> Tensor:
+    """Return noisy latents: the forward process of diffusion.
+
+    Args:
+        clean: (B,C,h,w), clean latents.
+        noise: (B,C,h,w), noise of unit variance.
+        alphas: (B,) in [0, 1], shares of signal in the variance: the scheduler's cumulative products of alphas.
+    """
+    signal, rest = _amplitudes(alphas)
+    return signal * clean + rest * noise
+
+
+def answer_to_learn(clean: Tensor, noise: Tensor, alphas: Tensor, prediction_type: str) -> Tensor:
+    """Return what a denoiser should answer when asked to denoise ``add_noise(clean, noise, alphas)``.
+
+    Args:
+        clean: (B,C,h,w), clean latents.
+        noise: (B,C,h,w), noise of unit variance.
+        alphas: (B,) in [0, 1], as for ``add_noise``.
+        prediction_type: one of ``PREDICTION_TYPES``.
+    """
+    if prediction_type == "v_prediction":
+        signal, rest = _amplitudes(alphas)
+        return signal * noise - rest * clean
+    return noise if prediction_type == "epsilon" else clean
+
+
+def _amplitudes(alphas: Tensor) -> tuple[Tensor, Tensor]:
+    alphas = alphas[:, None, None, None]
+    return alphas.sqrt(), (1 - alphas).sqrt()
+
+
 def clip_like_scheduler(latent: Tensor, config: dict[str, Any]) -> Tensor:
     """Clip a clean latent as its scheduler would.
 

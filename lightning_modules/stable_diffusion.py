@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from geometry.errors import InputError
 from lightning_modules.compilation import Compilation
+from lightning_modules.ddim import make_ddim
 from lightning_modules.lora import LoRA, merge_adapters
 from lightning_modules.network import LatentNetwork, VaePrecision, plain_copy
 from lightning_modules.noise import NoiseKind
@@ -32,6 +33,8 @@ class StableDiffusion(LatentNetwork):
             (multi-resolution), or none to give the UNet the image latent alone.
         prompt_length: Tokens of the empty prompt: short is begin and end, as diffusers' Marigold pipelines do;
             max_length pads to the tokenizer's length, as the authors' training does.
+        zero_terminal_snr: Rescale the noise schedule so that the last timestep holds noise alone, as Marigold's later
+            training does. False leaves the schedule of the base.
         halve_bias: Halve the bias of the first layer too when widening, as the authors do. Keeping it makes
             the widened UNet equal the base where both latents agree.
         unet_checkpointing: Recompute the UNet's activations in the backward pass to save memory.
@@ -56,6 +59,7 @@ class StableDiffusion(LatentNetwork):
         base: str,
         noise: NoiseKind = "zeros",
         prompt_length: PromptLength = "short",
+        zero_terminal_snr: bool = False,
         halve_bias: bool = False,
         unet_checkpointing: bool = False,
         decoder_checkpointing: bool = False,
@@ -78,7 +82,7 @@ class StableDiffusion(LatentNetwork):
             unet.conv_in.requires_grad_(is_widened)
         if unet_checkpointing:
             self.unet.enable_gradient_checkpointing()
-        self.scheduler = _load_scheduler(base)
+        self.scheduler = _load_scheduler(base, zero_terminal_snr)
         self.alpha = self.scheduler.alphas_cumprod[-1].item()
         last = self.scheduler.config["num_train_timesteps"] - 1
         self.register_buffer("timestep", torch.tensor(last), persistent=False)
@@ -171,7 +175,7 @@ def widen_input(unet: "UNet2DConditionModel", halve_bias: bool = False) -> None:
     unet.register_to_config(in_channels=first.in_channels)
 
 
-def _load_scheduler(base: str) -> Any:  # noqa: ANN401 - diffusers' schedulers share no type with a noise schedule
+def _load_scheduler(base: str, zero_terminal_snr: bool) -> Any:  # noqa: ANN401 - diffusers' schedulers share no type with a noise schedule
     """Return the scheduler of a base, as the class that its config names, so that its own defaults hold."""
     import diffusers
 
@@ -185,6 +189,8 @@ def _load_scheduler(base: str) -> Any:  # noqa: ANN401 - diffusers' schedulers s
             f"the scheduler of {base} ({name or 'no class named'}, prediction_type {prediction_type}) is no diffusion "
             "schedule with prediction_type epsilon, v_prediction or sample."
         )
+    if zero_terminal_snr:
+        scheduler = make_ddim(scheduler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing")
     if prediction_type == "epsilon" and scheduler.alphas_cumprod[-1] < 1e-8:
         raise InputError(
             f"the UNet of {base} predicts the noise, but its last timestep holds no signal to subtract from."

@@ -13,9 +13,11 @@ from geometry.batch import GeometryBatch
 from geometry.colorize import colorize_depth, colorize_error, colorize_normals
 from geometry.errors import InputError
 from geometry.normals import convert_frame
-from lightning_modules.losses import AngularLoss, ScaleShiftInvariantLoss
+from lightning_modules.ensembling import ensemble_depth, ensemble_normals
+from lightning_modules.losses import AngularLoss, ScaleShiftInvariantLoss, masked_quantiles
 from lightning_modules.metrics import AffineInvariantDepth, NormalsError, angle_deg
 
+_TARGET_QUANTILES = (0.02, 0.98)
 _WORST_RELATIVE_ERROR = 0.5
 _WORST_ANGLE_DEG = 60.0
 
@@ -64,6 +66,25 @@ class Task(nn.Module, ABC):
     def pictures(self, prediction: Tensor, batch: GeometryBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Return prediction, ground truth and error as pictures, each (B,3,H,W) float32 in [0, 1]."""
 
+    def target_image(self, batch: GeometryBatch) -> tuple[Tensor, Tensor]:
+        """Return the ground truth as a picture for the VAE, the one that ``predict`` turns into the truth.
+
+        Returns:
+            (B,3,H,W) float32 in [-1, 1], a constant where the truth is unknown; and (B,1,H,W) bool, where it is known.
+
+        Raises:
+            InputError: the task has no such picture.
+        """
+        raise InputError(f"task {type(self).__name__} has no picture of the truth for a diffusion model to learn.")
+
+    def ensemble(self, members: Tensor) -> Tensor:
+        """Return one prediction (B,C,H,W) for several predictions (N,B,C,H,W) of the same images.
+
+        Raises:
+            InputError: the task cannot combine predictions.
+        """
+        raise InputError(f"task {type(self).__name__} cannot combine predictions; set ensemble_size to 1.")
+
     def check(self, batch: GeometryBatch) -> None:
         """Check that a batch holds what the task needs.
 
@@ -98,6 +119,19 @@ class Depth(Task):
     def predict(self, decoded: Tensor) -> Tensor:
         """Return (B,1,H,W) float32 in [-1, 1]."""
         return decoded.float().mean(dim=1, keepdim=True).clamp(-1, 1)
+
+    def target_image(self, batch: GeometryBatch) -> tuple[Tensor, Tensor]:
+        """Return depth in three equal channels: its 2 % quantile is -1, its 98 % quantile and the unknown are 1."""
+        known = batch["valid_mask"]
+        depth = torch.where(known, batch["depth"].float(), 0.0)
+        low, high = (bound[:, None, None, None] for bound in masked_quantiles(depth, known, _TARGET_QUANTILES))
+        span = (high - low).clamp(min=torch.finfo(torch.float32).tiny)
+        relative = 2 * (depth.clamp(low, high) - low) / span - 1
+        return torch.where(known, relative, 1.0).expand(-1, 3, -1, -1), known
+
+    def ensemble(self, members: Tensor) -> Tensor:
+        """Return the median of the members after aligning their scales and shifts."""
+        return 2 * ensemble_depth(members / 2 + 0.5) - 1
 
     def training_loss(self, prediction: Tensor, batch: GeometryBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss, and the share of images whose fitted scale is negative."""
@@ -153,6 +187,15 @@ class Normals(Task):
         """Return (B,3,H,W) float32 unit vectors in our frame."""
         decoded = decoded.float()
         return convert_frame(decoded / (decoded.norm(dim=1, keepdim=True) + 1e-5), self.frame, "opengl")
+
+    def target_image(self, batch: GeometryBatch) -> tuple[Tensor, Tensor]:
+        """Return the normals in the network's frame, zero where unknown."""
+        known = batch["normals_mask"]
+        return convert_frame(torch.where(known, batch["normals"].float(), 0.0), "opengl", self.frame), known
+
+    def ensemble(self, members: Tensor) -> Tensor:
+        """Return, pixel by pixel, the member closest to the mean direction."""
+        return ensemble_normals(members)
 
     def training_loss(self, prediction: Tensor, batch: GeometryBatch) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and nothing else."""

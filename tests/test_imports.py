@@ -20,7 +20,9 @@ CONFINED = {
     "diffusers": (
         "lightning_modules/network.py",
         "lightning_modules/stable_diffusion.py",
-        "lightning_modules/diffusion.py",
+        "lightning_modules/ddim.py",
+        "lightning_modules/ensembling.py",
+        "lightning_modules/sampling.py",
         "lightning_modules/export",
     ),
 }

@@ -1,7 +1,7 @@
 """Losses between a predicted and a true geometry image, in pixel space."""
 
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,22 @@ from geometry.alignment import align_scale_shift, alignment_is_defined
 from geometry.errors import InputError
 
 Reduction = Literal["pixel", "image"]
+
+
+class AlignedDepth(NamedTuple):
+    """Depth after the best scale and shift per image, beside what it is compared with.
+
+    Attributes:
+        prediction: (B,1,H,W) float64, scaled and shifted.
+        target: (B,1,H,W) float64, clamped, and normalised if the loss does so.
+        mask: (B,1,H,W) bool, the pixels that count.
+        scale: (B,) float64, detached and before ``positive_scale``; NaN where undefined.
+    """
+
+    prediction: Tensor
+    target: Tensor
+    mask: Tensor
+    scale: Tensor
 
 
 class ScaleShiftInvariantLoss(nn.Module):
@@ -65,10 +81,10 @@ class ScaleShiftInvariantLoss(nn.Module):
             Scalar float32 (float64 for a float64 prediction) that depends on the prediction even where nothing
             is valid.
         """
-        return self.loss_and_scale(prediction, target, valid_mask)[0]
+        return self.loss_and_alignment(prediction, target, valid_mask)[0]
 
-    def loss_and_scale(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the loss and the fitted scale per image, for those who also want to know the scales.
+    def loss_and_alignment(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> tuple[Tensor, AlignedDepth]:
+        """Return the loss and what it compared, for those who also want to know the scales or to add terms.
 
         Args:
             prediction: (B,1,H,W) float, depth up to scale and shift.
@@ -76,24 +92,26 @@ class ScaleShiftInvariantLoss(nn.Module):
             valid_mask: (B,1,H,W) bool.
 
         Returns:
-            The scalar loss, and the detached scale before ``positive_scale``: (B,) float64, NaN where undefined.
+            The scalar loss, and the aligned depth with its graph.
         """
-        out_dtype = torch.promote_types(prediction.dtype, torch.float32)
         with torch.autocast(prediction.device.type, enabled=False):
-            predicted = torch.where(valid_mask, prediction, 0.0).double()
-            expected = self._prepare_target(target, valid_mask)
-            scale, shift = align_scale_shift(predicted, expected, valid_mask)
-            defined = alignment_is_defined(predicted, valid_mask)
-            raw_scale = torch.where(defined, scale.detach(), torch.nan)
-            if self.positive_scale:
-                # No gradient through a magnitude: the loss would not change with the size of the prediction, which
-                # could then never shrink through zero and come out upright.
-                magnitude = torch.where(scale < 0, -scale.detach(), scale)
-                mean = predicted.sum(dim=(1, 2, 3)) / valid_mask.sum(dim=(1, 2, 3)).clamp(min=1)
-                scale, shift = magnitude, shift + (scale - magnitude) * mean
-            residual = _per_image(scale) * predicted + _per_image(shift) - expected
-            loss = masked_mean(residual.abs(), valid_mask & _per_image(defined), self.reduction)
-        return loss.to(out_dtype), raw_scale
+            aligned = self._align(torch.where(valid_mask, prediction, 0.0).double(), target, valid_mask)
+            loss = masked_mean((aligned.prediction - aligned.target).abs(), aligned.mask, self.reduction)
+        return loss.to(torch.promote_types(prediction.dtype, torch.float32)), aligned
+
+    def _align(self, predicted: Tensor, target: Tensor, valid_mask: Tensor) -> AlignedDepth:
+        expected = self._prepare_target(target, valid_mask)
+        scale, shift = align_scale_shift(predicted, expected, valid_mask)
+        defined = alignment_is_defined(predicted, valid_mask)
+        raw_scale = torch.where(defined, scale.detach(), torch.nan)
+        if self.positive_scale:
+            # No gradient through a magnitude: the loss would not change with the size of the prediction, which
+            # could then never shrink through zero and come out upright.
+            magnitude = torch.where(scale < 0, -scale.detach(), scale)
+            mean = predicted.sum(dim=(1, 2, 3)) / valid_mask.sum(dim=(1, 2, 3)).clamp(min=1)
+            scale, shift = magnitude, shift + (scale - magnitude) * mean
+        aligned = _per_image(scale) * predicted + _per_image(shift)
+        return AlignedDepth(aligned, expected, valid_mask & _per_image(defined), raw_scale)
 
     def _prepare_target(self, target: Tensor, valid_mask: Tensor) -> Tensor:
         target = torch.where(valid_mask, target.float(), 0.0)

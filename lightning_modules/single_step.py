@@ -1,11 +1,16 @@
 """The estimator of the paper: one step at the last timestep, trained end to end in pixel space."""
 
 from collections.abc import Sequence
+from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from geometry.batch import GeometryBatch
 from lightning_modules.estimator import Estimator
+from lightning_modules.loss_terms import LatentConsistency, add_terms
+from lightning_modules.network import LatentNetwork
+from lightning_modules.tasks import Task
 
 
 class SingleStepEstimator(Estimator):
@@ -14,9 +19,25 @@ class SingleStepEstimator(Estimator):
     The image goes through the frozen VAE encoder, the trained backbone at its one timestep and the frozen VAE
     decoder; the loss is taken in pixel space, and its gradient flows through the decoder.
 
+    Args:
+        network: Network that is trained.
+        task: What the network predicts: depth, normals or another task.
+        latent_consistency: Term that keeps predicted latents close to those of the truth; none by default.
+        **options: What every estimator takes.
+
     Source:
         Martin Garcia et al., "Fine-Tuning Image-Conditional Diffusion Models is Easier than You Think", WACV 2025.
     """
+
+    def __init__(
+        self,
+        network: LatentNetwork,
+        task: Task,
+        latent_consistency: LatentConsistency | None = None,
+        **options: Any,  # noqa: ANN401
+    ) -> None:
+        super().__init__(network, task, **options)
+        self.latent_consistency = latent_consistency
 
     def forward(self, image: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         """Return the prediction.
@@ -31,10 +52,18 @@ class SingleStepEstimator(Estimator):
         return self.task.predict(self.network(image, seeds))
 
     def training_loss(self, batch: GeometryBatch, seeds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the task's loss of the prediction.
+        """Return the task's loss of the prediction, with the term between latents if there is one.
 
         Args:
             batch: images of one data set.
             seeds: one seed per image for the latent noise.
         """
-        return self.task.training_loss(self(batch["image"], seeds), batch)
+        latent = self.network.predict_latent(batch["image"], seeds)
+        loss, extras = self.task.training_loss(self.task.predict(self.network.decode(latent)), batch)
+        if self.latent_consistency is None:
+            return loss, extras
+        picture, known = self.task.target_image(batch)
+        target = self.network.encode(picture.to(batch["image"].dtype))
+        known_latents = ~F.max_pool2d((~known).float(), self.network.size_factor).bool()
+        loss, terms = add_terms(loss, [self.latent_consistency], latent, target, known_latents)
+        return loss, {**extras, **terms}

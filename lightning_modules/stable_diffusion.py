@@ -6,8 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from geometry.errors import InputError
+from lightning_modules.compilation import Compilation
 from lightning_modules.ddim import make_ddim
-from lightning_modules.network import LatentNetwork
+from lightning_modules.lora import LoRA, merge_adapters
+from lightning_modules.network import LatentNetwork, VaePrecision, plain_copy
 from lightning_modules.noise import NoiseKind
 from lightning_modules.parameterization import PREDICTION_TYPES, clean_from_answer, clip_like_scheduler
 from lightning_modules.pretrained import check_base, load_part
@@ -37,9 +39,16 @@ class StableDiffusion(LatentNetwork):
             the widened UNet equal the base where both latents agree.
         unet_checkpointing: Recompute the UNet's activations in the backward pass to save memory.
         decoder_checkpointing: Recompute the VAE decoder's activations in the backward pass to save memory.
+        lora: Train low-rank adapters in place of the UNet's own weights, for instance {rank: 16}; by default, all
+            weights train. A first layer that was widened trains in any case.
+        train_decoder: Train the VAE decoder along with the UNet; the checkpoint then holds it, too.
+        vae_precision: Precision in which the frozen parts of the VAE are kept and computed: float32 or bfloat16. A
+            decoder that trains stays in float32.
+        compile: Let torch.compile translate UNet, encoder and decoder when they are first used, for instance
+            {mode: default}; by default, they run as they are.
 
     Raises:
-        InputError: The base cannot be had, lacks a part, or does not fit the noise setting.
+        InputError: The base cannot be had, lacks a part, or does not fit the settings.
     """
 
     prompt_embedding: Tensor
@@ -54,6 +63,10 @@ class StableDiffusion(LatentNetwork):
         halve_bias: bool = False,
         unet_checkpointing: bool = False,
         decoder_checkpointing: bool = False,
+        lora: LoRA | None = None,
+        train_decoder: bool = False,
+        vae_precision: VaePrecision = "float32",
+        compile: Compilation | None = None,
     ) -> None:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -61,8 +74,12 @@ class StableDiffusion(LatentNetwork):
         check_base(base)
         unet = load_part(UNet2DConditionModel.from_pretrained, base, "unet", torch_dtype=torch.float32)
         vae = load_part(AutoencoderKL.from_pretrained, base, "vae", torch_dtype=torch.float32)
-        super().__init__(vae, noise, decoder_checkpointing)
-        self.unet = _fit_input(unet, vae.config["latent_channels"], noise, halve_bias, base)
+        super().__init__(vae, noise, decoder_checkpointing, train_decoder, vae_precision)
+        is_widened = _fit_input(unet, vae.config["latent_channels"], noise, halve_bias, base)
+        self.unet = unet
+        if lora is not None:
+            lora.apply(unet)
+            unet.conv_in.requires_grad_(is_widened)
         if unet_checkpointing:
             self.unet.enable_gradient_checkpointing()
         self.scheduler = _load_scheduler(base, zero_terminal_snr)
@@ -70,6 +87,8 @@ class StableDiffusion(LatentNetwork):
         last = self.scheduler.config["num_train_timesteps"] - 1
         self.register_buffer("timestep", torch.tensor(last), persistent=False)
         self.register_buffer("prompt_embedding", _embed_empty_prompt(base, prompt_length), persistent=False)
+        if compile is not None:
+            self.compile_parts(compile)
         self.train()
 
     def clean_latent(self, image_latent: Tensor, noise: Tensor) -> Tensor:
@@ -100,23 +119,45 @@ class StableDiffusion(LatentNetwork):
         prompt = self.prompt_embedding.expand(len(latent), -1, -1)
         return self.unet(latent, timesteps, encoder_hidden_states=prompt, return_dict=False)[0]
 
+    def compile_parts(self, options: Compilation) -> None:
+        """Let torch.compile translate UNet, encoder and decoder when they are first used.
+
+        Args:
+            options: how to compile.
+        """
+        super().compile_parts(options)
+        options.apply(self.unet)
+
+    def export_parts(self) -> dict[str, nn.Module]:
+        """Return copies of UNet and VAE as stock diffusers models, with adapters merged into the UNet's weights.
+
+        Returns:
+            The models under ``unet`` and ``vae``, in float32 and eval mode, neither compiled nor trainable. The network
+            itself stays as it is.
+        """
+        unet = plain_copy(self.unet)
+        unet.disable_gradient_checkpointing()
+        merge_adapters(unet)
+        return {"unet": unet, **super().export_parts()}
+
 
 def _fit_input(
     unet: "UNet2DConditionModel", latent_channels: int, noise: NoiseKind, halve_bias: bool, base: str
-) -> "UNet2DConditionModel":
-    """Return the UNet with as many input channels as the noise setting needs."""
+) -> bool:
+    """Give the UNet as many input channels as the noise setting needs, and say whether it had to be widened."""
     if noise not in get_args(NoiseKind):
         raise InputError(f"there is no noise {noise!r}; choose one of {', '.join(get_args(NoiseKind))}.")
     channels = unet.config["in_channels"]
     needed = latent_channels if noise == "none" else 2 * latent_channels
-    if channels == latent_channels and needed == 2 * latent_channels:
+    is_narrow = channels == latent_channels and needed == 2 * latent_channels
+    if is_narrow:
         widen_input(unet, halve_bias)
     elif channels != needed:
         raise InputError(
             f"the UNet of {base} takes {channels} channels, but noise: {noise} with a VAE of {latent_channels} latent "
             f"channels needs {needed}" + (f" or {latent_channels}." if noise != "none" else ".")
         )
-    return unet
+    return is_narrow
 
 
 def widen_input(unet: "UNet2DConditionModel", halve_bias: bool = False) -> None:

@@ -14,6 +14,7 @@ from geometry.colorize import colorize_depth, colorize_error, colorize_normals
 from geometry.errors import InputError
 from geometry.normals import convert_frame
 from lightning_modules.ensembling import ensemble_depth, ensemble_normals
+from lightning_modules.loss_terms import LossTerm, add_terms
 from lightning_modules.losses import AngularLoss, ScaleShiftInvariantLoss, masked_quantiles
 from lightning_modules.metrics import AffineInvariantDepth, NormalsError, angle_deg
 
@@ -106,15 +107,17 @@ class Depth(Task):
 
     Args:
         loss: The training loss; the paper's by default.
+        extra_losses: Terms to add to the loss, such as GradientMatching; each is logged under its own name.
     """
 
     required_keys = ("depth", "valid_mask")
     headline_metric = "abs_rel"
     constant_metric = "abs_rel_constant"
 
-    def __init__(self, loss: ScaleShiftInvariantLoss | None = None) -> None:
+    def __init__(self, loss: ScaleShiftInvariantLoss | None = None, extra_losses: list[LossTerm] | None = None) -> None:
         super().__init__()
         self.loss = loss or ScaleShiftInvariantLoss()
+        self.extra_losses = list(extra_losses or [])
 
     def predict(self, decoded: Tensor) -> Tensor:
         """Return (B,1,H,W) float32 in [-1, 1]."""
@@ -134,9 +137,11 @@ class Depth(Task):
         return 2 * ensemble_depth(members / 2 + 0.5) - 1
 
     def training_loss(self, prediction: Tensor, batch: GeometryBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss, and the share of images whose fitted scale is negative."""
-        loss, scale = self.loss.loss_and_scale(prediction, batch["depth"], batch["valid_mask"])
-        return loss, {"negative_scale_share": (scale < 0).sum() / scale.isfinite().sum().clamp(min=1)}
+        """Return the loss with its extra terms, the terms, and the share of images whose fitted scale is negative."""
+        loss, aligned = self.loss.loss_and_alignment(prediction, batch["depth"], batch["valid_mask"])
+        loss, terms = add_terms(loss, self.extra_losses, aligned.prediction, aligned.target, aligned.mask)
+        share = (aligned.scale < 0).sum() / aligned.scale.isfinite().sum().clamp(min=1)
+        return loss, {"negative_scale_share": share, **terms}
 
     def make_metric(self, depth_range_m: tuple[float, float] = (0.0, math.inf)) -> Metric:
         """Return affine-invariant depth metrics."""
@@ -172,15 +177,22 @@ class Normals(Task):
         loss: The training loss; the paper's by default.
         frame: The camera frame that the network speaks: opengl (x right, y up, z toward the viewer) is ours, and
             dsine (x left) that of the checkpoints of the paper's authors. Predictions are converted to ours.
+        extra_losses: Terms to add to the loss, such as GradientMatching; each is logged under its own name.
     """
 
     required_keys = ("normals", "normals_mask")
     headline_metric = "mean_angle_deg"
     constant_metric = "mean_angle_constant_deg"
 
-    def __init__(self, loss: AngularLoss | None = None, frame: Literal["opengl", "dsine"] = "opengl") -> None:
+    def __init__(
+        self,
+        loss: AngularLoss | None = None,
+        frame: Literal["opengl", "dsine"] = "opengl",
+        extra_losses: list[LossTerm] | None = None,
+    ) -> None:
         super().__init__()
         self.loss = loss or AngularLoss()
+        self.extra_losses = list(extra_losses or [])
         self.frame = frame
 
     def predict(self, decoded: Tensor) -> Tensor:
@@ -198,8 +210,9 @@ class Normals(Task):
         return ensemble_normals(members)
 
     def training_loss(self, prediction: Tensor, batch: GeometryBatch) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss and nothing else."""
-        return self.loss(prediction, batch["normals"], batch["normals_mask"]), {}
+        """Return the loss with its extra terms, and the terms."""
+        truth, known = batch["normals"], batch["normals_mask"]
+        return add_terms(self.loss(prediction, truth, known), self.extra_losses, prediction, truth, known)
 
     def make_metric(self, depth_range_m: tuple[float, float] = (0.0, math.inf)) -> Metric:
         """Return angular errors."""

@@ -60,7 +60,7 @@ class TestScaleShiftInvariantLoss:
     def test_a_prediction_that_hardly_varies_is_scaled_right(self, std):
         prediction, target, mask = depth_images()
         prediction = 0.5 + std * (prediction - prediction.mean()) / prediction.std()
-        loss, scale = ScaleShiftInvariantLoss().loss_and_scale(prediction, target, mask)
+        loss, (*_, scale) = ScaleShiftInvariantLoss().loss_and_alignment(prediction, target, mask)
         assert loss.item() == pytest.approx(plain_loss(prediction, target, mask), rel=1e-5)
         for index in range(len(prediction)):
             p, d = (values[index][mask[index]].double().numpy() for values in (prediction, target))
@@ -83,7 +83,7 @@ class TestScaleShiftInvariantLoss:
             mask[0] = False
             mask[0, 0, 5, 5] = spoil == "one valid pixel"
         prediction.requires_grad_()
-        loss, scale = ScaleShiftInvariantLoss().loss_and_scale(prediction, target, mask)
+        loss, (*_, scale) = ScaleShiftInvariantLoss().loss_and_alignment(prediction, target, mask)
         loss.backward()
         assert loss.item() == pytest.approx(alone, rel=1e-6)
         assert scale[0].isnan()
@@ -92,7 +92,8 @@ class TestScaleShiftInvariantLoss:
 
     def test_upside_down_depth_costs_nothing_by_default_as_in_the_paper(self):
         _, target, mask = depth_images()
-        loss, scale = ScaleShiftInvariantLoss(low_quantile=0, high_quantile=1).loss_and_scale(-target, target, mask)
+        unclamped = ScaleShiftInvariantLoss(low_quantile=0, high_quantile=1)
+        loss, (*_, scale) = unclamped.loss_and_alignment(-target, target, mask)
         assert loss.item() < 1e-5
         assert (scale < 0).all()
 
@@ -100,7 +101,7 @@ class TestScaleShiftInvariantLoss:
         _, target, mask = depth_images()
         loss = ScaleShiftInvariantLoss(positive_scale=True)
         prediction = (-0.1 * target).requires_grad_()
-        before, scale = loss.loss_and_scale(prediction, target, mask)
+        before, (*_, scale) = loss.loss_and_alignment(prediction, target, mask)
         before.backward()
         assert before > 0.5
         assert (scale < 0).all()

@@ -9,7 +9,8 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPTextModel
 
 from lightning_modules import Depth, Normals, SingleStepEstimator, StableDiffusion
-from lightning_modules.losses import AngularLoss
+from lightning_modules.loss_terms import LatentConsistency
+from lightning_modules.losses import AngularLoss, ScaleShiftInvariantLoss
 from lightning_modules.tasks import Task
 from tests.tiny import build_base, make_batch
 
@@ -154,23 +155,76 @@ def test_half_the_batch_gives_the_same_prediction_so_that_batch_size_changes_not
     assert torch.allclose(together[1:], alone, atol=1e-5)
 
 
-def test_accumulated_micro_batches_give_the_gradient_of_one_batch(bases):
-    network = StableDiffusion(str(bases["v_prediction"])).double()
-    estimator = SingleStepEstimator(network, Normals(AngularLoss(reduction="image")))
-    batch = make_batch(num_images=4, height=16, width=16)
+@pytest.mark.parametrize(
+    "task",
+    [Normals(AngularLoss(reduction="image")), Depth(ScaleShiftInvariantLoss(reduction="image"))],
+    ids=["normals", "depth"],
+)
+def test_accumulated_micro_batches_give_the_gradient_of_one_batch(bases, task):
+    estimator = SingleStepEstimator(StableDiffusion(str(bases["v_prediction"])).double(), task)
+    batch = make_batch(num_images=8, height=8, width=16)
     batch["image"] = batch["image"].double()
 
     def gradient_of(size):
         estimator.zero_grad()
-        for start in range(0, 4, size):
+        for start in range(0, 8, size):
             part = {key: v[start : start + size] if not isinstance(v, str) else v for key, v in batch.items()}
             loss, _ = estimator.training_loss(part, [0] * size)
-            (loss * size / 4).backward()
+            (loss * size / 8).backward()
         return torch.cat([p.grad.flatten() for p in estimator.network.unet.parameters()])
 
-    whole = gradient_of(4)
-    for size in (1, 2):
+    whole = gradient_of(8)
+    for size in (1, 4):  # 1 x 8 and 4 x 2
         assert relative_error(gradient_of(size), whole) < 1e-6
+
+
+def test_an_optimiser_step_is_that_of_adamw(bases):
+    """Decoupled weight decay, bias correction, and the clipped gradient, written out for the first two updates."""
+    estimator = SingleStepEstimator(StableDiffusion(str(bases["v_prediction"])).double(), Depth())
+    weights = list(estimator.network.unet.parameters())
+    optimizer = estimator.make_optimizer(weights)
+    lr, decay, (beta1, beta2), epsilon = 3e-5, 0.01, (0.9, 0.999), 1e-8
+    expected = torch.cat([weight.detach().flatten() for weight in weights])
+    mean, square = torch.zeros_like(expected), torch.zeros_like(expected)
+    for number in (1, 2):
+        batch = make_batch(height=16, width=16, seed=number)
+        batch["image"] = batch["image"].double()
+        optimizer.zero_grad()
+        estimator.training_loss(batch, SEEDS)[0].backward()
+        gradient = torch.cat([weight.grad.flatten() for weight in weights])
+        gradient = gradient * min(1.0, 1.0 / (gradient.norm().item() + 1e-6))
+        estimator.gradient_guard.apply(optimizer, number)
+        optimizer.step()
+        mean = beta1 * mean + (1 - beta1) * gradient
+        square = beta2 * square + (1 - beta2) * gradient**2
+        update = (mean / (1 - beta1**number)) / ((square / (1 - beta2**number)).sqrt() + epsilon)
+        expected = expected - lr * decay * expected - lr * update
+        stepped = torch.cat([weight.detach().flatten() for weight in weights])
+        assert relative_error(stepped, expected) < 1e-12
+
+
+def test_the_latent_term_is_the_distance_to_the_encoded_truth_and_nothing_else_changes(bases):
+    network = StableDiffusion(str(bases["v_prediction"]))
+    batch = make_batch()
+    batch["valid_mask"][:] = True
+    batch["valid_mask"][0, :, :5] = False  # hides the first two rows of latents of the first image
+    plain, _ = SingleStepEstimator(network, Depth()).training_loss(batch, SEEDS)
+    estimator = SingleStepEstimator(network, Depth(), LatentConsistency(weight=2.0))
+    loss, extras = estimator.training_loss(batch, SEEDS)
+
+    truth = network.encode(estimator.task.target_image(batch)[0])
+    squared = (network.predict_latent(batch["image"], SEEDS) - truth).square().mean(dim=1)
+    distance = torch.cat([squared[0, 2:].flatten(), squared[1].flatten()]).mean()
+    assert extras["latent_consistency"].item() == pytest.approx(distance.item(), rel=1e-5)
+    assert loss.item() == pytest.approx(plain.item() + 2 * distance.item(), rel=1e-5)
+    assert not extras["latent_consistency"].requires_grad
+    loss.backward()
+    assert all(p.grad.isfinite().all() for p in network.unet.parameters())
+
+
+def test_perfect_latents_cost_nothing():
+    latent = torch.randn(2, 4, 3, 3)
+    assert LatentConsistency()(latent, latent, torch.ones(2, 1, 3, 3, dtype=torch.bool)) == 0
 
 
 def test_alpha_of_sd2_is_that_of_its_noise_schedule(bases):

@@ -40,6 +40,9 @@ class TestInput:
         wide = StableDiffusion(str(base), halve_bias=True).unet
         assert narrow.conv_in.bias.abs().min() > 0
         assert torch.equal(wide.conv_in.bias, narrow.conv_in.bias / 2)
+        latent = torch.randn(2, 4, 8, 8)
+        expected = narrow.conv_in(latent) - narrow.conv_in.bias[:, None, None] / 2
+        assert torch.allclose(wide.conv_in(torch.cat([latent, latent], dim=1)), expected, atol=1e-6)
 
     def test_a_widened_unet_can_be_saved_and_loaded(self, base, tmp_path):
         unet = StableDiffusion(str(base)).unet

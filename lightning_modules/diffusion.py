@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from geometry.batch import GeometryBatch
@@ -97,7 +96,7 @@ class DiffusionEstimator(Estimator):
         picture, known = self.task.target_image(batch)
         image_latent = _at_least_float32(self.network.encode(batch["image"]))
         clean = _at_least_float32(self.network.encode(picture.to(batch["image"].dtype)))
-        known = ~F.max_pool2d((~known).float(), self.network.size_factor).bool()
+        known = self.network.known_latents(known)
 
         config = self.network.scheduler.config
         num_timesteps = config["num_train_timesteps"]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal, Self, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from geometry.errors import InputError
 from lightning_modules.compilation import Compilation
@@ -140,6 +141,17 @@ class LatentNetwork(nn.Module, ABC):
         with _half_precision_of(self.vae.decoder, latent) as half:
             decoded = self.vae.decode(latent / self.vae.config["scaling_factor"]).sample
         return decoded.to(latent.dtype) if half else decoded
+
+    def known_latents(self, known: Tensor) -> Tensor:
+        """Return which latent pixels have only known pixels under them.
+
+        Args:
+            known: (B,1,H,W) bool.
+
+        Returns:
+            (B,1,h,w) bool.
+        """
+        return ~functional.max_pool2d((~known).float(), self.size_factor).bool()
 
     def predict_latent(self, image: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         """Return the clean latent of the prediction for an image.

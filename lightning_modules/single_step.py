@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Any
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from geometry.batch import GeometryBatch
@@ -64,6 +63,6 @@ class SingleStepEstimator(Estimator):
             return loss, extras
         picture, known = self.task.target_image(batch)
         target = self.network.encode(picture.to(batch["image"].dtype))
-        known_latents = ~F.max_pool2d((~known).float(), self.network.size_factor).bool()
+        known_latents = self.network.known_latents(known)
         loss, terms = add_terms(loss, [self.latent_consistency], latent, target, known_latents)
         return loss, {**extras, **terms}

@@ -44,6 +44,8 @@ class StableDiffusion(LatentNetwork):
         train_decoder: Train the VAE decoder along with the UNet; the checkpoint then holds it, too.
         vae_precision: Precision in which the frozen parts of the VAE are kept and computed: float32 or bfloat16. A
             decoder that trains stays in float32.
+        channels_last: Lay weights and activations out channel by channel, which suits convolutions on CPUs, and on GPUs
+            in half precision.
         compile: Let torch.compile translate UNet, encoder and decoder when they are first used, for instance
             {mode: default}; by default, they run as they are.
 
@@ -66,6 +68,7 @@ class StableDiffusion(LatentNetwork):
         lora: LoRA | None = None,
         train_decoder: bool = False,
         vae_precision: VaePrecision = "float32",
+        channels_last: bool = False,
         compile: Compilation | None = None,
     ) -> None:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -87,6 +90,8 @@ class StableDiffusion(LatentNetwork):
         last = self.scheduler.config["num_train_timesteps"] - 1
         self.register_buffer("timestep", torch.tensor(last), persistent=False)
         self.register_buffer("prompt_embedding", _embed_empty_prompt(base, prompt_length), persistent=False)
+        if channels_last:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compile is not None:
             self.compile_parts(compile)
         self.train()

@@ -49,11 +49,14 @@ class Task(nn.Module, ABC):
         """Return the scalar loss, and further scalars worth logging by name."""
 
     @abstractmethod
-    def make_metric(self, depth_range_m: tuple[float, float] = (0.0, math.inf)) -> Metric:
-        """Return a new metric for one validation data set, whose ``compute`` returns scalars by name.
+    def make_metric(
+        self, depth_range_m: tuple[float, float] = (0.0, math.inf), max_fit_size_px: int | None = None
+    ) -> Metric:
+        """Return a new metric for one data set, whose states are sums and whose ``compute`` returns scalars by name.
 
         Args:
             depth_range_m: smallest and largest depth that can be true in this data set.
+            max_fit_size_px: longest side of the images on which a prediction is fitted; None takes all pixels.
         """
 
     @abstractmethod
@@ -104,9 +107,11 @@ class Depth(Task):
         loss, scale = self.loss.loss_and_scale(prediction, batch["depth"], batch["valid_mask"])
         return loss, {"negative_scale_share": (scale < 0).sum() / scale.isfinite().sum().clamp(min=1)}
 
-    def make_metric(self, depth_range_m: tuple[float, float] = (0.0, math.inf)) -> Metric:
+    def make_metric(
+        self, depth_range_m: tuple[float, float] = (0.0, math.inf), max_fit_size_px: int | None = None
+    ) -> Metric:
         """Return affine-invariant depth metrics."""
-        return AffineInvariantDepth(*depth_range_m)
+        return AffineInvariantDepth(*depth_range_m, max_fit_size_px)
 
     def update_metric(self, metric: Metric, prediction: Tensor, batch: GeometryBatch) -> None:
         """Add a validation batch."""
@@ -158,7 +163,9 @@ class Normals(Task):
         """Return the loss and nothing else."""
         return self.loss(prediction, batch["normals"], batch["normals_mask"]), {}
 
-    def make_metric(self, depth_range_m: tuple[float, float] = (0.0, math.inf)) -> Metric:
+    def make_metric(
+        self, depth_range_m: tuple[float, float] = (0.0, math.inf), max_fit_size_px: int | None = None
+    ) -> Metric:
         """Return angular errors."""
         return NormalsError()
 

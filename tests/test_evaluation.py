@@ -109,9 +109,9 @@ def test_a_test_from_archives_to_tables_pictures_and_back(options, tmp_path, cap
     assert "published on 654 images; 3 left out" in markdown
     scalars = EventAccumulator(str(out)).Reload()
     assert scalars.Scalars("test/nyuv2/abs_rel")[0].value == pytest.approx(nyu["scores"]["abs_rel"], rel=1e-6)
-    screen = capsys.readouterr().out
-    assert f"nyuv2: abs_rel {nyu['scores']['abs_rel']:.4f} on 3 images" in screen
-    assert "kitti is left out" not in screen  # said on stderr, by the log
+    screen = capsys.readouterr()
+    assert f"nyuv2: abs_rel {nyu['scores']['abs_rel']:.4f} on 3 images" in screen.out
+    assert "4/6" in screen.err, "a bar per data set"
 
     # A finished data set is not run again, not even without its archive; another model is.
     shutil.copy(out / "nyuv2/scores.json", tmp_path / "before.json")
@@ -119,12 +119,18 @@ def test_a_test_from_archives_to_tables_pictures_and_back(options, tmp_path, cap
     assert "already scored" in capsys.readouterr().out
     assert (out / "nyuv2/scores.json").read_bytes() == (tmp_path / "before.json").read_bytes()
     run(*options, "--model.network.noise=gaussian", "--data.benchmarks=[nyuv2]")
-    assert results_in(out)["data_sets"]["nyuv2"]["scores"] != nyu["scores"]
+    other = results_in(out)["data_sets"]
+    assert set(other) == {"nyuv2"} and other["nyuv2"]["scores"] != nyu["scores"]
+
+    assert len(list((out / "nyuv2").glob("*.jpg"))) == 6, "pictures of the model before must not stay"
+
+    # Benchmarks that are scored one at a time end up in one table.
+    run(*options, "--data.benchmarks=[nyuv2]", "--evaluation.restart=true")
+    assert results_in(out)["data_sets"] == results["data_sets"]
 
     # The predictions give the same scores without the model.
     saved = ["--model=lightning_modules.SavedPredictions", f"--model.folder={tmp_path / 'saved'}", *options[3:-1]]
     shutil.copytree(out / "predictions", tmp_path / "saved")
-    run(*options, "--evaluation.save_predictions=true", "--evaluation.restart=true", "--data.benchmarks=[scannet]")
     run(*saved, f"--evaluation.output={tmp_path / 'again'}")
     again = results_in(tmp_path / "again")["data_sets"]
     assert again["nyuv2"]["scores"] == nyu["scores"]
@@ -151,6 +157,27 @@ def test_prepared_shards_are_scored_like_a_validation(base, options, tmp_path):
     rooms = results_in(tmp_path / "out")["data_sets"]["rooms"]
     assert rooms["num_images"] == 3
     assert rooms["scores"]["abs_rel"] > 0
+
+
+def test_a_training_checkpoint_is_evaluated_with_the_recipe_that_made_it(base, tmp_path):
+    write_depth_archive(tmp_path / "data", "scannet", num_samples=1)
+    make_dataset(tmp_path / "shards/hypersim", "hypersim", {"train": [2], "val": [1]})
+    recipe = [
+        f"--config={ROOT / 'configs/depth_stable_diffusion.yaml'}",
+        f"--model.init_args.network.init_args.base={base}",
+        f"--trainer.default_root_dir={tmp_path / 'runs'}",
+        *("--trainer.accelerator=cpu", "--trainer.precision=32-true"),
+    ]
+    shards = f"--data.init_args.datasets=[{{path: {tmp_path / 'shards/hypersim'}}}]"
+    few = ["--trainer.max_steps=1", "--trainer.accumulate_grad_batches=1", "--data.init_args.num_workers=0"]
+    train.main(["fit", *recipe, shards, *few, "--model.init_args.optimizer.init_args.lr=0.5"])
+    benchmarks = ["--data=datamodules.Benchmarks", f"--data.root={tmp_path / 'data'}", "--data.num_workers=0"]
+    run(*recipe, *benchmarks, "--ckpt_path=last")
+    trained = results_in(tmp_path / "runs/depth_stable_diffusion/test")
+    assert trained["checkpoint"].endswith("version_0/checkpoints/last.ckpt")
+    run(*recipe, *benchmarks)
+    untrained = results_in(tmp_path / "runs/depth_stable_diffusion/test")
+    assert trained["data_sets"]["scannet"]["scores"] != untrained["data_sets"]["scannet"]["scores"]
 
 
 @pytest.mark.parametrize("geometry", ["depth", "normals"])

@@ -111,7 +111,11 @@ class Benchmarks(LightningDataModule):
         self._check_options(known)
         self._found, self.missing_tests, self._loaders = [], {}, {}
         for name in self.benchmarks or known:
-            files = known[name].find(self.root)
+            try:
+                files = known[name].find(self.root)
+            except InputError as error:
+                self.missing_tests[name] = str(error)
+                continue
             if files is None:
                 places = ", ".join((*known[name].archives, *(f"{folder}/" for folder in known[name].folders)))
                 self.missing_tests[name] = f"not found under {self.root} (looked for {places})"

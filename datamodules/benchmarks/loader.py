@@ -11,7 +11,7 @@ from torch.nn.functional import interpolate
 from torch.utils.data import IterableDataset, get_worker_info
 
 from datamodules.benchmarks.files import BenchmarkFiles
-from datamodules.benchmarks.protocol import Array, Benchmark, Entry, Sample
+from datamodules.benchmarks.protocol import Array, Benchmark, Entry, NoGroundTruthError, Sample
 from datamodules.streaming.loading import Failure, Workers, data_loader, unwrap
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError
@@ -73,8 +73,8 @@ class BenchmarkLoader:
                 raise ValueError(f"picture and truth have {sample.image.shape[:2]} and {sample.truth.shape[:2]} pixels")
         except InputError as error:
             return Failure(str(error))
-        except LookupError as error:
-            return Unscored(entry.key, str(error.args[0]))
+        except NoGroundTruthError as error:
+            return Unscored(entry.key, str(error))
         except (OSError, ValueError) as error:
             return Unscored(entry.key, f"unreadable ({error})")
         return self._batch(sample, entry)

@@ -20,6 +20,10 @@ Geometry = Literal["depth", "normals"]
 NO_FILE = "None"
 
 
+class NoGroundTruthError(Exception):
+    """There is no ground truth for an image; the message says which file is missing."""
+
+
 @dataclass(frozen=True)
 class Entry:
     """A sample of a benchmark.
@@ -101,7 +105,7 @@ class Benchmark(ABC):
         return values
 
     def find(self, root: Path) -> BenchmarkFiles | None:
-        """Return the files of this benchmark under a root, or None if there are none.
+        """Return the files of this benchmark under a root, or None if there are none; a damaged archive counts.
 
         Args:
             root: folder that holds the benchmarks.
@@ -111,7 +115,7 @@ class Benchmark(ABC):
         """
         for path in find_files(root, self.archives, self.folders):
             files = open_files(path)
-            if any(self.match(name) for name in files.places):
+            if files.damage or any(self.match(name) for name in files.places):
                 return files
         return None
 
@@ -129,12 +133,13 @@ class Benchmark(ABC):
         Raises:
             InputError: the list cannot be read, has a line that is too short, or is empty.
         """
+        found: Iterator[tuple[str, tuple[str, ...]]]
         if file_list is None:
             found = ((name, self.truth_of(name)) for name in sorted(files.places) if self.match(name))
         else:
             found = _listed(file_list, files)
         entries = [Entry(image, truth, _key(self._inside(image) or image)) for image, truth in found]
-        if not entries:
+        if file_list is not None and not entries:
             raise InputError(f"the file list {file_list} of {self.name} is empty.")
         return entries
 
@@ -146,14 +151,14 @@ class Benchmark(ABC):
             entry: the sample.
 
         Raises:
-            LookupError: there is no ground truth for the image.
+            NoGroundTruthError: there is no ground truth for the image.
             OSError: a file cannot be read.
             ValueError: a file holds something else.
         """
         paths = entry.truth[: len(self.truth_of(entry.image))]
         missing = [path for path in paths if path not in files.places]
         if missing and entry.image in files.places:
-            raise LookupError(f"no ground truth ({', '.join(missing)})")
+            raise NoGroundTruthError(f"no ground truth ({', '.join(missing)})")
         image = self.crop(decode_image(files.read(entry.image)))
         truth, mask = self.read_truth(files, paths)
         return Sample(image, truth, mask)

@@ -63,16 +63,19 @@ class Evaluation(Callback):
         names = list(getattr(data, "test_dataset_names", []))
         if not names:
             raise InputError(f"{type(data).__name__} has no data set to test on. Give --data datamodules.Benchmarks.")
-        basis = {"weights": weights_digest(pl_module), "precision": str(trainer.precision), **self.settings}
-        self._identities = {name: digest([basis, data.describe_test(name)]) for name in names}
-        self._results = {} if self.restart else self._read_finished()
+        run = {"precision": str(trainer.precision), "limit": str(trainer.limit_test_batches)}
+        model = digest({"weights": weights_digest(pl_module), **run, **self.settings})
+        self._identities = {name: f"{model}-{digest(data.describe_test(name))}" for name in names}
+        self._results = self._read_finished(model)
         self._to_run = [name for name in names if name not in self._results]
         self._num_finished = 0
-        data.finished_tests = set(self._results)
+        data.finished_tests = set(names) - set(self._to_run)
+        if trainer.is_global_zero:
+            self._remove_old_pictures()
         if trainer.is_global_zero and self._results:
             print(f"already scored in {self.folder}: {', '.join(self._results)} (--evaluation.restart scores again)")
             if not self._to_run:
-                print(screen_table(pl_module.task.headline_metric, list(self._results.values())))
+                print(screen_table(pl_module.task.headline_metric, self._in_order(data)))
 
     def on_test_batch_end(  # type: ignore[override]
         self,
@@ -149,11 +152,30 @@ class Evaluation(Callback):
             logger.save()
 
     def _in_order(self, data: Any) -> list[DatasetScores]:  # noqa: ANN401
-        return [self._results[name] for name in data.test_dataset_names if name in self._results]
+        names = list(data.test_dataset_names)
+        others = sorted(self._results.keys() - set(names))
+        return [self._results[name] for name in [*names, *others] if name in self._results]
 
-    def _read_finished(self) -> dict[str, DatasetScores]:
-        found = {name: read_scores(self.folder / name) for name in self._identities}
-        return {name: s for name, s in found.items() if s is not None and s.identity == self._identities[name]}
+    def _read_finished(self, model: str) -> dict[str, DatasetScores]:
+        """Return the scores in the folder that still hold: of these data sets, or of others and the same model."""
+        found = (read_scores(path.parent) for path in sorted(self.folder.glob("*/scores.json")))
+        return {
+            scores.name: scores
+            for scores in found
+            if scores is not None
+            and scores.identity == self._identities.get(scores.name, scores.identity)
+            and scores.identity.startswith(f"{model}-")
+            and not (scores.name in self._identities and self._is_wanted_again(scores.name))
+        }
+
+    def _is_wanted_again(self, name: str) -> bool:
+        return self.restart or (self.save_predictions and not (self.folder / "predictions" / name).is_dir())
+
+    def _remove_old_pictures(self) -> None:
+        for name in self._to_run:
+            for kind in ("worst", "median"):
+                for path in (self.folder / name).glob(f"{kind}_*.jpg"):
+                    path.unlink()
 
     def _forget(self) -> None:
         self._tally = Tally()

@@ -21,7 +21,7 @@ class DatasetScores:
 
     Attributes:
         name: name of the data set.
-        identity: hash of all that the scores depend on.
+        identity: hash of the model and its settings, a hyphen, hash of the data and its rules.
         scores: metrics by name, over the samples that could be scored.
         num_images: how many samples were scored.
         num_images_published: how many the published figures are made on, or None.

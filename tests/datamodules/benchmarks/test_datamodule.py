@@ -148,6 +148,18 @@ def test_few_samples_are_taken_from_all_over_and_loader_processes_change_nothing
     assert sorted(batch["key"][0][-1] for batch in data.test_dataloader()[0]) == list("123456")
 
 
+def test_archives_without_a_single_complete_file_are_named_and_hinder_no_others(tmp_path):
+    write_depth_archive(tmp_path, "nyuv2")
+    for name, num_bytes in (("scannet", 700), ("diode", 3)):
+        write_depth_archive(tmp_path, name)
+        archive = tmp_path / DEPTH_ARCHIVES[name]
+        archive.write_bytes(archive.read_bytes()[:num_bytes])
+    (nyu, scannet), data = batches(root=str(tmp_path))
+    assert (len(nyu), len(scannet)) == (3, 0)
+    assert "cut off or damaged after 0 files" in data.test_problems["scannet"][""]
+    assert "diode_val.tar cannot be read as an archive" in data.missing_tests["diode"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

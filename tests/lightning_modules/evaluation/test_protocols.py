@@ -94,7 +94,7 @@ def wild_prediction(depth, seed):
     generator = np.random.default_rng(seed)
     prediction = 0.1 * np.nan_to_num(depth, posinf=0) - 0.5 + 0.1 * generator.normal(size=depth.shape)
     kind = generator.random(depth.shape)
-    prediction = np.where(kind < 0.02, -3.0, np.where(kind > 0.98, 8.0, prediction))
+    prediction = np.where(kind < 0.003, -3.0, np.where(kind > 0.997, 8.0, prediction))
     return np.where(np.abs(kind - 0.5) < 0.01, 1e-9, prediction).astype(np.float32)
 
 

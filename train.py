@@ -17,6 +17,7 @@ from lightning_modules.checkpoints import Checkpoints, last_checkpoint, newest_r
 from lightning_modules.console import input_error_behind, leave, plain_help, quieten, readable_error
 from lightning_modules.ema import ExponentialMovingAverage
 from lightning_modules.estimator import Estimator
+from lightning_modules.evaluation.callback import Evaluation, begin_evaluation
 from lightning_modules.monitoring import MemoryPeak, UpdateRatio
 from lightning_modules.precision import TF32, set_tf32
 from lightning_modules.progress import StepProgress
@@ -52,6 +53,7 @@ TITLES = {
     "model": "Model",
     "data": "Data",
     "checkpoints": "Checkpoints that fit writes",
+    "evaluation": "Scores, files and pictures of a test",
     "panels": "Pictures of validation images in TensorBoard",
     "ema": "Average of the trained weights (EMA)",
     "ckpt_path": "Start",
@@ -89,7 +91,7 @@ class Parser(LightningArgumentParser):
 
 
 class OneStepCLI(LightningCLI):
-    """The commands: fit and validate.
+    """The commands: fit, validate and test.
 
     A run's files go to ``<trainer.default_root_dir>/<name>/version_N``. A new fit gets the next free number;
     ``--ckpt_path last`` takes the newest run of that name that has a checkpoint, and goes on in its folder.
@@ -101,6 +103,7 @@ class OneStepCLI(LightningCLI):
         return {
             "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule", "weights_only"},
             "validate": {"model", "dataloaders", "datamodule", "weights_only", "verbose"},
+            "test": {"model", "dataloaders", "datamodule", "weights_only", "verbose"},
         }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
@@ -115,6 +118,13 @@ class OneStepCLI(LightningCLI):
         parser.add_lightning_class_args(ExponentialMovingAverage, "ema")
         parser.add_lightning_class_args(ValidationPanels, "panels")
         parser.link_arguments("model.init_args.task", "data.init_args.normals", compute_fn=_needs_normals)
+
+    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:  # noqa: ANN401
+        """Add what belongs to a single command."""
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "test":
+            parser.add_lightning_class_args(Evaluation, "evaluation")
+        return parser
 
     def before_instantiate_classes(self) -> None:
         """Find the checkpoint that ``last`` means."""
@@ -169,9 +179,14 @@ class OneStepCLI(LightningCLI):
         if trainer.enable_validation and self.model.last_validated_step != trainer.global_step:
             trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
 
+    def before_test(self) -> None:
+        """Tell the evaluation what is evaluated."""
+        config = self._options()
+        begin_evaluation(self.trainer, config.name, config.model.as_dict(), config.ckpt_path)
+
     def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
         """Never unpickle a checkpoint: a file from elsewhere could run code. Print our own table of results."""
-        own = {"weights_only": True} | ({"verbose": False} if subcommand == "validate" else {})
+        own = {"weights_only": True} | ({"verbose": False} if subcommand != "fit" else {})
         return {**super()._prepare_subcommand_kwargs(subcommand), **own}
 
     def _options(self) -> Namespace:

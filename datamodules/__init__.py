@@ -8,12 +8,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from datamodules.benchmarks.datamodule import Benchmarks
     from datamodules.demo import SyntheticDataModule
     from datamodules.geometry_datamodule import DatasetSource, GeometryDataModule
 
-__all__ = ["DatasetSource", "GeometryDataModule", "SyntheticDataModule"]
+__all__ = ["Benchmarks", "DatasetSource", "GeometryDataModule", "SyntheticDataModule"]
 
 _MODULES = {
+    "Benchmarks": "benchmarks.datamodule",
     "DatasetSource": "geometry_datamodule",
     "GeometryDataModule": "geometry_datamodule",
     "SyntheticDataModule": "demo",

@@ -110,11 +110,17 @@ class GeometryDataModule(LightningDataModule):
         self._val: list[_OpenSource] = []
         self._train_loader: TrainLoader | None = None
         self._val_loaders: list[ValLoader] | None = None
+        self.finished_tests: set[str] = set()
 
     @property
     def val_dataset_names(self) -> list[str]:
         """Names of the validation data sets, in the order of their loaders. Known after ``setup``."""
         return [source.name for source in self._val]
+
+    @property
+    def test_dataset_names(self) -> list[str]:
+        """Names of the data sets that ``test`` scores: those of the validation."""
+        return self.val_dataset_names
 
     @property
     def image_sizes(self) -> dict[str, tuple[int, int]]:
@@ -125,7 +131,7 @@ class GeometryDataModule(LightningDataModule):
         """Find the data sets and check that they hold what is asked for.
 
         Args:
-            stage: "fit" looks for training and validation data, "validate" for the latter alone.
+            stage: "fit" looks for training and validation data, "validate" and "test" for the latter alone.
 
         Raises:
             InputError: an option is out of range, a folder is no data set, a split is missing or empty, two data sets
@@ -161,6 +167,21 @@ class GeometryDataModule(LightningDataModule):
                 for s in self._val
             ]
         return self._val_loaders
+
+    def test_dataloader(self) -> list[ValLoader]:
+        """Return the validation loaders of the data sets that are not finished."""
+        loaders = zip(self.test_dataset_names, self.val_dataloader(), strict=True)
+        return [loader for name, loader in loaders if name not in self.finished_tests]
+
+    def describe_test(self, name: str) -> dict[str, object]:
+        """Return what the scores of a data set depend on, beside the model.
+
+        Args:
+            name: a validation data set.
+        """
+        source = next(source for source in self._val if source.name == name)
+        shards = [shard.sha256 for shard in source.dataset.manifest.splits[source.split]]
+        return {"shards": shards, "max_samples": self.max_val_samples}
 
     def teardown(self, stage: str) -> None:
         """Let go of the loaders and end their processes."""

@@ -11,6 +11,8 @@ class GeometryBatch(TypedDict):
     Convention:
         Depth is planar (along the optical axis, not along the ray) in metres.
         Normals live in the camera frame x right, y up, z toward the viewer: a wall seen head-on is (0, 0, 1).
+        A test batch may hold images of another size than the geometry, whose size the prediction then takes, and
+        normals without depth.
 
     Attributes:
         image: (B,3,H,W) float32, sRGB in [-1, 1].

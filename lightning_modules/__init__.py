@@ -1,6 +1,7 @@
 """Networks, tasks and estimators: everything that is trained."""
 
 from lightning_modules.diffusion import DiffusionEstimator
+from lightning_modules.evaluation.saved_predictions import SavedPredictions
 from lightning_modules.network import LatentNetwork
 from lightning_modules.sampling import Sampling
 from lightning_modules.single_step import SingleStepEstimator
@@ -13,6 +14,7 @@ __all__ = [
     "LatentNetwork",
     "Normals",
     "Sampling",
+    "SavedPredictions",
     "SingleStepEstimator",
     "StableDiffusion",
     "Task",

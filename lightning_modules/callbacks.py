@@ -1,7 +1,6 @@
 """What happens beside training: panels of pictures, throughput, a closing table. One purpose each."""
 
 import time
-from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -14,6 +13,7 @@ from torch import Tensor
 from geometry.batch import GeometryBatch
 from lightning_modules.estimator import Estimator
 from lightning_modules.logging_steps import is_logging_step
+from lightning_modules.tables import format_table
 
 _GAP_PX = 4
 
@@ -183,20 +183,10 @@ class ValidationSummary(Callback):
         for name, values in scores.items():
             ratio = values[headline] / values[constant]
             verdict.append((name, f"{values[headline]:.4f}", f"{values[constant]:.4f}", f"{ratio:.3f}"))
-        print(f"\n{_format_table(rows)}\n\n{_format_table(verdict)}")
+        print(f"\n{format_table(rows)}\n\n{format_table(verdict)}")
 
 
 def _scores_of(trainer: Trainer, dataset: str) -> dict[str, float]:
     prefix = f"val/{dataset}/"
     found = trainer.callback_metrics.items()
     return {name.removeprefix(prefix): float(value) for name, value in found if name.startswith(prefix)}
-
-
-def _format_table(rows: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = [
-        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
-        for row in rows
-    ]
-    lines.insert(1, "-" * len(lines[0]))
-    return "\n".join(lines)

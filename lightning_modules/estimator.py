@@ -22,6 +22,7 @@ from lightning_modules.logging_steps import Means, is_logging_step
 from lightning_modules.network import LatentNetwork
 from lightning_modules.noise import seed_from
 from lightning_modules.schedules import warmup_exponential
+from lightning_modules.sizes import pad_to_multiple
 from lightning_modules.start import start_from
 from lightning_modules.tasks import Task
 
@@ -151,6 +152,20 @@ class Estimator(LightningModule, ABC):
         prediction = self(batch["image"], [seed_from(key) for key in batch["key"]])
         self.task.update_metric(self._metric(dataloader_idx), prediction, batch)
         return {"prediction": prediction}
+
+    def test_step(self, batch: GeometryBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
+        """Return the prediction at the size of the images, which may be any; the callback ``Evaluation`` scores it.
+
+        Args:
+            batch: images of one data set.
+            batch_idx: number of the batch.
+            dataloader_idx: number of the data set.
+        """
+        self.task.check(batch)
+        height, width = batch["image"].shape[-2:]
+        image = pad_to_multiple(batch["image"], self.network.size_factor)
+        prediction = self(image, [seed_from(key) for key in batch["key"]])
+        return {"prediction": prediction[..., :height, :width]}
 
     def on_validation_epoch_end(self) -> None:
         """Log every data set's metrics as ``val/<data set>/<metric>``."""

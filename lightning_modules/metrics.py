@@ -3,6 +3,7 @@
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 
@@ -14,6 +15,7 @@ ANGLE_LIMITS_DEG = (5.0, 7.5, 11.25, 22.5, 30.0)
 _MIN_DEPTH_M = 1e-6
 _MEDIAN_BINS_PER_DEG = 100
 _WEISZFELD_STEPS = 10
+_PIXELS_AT_A_TIME = 2**20
 
 DEPTH_METRICS = (
     "abs_rel",
@@ -42,6 +44,7 @@ class AffineInvariantDepth(Metric):
     Args:
         near_plane_m: smallest depth that can be true.
         far_plane_m: largest depth that can be true.
+        max_fit_size_px: fit scale and shift on images picked down to this longest side; None takes all pixels.
 
     Source:
         The evaluation protocol of Ke et al. (Marigold).
@@ -52,10 +55,13 @@ class AffineInvariantDepth(Metric):
     sums: Tensor
     num_images: Tensor
 
-    def __init__(self, near_plane_m: float = 0.0, far_plane_m: float = math.inf) -> None:
+    def __init__(
+        self, near_plane_m: float = 0.0, far_plane_m: float = math.inf, max_fit_size_px: int | None = None
+    ) -> None:
         super().__init__()
         self.near_plane_m = max(near_plane_m, _MIN_DEPTH_M)
         self.far_plane_m = far_plane_m
+        self.max_fit_size_px = max_fit_size_px
         self.add_state("sums", torch.zeros(len(DEPTH_METRICS), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("num_images", torch.tensor(0), dist_reduce_fx="sum")
 
@@ -78,34 +84,64 @@ class AffineInvariantDepth(Metric):
 
     def per_image(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> Tensor:
         """Return the metrics of each image, (B, number of metrics) float64, in the order of ``DEPTH_METRICS``."""
-        prediction, target = prediction.double(), target.double()
-        scale, shift = align_scale_shift(prediction, target, valid_mask)
-        aligned = scale[:, None, None, None] * prediction + shift[:, None, None, None]
-        # Outside the mask both are 1 m, so that no logarithm or quotient there is ever undefined.
-        aligned = torch.where(valid_mask, aligned.clamp(self.near_plane_m, self.far_plane_m), 1.0)
-        target = torch.where(valid_mask, target, 1.0)
-        count = valid_mask.sum(dim=(1, 2, 3)).clamp(min=1)
-
-        def mean(values: Tensor) -> Tensor:
-            return torch.where(valid_mask, values, 0.0).sum(dim=(1, 2, 3)) / count
-
-        error = aligned - target
-        log_error = aligned.log() - target.log()
-        ratio = torch.maximum(aligned / target, target / aligned)
-        mean_square_log = mean(log_error.square())
+        scale, shift = self._fit(prediction, target, valid_mask)
         return torch.stack(
             [
-                mean(error.abs() / target),
-                mean(error.square() / target),
-                mean(error.square()).sqrt(),
-                mean_square_log.sqrt(),
-                mean(log_error.abs()) / math.log(10),
-                *(mean((ratio < DELTA_BASE**power).double()) for power in (1, 2, 3)),
-                mean((1 / aligned - 1 / target).square()).sqrt(),
-                100 * (mean_square_log - mean(log_error).square()).clamp(min=0).sqrt(),
-                mean((best_constant_depth(target, valid_mask) - target).abs() / target),
-            ],
-            dim=1,
+                self._scores(predicted[valid], depth[valid], *fit)
+                for predicted, depth, valid, *fit in zip(prediction, target, valid_mask, scale, shift, strict=True)
+            ]
+        )
+
+    def _fit(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return scale and shift, each (B,) float64, found on images of at most ``max_fit_size_px``."""
+        shrink = (self.max_fit_size_px or math.inf) / max(prediction.shape[-2:])
+        if shrink < 1:
+            prediction, target, valid = (
+                F.interpolate(t.float(), scale_factor=shrink, mode="nearest") for t in (prediction, target, valid_mask)
+            )
+            valid_mask = valid.bool()
+        return align_scale_shift(prediction.double(), target.double(), valid_mask)
+
+    def _scores(self, prediction: Tensor, target: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        """Return the metrics of one image from its valid pixels (N,), a part at a time: some have 20 million."""
+        sums = target.new_zeros(len(DEPTH_METRICS), dtype=torch.float64)
+        if len(target) == 0:
+            return sums
+        constant = best_constant_depth(
+            target[None, None, None], torch.ones_like(target, dtype=torch.bool)[None, None, None]
+        )
+        for some, known in zip(prediction.split(_PIXELS_AT_A_TIME), target.split(_PIXELS_AT_A_TIME), strict=True):
+            depth = known.double()
+            aligned = (scale * some.double() + shift).clamp(self.near_plane_m, self.far_plane_m)
+            error = aligned - depth
+            log_error = aligned.log() - depth.log()
+            ratio = torch.maximum(aligned / depth, depth / aligned)
+            sums += torch.stack(
+                [
+                    (error.abs() / depth).sum(),
+                    (error.square() / depth).sum(),
+                    error.square().sum(),
+                    log_error.square().sum(),
+                    log_error.abs().sum(),
+                    *((ratio < DELTA_BASE**power).sum() for power in (1, 2, 3)),
+                    (1 / aligned - 1 / depth).square().sum(),
+                    log_error.sum(),
+                    ((constant.flatten() - depth).abs() / depth).sum(),
+                ]
+            )
+        abs_rel, sq_rel, square, square_log, log, *deltas, square_inverse, signed_log, constant_rel = sums / len(target)
+        return torch.stack(
+            [
+                abs_rel,
+                sq_rel,
+                square.sqrt(),
+                square_log.sqrt(),
+                log / math.log(10),
+                *deltas,
+                square_inverse.sqrt(),
+                100 * (square_log - signed_log.square()).clamp(min=0).sqrt(),
+                constant_rel,
+            ]
         )
 
 
@@ -123,7 +159,7 @@ def best_constant_depth(depth: Tensor, valid_mask: Tensor) -> Tensor:
         (B,1,1,1); 1 where nothing is valid.
     """
     ordered = torch.where(valid_mask, depth, torch.inf).flatten(1).sort(dim=1).values
-    weight = (1 / ordered).cumsum(dim=1)
+    weight = (1 / ordered.double()).cumsum(dim=1)
     index = (weight < weight[:, -1:] / 2).sum(dim=1, keepdim=True).clamp(max=ordered.shape[1] - 1)
     median = ordered.gather(1, index)
     return torch.where(median.isfinite(), median, 1.0)[:, :, None, None]

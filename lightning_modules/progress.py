@@ -24,6 +24,8 @@ class StepProgress(ProgressBar):
         self._enabled = True
         self._train_bar: tqdm | None = None
         self._val_bar: tqdm | None = None
+        self._test_bar: tqdm | None = None
+        self._test_loader = -1
         self._read_s = 0.0
 
     def enable(self) -> None:
@@ -94,11 +96,44 @@ class StepProgress(ProgressBar):
         if self._val_bar is not None:
             self._val_bar.close()
 
+    def on_test_batch_start(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Open a bar for every data set."""
+        if dataloader_idx != self._test_loader:
+            self._close()
+            self._test_loader = dataloader_idx
+            total = trainer.num_test_batches[dataloader_idx]
+            self._test_bar = self._open(batch["dataset"], int(total), "batch")
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Advance."""
+        if self._test_bar is not None:
+            self._test_bar.update()
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Close the bar."""
+        self._close()
+        self._test_loader = -1
+
     def _close(self) -> None:
-        for bar in (self._val_bar, self._train_bar):
+        for bar in (self._test_bar, self._val_bar, self._train_bar):
             if bar is not None:
                 bar.close()
-        self._val_bar = self._train_bar = None
+        self._test_bar = self._val_bar = self._train_bar = None
 
     def _open(self, name: str, total: int | None, unit: str, initial: int = 0, leave: bool = True) -> tqdm | None:
         if not self._enabled:

@@ -52,11 +52,14 @@ class Task(nn.Module, ABC):
         """Return the scalar loss, and further scalars worth logging by name."""
 
     @abstractmethod
-    def make_metric(self, depth_range_m: tuple[float, float] = (0.0, math.inf)) -> Metric:
-        """Return a new metric for one validation data set, whose ``compute`` returns scalars by name.
+    def make_metric(
+        self, depth_range_m: tuple[float, float] = (0.0, math.inf), max_fit_size_px: int | None = None
+    ) -> Metric:
+        """Return a new metric for one data set, whose states are sums and whose ``compute`` returns scalars by name.
 
         Args:
             depth_range_m: smallest and largest depth that can be true in this data set.
+            max_fit_size_px: longest side of the images on which a prediction is fitted; None takes all pixels.
         """
 
     @abstractmethod
@@ -143,9 +146,11 @@ class Depth(Task):
         share = (aligned.scale < 0).sum() / aligned.scale.isfinite().sum().clamp(min=1)
         return loss, {"negative_scale_share": share, **terms}
 
-    def make_metric(self, depth_range_m: tuple[float, float] = (0.0, math.inf)) -> Metric:
+    def make_metric(
+        self, depth_range_m: tuple[float, float] = (0.0, math.inf), max_fit_size_px: int | None = None
+    ) -> Metric:
         """Return affine-invariant depth metrics."""
-        return AffineInvariantDepth(*depth_range_m)
+        return AffineInvariantDepth(*depth_range_m, max_fit_size_px)
 
     def update_metric(self, metric: Metric, prediction: Tensor, batch: GeometryBatch) -> None:
         """Add a validation batch."""
@@ -214,7 +219,9 @@ class Normals(Task):
         truth, known = batch["normals"], batch["normals_mask"]
         return add_terms(self.loss(prediction, truth, known), self.extra_losses, prediction, truth, known)
 
-    def make_metric(self, depth_range_m: tuple[float, float] = (0.0, math.inf)) -> Metric:
+    def make_metric(
+        self, depth_range_m: tuple[float, float] = (0.0, math.inf), max_fit_size_px: int | None = None
+    ) -> Metric:
         """Return angular errors."""
         return NormalsError()
 

@@ -222,6 +222,9 @@ class TestHelp:
             ("--help",),
             ("fit", "--help"),
             ("validate", "--help"),
+            ("test", "--help"),
+            ("test", "--data.help=datamodules.Benchmarks"),
+            ("test", "--model.help=lightning_modules.SavedPredictions"),
             ("fit", "--model.help=lightning_modules.SingleStepEstimator"),
             ("fit", "--model=SingleStepEstimator", "--model.network.help=lightning_modules.StableDiffusion"),
             ("fit", "--model=SingleStepEstimator", "--model.task.help=lightning_modules.Depth"),
@@ -253,7 +256,7 @@ class TestHelp:
 
     def test_commands_that_do_not_exist_yet_are_not_offered(self, capsys):
         text = self.help_of(capsys, "--help")
-        assert "{fit,validate}" in text
+        assert "{fit,validate,test}" in text
 
 
 def test_the_entry_point_is_thin():

@@ -1,0 +1,173 @@
+"""The data module of ``python train.py test``: the zero-shot benchmarks under one folder."""
+
+from pathlib import Path
+
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities import rank_zero_info
+
+from datamodules.benchmarks.diode import DiodeDepth
+from datamodules.benchmarks.eth3d import Eth3dDepth
+from datamodules.benchmarks.files import BenchmarkFiles
+from datamodules.benchmarks.indoor import NyuDepth, ScanNetDepth
+from datamodules.benchmarks.kitti import KittiDepth
+from datamodules.benchmarks.loader import BenchmarkLoader
+from datamodules.benchmarks.normals import IbimsNormals, NyuNormals, ScanNetNormals, SintelNormals
+from datamodules.benchmarks.protocol import Benchmark
+from datamodules.streaming.loading import Workers
+from datamodules.streaming.order import even_subset
+from geometry.errors import InputError
+
+ALL: tuple[type[Benchmark], ...] = (
+    NyuDepth,
+    KittiDepth,
+    Eth3dDepth,
+    ScanNetDepth,
+    DiodeDepth,
+    NyuNormals,
+    ScanNetNormals,
+    IbimsNormals,
+    SintelNormals,
+)
+
+
+class Benchmarks(LightningDataModule):
+    """The zero-shot benchmarks, read from their released archives or from extracted folders, without unpacking.
+
+    For depth: nyuv2, kitti, eth3d, scannet and diode, in the archives of Marigold's authors. For normals: nyuv2,
+    scannet, ibims and sintel, in the folder dsine_eval of DSINE's authors, or in dsine_eval.zip.
+
+    Args:
+        root: Folder that holds the archives or extracted folders, directly or one folder deeper.
+        benchmarks: Names of the benchmarks to score; by default all that are found. One that is named must be there.
+        normals: Score normals in place of depth; follows the model's task.
+        file_lists: File list by benchmark, in the format of Marigold's: a picture and its ground truth per line. By
+            default the samples are those that the archive holds.
+        longest_side_px: Shrink images to this longest side before they are predicted; 0 keeps their size. By default
+            as the protocol says: 756 for eth3d, 640 for diode, else their own size.
+        max_samples: Score this many samples of each benchmark, at even distances. By default all.
+        num_workers: Processes per device and benchmark that read samples; 0 uses the main process itself.
+    """
+
+    def __init__(
+        self,
+        root: str,
+        benchmarks: list[str] | None = None,
+        normals: bool = False,
+        file_lists: dict[str, str] | None = None,
+        longest_side_px: int | None = None,
+        max_samples: int | None = None,
+        num_workers: int = 2,
+    ) -> None:
+        super().__init__()
+        # A rank may get no sample when there are more ranks than samples.
+        self.allow_zero_length_dataloader_with_multiple_devices = True
+        self.root, self.benchmarks, self.normals = Path(root).expanduser(), benchmarks, normals
+        self.file_lists = {name: Path(path).expanduser() for name, path in (file_lists or {}).items()}
+        self.longest_side_px, self.max_samples, self.num_workers = longest_side_px, max_samples, num_workers
+        self.finished_tests: set[str] = set()
+        self.missing_tests: dict[str, str] = {}
+        self._found: list[tuple[Benchmark, BenchmarkFiles]] = []
+        self._loaders: dict[str, BenchmarkLoader] = {}
+
+    @property
+    def test_dataset_names(self) -> list[str]:
+        """Names of the benchmarks that were found. Known after ``setup``."""
+        return [benchmark.name for benchmark, _ in self._found]
+
+    @property
+    def depth_ranges_m(self) -> dict[str, tuple[float, float]]:
+        """Smallest and largest depth by benchmark."""
+        return {benchmark.name: benchmark.depth_range_m for benchmark, _ in self._found}
+
+    @property
+    def max_fit_sizes_px(self) -> dict[str, int | None]:
+        """Longest side of the images on which predictions are fitted, by benchmark."""
+        return {benchmark.name: benchmark.max_fit_size_px for benchmark, _ in self._found}
+
+    @property
+    def num_test_images(self) -> dict[str, int]:
+        """How many images the published figures are made on, by benchmark."""
+        return {benchmark.name: benchmark.num_images for benchmark, _ in self._found}
+
+    @property
+    def test_problems(self) -> dict[str, dict[str, str]]:
+        """Why samples of this rank were left out, by benchmark and key; what damages an archive has the key ""."""
+        damage = {benchmark.name: {"": files.damage} if files.damage else {} for benchmark, files in self._found}
+        return {name: damage[name] | loader.problems for name, loader in self._loaders.items()}
+
+    def setup(self, stage: str) -> None:
+        """Find the benchmarks and their samples.
+
+        Args:
+            stage: only "test" makes sense.
+
+        Raises:
+            InputError: the root does not exist, a name is unknown, a benchmark that is asked for is not there, none is
+                there at all, or a file list cannot be used.
+        """
+        if stage != "test":
+            raise InputError("datamodules.Benchmarks is for python train.py test; it has nothing to train on.")
+        known = {kind.name: kind() for kind in ALL if kind.geometry == ("normals" if self.normals else "depth")}
+        self._check_options(known)
+        self._found, self.missing_tests, self._loaders = [], {}, {}
+        for name in self.benchmarks or known:
+            try:
+                files = known[name].find(self.root)
+            except InputError as error:
+                self.missing_tests[name] = str(error)
+                continue
+            if files is None:
+                places = ", ".join((*known[name].archives, *(f"{folder}/" for folder in known[name].folders)))
+                self.missing_tests[name] = f"not found under {self.root} (looked for {places})"
+            else:
+                self._found.append((known[name], files))
+        if not self._found or (self.benchmarks and self.missing_tests):
+            listed = "; ".join(f"{name}: {reason}" for name, reason in self.missing_tests.items())
+            raise InputError(f"benchmarks are missing. {listed}.")
+        for name, reason in self.missing_tests.items():
+            rank_zero_info(f"{name} is left out: {reason}.")
+        for benchmark, files in self._found:
+            self._loaders[benchmark.name] = self._make_loader(benchmark, files)
+
+    def test_dataloader(self) -> list[BenchmarkLoader]:
+        """Return one loader per benchmark that is not finished, in the order of ``test_dataset_names``."""
+        return [loader for name, loader in self._loaders.items() if name not in self.finished_tests]
+
+    def describe_test(self, name: str) -> dict[str, object]:
+        """Return what the scores of a benchmark depend on, beside the model.
+
+        Args:
+            name: a benchmark.
+        """
+        loader = self._loaders[name]
+        stat = loader.files.root.stat()
+        return {
+            "source": [str(loader.files.root.resolve()), stat.st_size, stat.st_mtime_ns, len(loader.files.places)],
+            "keys": [entry.key for entry in loader.entries],
+            "longest_side_px": loader.longest_side_px,
+            "depth_range_m": list(loader.benchmark.depth_range_m),
+            "max_fit_size_px": loader.benchmark.max_fit_size_px,
+        }
+
+    def _make_loader(self, benchmark: Benchmark, files: BenchmarkFiles) -> BenchmarkLoader:
+        entries = benchmark.entries(files, self.file_lists.get(benchmark.name))
+        chosen = [entries[index] for index in even_subset(len(entries), self.max_samples)]
+        side = benchmark.longest_side_px if self.longest_side_px is None else self.longest_side_px or None
+        trainer = self.trainer
+        workers = Workers(num_workers=self.num_workers)
+        if trainer is not None:
+            on_gpu = trainer.strategy.root_device.type == "cuda"
+            workers = Workers(trainer.global_rank, trainer.world_size, self.num_workers, pin_memory=on_gpu)
+        return BenchmarkLoader(benchmark, files, chosen, side, workers)
+
+    def _check_options(self, known: dict[str, Benchmark]) -> None:
+        if not self.root.is_dir():
+            raise InputError(f"data.root {self.root} is not a folder. Give the one that holds the benchmarks.")
+        for name in (*(self.benchmarks or ()), *self.file_lists):
+            if name not in known:
+                kind = "normals" if self.normals else "depth"
+                raise InputError(f"there is no benchmark {name!r} for {kind}; choose from {', '.join(known)}.")
+        for option, least in (("longest_side_px", 0), ("max_samples", 1), ("num_workers", 0)):
+            value = getattr(self, option)
+            if value is not None and value < least:
+                raise InputError(f"data.{option} must be at least {least}, not {value}.")

@@ -1,0 +1,35 @@
+"""DIODE: laser-scanned depth indoors and outdoors, as NumPy arrays."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from datamodules.benchmarks.decoding import decode_npy
+from datamodules.benchmarks.files import BenchmarkFiles
+from datamodules.benchmarks.protocol import Array, Benchmark
+
+
+class DiodeDepth(Benchmark):
+    """DIODE, validation images indoors and outdoors; the mask is the data set's own, the range only clips."""
+
+    name = "diode"
+    archives = ("diode_val.tar",)
+    folders = ("diode_val", "diode")
+    image_pattern = r"(?:indoors|outdoor)/[^/]+/[^/]+/[^/]+\.png"
+    num_images = 771
+    depth_range_m: ClassVar[tuple[float, float]] = (0.6, 350.0)
+    longest_side_px: ClassVar[int | None] = 640
+
+    def truth_of(self, image: str) -> tuple[str, ...]:
+        """Return the paths of depth and mask."""
+        stem = image.rsplit(".", 1)[0]
+        return (f"{stem}_depth.npy", f"{stem}_depth_mask.npy")
+
+    def read_truth(self, files: BenchmarkFiles, paths: Sequence[str]) -> tuple[Array, Array]:
+        """Return depth in metres and the mask of the pixels that count; depth of 0 is none, whatever the mask says."""
+        depth, mask = (decode_npy(files.read(path)) for path in paths)
+        if depth.ndim != 2 or depth.shape != mask.shape:
+            raise ValueError(f"depth and mask have the shapes {depth.shape} and {mask.shape}")
+        depth = depth.astype(np.float32)
+        return depth, (mask != 0) & (depth > 0) & np.isfinite(depth)

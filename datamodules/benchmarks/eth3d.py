@@ -1,0 +1,36 @@
+"""ETH3D: laser-scanned depth of buildings at 24 million pixels, as raw float32 numbers."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from datamodules.benchmarks.decoding import decode_floats
+from datamodules.benchmarks.files import BenchmarkFiles
+from datamodules.benchmarks.protocol import Array, Benchmark
+
+_SIZE = (4032, 6048)
+
+
+class Eth3dDepth(Benchmark):
+    """ETH3D, high-resolution multi-view training images; predicted at 756 pixels, fitted at 1024, scored in full."""
+
+    name = "eth3d"
+    archives = ("eth3d.tar",)
+    folders = ("eth3d",)
+    image_pattern = r"rgb/[^/]+/images/dslr_images/[^/]+\.JPG"
+    num_images = 454
+    depth_range_m: ClassVar[tuple[float, float]] = (1e-5, float("inf"))
+    max_fit_size_px: ClassVar[int | None] = 1024
+    longest_side_px: ClassVar[int | None] = 756
+
+    def truth_of(self, image: str) -> tuple[str, ...]:
+        """Return the path of the depth, which has the picture's name and no header."""
+        before, _, inside = image.rpartition("rgb/")
+        scene, _, file = inside.partition("/images/")
+        return (f"{before}depth/{scene}_dslr_depth/{scene}/ground_truth_depth/{file}",)
+
+    def read_truth(self, files: BenchmarkFiles, paths: Sequence[str]) -> tuple[Array, Array]:
+        """Return depth in metres and the mask of the pixels that count; infinite depth is unknown."""
+        depth = decode_floats(files.read(paths[0]), *_SIZE)
+        return depth, (depth > self.depth_range_m[0]) & np.isfinite(depth)

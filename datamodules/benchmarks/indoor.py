@@ -1,0 +1,60 @@
+"""NYUv2 and ScanNet: depth of rooms as 16-bit PNG in millimetres."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from datamodules.benchmarks.decoding import decode_depth_png
+from datamodules.benchmarks.files import BenchmarkFiles
+from datamodules.benchmarks.protocol import Array, Benchmark
+
+_MILLIMETRES_PER_M = 1000.0
+
+
+class _RoomDepth(Benchmark):
+    """Depth between 1 mm and 10 m, both excluded."""
+
+    depth_range_m: ClassVar[tuple[float, float]] = (1e-3, 10.0)
+
+    def read_truth(self, files: BenchmarkFiles, paths: Sequence[str]) -> tuple[Array, Array]:
+        """Return depth in metres and the mask of the pixels that count."""
+        depth = decode_depth_png(files.read(paths[0]), _MILLIMETRES_PER_M)
+        nearest, farthest = self.depth_range_m
+        return depth, (depth > nearest) & (depth < farthest)
+
+
+class NyuDepth(_RoomDepth):
+    """NYU Depth v2, labelled test set; the border that the projected depth misses does not count."""
+
+    name = "nyuv2"
+    archives = ("nyu_labeled_extracted.tar",)
+    folders = ("nyu_labeled_extracted", "nyuv2")
+    image_pattern = r"test/[^/]+/rgb_\d+\.png"
+    num_images = 654
+
+    def truth_of(self, image: str) -> tuple[str, ...]:
+        """Return the path of the raw depth, not that of the filled one."""
+        folder, _, file = image.rpartition("/")
+        return (f"{folder}/{file.replace('rgb_', 'depth_')}",)
+
+    def read_truth(self, files: BenchmarkFiles, paths: Sequence[str]) -> tuple[Array, Array]:
+        """Return depth in metres and the mask of the pixels that count."""
+        depth, mask = super().read_truth(files, paths)
+        inside = np.zeros_like(mask)
+        inside[45:471, 41:601] = True
+        return depth, mask & inside
+
+
+class ScanNetDepth(_RoomDepth):
+    """ScanNet, 800 validation frames sampled by the authors of Marigold."""
+
+    name = "scannet"
+    archives = ("scannet_val_sampled_800_1.tar",)
+    folders = ("scannet_val_sampled_800_1", "scannet")
+    image_pattern = r"scene\d+_\d+/color/\d+\.jpg"
+    num_images = 800
+
+    def truth_of(self, image: str) -> tuple[str, ...]:
+        """Return the path of the depth."""
+        return (image.replace("/color/", "/depth/").rsplit(".", 1)[0] + ".png",)

@@ -1,0 +1,123 @@
+"""Batches of one benchmark sample each, dealt out to the ranks; samples that cannot be scored are named, not lost."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+from torch.utils.data import IterableDataset, get_worker_info
+
+from datamodules.benchmarks.files import BenchmarkFiles
+from datamodules.benchmarks.protocol import Array, Benchmark, Entry, NoGroundTruthError, Sample
+from datamodules.streaming.loading import Failure, Workers, data_loader, unwrap
+from geometry.batch import GeometryBatch
+from geometry.errors import InputError
+
+
+@dataclass(frozen=True)
+class Unscored:
+    """A sample that cannot be scored, on its way from a loader process."""
+
+    key: str
+    reason: str
+
+
+@dataclass
+class BenchmarkLoader:
+    """Batches of one sample; sample i goes to rank ``i mod world_size``.
+
+    The image has the size at which it is to be predicted, the ground truth its own.
+
+    Attributes:
+        benchmark: the data set and its protocol.
+        files: its files.
+        entries: its samples.
+        longest_side_px: images are shrunk to this longest side; None keeps their size.
+        workers: how batches are made in the background.
+        problems: why samples were left out, by key; filled while iterating.
+    """
+
+    benchmark: Benchmark
+    files: BenchmarkFiles
+    entries: list[Entry]
+    longest_side_px: int | None
+    workers: Workers
+    problems: dict[str, str] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.own_entries())
+
+    def __iter__(self) -> Iterator[GeometryBatch]:
+        for item in data_loader(_Batches(self), self.workers):
+            if isinstance(item, Unscored):
+                self.problems[item.key] = item.reason
+            else:
+                yield unwrap(item)
+
+    def own_entries(self) -> list[Entry]:
+        """Return the samples of this rank."""
+        return self.entries[self.workers.rank :: self.workers.world_size]
+
+    def load(self, entry: Entry) -> GeometryBatch | Unscored | Failure:
+        """Return the batch of a sample, or what hinders it.
+
+        Args:
+            entry: the sample.
+        """
+        try:
+            sample = self.benchmark.load(self.files, entry)
+            if sample.image.shape[:2] != sample.truth.shape[:2] and self.benchmark.geometry == "normals":
+                raise ValueError(f"picture and truth have {sample.image.shape[:2]} and {sample.truth.shape[:2]} pixels")
+        except InputError as error:
+            return Failure(str(error))
+        except NoGroundTruthError as error:
+            return Unscored(entry.key, str(error))
+        except (OSError, ValueError) as error:
+            return Unscored(entry.key, f"unreadable ({error})")
+        return self._batch(sample, entry)
+
+    def _batch(self, sample: Sample, entry: Entry) -> GeometryBatch:
+        truth = torch.from_numpy(np.ascontiguousarray(sample.truth))
+        mask = torch.from_numpy(np.ascontiguousarray(sample.mask))[None, None]
+        image = image_tensor(sample.image, self.longest_side_px)
+        if self.benchmark.geometry == "depth":
+            geometry = {"depth": truth[None, None], "valid_mask": mask}
+        else:
+            geometry = {"normals": truth.permute(2, 0, 1)[None].contiguous(), "normals_mask": mask}
+        batch = {"image": image, "key": [entry.key], "dataset": self.benchmark.name, **geometry}
+        return cast(GeometryBatch, batch)
+
+
+class _Batches(IterableDataset):
+    """The samples of this rank, divided among the loader processes in turn."""
+
+    def __init__(self, loader: BenchmarkLoader) -> None:
+        self.loader = loader
+
+    def __iter__(self) -> Iterator[GeometryBatch | Unscored | Failure]:
+        info = get_worker_info()
+        first, step = (0, 1) if info is None else (info.id, info.num_workers)
+        yield from map(self.loader.load, self.loader.own_entries()[first::step])
+
+
+def image_tensor(image: Array, longest_side_px: int | None) -> Tensor:
+    """Return a picture as (1,3,H,W) float32 in [-1, 1], shrunk if it is too large.
+
+    Convention:
+        Shrunk with an antialiased bilinear filter and rounded to whole levels; sides are rounded down. That is what
+        Marigold's pipeline does: 6048x4032 at a longest side of 756 becomes 756x504.
+
+    Args:
+        image: (H,W,3) uint8.
+        longest_side_px: largest side of the result; None keeps the size.
+    """
+    planes = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)[None].float()
+    height, width = image.shape[:2]
+    if longest_side_px is not None and longest_side_px < max(height, width):
+        shrink = min(longest_side_px / width, longest_side_px / height)
+        size = (int(height * shrink), int(width * shrink))
+        planes = interpolate(planes, size, mode="bilinear", antialias=True, align_corners=False).round().clamp(0, 255)
+    return planes / 255 * 2 - 1

@@ -1,0 +1,208 @@
+"""Scores what ``test`` predicts, data set by data set, and writes the results."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+from tqdm import tqdm
+
+from geometry.batch import GeometryBatch
+from geometry.errors import InputError
+from lightning_modules.estimator import Estimator
+from lightning_modules.evaluation.identity import digest, file_stamp, prediction_settings, weights_digest
+from lightning_modules.evaluation.pictures import paint_sample
+from lightning_modules.evaluation.report import (
+    DatasetScores,
+    read_scores,
+    save_array,
+    screen_table,
+    write_file,
+    write_results,
+    write_scores,
+)
+from lightning_modules.evaluation.scoring import Scorer, Tally, sample_of
+
+
+class Evaluation(Callback):
+    """Scores test data sets and writes tables, pictures and files. A data set that is finished is not run again.
+
+    Args:
+        output: Folder of the results; None is runs/NAME/test.
+        save_predictions: Keep the predictions as arrays in the folder predictions, to score them again without the
+            model (see lightning_modules.SavedPredictions).
+        num_pictures: Paint so many of the worst and so many of the median samples of each data set.
+        restart: Score data sets again whose scores the folder already holds.
+    """
+
+    def __init__(
+        self, output: str | None = None, save_predictions: bool = False, num_pictures: int = 3, restart: bool = False
+    ) -> None:
+        if num_pictures < 0:
+            raise InputError(f"evaluation.num_pictures must be at least 0, not {num_pictures}.")
+        self.folder = Path(output or "runs/test").expanduser()
+        self.has_folder = output is not None
+        self.save_predictions, self.num_pictures, self.restart = save_predictions, num_pictures, restart
+        self.settings: dict[str, Any] = {}
+        self._identities: dict[str, str] = {}
+        self._results: dict[str, DatasetScores] = {}
+        self._to_run: list[str] = []
+        self._num_finished = 0
+        self._forget()
+
+    def setup(self, trainer: Trainer, pl_module: Estimator, stage: str) -> None:  # type: ignore[override]
+        """Find out which data sets are finished already.
+
+        Raises:
+            InputError: the data module has nothing to test on.
+        """
+        if stage != "test":
+            return
+        data = _data(trainer)
+        names = list(getattr(data, "test_dataset_names", []))
+        if not names:
+            raise InputError(f"{type(data).__name__} has no data set to test on. Give --data datamodules.Benchmarks.")
+        run = {"precision": str(trainer.precision), "limit": str(trainer.limit_test_batches)}
+        model = digest({"weights": weights_digest(pl_module), **run, **self.settings})
+        self._identities = {name: f"{model}-{digest(data.describe_test(name))}" for name in names}
+        self._results = self._read_finished(model)
+        self._to_run = [name for name in names if name not in self._results]
+        self._num_finished = 0
+        data.finished_tests = set(names) - set(self._to_run)
+        if trainer.is_global_zero:
+            self._remove_old_pictures()
+        if trainer.is_global_zero and self._results:
+            print(f"already scored in {self.folder}: {', '.join(self._results)} (--evaluation.restart scores again)")
+            if not self._to_run:
+                print(screen_table(pl_module.task.headline_metric, self._in_order(data)))
+
+    def on_test_batch_end(  # type: ignore[override]
+        self,
+        trainer: Trainer,
+        pl_module: Estimator,
+        outputs: dict[str, Tensor],
+        batch: GeometryBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Score the samples of a batch."""
+        while self._num_finished < dataloader_idx:
+            self._finish(trainer, pl_module)
+        name = self._to_run[dataloader_idx]
+        scorer = Scorer.for_dataset(pl_module.task, _data(trainer), name)
+        for index, key in enumerate(batch["key"]):
+            prediction, sample = outputs["prediction"][index : index + 1], sample_of(batch, index)
+            is_scored = scorer.score(self._tally, prediction, sample)
+            if is_scored and self.num_pictures:
+                self._paintings[key] = paint_sample(pl_module.task, prediction, sample)
+            if self.save_predictions:
+                array = prediction[0].float().cpu().numpy()
+                save_array(self.folder / "predictions" / name / f"{key}.npy", array)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: Estimator) -> None:  # type: ignore[override]
+        """Finish what is left, and print all metrics."""
+        while self._num_finished < len(self._to_run):
+            self._finish(trainer, pl_module)
+        if trainer.is_global_zero:
+            table = screen_table(pl_module.task.headline_metric, self._in_order(_data(trainer)))
+            tqdm.write(f"\n{table}\n\nresults in {self.folder}")
+
+    def _finish(self, trainer: Trainer, pl_module: Estimator) -> None:
+        """Bring the ranks' results on a data set together, and write them."""
+        name, data, task = self._to_run[self._num_finished], _data(trainer), pl_module.task
+        self._tally.problems |= getattr(data, "test_problems", {}).get(name, {})
+        tally = self._tally.gathered()
+        self._num_finished += 1
+        result = DatasetScores(
+            name,
+            self._identities[name],
+            Scorer.for_dataset(task, data, name).overall(tally),
+            len(tally.rows),
+            getattr(data, "num_test_images", {}).get(name),
+            tally.problems,
+        )
+        self._results[name] = result
+        self._write_pictures(name, tally, task.headline_metric)
+        self._forget()
+        if trainer.is_global_zero:
+            write_scores(self.folder / name, result, tally.rows)
+            missing = getattr(data, "missing_tests", {})
+            write_results(self.folder, self.settings, task.headline_metric, self._in_order(data), missing)
+            self._log(trainer, result)
+            headline = f"{task.headline_metric} {result.scores[task.headline_metric]:.4f}"
+            remarks = f" ({result.remarks()})" if result.remarks() else ""
+            tqdm.write(f"{name}: {headline} on {result.num_images} images{remarks}")
+
+    def _write_pictures(self, name: str, tally: Tally, headline: str) -> None:
+        """Write those of the worst and the median samples that this rank painted."""
+        ranked = sorted(tally.rows, key=lambda key: (-tally.rows[key][headline], key))
+        first = max(0, (len(ranked) - self.num_pictures) // 2)
+        chosen = {"worst": ranked[: self.num_pictures], "median": ranked[first : first + self.num_pictures]}
+        for kind, keys in chosen.items():
+            for number, key in enumerate(keys, start=1):
+                if key in self._paintings:
+                    write_file(self.folder / name / f"{kind}_{number}_{key}.jpg", self._paintings[key])
+
+    def _log(self, trainer: Trainer, result: DatasetScores) -> None:
+        """Send the scores to the loggers."""
+        values = {f"test/{result.name}/{metric}": value for metric, value in result.scores.items()}
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
+            logger.save()
+
+    def _in_order(self, data: Any) -> list[DatasetScores]:  # noqa: ANN401
+        names = list(data.test_dataset_names)
+        others = sorted(self._results.keys() - set(names))
+        return [self._results[name] for name in [*names, *others] if name in self._results]
+
+    def _read_finished(self, model: str) -> dict[str, DatasetScores]:
+        """Return the scores in the folder that still hold: of these data sets, or of others and the same model."""
+        found = (read_scores(path.parent) for path in sorted(self.folder.glob("*/scores.json")))
+        return {
+            scores.name: scores
+            for scores in found
+            if scores is not None
+            and scores.identity == self._identities.get(scores.name, scores.identity)
+            and scores.identity.startswith(f"{model}-")
+            and not (scores.name in self._identities and self._is_wanted_again(scores.name))
+        }
+
+    def _is_wanted_again(self, name: str) -> bool:
+        return self.restart or (self.save_predictions and not (self.folder / "predictions" / name).is_dir())
+
+    def _remove_old_pictures(self) -> None:
+        for name in self._to_run:
+            for kind in ("worst", "median"):
+                for path in (self.folder / name).glob(f"{kind}_*.jpg"):
+                    path.unlink()
+
+    def _forget(self) -> None:
+        self._tally = Tally()
+        self._paintings: dict[str, bytes] = {}
+
+
+def begin_evaluation(trainer: Trainer, name: str, model: dict[str, Any], checkpoint: str | None) -> None:
+    """Tell the evaluation among a trainer's callbacks what it evaluates, and let TensorBoard write to its folder.
+
+    Args:
+        trainer: the trainer.
+        name: name of the run.
+        model: class_path and init_args of the model, as configured.
+        checkpoint: path of the checkpoint; None for the weights that the model is built with.
+    """
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        if isinstance(callback, Evaluation):
+            if not callback.has_folder:
+                callback.folder = Path(trainer.default_root_dir) / name / "test"
+            callback.settings = {
+                "checkpoint": checkpoint,
+                "checkpoint_file": file_stamp(checkpoint),
+                "model": prediction_settings(model),
+            }
+            if not trainer.loggers:
+                trainer.loggers = [TensorBoardLogger(str(callback.folder), "", "", default_hp_metric=False)]
+
+
+def _data(trainer: Trainer) -> Any:  # noqa: ANN401 - Lightning's trainer does not type what it is given
+    return trainer.datamodule  # type: ignore[attr-defined]

@@ -1,0 +1,45 @@
+"""Small pictures of single samples: image, prediction, ground truth, error."""
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from geometry.batch import GeometryBatch
+from lightning_modules.sizes import resize_prediction
+from lightning_modules.tasks import Task
+
+_GAP_PX = 4
+_JPEG_QUALITY = 90
+
+
+def paint_sample(task: Task, prediction: Tensor, sample: GeometryBatch, width_px: int = 320) -> bytes:
+    """Return a JPEG of image, prediction, ground truth and error side by side.
+
+    Args:
+        task: paints.
+        prediction: (1,C,h,w) float, in the task's own terms.
+        sample: one image with its ground truth, which may be of another size.
+        width_px: width of each of the four.
+    """
+    height, width = sample[task.required_keys[0]].shape[-2:]  # type: ignore[literal-required]
+    size = (max(1, round(height * width_px / width)), width_px)
+    small = {
+        name: F.interpolate(value.float(), size, mode="nearest").to(value.dtype)
+        for name, value in sample.items()
+        if isinstance(value, Tensor) and name != "image"
+    }
+    image = resize_prediction(sample["image"], size) / 2 + 0.5
+    pictures = task.pictures(resize_prediction(prediction, size), cast(GeometryBatch, small))
+    tiles = [F.pad(picture.clamp(0, 1).cpu(), (0, _GAP_PX), value=1.0) for picture in (image, *pictures)]
+    return _encode(torch.cat(tiles, dim=3)[0, :, :, :-_GAP_PX])
+
+
+def _encode(picture: Tensor) -> bytes:
+    """Return (3,H,W) in [0, 1] as a JPEG."""
+    import cv2
+
+    pixels = (picture * 255).round().byte().permute(1, 2, 0).flip(2).contiguous().numpy()
+    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return data.tobytes()

@@ -1,0 +1,29 @@
+"""Tables for the terminal and for Markdown."""
+
+from collections.abc import Sequence
+
+
+def format_table(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as aligned text; the first is the heading, the first column is aligned left.
+
+    Args:
+        rows: cells, equally many in each row.
+    """
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+    lines.insert(1, "-" * len(lines[0]))
+    return "\n".join(lines)
+
+
+def format_markdown(rows: Sequence[Sequence[str]]) -> str:
+    """Return rows as a Markdown table; the first is the heading.
+
+    Args:
+        rows: cells, equally many in each row.
+    """
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    lines.insert(1, "|---" + "|---:" * (len(rows[0]) - 1) + "|")
+    return "\n".join(lines)

@@ -1,0 +1,181 @@
+"""Benchmarks in miniature, in the real archives' layouts: random scenes, and real frames where they are to be had."""
+
+import io
+import tarfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+SAMPLES = Path(__file__).parents[1].parent / "shared" / "samples"
+needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real samples in ../shared/samples are missing")
+ETH3D_SIZE = (40, 60)
+
+DEPTH_ARCHIVES = {
+    "nyuv2": "nyuv2/nyu_labeled_extracted.tar",
+    "kitti": "kitti/kitti_eigen_split_test.tar",
+    "eth3d": "eth3d/eth3d.tar",
+    "scannet": "scannet/scannet_val_sampled_800_1.tar",
+    "diode": "diode/diode_val.tar",
+}
+
+
+def png(array):
+    return cv2.imencode(".png", array[..., ::-1] if array.ndim == 3 else array)[1].tobytes()
+
+
+def npy(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+def exr(normals, folder):
+    OpenEXR = pytest.importorskip("OpenEXR")
+    path = folder / "normals.exr"
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    OpenEXR.File(header, {"RGB": np.ascontiguousarray(normals, np.float32)}).write(str(path))
+    return path.read_bytes()
+
+
+def random_depth(generator, size, low=1.0, high=9.0, hole_share=0.1):
+    """Return a slanted, bumpy surface with holes of depth 0."""
+    rows, columns = (np.linspace(0, 1, side) for side in size)
+    shape = low + (high - low) * (0.5 * rows[:, None] + 0.4 * columns + 0.1 * generator.random(size))
+    return np.where(generator.random(size) < hole_share, 0, shape)
+
+
+def random_normals(generator, size, hole_share=0.1):
+    """Return unit normals around the viewing direction and the mask of those that are known."""
+    normals = generator.normal(size=(*size, 3)) * 0.5 + [0, 0, 1.5]
+    return normals / np.linalg.norm(normals, axis=2, keepdims=True), generator.random(size) >= hole_share
+
+
+def random_image(generator, size):
+    return generator.integers(0, 256, (*size, 3), dtype=np.uint8)
+
+
+def depth_members(name, number, generator, size=None, low=1.0):
+    """Return path and content of the files of one random sample, the picture first."""
+    if name == "nyuv2":
+        size = size or (64, 80)
+        depth = random_depth(generator, size, low)
+        stem = f"test/kitchen_0004/%s_{number:04d}.png"
+        image, *others = (stem % kind for kind in ("rgb", "depth", "filled"))
+        return {
+            image: png(random_image(generator, size)),
+            **{path: png((depth * 1000).astype("u2")) for path in others},
+        }
+    if name == "scannet":
+        size = size or (48, 64)
+        image, depth = f"scene0406_02/color/{number:06d}.jpg", f"scene0406_02/depth/{number:06d}.png"
+        values = random_depth(generator, size, low, high=12)
+        picture = cv2.imencode(".jpg", random_image(generator, size))[1].tobytes()
+        return {image: picture, depth: png((values * 1000).astype("u2"))}
+    if name == "kitti":
+        size = size or (375, 1242)
+        drive, file = "2011_09_26_drive_0002_sync", f"{number:010d}.png"
+        values = random_depth(generator, size, low, high=95, hole_share=0.9)
+        return {
+            f"2011_09_26/{drive}/image_02/data/{file}": png(random_image(generator, size)),
+            f"{drive}/proj_depth/groundtruth/image_02/{file}": png((values * 256).astype("u2")),
+        }
+    if name == "eth3d":
+        size = size or ETH3D_SIZE
+        inside = f"dslr_images/DSC_{number:04d}.JPG"
+        values = random_depth(generator, size, low).astype("<f4")
+        values[values == 0] = np.inf
+        picture = cv2.imencode(".jpg", random_image(generator, size))[1].tobytes()
+        return {
+            f"rgb/office/images/{inside}": picture,
+            f"depth/office_dslr_depth/office/ground_truth_depth/{inside}": values.tobytes(),
+        }
+    size = size or (48, 64)
+    stem = f"indoors/scene_00021/scan_00189/00021_00189_indoors_{number:03d}_010"
+    values = random_depth(generator, size, low, high=20).astype(np.float32)
+    return {
+        f"{stem}.png": png(random_image(generator, size)),
+        f"{stem}_depth.npy": npy(values[..., None]),
+        f"{stem}_depth_mask.npy": npy((values > 0).astype(np.float32)),
+    }
+
+
+def write_tar(path, members):
+    """Write a .tar as Marigold's are: names begin with ./."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as archive:
+        for name, content in members.items():
+            info = tarfile.TarInfo(f"./{name}")
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def write_folder(path, members):
+    for name, content in members.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(content)
+    return path
+
+
+def write_depth_archive(root, name, num_samples=3, seed=0, low=1.0):
+    """Write an archive with random samples, and return the content of its files by path."""
+    generator = np.random.default_rng(seed)
+    members = {}
+    for number in range(1, num_samples + 1):
+        members |= depth_members(name, number, generator, low=low)
+    write_tar(root / DEPTH_ARCHIVES[name], members)
+    return members
+
+
+def normals_paths(name, number):
+    """Return the paths of a picture and its normals in dsine_eval/<name>."""
+    stem = {
+        "nyuv2": f"test/{number:06d}",
+        "scannet": f"scene0001_01/{number:06d}",
+        "ibims": f"ibims/corridor_{number:02d}",
+        "sintel": f"alley_1/frame_{number:04d}",
+    }[name]
+    return f"{stem}_img.png", f"{stem}_normal.{'png' if name in ('nyuv2', 'scannet') else 'exr'}"
+
+
+def write_normals(root, name, num_samples=2, seed=0, size=(36, 50)):
+    """Write random samples of DSINE's layout; return normals in our frame and masks, by key."""
+    generator = np.random.default_rng(seed)
+    truths = {}
+    for number in range(1, num_samples + 1):
+        image, truth = normals_paths(name, number)
+        normals, mask = random_normals(generator, size)
+        stored = normals * [-1, 1, 1]
+        if truth.endswith("png"):
+            pixels = np.round((stored + 1) / 2 * 255).astype(np.uint8)
+            pixels[~mask] = 0
+            content = png(pixels)
+            stored = pixels.astype(np.float64) / 255 * 2 - 1
+            stored /= np.linalg.norm(stored, axis=2, keepdims=True)
+        else:
+            root.mkdir(parents=True, exist_ok=True)
+            stored[~mask] = 0
+            content = exr(stored, root)
+        write_folder(root / "dsine_eval" / name, {image: png(random_image(generator, size)), truth: content})
+        key = image.removeprefix("ibims/").removesuffix(".png").replace("/", "__")
+        truths[key] = (stored * [-1, 1, 1], mask)
+    return truths
+
+
+def real_members(name):
+    """Return three real frames in the layout of nyuv2 or kitti."""
+    members = {}
+    folder = SAMPLES / ("nyu" if name == "nyuv2" else "kitti")
+    pairs = zip(sorted((folder / "rgb").iterdir()), sorted((folder / "depth").iterdir()), strict=True)
+    for number, (image, depth) in enumerate(pairs, start=1):
+        picture = png(cv2.imread(str(image))[..., ::-1])
+        if name == "nyuv2":
+            members[f"test/kitchen_0004/rgb_{number:04d}.png"] = picture
+            members[f"test/kitchen_0004/depth_{number:04d}.png"] = depth.read_bytes()
+        else:
+            drive, file = "2011_09_26_drive_0002_sync", f"{number:010d}.png"
+            members[f"2011_09_26/{drive}/image_02/data/{file}"] = picture
+            members[f"{drive}/proj_depth/groundtruth/image_02/{file}"] = depth.read_bytes()
+    return members

@@ -1,0 +1,180 @@
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from datamodules import Benchmarks
+from datamodules.benchmarks.datamodule import ALL
+from datamodules.benchmarks.files import BenchmarkFiles
+from datamodules.benchmarks.loader import image_tensor
+from geometry.errors import InputError
+from tests.benchmark_archives import (
+    DEPTH_ARCHIVES,
+    SAMPLES,
+    depth_members,
+    needs_samples,
+    npy,
+    png,
+    random_image,
+    random_normals,
+    write_depth_archive,
+    write_folder,
+    write_normals,
+)
+
+LISTS = {
+    ("nyuv2", "depth"): ("nyu_depth_test.txt", 654),
+    ("kitti", "depth"): ("kitti_depth_eigen_test.txt", 697),
+    ("eth3d", "depth"): ("eth3d_depth.txt", 454),
+    ("scannet", "depth"): ("scannet_depth_val_800.txt", 800),
+    ("diode", "depth"): ("diode_depth_val_all.txt", 771),
+    ("scannet", "normals"): ("scannet_normals.txt", 300),
+    ("ibims", "normals"): ("ibims_normals.txt", 100),
+    ("sintel", "normals"): ("sintel_normals.txt", 627),
+}
+
+
+def batches(**options):
+    data = Benchmarks(num_workers=0, **options)
+    data.setup("test")
+    return [list(loader) for loader in data.test_dataloader()], data
+
+
+@needs_samples
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: f"{kind.name}-{kind.geometry}")
+def test_the_samples_found_in_an_archive_are_those_of_the_published_list(kind):
+    if (kind.name, kind.geometry) not in LISTS:
+        pytest.skip("DSINE's list of this data set is not among the samples")
+    name, count = LISTS[kind.name, kind.geometry]
+    lines = [line.split() for line in (SAMPLES / "file_lists" / name).read_text().splitlines()]
+    files = BenchmarkFiles(Path("archive.tar"), {path: (0, 0) for line in lines for path in line if path[0].isalnum()})
+    derived = {entry.image: entry.truth for entry in kind().entries(files)}
+    assert len(derived) == count
+    for image, *truth in lines:
+        expected = tuple(truth[: len(derived[image])])
+        if kind.geometry == "normals":
+            expected = tuple(path.replace(".npy", f".{kind.truth_suffix}") for path in expected)
+        assert derived[image] == expected or expected == ("None",)
+    if kind.geometry == "depth":
+        assert sum(line[1] != "None" for line in lines) == kind.num_images
+
+
+def test_a_file_list_decides_which_samples_count_and_names_those_without_depth(tmp_path):
+    generator = np.random.default_rng(0)
+    members = {f"unpacked/{name}": data for name, data in depth_members("kitti", 5, generator).items()}
+    image, depth = members
+    other = image.replace("0005", "0006")
+    members[other] = members[image]
+    write_folder(tmp_path / "kitti", members)
+    inside = [path.removeprefix("unpacked/") for path in (image, depth, other)]
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{inside[0]} {inside[1]} 721.5377\n{inside[2]} None 721.5377\n\n")
+    (found,), data = batches(root=str(tmp_path), benchmarks=["kitti"], file_lists={"kitti": str(listed)})
+    assert [batch["key"][0][-10:] for batch in found] == ["0000000005"]
+    assert list(data.test_problems["kitti"].values()) == ["no ground truth (None)"]
+
+    listed.write_text(inside[0])
+    with pytest.raises(InputError, match="line 1: no ground truth behind"):
+        batches(root=str(tmp_path), benchmarks=["kitti"], file_lists={"kitti": str(listed)})
+
+
+def test_an_extracted_folder_gives_the_batches_of_the_archive(tmp_path):
+    members = write_depth_archive(tmp_path / "packed", "scannet")
+    write_folder(tmp_path / "loose" / "scannet_val_sampled_800_1", members)
+    (packed,), _ = batches(root=str(tmp_path / "packed"))
+    (loose,), _ = batches(root=str(tmp_path / "loose"))
+    assert len(packed) == 3
+    for first, second in zip(packed, loose, strict=True):
+        assert first["key"] == second["key"]
+        assert all(torch.equal(first[name], second[name]) for name in ("image", "depth", "valid_mask"))
+
+
+def test_a_sample_has_the_same_key_wherever_its_files_lie(tmp_path):
+    truths = write_normals(tmp_path, "scannet")
+    with zipfile.ZipFile(tmp_path / "dsine_eval.zip", "w") as archive:
+        for path in sorted(tmp_path.rglob("*.png")):
+            archive.write(path, path.relative_to(tmp_path))
+    (packed,), data = batches(root=str(tmp_path), normals=True)
+    assert data.describe_test("scannet")["source"][0].endswith(".zip")
+    (tmp_path / "dsine_eval.zip").unlink()
+    (loose,), _ = batches(root=str(tmp_path), normals=True)
+    for first, second in zip(packed, loose, strict=True):
+        assert first["key"] == second["key"] and first["key"][0] in truths
+        assert torch.equal(first["normals"], second["normals"])
+
+
+def test_images_are_the_original_pixels_and_kitti_is_cut_like_its_depth(tmp_path):
+    members = write_depth_archive(tmp_path, "kitti", num_samples=1)
+    (((batch,),), _) = batches(root=str(tmp_path))
+    picture = cv2.imdecode(np.frombuffer(next(iter(members.values())), np.uint8), cv2.IMREAD_COLOR_RGB)
+    expected = picture[23:, 13:1229].astype(np.float32) / 255 * 2 - 1
+    assert batch["image"].shape == (1, 3, 352, 1216) and batch["depth"].shape == (1, 1, 352, 1216)
+    assert np.abs(batch["image"][0].permute(1, 2, 0).numpy() - expected).max() < 1e-6
+
+
+def test_large_images_shrink_for_the_prediction_alone(tmp_path):
+    write_depth_archive(tmp_path, "scannet", num_samples=1)
+    (((batch,),), _) = batches(root=str(tmp_path), longest_side_px=32)
+    assert batch["image"].shape[-2:] == (24, 32)
+    assert batch["depth"].shape[-2:] == (48, 64)
+    assert image_tensor(np.zeros((4032, 6048, 3), np.uint8), 756).shape[-2:] == (504, 756)
+    assert image_tensor(np.zeros((768, 1024, 3), np.uint8), 640).shape[-2:] == (480, 640)
+    checks = np.indices((64, 64)).sum(axis=0) % 2 * np.uint8(255)  # without antialiasing this would be stripes
+    grey = image_tensor(np.stack([checks] * 3, axis=2), 32)[..., 2:-2, 2:-2]
+    assert grey.abs().max() < 0.05
+
+
+def test_marigolds_copies_of_the_normals_have_the_frame_of_ours(tmp_path):
+    generator = np.random.default_rng(0)
+    normals, mask = random_normals(generator, (20, 30))
+    normals[~mask] = 0
+    folder = tmp_path / "ibims" / "ibims"
+    write_folder(folder, {"lab_01_img.png": png(random_image(generator, (20, 30))), "lab_01_normal.npy": npy(normals)})
+    listed = tmp_path / "list.txt"
+    listed.write_text("lab_01_img.png lab_01_normal.npy\n")
+    (((batch,),), _) = batches(root=str(tmp_path), normals=True, file_lists={"ibims": str(listed)})
+    assert np.array_equal(batch["normals_mask"][0, 0].numpy(), mask)
+    assert np.abs(batch["normals"][0].permute(1, 2, 0).numpy() - normals).max() < 1e-6
+
+
+def test_few_samples_are_taken_from_all_over_and_loader_processes_change_nothing(tmp_path):
+    write_depth_archive(tmp_path, "scannet", num_samples=6)
+    ((alone,), _), data = batches(root=str(tmp_path), max_samples=2), Benchmarks(str(tmp_path), num_workers=2)
+    assert [batch["key"][0][-1] for batch in alone] == ["2", "5"]
+    data.setup("test")
+    assert sorted(batch["key"][0][-1] for batch in data.test_dataloader()[0]) == list("123456")
+
+
+def test_archives_without_a_single_complete_file_are_named_and_hinder_no_others(tmp_path):
+    write_depth_archive(tmp_path, "nyuv2")
+    for name, num_bytes in (("scannet", 700), ("diode", 3)):
+        write_depth_archive(tmp_path, name)
+        archive = tmp_path / DEPTH_ARCHIVES[name]
+        archive.write_bytes(archive.read_bytes()[:num_bytes])
+    (nyu, scannet), data = batches(root=str(tmp_path))
+    assert (len(nyu), len(scannet)) == (3, 0)
+    assert "cut off or damaged after 0 files" in data.test_problems["scannet"][""]
+    assert "diode_val.tar cannot be read as an archive" in data.missing_tests["diode"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"root": "nowhere"}, "nowhere is not a folder"),
+        ({"root": "."}, "benchmarks are missing. nyuv2: not found under"),
+        ({"root": ".", "max_samples": 0}, "data.max_samples must be at least 1"),
+        ({"root": ".", "file_lists": {"sintel": "x"}}, "no benchmark 'sintel' for depth"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, monkeypatch, options, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message):
+        batches(**options)
+
+
+def test_every_archive_name_is_the_released_one():
+    released = {Path(path).name for path in DEPTH_ARCHIVES.values()}
+    assert {name for kind in ALL if kind.geometry == "depth" for name in kind.archives} == released

@@ -1,0 +1,73 @@
+import gzip
+import io
+import pickle
+import zipfile
+
+import pytest
+
+from datamodules.benchmarks.files import find_files, open_files
+from geometry.errors import InputError
+from tests.benchmark_archives import write_folder, write_tar
+
+MEMBERS = {"test/a.png": b"first" * 300, "test/b.png": b"", "c/d/e.npy": b"third" * 500}
+
+
+def write_zip(path, members):
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "zip"])
+def test_archives_and_folders_hold_the_same_files(tmp_path, kind):
+    write = {"folder": write_folder, "tar": write_tar, "zip": write_zip}[kind]
+    path = tmp_path / ("data" if kind == "folder" else f"data.{kind}")
+    write(path, MEMBERS)
+    files = pickle.loads(pickle.dumps(open_files(path)))  # as for a loader process
+    assert set(files.places) == set(MEMBERS)
+    assert {name: files.read(name) for name in MEMBERS} == MEMBERS
+    assert files.damage == ""
+    with pytest.raises(FileNotFoundError):
+        files.read("test/nothing.png")
+
+
+@pytest.mark.parametrize(("num_bytes", "left"), [(3000, {"test/a.png", "test/b.png"}), (1800, set())])
+def test_a_tar_that_is_cut_off_says_so_and_gives_what_is_complete(tmp_path, num_bytes, left):
+    path = write_tar(tmp_path / "data.tar", MEMBERS)
+    path.write_bytes(path.read_bytes()[:num_bytes])
+    files = open_files(path)
+    assert set(files.places) == left
+    assert "cut off" in files.damage and str(path) in files.damage
+    assert all(files.read(name) == MEMBERS[name] for name in left)
+
+
+def test_a_tar_that_is_cut_off_between_two_files_does_not_pass_for_complete(tmp_path):
+    path = write_tar(tmp_path / "data.tar", {"a": bytes(512), "b": bytes(512)})
+    path.write_bytes(path.read_bytes()[:1024])
+    assert set(open_files(path).places) == {"a"}
+    assert "end is missing" in open_files(path).damage
+
+
+def test_what_is_no_archive_is_an_error_that_says_what_to_do(tmp_path):
+    plain = write_tar(tmp_path / "plain.tar", MEMBERS)
+    compressed = tmp_path / "data.tar"
+    compressed.write_bytes(gzip.compress(plain.read_bytes()))
+    with pytest.raises(InputError, match=r"data\.tar cannot be read .* compressed \.tar must be unpacked"):
+        open_files(compressed)
+
+
+def test_archives_are_found_in_the_root_and_one_folder_deeper_before_folders(tmp_path):
+    write_tar(tmp_path / "kitti/kitti.tar", MEMBERS)
+    write_folder(tmp_path / "kitti", MEMBERS)
+    assert find_files(tmp_path, ["kitti.tar"], ["kitti"]) == [tmp_path / "kitti/kitti.tar", tmp_path / "kitti"]
+
+
+def test_reading_a_damaged_zip_is_an_os_error(tmp_path):
+    path = write_zip(tmp_path / "data.zip", {"a.png": bytes(range(256)) * 40})
+    files = open_files(path)
+    data = bytearray(path.read_bytes())
+    data[60:80] = io.BytesIO(bytes(20)).read()
+    path.write_bytes(data)
+    with pytest.raises(OSError, match=r"a\.png"):
+        files.read("a.png")

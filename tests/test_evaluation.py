@@ -1,0 +1,245 @@
+"""``python train.py test`` from archives to tables, on a tiny random base and on saved predictions."""
+
+import csv
+import json
+import shutil
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+from lightning.pytorch import Trainer
+from lightning.pytorch.strategies import DDPStrategy
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import train
+from datamodules import Benchmarks
+from lightning_modules import Depth, Normals, SavedPredictions
+from lightning_modules.evaluation.callback import Evaluation
+from tests.benchmark_archives import DEPTH_ARCHIVES, depth_members, png, write_depth_archive, write_normals, write_tar
+from tests.datamodules.planes import make_dataset
+from tests.tiny import build_base
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def run(*arguments):
+    train.main(["test", *map(str, arguments)])
+
+
+def error_of(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        run(*arguments)
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    return error[error.index("error: ") :].strip()
+
+
+def results_in(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory):
+    return build_base(tmp_path_factory.mktemp("base"))
+
+
+@pytest.fixture
+def options(base, tmp_path):
+    return [
+        "--model=lightning_modules.SingleStepEstimator",
+        "--model.network=StableDiffusion",
+        f"--model.network.base={base}",
+        "--model.task=lightning_modules.Depth",
+        "--data=datamodules.Benchmarks",
+        f"--data.root={tmp_path / 'data'}",
+        "--data.num_workers=0",
+        f"--trainer.default_root_dir={tmp_path / 'runs'}",
+        "--trainer.accelerator=cpu",
+        f"--evaluation.output={tmp_path / 'out'}",
+    ]
+
+
+def write_troubled_archives(root):
+    """NYUv2 with three good samples and three that cannot be scored; ScanNet cut off in its last file."""
+    generator = np.random.default_rng(0)
+    members = {}
+    for number in range(1, 7):
+        members |= depth_members("nyuv2", number, generator)
+    del members["test/kitchen_0004/depth_0004.png"]
+    members["test/kitchen_0004/depth_0005.png"] = png(np.zeros((64, 80), "u2"))
+    members["test/kitchen_0004/depth_0006.png"] = members["test/kitchen_0004/depth_0006.png"][:100]
+    write_tar(root / DEPTH_ARCHIVES["nyuv2"], members)
+    write_depth_archive(root, "scannet")
+    archive = root / DEPTH_ARCHIVES["scannet"]
+    archive.write_bytes(archive.read_bytes()[: archive.stat().st_size * 3 // 4])
+
+
+def test_a_test_from_archives_to_tables_pictures_and_back(options, tmp_path, capsys):
+    write_troubled_archives(tmp_path / "data")
+    run(*options, "--evaluation.save_predictions=true", "--evaluation.num_pictures=1")
+    out = tmp_path / "out"
+    results = results_in(out)
+    nyu, scannet = (results["data_sets"][name] for name in ("nyuv2", "scannet"))
+
+    # What cannot be scored is named and counted, and never averaged in.
+    assert set(results["missing"]) == {"kitti", "eth3d", "diode"}
+    assert nyu["num_images"] == 3 and nyu["num_images_published"] == 654
+    problems = {key[-4:]: reason for key, reason in nyu["problems"].items()}
+    assert set(problems) == {"0004", "0005", "0006"}
+    assert "no ground truth" in problems["0004"] and "depth_0004.png" in problems["0004"]
+    assert problems["0005"] == "no pixel that counts"
+    assert "unreadable" in problems["0006"]
+    assert "cut off" in scannet["problems"][""]
+    assert scannet["num_images"] == 2
+    assert all(0 < data_set["scores"]["abs_rel"] < 10 for data_set in (nyu, scannet))
+
+    with (out / "nyuv2/samples.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    values = [float(row["abs_rel"]) for row in rows if not row["left_out"]]
+    assert len(rows) == 6 and np.mean(values) == pytest.approx(nyu["scores"]["abs_rel"], rel=1e-12)
+    worst = max((row for row in rows if not row["left_out"]), key=lambda row: float(row["abs_rel"]))
+    assert [path.stem for path in (out / "nyuv2").glob("worst_*.jpg")] == [f"worst_1_{worst['key']}"]
+    assert len(list((out / "nyuv2").glob("median_*.jpg"))) == 1
+
+    markdown = (out / "results.md").read_text()
+    assert f"| this evaluation | {100 * nyu['scores']['abs_rel']:.2f} |" in markdown
+    assert "| Marigold + E2E (published) | 5.2 | 5.8 |" in markdown
+    assert "published on 654 images; 3 left out" in markdown
+    scalars = EventAccumulator(str(out)).Reload()
+    assert scalars.Scalars("test/nyuv2/abs_rel")[0].value == pytest.approx(nyu["scores"]["abs_rel"], rel=1e-6)
+    screen = capsys.readouterr()
+    assert f"nyuv2: abs_rel {nyu['scores']['abs_rel']:.4f} on 3 images" in screen.out
+    assert "4/6" in screen.err, "a bar per data set"
+
+    # A finished data set is not run again, not even without its archive; another model is.
+    shutil.copy(out / "nyuv2/scores.json", tmp_path / "before.json")
+    run(*options)
+    assert "already scored" in capsys.readouterr().out
+    assert (out / "nyuv2/scores.json").read_bytes() == (tmp_path / "before.json").read_bytes()
+    run(*options, "--model.network.noise=gaussian", "--data.benchmarks=[nyuv2]")
+    other = results_in(out)["data_sets"]
+    assert set(other) == {"nyuv2"} and other["nyuv2"]["scores"] != nyu["scores"]
+
+    assert len(list((out / "nyuv2").glob("*.jpg"))) == 6, "pictures of the model before must not stay"
+
+    # Benchmarks that are scored one at a time end up in one table.
+    run(*options, "--data.benchmarks=[nyuv2]", "--evaluation.restart=true")
+    assert results_in(out)["data_sets"] == results["data_sets"]
+
+    # The predictions give the same scores without the model.
+    saved = ["--model=lightning_modules.SavedPredictions", f"--model.folder={tmp_path / 'saved'}", *options[3:-1]]
+    shutil.copytree(out / "predictions", tmp_path / "saved")
+    run(*saved, f"--evaluation.output={tmp_path / 'again'}")
+    again = results_in(tmp_path / "again")["data_sets"]
+    assert again["nyuv2"]["scores"] == nyu["scores"]
+    assert again["scannet"]["scores"] == scannet["scores"]
+
+
+def test_normals_are_evaluated_when_that_is_the_task(options, tmp_path):
+    for name in ("nyuv2", "scannet"):
+        write_normals(tmp_path / "data", name)
+    run(*options, "--model.task=lightning_modules.Normals", "--evaluation.num_pictures=0")
+    results = results_in(tmp_path / "out")
+    assert set(results["missing"]) == {"ibims", "sintel"}
+    assert all(0 < result["scores"]["mean_angle_deg"] < 180 for result in results["data_sets"].values())
+    assert "| Marigold + E2E (published) | 16.2 | 14.7 |" in (tmp_path / "out/results.md").read_text()
+
+
+def test_prepared_shards_are_scored_like_a_validation(base, options, tmp_path):
+    make_dataset(tmp_path / "rooms", "rooms", {"train": [2], "val": [3]})
+    arguments = [option for option in options if not option.startswith("--data")]
+    data = ["--data=datamodules.GeometryDataModule", "--data.num_workers=0", "--data.batch_size=2"]
+    config = tmp_path / "data.yaml"
+    config.write_text(f"data: {{init_args: {{datasets: [{{path: {tmp_path / 'rooms'}}}]}}}}\n")
+    run(*arguments, *data, f"--config={config}")
+    rooms = results_in(tmp_path / "out")["data_sets"]["rooms"]
+    assert rooms["num_images"] == 3
+    assert rooms["scores"]["abs_rel"] > 0
+
+
+def test_a_training_checkpoint_is_evaluated_with_the_recipe_that_made_it(base, tmp_path):
+    write_depth_archive(tmp_path / "data", "scannet", num_samples=1)
+    make_dataset(tmp_path / "shards/hypersim", "hypersim", {"train": [2], "val": [1]})
+    recipe = [
+        f"--config={ROOT / 'configs/depth_stable_diffusion.yaml'}",
+        f"--model.init_args.network.init_args.base={base}",
+        f"--trainer.default_root_dir={tmp_path / 'runs'}",
+        *("--trainer.accelerator=cpu", "--trainer.precision=32-true"),
+    ]
+    shards = f"--data.init_args.datasets=[{{path: {tmp_path / 'shards/hypersim'}}}]"
+    few = ["--trainer.max_steps=1", "--trainer.accumulate_grad_batches=1", "--data.init_args.num_workers=0"]
+    train.main(["fit", *recipe, shards, *few, "--model.init_args.optimizer.init_args.lr=0.5"])
+    benchmarks = ["--data=datamodules.Benchmarks", f"--data.root={tmp_path / 'data'}", "--data.num_workers=0"]
+    run(*recipe, *benchmarks, "--ckpt_path=last")
+    trained = results_in(tmp_path / "runs/depth_stable_diffusion/test")
+    assert trained["checkpoint"].endswith("version_0/checkpoints/last.ckpt")
+    run(*recipe, *benchmarks)
+    untrained = results_in(tmp_path / "runs/depth_stable_diffusion/test")
+    assert trained["data_sets"]["scannet"]["scores"] != untrained["data_sets"]["scannet"]["scores"]
+
+
+@pytest.mark.parametrize("geometry", ["depth", "normals"])
+def test_the_shipped_configurations_evaluate_a_published_checkpoint(base, tmp_path, geometry):
+    config = ROOT / f"configs/benchmark_{geometry}.yaml"
+    assert f"python train.py test --config configs/{config.name}" in config.read_text().splitlines()[0]
+    (write_depth_archive if geometry == "depth" else write_normals)(tmp_path / "data", "scannet", num_samples=1)
+    run(
+        *("--config", config, f"--data.init_args.root={tmp_path / 'data'}", "--data.init_args.num_workers=0"),
+        *(f"--model.init_args.network.init_args.base={base}", "--trainer.accelerator=cpu"),
+        f"--trainer.default_root_dir={tmp_path / 'runs'}",
+    )
+    results = results_in(tmp_path / f"runs/benchmark_{geometry}/test")
+    assert results["checkpoint"] is None
+    assert results["data_sets"]["scannet"]["num_images"] == 1
+
+
+class TestMistakes:
+    def test_a_benchmark_that_is_asked_for_and_missing_or_unknown(self, options, tmp_path, capsys):
+        write_depth_archive(tmp_path / "data", "scannet", num_samples=1)
+        error = error_of(capsys, *options, "--data.benchmarks=[scannet,kitti]")
+        assert "kitti: not found under" in error and "kitti_eigen_split_test.tar" in error
+        assert "there is no benchmark 'ibims' for depth" in error_of(capsys, *options, "--data.benchmarks=[ibims]")
+
+    def test_a_saved_prediction_that_is_missing(self, options, tmp_path, capsys):
+        write_depth_archive(tmp_path / "data", "scannet", num_samples=1)
+        saved = ["--model=lightning_modules.SavedPredictions", f"--model.folder={tmp_path}", *options[3:]]
+        assert "000001.npy is missing" in error_of(capsys, *saved)
+
+
+@pytest.mark.parametrize("task", [Depth, Normals])
+def test_two_ranks_give_the_numbers_of_one_exactly(tmp_path, task):
+    names = ["nyuv2", "scannet"]
+    for name in names:
+        if task is Depth:
+            write_depth_archive(tmp_path, name, num_samples=5 if name == "nyuv2" else 1)
+        else:
+            write_normals(tmp_path, name, num_samples=5 if name == "nyuv2" else 1)
+    data = Benchmarks(str(tmp_path), names, normals=task is Normals, num_workers=0)
+    data.setup("test")
+    generator = np.random.default_rng(0)
+    for loader in data.test_dataloader():
+        for batch in loader:
+            path = tmp_path / "saved" / batch["dataset"] / f"{batch['key'][0]}.npy"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, generator.normal(size=(3 if task is Normals else 1, 24, 32)).astype("f4"))
+
+    documents = []
+    for ranks in (1, 2):
+        evaluation = Evaluation(str(tmp_path / f"ranks{ranks}"), num_pictures=1)
+        trainer = Trainer(
+            accelerator="cpu",
+            devices=ranks,
+            strategy=DDPStrategy(start_method="fork", timeout=timedelta(seconds=120)) if ranks > 1 else "auto",
+            logger=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            callbacks=[evaluation],
+        )
+        data = Benchmarks(str(tmp_path), names, normals=task is Normals, num_workers=0)
+        trainer.test(SavedPredictions(str(tmp_path / "saved"), task()), data, verbose=False)
+        documents.append({path.name: path.read_bytes() for path in sorted((tmp_path / f"ranks{ranks}").rglob("*.*"))})
+    assert documents[0].keys() == documents[1].keys()
+    assert documents[0] == documents[1]

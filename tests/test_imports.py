@@ -20,6 +20,7 @@ CONFINED = {
     "diffusers": (
         "lightning_modules/network.py",
         "lightning_modules/stable_diffusion.py",
+        "lightning_modules/lora.py",
         "lightning_modules/ddim.py",
         "lightning_modules/ensembling.py",
         "lightning_modules/sampling.py",

@@ -1,5 +1,6 @@
 """Fine-tune an image diffusion model to predict depth or surface normals in a single step."""
 
+import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
@@ -16,6 +17,7 @@ from lightning_modules.callbacks import RunAnnouncement, Throughput, ValidationP
 from lightning_modules.checkpoints import Checkpoints, last_checkpoint, newest_run
 from lightning_modules.console import input_error_behind, leave, plain_help, quieten, readable_error
 from lightning_modules.estimator import Estimator
+from lightning_modules.own_commands import COMMANDS, list_commands, run_command
 from lightning_modules.progress import StepProgress
 
 TRAINER_DEFAULTS: dict[str, Any] = {
@@ -80,7 +82,7 @@ class Parser(LightningArgumentParser):
 
 
 class OneStepCLI(LightningCLI):
-    """The commands: fit and validate.
+    """The commands that need a trainer: fit and validate.
 
     A run's files go to ``<trainer.default_root_dir>/<name>/version_N``. A new fit gets the next free number;
     ``--ckpt_path last`` takes the newest run of that name that has a checkpoint, and goes on in its folder.
@@ -93,6 +95,11 @@ class OneStepCLI(LightningCLI):
             "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule", "weights_only"},
             "validate": {"model", "dataloaders", "datamodule", "weights_only", "verbose"},
         }
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:  # noqa: ANN401
+        """Offer the commands that need no trainer in the help, too."""
+        super()._add_subcommands(parser, **kwargs)
+        list_commands(parser)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run's name, checkpoints and panels, and let the data follow the task.
@@ -172,6 +179,12 @@ def main(args: ArgsType = None) -> None:
         args: the command line as a list; None is that of the process.
     """
     quieten()
+    words = sys.argv[1:] if args is None else args
+    if isinstance(words, list) and words and words[0] in COMMANDS:
+        status = run_command(words)
+        if status:
+            sys.exit(status)
+        return
     usage = "python train.py {command} --config CONFIG [options]"
     try:
         OneStepCLI(

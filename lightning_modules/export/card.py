@@ -143,7 +143,7 @@ def _code(*lines: str) -> str:
 
 
 def _recipe(model: LoadedModel, record: ExportRecord, base: str) -> str:
-    rows = {
+    rows: dict[str, Any] = {
         "base": base,
         "optimiser steps": record.step if record.step is not None else "unknown",
         "weights": "moving average" if record.moving_average else "last",

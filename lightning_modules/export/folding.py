@@ -119,7 +119,7 @@ def _prepare_normals(vae: "AutoencoderKL", frame: str) -> None:
     """Let the decoder answer in small numbers, and in our frame."""
     from geometry.normals import convert_frame
 
-    last = vae.decoder.conv_out
+    last: Any = vae.decoder.conv_out
     for parameter in (last.weight, last.bias):
         as_image = parameter.reshape(1, 3, -1, 1) * _NORMALS_SCALE
         parameter.copy_(convert_frame(as_image, frame, "opengl").reshape(parameter.shape))

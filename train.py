@@ -1,8 +1,9 @@
 """Fine-tune an image diffusion model to predict depth or surface normals in a single step."""
 
+import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, Trainer
@@ -14,11 +15,13 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from geometry.errors import InputError
 from lightning_modules.callbacks import RunAnnouncement, Throughput, ValidationPanels, ValidationSummary
 from lightning_modules.checkpoints import Checkpoints, last_checkpoint, newest_run
-from lightning_modules.console import input_error_behind, leave, plain_help, quieten, readable_error
+from lightning_modules.console import input_error_behind, leave, quieten
 from lightning_modules.ema import ExponentialMovingAverage
 from lightning_modules.estimator import Estimator
 from lightning_modules.evaluation.callback import Evaluation, begin_evaluation
 from lightning_modules.monitoring import MemoryPeak, UpdateRatio
+from lightning_modules.own_commands import COMMANDS, list_commands, run_command
+from lightning_modules.parser import Parser
 from lightning_modules.precision import TF32, set_tf32
 from lightning_modules.progress import StepProgress
 from lightning_modules.run_record import RunRecord
@@ -33,65 +36,14 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "use_distributed_sampler": False,
     "enable_model_summary": False,
 }
-# In place of Lightning's help, where this project means something else or something less.
-HELP = {
-    "seed_everything": "Seed of everything random. True draws one, false sets none.",
-    "trainer.logger": "Logger or list of loggers. By default TensorBoard in the run's folder for fit, none otherwise.",
-    "trainer.default_root_dir": "Folder of all runs.",
-    "trainer.gradient_clip_val": "Not for this project: set gradient_clip_norm of the model.",
-    "trainer.val_check_interval": "Number of batches (not optimiser steps) between two validations, or a time such as "
-    '"00:01:00:00". fit also validates the final weights.',
-    "ckpt_path": "Checkpoint to start from: a path, or last for the newest run of this name. fit then goes on in that "
-    "run's folder, or starts afresh if there is none.",
-}
 TF32_HELP = (
     "Where GPUs may round float32 to TF32: none, convolutions (PyTorch's default, and the paper's), or all, which is "
     "fastest."
 )
-TITLES = {
-    "trainer": "Trainer",
-    "model": "Model",
-    "data": "Data",
-    "checkpoints": "Checkpoints that fit writes",
-    "evaluation": "Scores, files and pictures of a test",
-    "panels": "Pictures of validation images in TensorBoard",
-    "ema": "Average of the trained weights (EMA)",
-    "ckpt_path": "Start",
-}
-
-
-class Parser(LightningArgumentParser):
-    """A parser with plain help, and with errors of one line in place of the usage of two hundred options."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the message and leave with status 2.
-
-        Args:
-            message: what is wrong.
-            ex: the exception behind it.
-        """
-        if not self.exit_on_error:  # a parser inside another, which may try something else
-            super().error(message, ex)
-        leave(readable_error(message))
-
-    def format_help(self, *args: Any, **kwargs: Any) -> str:  # noqa: ANN401
-        """Return the help, without the markup of docstrings.
-
-        Args:
-            *args: what the parser of jsonargparse takes.
-            **kwargs: what the parser of jsonargparse takes.
-        """
-        for action in self._actions:
-            action.help = plain_help(HELP.get(action.dest, action.help or ""))
-        for group in self._action_groups:
-            keys = {action.dest.split(".")[0] for action in group._group_actions}
-            if len(keys) == 1:
-                group.title = TITLES.get(keys.pop(), group.title)
-        return super().format_help(*args, **kwargs)
 
 
 class OneStepCLI(LightningCLI):
-    """The commands: fit, validate and test.
+    """The commands that need a trainer: fit, validate and test.
 
     A run's files go to ``<trainer.default_root_dir>/<name>/version_N``. A new fit gets the next free number;
     ``--ckpt_path last`` takes the newest run of that name that has a checkpoint, and goes on in its folder.
@@ -105,6 +57,11 @@ class OneStepCLI(LightningCLI):
             "validate": {"model", "dataloaders", "datamodule", "weights_only", "verbose"},
             "test": {"model", "dataloaders", "datamodule", "weights_only", "verbose"},
         }
+
+    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:  # noqa: ANN401
+        """Offer the commands that need no trainer in the help, too."""
+        super()._add_subcommands(parser, **kwargs)
+        list_commands(parser)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run's name, checkpoints, average and panels, and let the data follow the task.
@@ -200,6 +157,12 @@ def main(args: ArgsType = None) -> None:
         args: the command line as a list; None is that of the process.
     """
     quieten()
+    words = sys.argv[1:] if args is None else args
+    if isinstance(words, list) and words and words[0] in COMMANDS:
+        status = run_command(words)
+        if status:
+            sys.exit(status)
+        return
     usage = "python train.py {command} --config CONFIG [options]"
     try:
         OneStepCLI(

@@ -1,0 +1,204 @@
+"""The model card of an export: what it is, how it was made, how well it does, how to use it."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from geometry.errors import InputError
+from lightning_modules.export.diffusers_folder import VARIANTS
+from lightning_modules.export.programs import LARGEST_BATCH, ONNX_FILE, OPSET, TORCH_FILE
+from lightning_modules.export.verification import Agreement
+from lightning_modules.inference.loading import EXPORT_RECORD, LoadedModel, read_part_of
+from lightning_modules.inference.predictor import kind_of
+from lightning_modules.inference.run_config import last_scores
+
+_PAPER = "https://arxiv.org/abs/2409.11355"
+
+
+@dataclass(frozen=True)
+class ExportRecord:
+    """What an export states about itself, as ``onestep.json``.
+
+    Attributes:
+        format: diffusers, torch or onnx.
+        dtype: float32, float16 or bfloat16.
+        predicts: depth or normals.
+        noise: noise setting of the network.
+        size_factor: pixels per latent pixel.
+        prompt_tokens: length of the empty prompt.
+        step: optimiser steps; None if unknown.
+        moving_average: the weights are a moving average.
+        agreement: difference from the checkpoint.
+        variant_agreement: that of the smaller weights beside float32, if there are any.
+    """
+
+    format: str
+    dtype: str
+    predicts: str
+    noise: str
+    size_factor: int
+    prompt_tokens: int
+    step: int | None
+    moving_average: bool
+    agreement: Agreement
+    variant_agreement: Agreement | None = None
+
+
+def describe(model: LoadedModel, export_format: str, dtype: str, agreements: list[Agreement]) -> ExportRecord:
+    """Return the record of an export; the second agreement is that of a variant."""
+    network: Any = model.estimator.network
+    return ExportRecord(
+        export_format,
+        dtype,
+        kind_of(model.estimator),
+        network.noise,
+        network.size_factor,
+        network.prompt_embedding.shape[1],
+        model.step,
+        model.used_ema,
+        *agreements,
+    )
+
+
+def write_card(model: LoadedModel, record: ExportRecord, folder: Path, name: str) -> None:
+    """Write ``README.md`` and ``onestep.json`` into an export.
+
+    Args:
+        model: the model that was exported.
+        record: what is known about the export.
+        folder: the export.
+        name: title of the card.
+    """
+    (folder / EXPORT_RECORD).write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
+    base = _public_name(model.base)
+    licence = _licence_of(model.base)
+    head: dict[str, Any] = {"license": licence or "other", "tags": ["onestep", "single-step", record.predicts]}
+    head["pipeline_tag"] = "depth-estimation" if record.predicts == "depth" else "image-to-image"
+    if "/" in base:
+        head["base_model"] = base
+    if record.format == "diffusers":
+        head["library_name"] = "diffusers"
+    sections = [
+        f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
+        f"# {name}\n\n{_summary(record)}",
+        f"## Use\n\n{_usage(record)}",
+        f"## How it was made\n\n{_recipe(model, record, base)}",
+        f"## Scores\n\n{_scores(model)}",
+        f"## Check of this export\n\n{_check(record)}",
+        "## Licence\n\n"
+        + (
+            f"The base's licence is `{licence}`."
+            if licence
+            else f"The licence of the base, {base}, applies; it was not found."
+        )
+        + " Data sets have licences of their own.",
+    ]
+    (folder / "README.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+
+
+def _summary(record: ExportRecord) -> str:
+    what = (
+        "relative depth: 0 is nearest, 1 farthest, unknown up to scale and shift"
+        if record.predicts == "depth"
+        else "surface normals: unit vectors, x right, y up, z toward the viewer"
+    )
+    return f"Predicts {what}. One evaluation of the UNet, after [Martin Garcia et al., 2025]({_PAPER})."
+
+
+def _usage(record: ExportRecord) -> str:
+    if record.format == "diffusers":
+        return _stock_usage(record)
+    answer = "depth (B,1,H,W) in [0, 1]" if record.predicts == "depth" else "normals (B,3,H,W)"
+    shapes = (
+        f"Input `image` (B,3,H,W) float32 in [0, 1], RGB; output {answer}. Any batch up to {LARGEST_BATCH}; any height "
+        f"and width that are multiples of {record.size_factor}."
+    )
+    if record.format == "torch":
+        return _code(f'program = torch.export.load("{TORCH_FILE}").module()', "prediction = program(image)") + shapes
+    code = _code(
+        f'session = onnxruntime.InferenceSession("{ONNX_FILE}")',
+        'prediction = session.run(None, {"image": image})[0]',
+    )
+    return f"{code}{shapes} Opset {OPSET}."
+
+
+def _stock_usage(record: ExportRecord) -> str:
+    code = _code(
+        "from diffusers import DiffusionPipeline",
+        "from PIL import Image",
+        "",
+        'pipeline = DiffusionPipeline.from_pretrained("PATH")',
+        'prediction = pipeline(Image.open("photo.jpg").convert("RGB")).prediction',
+    )
+    seed = "The answer depends on the seed" if record.noise == "gaussian" else "The answer is the same for every seed"
+    smaller = f' Smaller weights: `variant="{VARIANTS[record.dtype]}"`.' if record.dtype in VARIANTS else ""
+    return f"{code}{seed}; one step, no ensemble.{smaller}"
+
+
+def _code(*lines: str) -> str:
+    return "\n".join(["```python", *lines, "```", "", ""])
+
+
+def _recipe(model: LoadedModel, record: ExportRecord, base: str) -> str:
+    rows: dict[str, Any] = {
+        "base": base,
+        "optimiser steps": record.step if record.step is not None else "unknown",
+        "weights": "moving average" if record.moving_average else "last",
+        "noise": record.noise,
+    }
+    settings: Any = model.config.get("model", {}).get("init_args", {})
+    optimizer = settings.get("optimizer")
+    if isinstance(optimizer, dict):
+        rows["optimiser"] = f"{optimizer.get('class_path')}, {optimizer.get('init_args', {}).get('lr')}"
+    task = settings.get("task")
+    rows["task"] = task.get("class_path") if isinstance(task, dict) else task
+    rows["data"] = ", ".join(_data_names(model.config.get("data"))) or "unknown"
+    lines = [f"| {key} | {value} |" for key, value in rows.items() if value is not None]
+    return "\n".join(["| | |", "|---|---|", *lines])
+
+
+def _data_names(data: Any) -> list[str]:  # noqa: ANN401 - any YAML
+    """Return the names of the data sets, without the folders they lie in."""
+    if not isinstance(data, dict):
+        return []
+    sets = (data.get("init_args") or {}).get("datasets")
+    if isinstance(sets, list):
+        return [Path(str(item.get("path"))).name for item in sets if isinstance(item, dict)]
+    return [str(data.get("class_path"))]
+
+
+def _scores(model: LoadedModel) -> str:
+    step, scores = last_scores(model.run_folder) if model.run_folder else (0, {})
+    if not scores:
+        return "None recorded with the checkpoint."
+    rows = [f"| {name.removeprefix('val/')} | {value:.4g} |" for name, value in sorted(scores.items())]
+    return "\n".join([f"Last validation of the run, at step {step}:", "", "| metric | value |", "|---|---|", *rows])
+
+
+def _check(record: ExportRecord) -> str:
+    arithmetic = record.dtype if record.format != "diffusers" else "float32"
+    lines = [
+        f"Compared with the checkpoint's own prediction {found.num_comparisons} times, over several sizes and seeds: "
+        f"largest difference {found.maximum:.2g}, mean {found.mean:.2g} ({name})."
+        for name, found in ((arithmetic, record.agreement), (f"variant in {record.dtype}", record.variant_agreement))
+        if found
+    ]
+    return "\n".join(lines)
+
+
+def _public_name(base: str) -> str:
+    """Return a hub id as it is, and of a folder its name alone."""
+    return Path(base).name if Path(base).expanduser().is_dir() else base
+
+
+def _licence_of(base: str) -> str | None:
+    """Return the licence that the base's own card states, if it has a card within reach."""
+    try:
+        text = read_part_of(base, "README.md")
+        head = yaml.safe_load(text.split("---")[1]) if text.startswith("---") else {}
+    except (InputError, yaml.YAMLError, IndexError):
+        return None
+    return head.get("license") if isinstance(head, dict) else None

@@ -1,0 +1,134 @@
+"""Writes an export under a temporary name, checks it against the checkpoint, and only then gives it its name."""
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from geometry.errors import InputError
+from lightning_modules.export.card import ExportRecord, describe, write_card
+from lightning_modules.export.diffusers_folder import VARIANTS, stock_predictions, write_diffusers
+from lightning_modules.export.programs import run_onnx, run_torch, write_onnx, write_torch
+from lightning_modules.export.verification import Agreement, compare, probe
+from lightning_modules.inference.loading import LoadedModel
+from lightning_modules.inference.predictor import Predictor
+
+Format = Literal["diffusers", "torch", "onnx"]
+Dtype = Literal["float32", "float16", "bfloat16"]
+FORMATS: dict[str, Callable[[LoadedModel, Path, str], None]] = {
+    "diffusers": write_diffusers,
+    "torch": write_torch,
+    "onnx": write_onnx,
+}
+_SEEDS = (0, 1, 2)
+# Of the pictures that exports are checked on, in latent pixels, and pixels more where the format takes them.
+_CHECKED_LATENT = ((8, 12), (14, 7))
+_ODD_PIXELS = (1, 2)
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export, and where to.
+
+    Attributes:
+        output: folder to write.
+        format: diffusers, torch or onnx.
+        dtype: arithmetic; for diffusers, a smaller type is written beside float32.
+        overwrite: replace an existing folder.
+    """
+
+    output: Path
+    format: Format = "diffusers"
+    dtype: Dtype = "float32"
+    overwrite: bool = False
+
+
+def export_model(model: LoadedModel, options: ExportOptions) -> ExportRecord:
+    """Export a trained model. Nothing is left behind unless the export agrees with the model.
+
+    Args:
+        model: a trained model.
+        options: what to export, and where to.
+
+    Returns:
+        What the export states about itself, with its difference from the model.
+
+    Raises:
+        InputError: the output exists, the model cannot be exported so, or the export is wrong.
+    """
+    output = options.output
+    check_output(output, options.overwrite)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{output.name[:80]}-", dir=output.parent))
+    try:
+        FORMATS[options.format](model, partial, options.dtype)
+        agreements = _check(model, partial, options)
+        record = describe(model, options.format, options.dtype, agreements)
+        write_card(model, record, partial, output.name)
+        partial.chmod(0o755)
+        _put_in_place(partial, output)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    return record
+
+
+def check_output(output: Path, overwrite: bool) -> None:
+    """Check that a folder can be written.
+
+    Raises:
+        InputError: it exists and must not be overwritten, or is no folder.
+    """
+    if output.exists() and not output.is_dir():
+        raise InputError(f"--output {output} is a file; give a folder.")
+    if output.is_dir() and any(output.iterdir()) and not overwrite:
+        raise InputError(f"--output {output} exists and is not empty; give another folder, or --overwrite.")
+
+
+def _put_in_place(partial: Path, output: Path) -> None:
+    """Give a finished folder its name; a former one stays until the new one is there."""
+    former = partial.with_name(partial.name + ".former")
+    if output.exists():
+        output.rename(former)
+    partial.rename(output)
+    shutil.rmtree(former, ignore_errors=True)
+
+
+def _check(model: LoadedModel, folder: Path, options: ExportOptions) -> list[Agreement]:
+    """Compare an export with its model at sizes that it was not made with; first in float32, then a variant."""
+    if options.format != "diffusers":
+        return [compare(_program_pairs(model, folder, options.format), options.dtype)]
+    agreements = [compare(_stock_pairs(model, folder, None), "float32")]
+    if options.dtype in VARIANTS:
+        agreements.append(compare(_stock_pairs(model, folder, VARIANTS[options.dtype]), options.dtype))
+    return agreements
+
+
+def _program_pairs(model: LoadedModel, folder: Path, export_format: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    run = run_torch if export_format == "torch" else run_onnx
+    first, second = _pictures(model, (0, 0))
+    for batch in (np.stack([first, first[::-1], first[:, ::-1]]), second[None]):
+        answers = run(folder, np.ascontiguousarray(batch.transpose(0, 3, 1, 2)) / np.float32(255))
+        for expected, found in zip(_native(model, 0).predict(list(batch)), answers, strict=True):
+            yield expected, found[0] if len(found) == 1 else found.transpose(1, 2, 0)
+
+
+def _stock_pairs(model: LoadedModel, folder: Path, variant: str | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    images = _pictures(model, _ODD_PIXELS)
+    found = stock_predictions(folder, images, _SEEDS, variant)
+    for image in images:
+        for seed in _SEEDS:
+            yield _native(model, seed)(image), next(found)
+
+
+def _pictures(model: LoadedModel, extra: tuple[int, int]) -> list[np.ndarray]:
+    factor = model.estimator.network.size_factor
+    sizes = ((factor * height + extra[0], factor * width + extra[1]) for height, width in _CHECKED_LATENT)
+    return [probe(height, width, seed) for seed, (height, width) in enumerate(sizes)]
+
+
+def _native(model: LoadedModel, seed: int) -> Predictor:
+    return Predictor(model.estimator, processing_res=0, tile_size=0, device="cpu", seed=seed)

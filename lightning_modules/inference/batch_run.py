@@ -1,0 +1,152 @@
+"""Many pictures: read, batched by size, predicted and written, whatever befalls single ones."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from geometry.errors import InputError
+from lightning_modules.inference.photos import Photo
+from lightning_modules.inference.pictures import read_picture
+from lightning_modules.inference.point_cloud import PointCloudCamera, ply_bytes, point_cloud
+from lightning_modules.inference.predictor import Predictor
+from lightning_modules.inference.results import result_names, write_results, write_whole
+
+# Pictures wait for others of their size, until so many pixels wait in all.
+_WAITING_PIXELS = 30_000_000
+
+
+@dataclass
+class Report:
+    """What became of the pictures.
+
+    Attributes:
+        num_predicted: pictures whose results were written.
+        num_skipped: pictures whose results were there already.
+        failed: file and reason of every picture that could not be read, predicted or written.
+    """
+
+    num_predicted: int = 0
+    num_skipped: int = 0
+    failed: list[tuple[Path, str]] = field(default_factory=list)
+
+
+class BatchRun:
+    """Predicts pictures into a folder.
+
+    Args:
+        predictor: the model.
+        output: folder of the results; nothing is written outside it.
+        batch_size: pictures of like size that are computed at once.
+        overwrite: predict pictures whose results are there already.
+        camera: write point clouds with this camera.
+
+    Raises:
+        InputError: an option makes no sense, or the output cannot be a folder.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        output: Path,
+        batch_size: int = 4,
+        overwrite: bool = False,
+        camera: PointCloudCamera | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise InputError(f"--batch-size must be at least 1, got {batch_size}.")
+        if camera is not None and predictor.kind != "depth":
+            raise InputError("a point cloud needs depth, but the model predicts normals.")
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--output {output} cannot be made: {error.strerror}.") from error
+        self.predictor = predictor
+        self.output = output.resolve()
+        self.batch_size = batch_size
+        self.overwrite = overwrite
+        self.camera = camera
+
+    def predict(self, photos: Sequence[Photo], show_progress: bool = True) -> Report:
+        """Predict pictures; those that cannot be are reported, not raised.
+
+        Args:
+            photos: the pictures.
+            show_progress: show a progress bar.
+        """
+        report = Report()
+        waiting: dict[tuple[int, int], list[tuple[Photo, np.ndarray]]] = {}
+        with tqdm(total=len(photos), unit="picture", disable=not show_progress, dynamic_ncols=True) as bar:
+            for photo in photos:
+                try:
+                    image = None if self._is_done(photo) else read_picture(photo.file)
+                except InputError as error:
+                    report.failed.append((photo.file, str(error)))
+                    bar.update()
+                    continue
+                if image is None:
+                    report.num_skipped += 1
+                    bar.update()
+                    continue
+                size = self.predictor.network_size(*image.shape[:2])
+                waiting.setdefault(size, []).append((photo, image))
+                if len(waiting[size]) == self.batch_size or self.predictor.needs_tiles(*image.shape[:2]):
+                    self._finish(waiting.pop(size), report, bar)
+                while _num_pixels(waiting.values()) > _WAITING_PIXELS:
+                    self._finish(waiting.pop(max(waiting, key=lambda key: _num_pixels([waiting[key]]))), report, bar)
+            for group in waiting.values():
+                self._finish(group, report, bar)
+        return report
+
+    def _finish(self, group: list[tuple[Photo, np.ndarray]], report: Report, bar: tqdm) -> None:
+        """Predict and write a batch; if it fails, each picture by itself."""
+        try:
+            predictions = self.predictor.predict([image for _, image in group])
+        except (RuntimeError, MemoryError) as error:
+            if len(group) > 1:
+                for single in group:
+                    self._finish([single], report, bar)
+                return
+            report.failed.append((group[0][0].file, _reason(error)))
+            bar.update()
+            return
+        for (photo, image), prediction in zip(group, predictions, strict=True):
+            try:
+                self._write(photo, image, prediction)
+                report.num_predicted += 1
+            except (OSError, InputError) as error:
+                report.failed.append((photo.file, str(error)))
+            bar.update()
+
+    def _write(self, photo: Photo, image: np.ndarray, prediction: np.ndarray) -> None:
+        folder = self.output / photo.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        if not folder.resolve().is_relative_to(self.output):
+            raise InputError(f"{folder} is a link that leads out of {self.output}; nothing is written there.")
+        if not np.isfinite(prediction).all():
+            raise InputError("the prediction is not finite; try --precision float32.")
+        if self.camera is not None:
+            write_whole(folder / self._cloud_name(photo), ply_bytes(*point_cloud(prediction, image, self.camera)))
+        write_results(self.predictor.kind, prediction, folder, photo.stem)
+
+    def _is_done(self, photo: Photo) -> bool:
+        names = result_names(self.predictor.kind, photo.stem)
+        names += [self._cloud_name(photo)] if self.camera is not None else []
+        return not self.overwrite and all((self.output / photo.folder / name).is_file() for name in names)
+
+    @staticmethod
+    def _cloud_name(photo: Photo) -> str:
+        return f"{photo.stem}_points.ply"
+
+
+def _num_pixels(groups: Iterable[list[tuple[Photo, np.ndarray]]]) -> int:
+    return sum(image.shape[0] * image.shape[1] for group in groups for _, image in group)
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "memory" in str(error):
+        return "out of memory; try a smaller --tile-size or --processing-res."
+    return " ".join(str(error).split())[:300] or type(error).__name__

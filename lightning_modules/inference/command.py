@@ -1,0 +1,112 @@
+"""The command ``python train.py predict``."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from lightning_modules.inference.arguments import add_model_arguments, load_from_arguments, parse
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Predict pictures into a folder.
+
+    Args:
+        arguments: words after the command's name.
+
+    Returns:
+        Exit status: 0 if every picture was predicted, 1 if some could not be.
+
+    Raises:
+        InputError: options, model or pictures cannot be found or used.
+    """
+    options = parse(_parser(), arguments)
+    from lightning_modules.inference.batch_run import BatchRun
+    from lightning_modules.inference.photos import find_photos
+    from lightning_modules.inference.point_cloud import PointCloudCamera
+    from lightning_modules.inference.predictor import Predictor
+
+    camera = None
+    if options.point_cloud:
+        camera = PointCloudCamera(options.intrinsics, options.fov_deg, options.near_m, options.far_m)
+    photos = find_photos(options.pictures, options.output)
+    predictor = Predictor(
+        load_from_arguments(options).estimator,
+        options.processing_res,
+        options.tile_size,
+        options.device,
+        options.precision,
+        options.seed,
+    )
+    run = BatchRun(predictor, options.output, options.batch_size, options.overwrite, camera)
+    report = run.predict(photos, show_progress=not options.quiet)
+    for file, reason in report.failed:
+        print(f"failed: {reason if str(file) in reason else f'{file}: {reason}'}", file=sys.stderr)
+    skipped = (
+        f", {report.num_skipped} were there already (--overwrite predicts them again)" if report.num_skipped else ""
+    )
+    print(
+        f"{report.num_predicted} predicted, {len(report.failed)} failed{skipped}; {predictor.kind} in {options.output}"
+    )
+    return 1 if report.failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python train.py predict",
+        description="Predict depth or normals of pictures: per picture an array (.npy), a 16-bit PNG and a picture in "
+        "colours, all at the picture's own size.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("pictures", nargs="+", metavar="PICTURES", help="files, folders or patterns")
+    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the results")
+    add_model_arguments(parser)
+    group = parser.add_argument_group("computation")
+    group.add_argument(
+        "--processing-res",
+        type=int,
+        default=768,
+        metavar="PX",
+        help="longest side at which the network sees a picture; 0 is the picture's own size (default: %(default)s)",
+    )
+    group.add_argument(
+        "--tile-size",
+        type=int,
+        default=1024,
+        metavar="PX",
+        help="pictures that the network would see larger than a square of this side are predicted in overlapping "
+        "tiles; 0 never tiles (default: %(default)s)",
+    )
+    group.add_argument(
+        "--batch-size", type=int, default=4, metavar="N", help="pictures of like size computed at once (default: 4)"
+    )
+    group.add_argument("--device", default="auto", help="cpu, cuda, ...; auto takes a GPU where there is one")
+    group.add_argument(
+        "--precision",
+        choices=("float32", "bfloat16", "float16"),
+        default="float32",
+        help="arithmetic of the network (default: %(default)s)",
+    )
+    group.add_argument(
+        "--seed", type=int, default=0, help="seed of the noise, for networks trained with noise (default: 0)"
+    )
+    group.add_argument("--overwrite", action="store_true", help="predict pictures whose results are there already")
+    group.add_argument("--quiet", action="store_true", help="show no progress bar")
+    _add_point_cloud(parser.add_argument_group("point cloud"))
+    return parser
+
+
+def _add_point_cloud(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument("--point-cloud", action="store_true", help="write a PLY file of coloured points beside depth")
+    group.add_argument(
+        "--intrinsics",
+        type=float,
+        nargs=4,
+        metavar=("FX", "FY", "CX", "CY"),
+        help="focal lengths and principal point in pixels of the pictures",
+    )
+    group.add_argument(
+        "--fov-deg", type=float, default=55.0, help="field of view along the longer side (default: %(default)s)"
+    )
+    group.add_argument("--near-m", type=float, default=1.0, help="depth of the nearest point (default: %(default)s)")
+    group.add_argument("--far-m", type=float, default=10.0, help="depth of the farthest point (default: %(default)s)")

@@ -1,0 +1,208 @@
+"""Turns what training left behind, or an exported folder, into an estimator that is ready to predict."""
+
+import json
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import torch
+from jsonargparse import ArgumentParser
+
+from geometry.errors import InputError
+from lightning_modules.checkpoints import last_checkpoint, newest_run
+from lightning_modules.console import input_error_behind, readable_error
+from lightning_modules.estimator import Estimator
+from lightning_modules.inference.run_config import base_of, config_beside, read_config, runs_folder, set_base
+from lightning_modules.single_step import SingleStepEstimator
+from lightning_modules.tasks import Depth, Normals, Task
+
+EmaChoice = Literal["auto", "true", "false"]
+
+# Written into every export: what a diffusers folder alone does not say.
+EXPORT_RECORD = "onestep.json"
+_TASKS: dict[str, type[Task]] = {"MarigoldDepthPipeline": Depth, "MarigoldNormalsPipeline": Normals}
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """An estimator with its trained weights, and where they come from.
+
+    Attributes:
+        estimator: in eval mode, on the CPU, in float32.
+        source: the checkpoint file, or the exported folder or hub id.
+        base: folder or hub id of the base model.
+        config: the run's configuration; empty for an export.
+        step: optimiser steps that the checkpoint saw; None for an export.
+        used_ema: the weights are the moving average.
+        run_folder: the folder of the run, where it is known.
+    """
+
+    estimator: Estimator
+    source: str
+    base: str
+    config: dict[str, Any]
+    step: int | None = None
+    used_ema: bool = False
+    run_folder: Path | None = None
+
+
+def load_model(
+    source: str | Path, configs: Sequence[str | Path] = (), base: str | None = None, ema: EmaChoice = "auto"
+) -> LoadedModel:
+    """Return a trained model.
+
+    Args:
+        source: a checkpoint file; a run's folder ``runs/NAME/version_N`` or the folder of all runs of a name, of which
+            the newest is taken; ``last`` for the newest run of the configuration's name; an exported folder; or the
+            hub id of a Marigold model.
+        configs: configuration files of the run, laid over one another; by default the ``config.yaml`` of the run.
+        base: base model in place of the configured one, for instance because its folder has moved.
+        ema: whether to take the moving average of the weights: auto takes it where the checkpoint has one.
+
+    Raises:
+        InputError: the source, its configuration or its base cannot be found or read, or they do not fit together.
+    """
+    if ema not in get_args(EmaChoice):
+        raise InputError(f"there is no ema {ema!r}; choose one of {', '.join(get_args(EmaChoice))}.")
+    if str(source) == "last":
+        source = runs_folder(read_config([Path(name) for name in configs]))
+    path = Path(source).expanduser()
+    if (path / "model_index.json").is_file() or (not path.exists() and _may_be_hub_id(str(source))):
+        return _load_export(str(path) if path.is_dir() else str(source))
+    return _load_checkpoint(find_checkpoint(path), configs, base, ema)
+
+
+def find_checkpoint(path: Path) -> Path:
+    """Return the checkpoint that a path means: a file, a run's folder, or a folder of runs.
+
+    Raises:
+        InputError: there is none.
+    """
+    if path.is_file():
+        return path
+    run = path if last_checkpoint(path).is_file() else newest_run(path) if path.is_dir() else None
+    if run is None:
+        raise InputError(
+            f"{path} is no checkpoint, no folder of a run that has one, and no exported folder. Give a .ckpt file, "
+            "runs/NAME, or a folder that export wrote."
+        )
+    return last_checkpoint(run)
+
+
+def build_estimator(model: dict[str, Any]) -> Estimator:
+    """Return the estimator that the ``model`` section of a configuration describes.
+
+    Args:
+        model: ``class_path`` and ``init_args``.
+
+    Raises:
+        InputError: the section cannot be understood, or the base cannot be loaded.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Estimator, "model")
+    try:
+        return parser.instantiate_classes(parser.parse_object({"model": model})).model
+    except Exception as error:
+        mistake = input_error_behind(error)
+        if mistake is not None:
+            raise InputError(mistake) from error
+        if isinstance(error, (ValueError, TypeError)) or type(error).__module__.startswith("jsonargparse"):
+            raise InputError(f"the configuration's model cannot be built: {readable_error(str(error))}") from error
+        raise
+
+
+def _load_checkpoint(file: Path, configs: Sequence[str | Path], base: str | None, ema: EmaChoice) -> LoadedModel:
+    beside = config_beside(file)
+    config = read_config([Path(name) for name in configs] or [beside])
+    if base is not None:
+        set_base(config, base)
+    estimator = build_estimator(config["model"])
+    checkpoint = read_checkpoint(file)
+    weights, used_ema = _choose_weights(checkpoint, ema, file)
+    broken = sorted(name for name, tensor in weights.items() if not bool(tensor.isfinite().all()))
+    if broken:
+        raise InputError(f"{file} holds weights that are not finite ({broken[0]} ...): its training went wrong.")
+    checkpoint["state_dict"] = weights
+    estimator.on_load_checkpoint(checkpoint)
+    estimator.load_state_dict(weights, strict=False)
+    return LoadedModel(
+        estimator.eval().requires_grad_(False),
+        source=str(file),
+        base=base_of(config),
+        config=config,
+        step=checkpoint.get("global_step"),
+        used_ema=used_ema,
+        run_folder=beside.parent if beside.is_file() else None,
+    )
+
+
+def read_checkpoint(file: Path) -> dict[str, Any]:
+    """Return the contents of a checkpoint, without unpickling code.
+
+    Raises:
+        InputError: the file is no checkpoint.
+    """
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise InputError(f"{file} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
+        raise InputError(f"{file} is no checkpoint of this project: it has no state_dict.")
+    return checkpoint
+
+
+def _choose_weights(checkpoint: dict[str, Any], ema: EmaChoice, file: Path) -> tuple[dict[str, torch.Tensor], bool]:
+    average = checkpoint.get("ema_state_dict")
+    if ema == "true" and not average:
+        raise InputError(f"{file} holds no moving average of the weights; leave --ema at auto or false.")
+    if ema == "false" or not average:
+        return dict(checkpoint["state_dict"]), False
+    return {**checkpoint["state_dict"], **average}, True
+
+
+def _load_export(folder: str) -> LoadedModel:
+    from lightning_modules.stable_diffusion import StableDiffusion
+
+    index = json.loads(read_part_of(folder, "model_index.json"))
+    task = _TASKS.get(index.get("_class_name", ""))
+    if task is None:
+        raise InputError(
+            f"{folder} is a {index.get('_class_name')}, which predicts neither depth nor normals. Give a folder that "
+            "export wrote, a Marigold model, or a checkpoint."
+        )
+    file = Path(folder).expanduser() / EXPORT_RECORD
+    record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    network = StableDiffusion(
+        folder,
+        noise="gaussian" if record.get("noise") == "gaussian" else "zeros",
+        prompt_length="max_length" if record.get("prompt_tokens", 2) > 2 else "short",
+    )
+    estimator = SingleStepEstimator(network, task())
+    return LoadedModel(estimator.eval().requires_grad_(False), source=folder, base=folder, config={})
+
+
+def read_part_of(base: str, name: str) -> str:
+    """Return a small text file of a model, from its folder or from the hub.
+
+    Args:
+        base: folder or hub id.
+        name: the file's path within the model.
+
+    Raises:
+        InputError: it cannot be had.
+    """
+    import huggingface_hub
+
+    folder = Path(base).expanduser()
+    try:
+        file = folder / name if folder.is_dir() else Path(huggingface_hub.hf_hub_download(base, name))
+        return file.read_text(encoding="utf-8")
+    except Exception as error:  # whatever the hub's client raises
+        raise InputError(f"cannot read {name} of {base}: {' '.join(str(error).split())[:200]}") from error
+
+
+def _may_be_hub_id(source: str) -> bool:
+    owner = source.split("/")[0]
+    return source.count("/") == 1 and owner not in ("", ".", "..", "~") and not Path(owner).is_dir()

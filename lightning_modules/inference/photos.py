@@ -1,0 +1,104 @@
+"""Which pictures are meant, and what each one's results are called."""
+
+import glob
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from geometry.errors import InputError
+from lightning_modules.inference.pictures import SUFFIXES
+
+# Names of files may have 255 bytes; results add an ending, temporary files a random part.
+_LONGEST_STEM_BYTES = 180
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A picture to predict.
+
+    Attributes:
+        file: the picture.
+        folder: folder of its results, relative to the output folder.
+        stem: what the names of its results begin with; unique in that folder.
+    """
+
+    file: Path
+    folder: Path
+    stem: str
+
+
+def find_photos(inputs: Sequence[str], output: Path) -> list[Photo]:
+    """Return the pictures that files, folders and patterns name, each once, with names that never collide.
+
+    Folders are searched with all their subfolders, for files that end like a picture; links to folders are not
+    followed, and the output folder is left out. Files that are named themselves are taken whatever they end in.
+
+    Args:
+        inputs: files, folders, and patterns such as ``photos/**/*.jpg``.
+        output: folder of the results.
+
+    Raises:
+        InputError: an input names nothing.
+    """
+    found: dict[Path, Path] = {}
+    for name in inputs:
+        candidates = list(_expand(name, output.absolute()))
+        if not candidates:
+            raise InputError(f"{name}: there is no such file, no file matches, or the folder holds no pictures.")
+        for file, folder in candidates:
+            found.setdefault(file, folder)
+    return _with_names(found)
+
+
+def _expand(name: str, output: Path) -> Iterator[tuple[Path, Path]]:
+    """Yield files, and the folders of their results relative to the output."""
+    path = Path(os.path.abspath(os.path.expanduser(name)))
+    if path.is_dir():
+        for top, folders, files in os.walk(path):
+            folders[:] = sorted(folder for folder in folders if Path(top, folder) != output)
+            for file in sorted(files):
+                if Path(file).suffix.lower() in SUFFIXES:
+                    yield Path(top, file), Path(top).relative_to(path)
+    elif os.path.lexists(path):
+        yield path, Path()
+    else:
+        for match in sorted(glob.glob(os.path.expanduser(name), recursive=True)):
+            if not os.path.isdir(match):
+                yield Path(os.path.abspath(match)), Path()
+
+
+def _with_names(found: dict[Path, Path]) -> list[Photo]:
+    """Give every file a stem: its own, or with its ending where two would share it."""
+    stems = Counter((folder, _folded(_short(file.stem))) for file, folder in found.items())
+    photos: list[Photo] = []
+    taken: set[tuple[Path, str]] = set()
+    for file, folder in found.items():
+        stem = _short(file.stem)
+        if stems[(folder, _folded(stem))] > 1:
+            stem = _short(f"{file.stem}_{file.suffix.lstrip('.')}")
+        candidate, number = stem, 1
+        while (folder, _folded(candidate)) in taken or (
+            candidate != _short(file.stem) and (folder, _folded(candidate)) in stems
+        ):
+            number += 1
+            candidate = f"{stem}_{number}"
+        taken.add((folder, _folded(candidate)))
+        photos.append(Photo(file, folder, candidate))
+    return photos
+
+
+def _short(stem: str) -> str:
+    """Cut a long name, and add what tells it from others with the same beginning."""
+    encoded = os.fsencode(stem)
+    if len(encoded) <= _LONGEST_STEM_BYTES:
+        return stem
+    mark = hashlib.blake2b(encoded, digest_size=4).hexdigest()
+    return f"{encoded[: _LONGEST_STEM_BYTES - 9].decode('utf-8', errors='ignore')}~{mark}"
+
+
+def _folded(stem: str) -> str:
+    """Some file systems do not tell upper from lower case."""
+    return stem.casefold()

@@ -1,0 +1,224 @@
+"""Depth or normals of any picture, without a Trainer."""
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Literal, Self, get_args
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from geometry.errors import InputError
+from lightning_modules.estimator import Estimator
+from lightning_modules.inference.loading import load_model
+from lightning_modules.inference.pictures import Picture, as_picture
+from lightning_modules.inference.tiling import align_to, blend_tiles
+from lightning_modules.tasks import Depth, Normals
+
+Kind = Literal["depth", "normals"]
+Precision = Literal["float32", "bfloat16", "float16"]
+
+DEFAULT_PROCESSING_RES = 768
+_OVERLAP = 0.25
+_SMALLEST_NORM = 1e-6
+
+
+class Predictor:
+    """Predicts at a chosen resolution and answers at the picture's own size.
+
+    Convention:
+        The longest side is resized to ``processing_res`` (antialiased bilinear), the result resized back (bilinear):
+        the arithmetic of diffusers' Marigold pipelines, so that an exported model gives the same values there.
+        Depth is relative: 0 is nearest, 1 farthest. Normals are unit vectors, x right, y up, z toward the viewer.
+
+    Args:
+        estimator: A trained estimator of depth or normals.
+        processing_res: Longest side in pixels at which the network sees a picture; 0 is the picture's own size.
+        tile_size: Pictures that are larger than a square of this side, as the network would see them, are predicted
+            in overlapping tiles and blended; 0 never tiles.
+        device: Where to compute, for instance cuda or cpu; auto takes a GPU where there is one.
+        precision: Arithmetic of the network: float32, or bfloat16 and float16 for speed.
+        seed: Seed of the noise of networks trained with noise; all others ignore it.
+
+    Raises:
+        InputError: An option makes no sense, or the estimator predicts something else.
+    """
+
+    def __init__(
+        self,
+        estimator: Estimator,
+        processing_res: int = DEFAULT_PROCESSING_RES,
+        tile_size: int = 1024,
+        device: str = "auto",
+        precision: Precision = "float32",
+        seed: int = 0,
+    ) -> None:
+        self.kind = kind_of(estimator)
+        if processing_res < 0 or tile_size < 0:
+            raise InputError(f"processing_res and tile_size must not be negative, got {processing_res}, {tile_size}.")
+        if precision not in get_args(Precision):
+            raise InputError(f"there is no precision {precision!r}; choose one of {', '.join(get_args(Precision))}.")
+        self.device = _device(device)
+        self.estimator = estimator.to(self.device).eval()
+        self.processing_res = processing_res
+        self.precision = precision
+        self.seed = seed
+        factor = estimator.network.size_factor
+        self._tile_px = max(tile_size // factor, 8) * factor if tile_size else 0
+
+    @classmethod
+    def load(
+        cls,
+        source: str | Path,
+        configs: Sequence[str | Path] = (),
+        base: str | None = None,
+        ema: Literal["auto", "true", "false"] = "auto",
+        **options: Any,  # noqa: ANN401
+    ) -> Self:
+        """Return a predictor of a trained model.
+
+        Args:
+            source: a checkpoint, a run's folder, an exported folder or the hub id of a Marigold model.
+            configs: configuration files; by default the one in the run's folder.
+            base: base model in place of the configured one.
+            ema: whether to take the moving average of the weights; auto takes it where there is one.
+            **options: arguments of the class.
+
+        Raises:
+            InputError: the model cannot be found or loaded.
+        """
+        return cls(load_model(source, configs, base, ema).estimator, **options)
+
+    def __call__(self, picture: Picture) -> np.ndarray:
+        """Return the prediction for one picture, at its size.
+
+        Args:
+            picture: a file, an open Pillow image, an array (H,W,3) (uint8, uint16, or float in [0, 1]), or a
+                tensor (3,H,W) in [0, 1].
+
+        Returns:
+            float32: depth (H,W) in [0, 1], or normals (H,W,3).
+
+        Raises:
+            InputError: the picture cannot be read.
+        """
+        return self.predict([as_picture(picture)])[0]
+
+    def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return the predictions for pictures that share a ``network_size``, computed as one batch.
+
+        Args:
+            images: (H,W,3) each, uint8, uint16, or float in [0, 1].
+
+        Returns:
+            float32 each, at the size of its picture: depth (H,W) in [0, 1], or normals (H,W,3).
+        """
+        inputs = [self._processed(image) for image in images]
+        if len(images) == 1 and self._needs_tiles(*inputs[0].shape[-2:]):
+            outputs = [self._predict_tiles(inputs[0])]
+        else:
+            outputs = list(self._run(torch.stack(inputs)))
+        return [self._finish(output, image) for output, image in zip(outputs, images, strict=True)]
+
+    def network_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return (height, width) at which the network sees a picture; pictures with the same one can share a batch.
+
+        Args:
+            height: of the picture in pixels.
+            width: of the picture in pixels.
+        """
+        factor = self.estimator.network.size_factor
+        resized = self._resized(height, width)
+        return resized[0] + -resized[0] % factor, resized[1] + -resized[1] % factor
+
+    def needs_tiles(self, height: int, width: int) -> bool:
+        """Say whether a picture of a size is predicted in tiles, hence by itself."""
+        return self._needs_tiles(*self.network_size(height, width))
+
+    def _resized(self, height: int, width: int) -> tuple[int, int]:
+        if not self.processing_res:
+            return height, width
+        longest = max(height, width)
+        return max(1, height * self.processing_res // longest), max(1, width * self.processing_res // longest)
+
+    def _processed(self, image: np.ndarray) -> Tensor:
+        """Return (3,h,w) in [-1, 1], resized, and padded with its edge to the network's size. On the CPU."""
+        height, width = image.shape[:2]
+        size, (full_height, full_width) = self._resized(height, width), self.network_size(height, width)
+        largest = np.iinfo(image.dtype).max if np.issubdtype(image.dtype, np.integer) else 1
+        planes = []
+        for channel in range(3):  # one at a time: a large picture in float32 is much memory
+            plane = torch.from_numpy(image[..., channel].astype(np.float32))[None, None] / largest * 2 - 1
+            if size != (height, width):
+                plane = F.interpolate(plane, size, mode="bilinear", antialias=True)
+            planes.append(plane)
+        padding = (0, full_width - size[1], 0, full_height - size[0])
+        return F.pad(torch.cat(planes, dim=1), padding, mode="replicate")[0]
+
+    @torch.inference_mode()
+    def _run(self, images: Tensor) -> Tensor:
+        """Return (B,1,H,W) depth in [0, 1] or (B,3,H,W) normals for images (B,3,H,W), on the CPU."""
+        is_full = self.precision == "float32"
+        with nullcontext() if is_full else torch.autocast(self.device.type, getattr(torch, self.precision)):
+            prediction = self.estimator(images.to(self.device), [self.seed] * len(images))
+        prediction = prediction.float().cpu()
+        return (prediction + 1) / 2 if self.kind == "depth" else _normalize(prediction)
+
+    def _needs_tiles(self, height: int, width: int) -> bool:
+        return bool(self._tile_px) and height * width > self._tile_px**2
+
+    def _predict_tiles(self, image: Tensor) -> Tensor:
+        """Predict (3,H,W) in tiles; depth of every tile follows that of the whole picture, seen from afar."""
+        tile, overlap = self._tile_px, round(_OVERLAP * self._tile_px)
+        if self.kind == "normals":
+            return _normalize(blend_tiles(image, tile, overlap, lambda part, _: self._run(part[None])[0])[None])[0]
+        factor = self.estimator.network.size_factor
+        shrink = tile / max(image.shape[-2:])
+        size = [max(1, round(side * shrink / factor)) * factor for side in image.shape[-2:]]
+        overview = self._run(F.interpolate(image[None], size, mode="bilinear", antialias=True))
+        guide = F.interpolate(overview, image.shape[-2:], mode="bilinear")[0]
+        blended = blend_tiles(
+            image, tile, overlap, lambda part, place: align_to(self._run(part[None])[0], guide[(..., *place)])
+        )
+        return blended.clamp(0, 1)
+
+    def _finish(self, output: Tensor, image: np.ndarray) -> np.ndarray:
+        """Cut off the padding and resize (C,h,w) to the picture's size."""
+        height, width = image.shape[:2]
+        resized = self._resized(height, width)
+        output = output[None, :, : resized[0], : resized[1]]
+        if resized != (height, width):
+            output = F.interpolate(output, (height, width), mode="bilinear")
+        if self.kind == "depth":
+            return output[0, 0].contiguous().numpy()
+        return _normalize(output)[0].movedim(0, -1).contiguous().numpy()
+
+
+def kind_of(estimator: Estimator) -> Kind:
+    """Say what an estimator predicts.
+
+    Raises:
+        InputError: neither depth nor normals.
+    """
+    if isinstance(estimator.task, Depth):
+        return "depth"
+    if isinstance(estimator.task, Normals):
+        return "normals"
+    raise InputError(f"the task {type(estimator.task).__name__} is neither depth nor normals.")
+
+
+def _normalize(normals: Tensor) -> Tensor:
+    return normals / normals.norm(dim=1, keepdim=True).clamp(min=_SMALLEST_NORM)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"there is no device {name}: {str(error).splitlines()[0]}") from error
+    return device

@@ -1,0 +1,107 @@
+"""The configuration of a run, read without its data and its trainer."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from geometry.errors import InputError
+
+
+def config_beside(checkpoint: Path) -> Path:
+    """Return where a run keeps the configuration of a checkpoint: beside its folder of checkpoints.
+
+    Args:
+        checkpoint: for instance ``runs/demo/version_0/checkpoints/last.ckpt``.
+    """
+    run = checkpoint.absolute().parent
+    return (run if (run / "config.yaml").is_file() else run.parent) / "config.yaml"
+
+
+def read_config(files: Sequence[Path]) -> dict[str, Any]:
+    """Return configuration files laid over one another.
+
+    Convention:
+        A later file overrides single values; another ``class_path`` drops the arguments of the former class. Within
+        the ``model`` section, interpolations such as ``${oc.env:BASE}`` are resolved; the data's may point to folders
+        that are not here.
+
+    Args:
+        files: YAML files.
+
+    Raises:
+        InputError: a file is missing or no YAML, or there is no ``model`` section.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    if not files:
+        raise InputError("give the configuration whose last run is meant: --config.")
+    config: dict[str, Any] = {}
+    for file in files:
+        if not file.is_file():
+            raise InputError(
+                f"there is no configuration {file}. Give the one that the model was trained with: --config."
+            )
+        try:
+            content = OmegaConf.load(file)
+            section: Any = OmegaConf.to_container(content)
+            if isinstance(section, dict) and section.get("model") is not None:
+                section["model"] = OmegaConf.to_container(content.model, resolve=True)
+        except (YAMLError, OmegaConfBaseException, OSError, AttributeError) as error:
+            raise InputError(f"the configuration {file} cannot be read: {' '.join(str(error).split())}") from error
+        if not isinstance(section, dict):
+            raise InputError(f"the configuration {file} holds no sections.")
+        config = _lay_over(config, section)
+    if not isinstance(config.get("model"), dict):
+        raise InputError(f"the configuration {' and '.join(map(str, files))} has no model section.")
+    return config
+
+
+def runs_folder(config: dict[str, Any]) -> Path:
+    """Return the folder of all runs of a configuration's name."""
+    trainer = config.get("trainer") or {}
+    return Path(trainer.get("default_root_dir") or "runs") / str(config.get("name", "onestep"))
+
+
+def base_of(config: dict[str, Any]) -> str:
+    """Return the base model that a configuration names, or an empty text."""
+    return str(_network_arguments(config).get("base", ""))
+
+
+def set_base(config: dict[str, Any], base: str) -> None:
+    """Put another base model into a configuration."""
+    _network_arguments(config)["base"] = base
+
+
+def _network_arguments(config: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return config["model"]["init_args"]["network"]["init_args"]
+    except (KeyError, TypeError) as error:
+        raise InputError("the configuration has no model.init_args.network.init_args.") from error
+
+
+def _lay_over(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
+    if "class_path" in upper and upper["class_path"] != lower.get("class_path"):
+        return upper
+    merged = dict(lower)
+    for key, value in upper.items():
+        below = lower.get(key)
+        merged[key] = _lay_over(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def last_scores(run: Path) -> tuple[int, dict[str, float]]:
+    """Return the step of a run's last validation, and its scores by name; (0, {}) if there are none.
+
+    Args:
+        run: folder of the run with TensorBoard's event files.
+    """
+    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
+
+    if not list(run.glob("events.out.*")):
+        return 0, {}
+    events = EventAccumulator(str(run), {SCALARS: 0}).Reload()
+    found = {tag: events.Scalars(tag)[-1] for tag in events.Tags()["scalars"] if tag.startswith("val/")}
+    step = max((event.step for event in found.values()), default=0)
+    return step, {tag: float(event.value) for tag, event in found.items() if event.step == step}

@@ -1,0 +1,46 @@
+"""python train.py export."""
+
+import huggingface_hub
+import pytest
+
+import train
+from tests.lightning_modules.inference.runs import make_run
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    return make_run(tmp_path_factory.mktemp("run"))
+
+
+def error_of(capsys, *words):
+    with pytest.raises(SystemExit) as ended:
+        train.main(["export", *map(str, words)])
+    assert ended.value.code == 2
+    return capsys.readouterr().err.splitlines()[-1]
+
+
+def test_an_upload_that_fails_leaves_the_export_and_says_how_to_go_on(run, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    words = ("--ckpt_path", run, "--output", tmp_path / "out", "--push-to-hub", "me/model")
+    assert "is complete, but cannot be uploaded to me/model" in error_of(capsys, *words)
+    assert (tmp_path / "out/model_index.json").is_file()
+
+
+def test_mistakes_are_found_before_the_model_is_loaded(run, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert "is a file" in error_of(capsys, "--ckpt_path", run, "--output", tmp_path / "file")
+    assert "invalid choice: 'tflite'" in error_of(
+        capsys, "--ckpt_path", run, "--output", tmp_path, "--format", "tflite"
+    )
+    assert "--output" in error_of(capsys, "--ckpt_path", run)
+
+
+@pytest.mark.parametrize("command", ["predict", "export"])
+def test_every_option_is_explained(command, capsys):
+    with pytest.raises(SystemExit) as ended:
+        train.main([command, "--help"])
+    assert ended.value.code == 0
+    text = capsys.readouterr().out
+    assert "--ckpt_path" in text and "--output" in text

@@ -1,0 +1,181 @@
+"""Exports answer as their checkpoints do, in the tools that people have."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from geometry.errors import InputError
+from lightning_modules.export import ExportOptions, export_model, folding
+from lightning_modules.inference import Predictor, load_model
+from tests.lightning_modules.inference.runs import make_run, picture
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+SEEDS = (0, 1, 2)
+RESOLUTION = 48
+RUNS = {
+    "depth": {},
+    "depth-4-channels": {"noise": "none", "prediction_type": "sample", "clip_sample": True, "clip_sample_range": 0.5},
+    "depth-padded-prompt": {
+        "in_channels": 8,
+        "prediction_type": "epsilon",
+        "network_options": {"prompt_length": "max_length"},
+    },
+    "depth-gaussian": {"noise": "gaussian"},
+    "normals": {"task": "Normals", "ema": True},
+    "normals-4-channels": {"task": "Normals", "noise": "none", "task_options": {"frame": "dsine"}, "vae_factor": 2},
+}
+STOCK = """
+import sys, json, numpy as np, torch
+from diffusers import DiffusionPipeline, MarigoldDepthPipeline, MarigoldNormalsPipeline
+job = json.load(open(sys.argv[1]))
+image = np.load(job["image"])
+found = {}
+for name, folder in job["folders"].items():
+    pipeline = DiffusionPipeline.from_pretrained(folder)
+    assert type(pipeline) is (MarigoldDepthPipeline if name.startswith("depth") else MarigoldNormalsPipeline)
+    assert pipeline.default_denoising_steps == 1 and pipeline.default_processing_resolution == 768
+    for seed in job["seeds"]:
+        generator = torch.Generator().manual_seed(seed)
+        out = pipeline(image / np.float32(255), processing_resolution=job["resolution"], generator=generator)
+        found[f"{name}/{seed}"] = out.prediction[0]
+np.savez(job["result"], **found)
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    return {name: make_run(tmp_path_factory.mktemp(name), **options) for name, options in RUNS.items()}
+
+
+@pytest.fixture(scope="module")
+def exports(runs, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exports")
+    for name, run in runs.items():
+        export_model(load_model(run), ExportOptions(folder / name))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stock(exports, tmp_path_factory):
+    """Predictions of stock diffusers, in a process that knows nothing of this project and has no network."""
+    folder = tmp_path_factory.mktemp("stock")
+    np.save(folder / "image.npy", picture())
+    job = {"image": str(folder / "image.npy"), "folders": {name: str(exports / name) for name in RUNS}}
+    job |= {"seeds": SEEDS, "resolution": RESOLUTION, "result": str(folder / "result.npz")}
+    (folder / "job.json").write_text(json.dumps(job))
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder), "PYTHONPATH": ""}
+    command = [sys.executable, "-c", STOCK, str(folder / "job.json")]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return np.load(folder / "result.npz")
+
+
+class TestDiffusers:
+    @pytest.mark.parametrize("name", RUNS)
+    def test_stock_diffusers_answers_as_predict_does_for_every_seed(self, runs, stock, name):
+        predictor = Predictor.load(runs[name], processing_res=RESOLUTION)
+        for predictor.seed in SEEDS:
+            expected = predictor(picture())
+            found = stock[f"{name}/{predictor.seed}"].reshape(expected.shape)
+            assert np.abs(found - expected).max() < 1e-4
+            assert found.std() > 0.01
+
+    @pytest.mark.parametrize("name", ["depth", "depth-padded-prompt", "depth-gaussian", "normals"])
+    def test_an_export_can_be_predicted_with_as_its_checkpoint(self, runs, exports, name):
+        first, second = (
+            Predictor.load(source, processing_res=48, seed=3)(picture()) for source in (runs[name], exports / name)
+        )
+        assert np.abs(first - second).max() < 1e-4
+
+    def test_an_export_is_a_base_to_train_from(self, exports):
+        from lightning_modules import Depth, SingleStepEstimator, StableDiffusion
+        from tests.tiny import make_batch
+
+        estimator = SingleStepEstimator(StableDiffusion(str(exports / "depth")), Depth())
+        before = Predictor.load(exports / "depth", processing_res=0)(picture(32, 32))
+        assert np.abs(Predictor(estimator, processing_res=0)(picture(32, 32)) - before).max() < 1e-6
+        estimator.train()
+        loss, _ = estimator.training_loss(make_batch(), [0, 1])
+        loss.backward()
+        assert all(bool(weight.grad.isfinite().all()) for weight in estimator.network.unet.parameters())
+
+    def test_the_card_says_what_it_is_and_names_no_folder_of_this_machine(self, runs, exports):
+        card = (exports / "normals/README.md").read_text()
+        for part in (
+            "surface normals",
+            "largest difference",
+            "| optimiser steps | 7 |",
+            "moving average",
+            "DiffusionPipeline",
+        ):
+            assert part in card
+        for file in exports.rglob("*"):
+            if file.suffix in (".json", ".md"):
+                assert str(exports.parent) not in file.read_text(), file
+        assert not list(exports.rglob("*.bin")) and not list(exports.rglob("*.pkl"))
+
+    def test_a_half_precision_variant_lies_beside_the_full_weights(self, runs, tmp_path):
+        record = export_model(load_model(runs["depth"]), ExportOptions(tmp_path / "out", dtype="float16"))
+        names = {file.name for file in (tmp_path / "out/unet").iterdir()}
+        assert {"diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors"} <= names
+        assert record.agreement.maximum < 1e-4 < record.variant_agreement.maximum < 0.05
+
+
+class TestPrograms:
+    """Sizes and batches of these checks are none that the programs were traced with."""
+
+    @pytest.mark.slow
+    def test_a_torch_program_answers_as_predict_does_at_other_sizes(self, runs, tmp_path):
+        export_model(load_model(runs["normals-4-channels"]), ExportOptions(tmp_path / "out", "torch"))
+        program = torch.export.load(tmp_path / "out/model.pt2").module()
+        self.check(lambda images: program(torch.from_numpy(images)).numpy(), runs["normals-4-channels"])
+
+    @pytest.mark.slow
+    def test_an_onnx_graph_answers_as_predict_does_at_other_sizes(self, runs, tmp_path):
+        runtime = pytest.importorskip("onnxruntime")
+        export_model(load_model(runs["depth"]), ExportOptions(tmp_path / "out", "onnx"))
+        session = runtime.InferenceSession(tmp_path / "out/model.onnx", providers=["CPUExecutionProvider"])
+        self.check(lambda images: session.run(None, {"image": images})[0], runs["depth"])
+
+    @staticmethod
+    def check(program, run):
+        predictor = Predictor.load(run, processing_res=0)
+        for height, width in ((24, 40), (56, 32)):
+            images = [picture(height, width, seed) for seed in range(2)]
+            found = program(np.stack(images).transpose(0, 3, 1, 2) / np.float32(255))
+            for image, answer in zip(images, found, strict=True):
+                assert np.abs(np.moveaxis(answer, 0, -1).squeeze() - predictor(image)).max() < 1e-4
+
+    def test_a_network_that_needs_noise_is_refused(self, runs, tmp_path):
+        with pytest.raises(InputError, match="gives another answer for every noise"):
+            export_model(load_model(runs["depth-gaussian"]), ExportOptions(tmp_path / "out", "torch"))
+
+
+class TestCare:
+    def test_a_wrong_export_is_an_error_and_leaves_nothing_behind(self, runs, tmp_path, monkeypatch):
+        monkeypatch.setattr(folding, "_ignore_noise", lambda unet, channels: None)
+        with pytest.raises(InputError, match="the export is wrong: its predictions differ"):
+            export_model(load_model(runs["depth"]), ExportOptions(tmp_path / "out"))
+        assert not list(tmp_path.iterdir())
+
+    def test_an_existing_folder_is_kept_unless_told_otherwise(self, runs, tmp_path):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out/thesis.txt").write_text("years of work")
+        model = load_model(runs["depth"])
+        with pytest.raises(InputError, match="exists and is not empty"):
+            export_model(model, ExportOptions(tmp_path / "out"))
+        assert (tmp_path / "out/thesis.txt").read_text() == "years of work"
+        export_model(model, ExportOptions(tmp_path / "out", overwrite=True))
+        assert (tmp_path / "out/model_index.json").is_file() and not (tmp_path / "out/thesis.txt").exists()
+        assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+    def test_pyramid_noise_which_diffusers_cannot_draw_is_refused(self, tmp_path):
+        run = make_run(tmp_path, noise="pyramid")
+        with pytest.raises(InputError, match="pyramid cannot be exported"):
+            export_model(load_model(run), ExportOptions(tmp_path / "out"))

@@ -10,10 +10,12 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from geometry.errors import InputError
 from lightning_modules.callbacks import RunAnnouncement, Throughput, ValidationPanels, ValidationSummary
+from lightning_modules.checkpoint_files import DurableCheckpointIO, damage
 from lightning_modules.checkpoints import Checkpoints, last_checkpoint, newest_run
 from lightning_modules.console import input_error_behind, leave, quieten
 from lightning_modules.ema import ExponentialMovingAverage
@@ -94,13 +96,14 @@ class OneStepCLI(LightningCLI):
         if self.subcommand != "fit" or config.trainer.enable_checkpointing is False:
             self._parser(self.subcommand).callback_keys.remove("checkpoints")
         if config.get("ckpt_path") != "last" or self._has_own_logger:
-            _check_exists(config.get("ckpt_path"))
+            _check_usable(config.get("ckpt_path"))
             return
         runs = Path(config.trainer.default_root_dir) / config.name
         run = newest_run(runs)
         if run is not None:
             self._version = run.name
-            config.ckpt_path = str(last_checkpoint(run))
+            is_fit = self.subcommand == "fit"
+            config.ckpt_path = str(last_checkpoint(run, config.checkpoints.on_damage, set_aside=is_fit))
         elif self.subcommand == "fit":
             config.ckpt_path = None
             rank_zero_info(f"no checkpoint in {runs} yet: starting afresh.")
@@ -120,6 +123,11 @@ class OneStepCLI(LightningCLI):
             kwargs["logger"] = is_fit and TensorBoardLogger(
                 config.default_root_dir, name, self._version, default_hp_metric=False
             )
+        plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins]
+        plugins = [plugin for plugin in plugins if plugin is not None]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(DurableCheckpointIO())
+        kwargs["plugins"] = plugins
         callbacks = [*(config.callbacks or []), RunAnnouncement()]
         has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
         if config.enable_progress_bar is not False and not has_bar:
@@ -193,10 +201,14 @@ def main(args: ArgsType = None) -> None:
         leave(mistake)
 
 
-def _check_exists(checkpoint: str | None) -> None:
-    """Say early and in one line that a checkpoint is not there."""
-    if checkpoint not in (None, "last", "best", "hpc") and "://" not in checkpoint and not Path(checkpoint).is_file():
+def _check_usable(checkpoint: str | None) -> None:
+    """Say early and in one line that a checkpoint is not there, or is damaged."""
+    if checkpoint is None or checkpoint in ("last", "best", "hpc") or "://" in checkpoint:
+        return
+    if not Path(checkpoint).is_file():
         raise InputError(f"--ckpt_path {checkpoint}: there is no such file.")
+    if problem := damage(Path(checkpoint)):
+        raise InputError(f"--ckpt_path {checkpoint}: the file is damaged: {problem}. Use another checkpoint.")
 
 
 def _needs_normals(task: Namespace) -> bool:

@@ -71,6 +71,9 @@ class GeometryDataModule(LightningDataModule):
         retries: Attempts at reading a remote shard after a failed one, counted anew whenever bytes arrive. Pauses
             grow from 1 to 30 seconds; reading goes on where it stopped.
         timeout_s: Seconds without a byte after which a remote read counts as failed.
+        loader_timeout_s: Seconds to wait for a batch from the loader processes before the run ends; 0 waits for ever.
+        max_bad_samples: Number of damaged samples that every process skips, each with a warning, before it ends the
+            run. A skipped sample is a blank image without valid pixels.
     """
 
     def __init__(
@@ -92,6 +95,8 @@ class GeometryDataModule(LightningDataModule):
         cache_dir: str | None = None,
         retries: int = 5,
         timeout_s: float = 60.0,
+        loader_timeout_s: float = 1800.0,
+        max_bad_samples: int = 10,
     ) -> None:
         super().__init__()
         # A rank may get no validation batch when there are more ranks than batches.
@@ -106,6 +111,7 @@ class GeometryDataModule(LightningDataModule):
         self.seed, self.shuffle_buffer, self.max_streams = seed, shuffle_buffer, max_streams
         self.batches_per_epoch = batches_per_epoch
         self.cache_dir, self.retries, self.timeout_s = cache_dir, retries, timeout_s
+        self.loader_timeout_s, self.max_bad_samples = loader_timeout_s, max_bad_samples
         self._train: list[_OpenSource] = []
         self._val: list[_OpenSource] = []
         self._train_loader: TrainLoader | None = None
@@ -212,10 +218,15 @@ class GeometryDataModule(LightningDataModule):
 
     def _workers(self, num_workers: int) -> Workers:
         trainer = self.trainer
-        if trainer is None:
-            return Workers(num_workers=num_workers, prefetch_factor=self.prefetch_factor)
-        on_gpu = trainer.strategy.root_device.type == "cuda"
-        return Workers(trainer.global_rank, trainer.world_size, num_workers, self.prefetch_factor, on_gpu)
+        return Workers(
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+            num_workers=num_workers,
+            prefetch_factor=self.prefetch_factor,
+            pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
+            timeout_s=self.loader_timeout_s,
+            max_bad_samples=self.max_bad_samples,
+        )
 
     def _assembler(self, source: _OpenSource) -> BatchAssembler:
         return BatchAssembler(source.name, source.dataset.manifest, self.normals)
@@ -242,7 +253,8 @@ class GeometryDataModule(LightningDataModule):
         if not self.datasets and not self.val_datasets:
             raise InputError("data.datasets is empty. Name at least one prepared data set.")
         least = {"batch_size": 1, "val_batch_size": 1, "num_workers": 0, "val_num_workers": 0, "prefetch_factor": 1}
-        for name, minimum in {**least, "shuffle_buffer": 1, "retries": 0}.items():
+        least |= {"shuffle_buffer": 1, "retries": 0, "loader_timeout_s": 0, "max_bad_samples": 0}
+        for name, minimum in least.items():
             if getattr(self, name) < minimum:
                 raise InputError(f"data.{name} must be at least {minimum}, not {getattr(self, name)}.")
         for name in ("max_val_samples", "batches_per_epoch"):

@@ -90,6 +90,44 @@ def encode_json(value: dict[str, Any]) -> bytes:
     return json.dumps(value, sort_keys=True, allow_nan=False).encode()
 
 
+def check_claim(data: bytes, format_name: str, max_bytes: int) -> None:
+    """Refuse an entry that would grow too large when decoded, going by what its header says.
+
+    Args:
+        data: bytes of the entry.
+        format_name: "jpg", "png", "blosc"; others do not grow.
+        max_bytes: largest size when decoded.
+
+    Raises:
+        InputError: the entry claims more, or its header cannot be read.
+    """
+    claims = {"jpg": _jpeg_bytes, "png": _png_bytes, "blosc": _blosc_bytes}
+    num_bytes = claims[format_name](data) if format_name in claims else len(data)
+    if num_bytes > max_bytes:
+        raise InputError(f"the {format_name} claims {num_bytes} bytes; more than {max_bytes} are refused")
+
+
+def _png_bytes(data: bytes) -> int:
+    if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 24:
+        raise InputError("the image cannot be decoded: it is no PNG")
+    return 3 * int.from_bytes(data[16:20]) * int.from_bytes(data[20:24])
+
+
+def _jpeg_bytes(data: bytes) -> int:
+    """Walk along the segments of a JPEG, each a marker and a length, to the one that holds the size."""
+    at = 2
+    while data[:2] == b"\xff\xd8" and at + 9 <= len(data) and data[at] == 0xFF:
+        marker = data[at + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            return 3 * int.from_bytes(data[at + 5 : at + 7]) * int.from_bytes(data[at + 7 : at + 9])
+        at += 1 if marker == 0xFF else 2 + int.from_bytes(data[at + 2 : at + 4])
+    raise InputError("the image cannot be decoded: it is no JPEG")
+
+
+def _blosc_bytes(data: bytes) -> int:
+    return int.from_bytes(data[4:8], "little")
+
+
 def decode_image(data: bytes) -> Array:
     """Return the image in a JPEG or PNG file.
 

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from datamodules.shards.codecs import DECODERS, ENTRY_ROLES
+from datamodules.shards.codecs import DECODERS, ENTRY_ROLES, MAX_ARRAY_BYTES, check_claim
 from datamodules.shards.manifest import ShardInfo
 from datamodules.shards.transfer import DEFAULT_TRANSFER, Transfer, is_remote, open_url
 from geometry.errors import InputError
 
 # No entry of a sensible sample is larger; one that claims to be is refused before it is read.
 MAX_ENTRY_BYTES = 1 << 28
+MAX_HEADER_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -33,11 +34,17 @@ class EncodedSample:
         key: id of the sample within its data set.
         shard: path or URL of the shard it was read from; empty before it is written.
         entries: bytes of every entry by name ("image.jpg", "depth.blosc", "normals.blosc", "json").
+        problem: why the sample cannot be used, naming shard and sample; empty if it can.
     """
 
     key: str
     shard: str
     entries: dict[str, bytes]
+    problem: str = ""
+
+
+class DamagedShardError(InputError):
+    """A shard that cannot be read beyond some point, and could not if one tried again."""
 
 
 def write_shard(folder: Path, file: str, samples: Iterable[EncodedSample]) -> ShardInfo:
@@ -101,7 +108,7 @@ def iterate_shard(
     transfer: Transfer = DEFAULT_TRANSFER,
     sha256: str | None = None,
 ) -> Iterator[EncodedSample]:
-    """Yield the samples of a shard in order, without decoding anything.
+    """Yield the samples of a shard in order, without decoding anything; stop at the first bad one.
 
     Args:
         url: path, URL or ``pipe:`` command of the shard.
@@ -118,37 +125,91 @@ def iterate_shard(
             that is no sample's, an unknown kind (such as a pickle) or comes twice; or a sample lacks an entry. The
             message names shard and sample.
     """
-    sample, index = EncodedSample("", url, {}), -1
+    for sample in scan_shard(url, roles, skip, transfer, sha256):
+        if sample.problem:
+            raise InputError(sample.problem)
+        yield sample
+
+
+def scan_shard(
+    url: str,
+    roles: Collection[str],
+    skip: int = 0,
+    transfer: Transfer = DEFAULT_TRANSFER,
+    sha256: str | None = None,
+) -> Iterator[EncodedSample]:
+    """Yield the samples of a shard in order, bad ones with their problem and without entries.
+
+    An entry whose name is no sample's is a problem of the sample around it.
+
+    Args:
+        url: as for ``iterate_shard``.
+        roles: as for ``iterate_shard``.
+        skip: as for ``iterate_shard``.
+        transfer: as for ``iterate_shard``.
+        sha256: as for ``iterate_shard``.
+
+    Yields:
+        Every further sample.
+
+    Raises:
+        DamagedShardError: the archive, a file of this machine, breaks off or is none.
+        InputError: the file, connection or command fails, or what came is not what it should be.
+    """
+    sample, index, problem = EncodedSample("", url, {}), -1, ""
     try:
         # A local file can seek over what is not wanted; "r|" reads a stream from start to end.
         with (
             open_url(url, transfer, sha256) as stream,
-            tarfile.open(fileobj=stream, mode="r|" if is_remote(url) else "r:") as tar,
+            tarfile.open(fileobj=stream, mode="r|" if is_remote(url) else "r:", tarinfo=_TarInfo) as tar,
         ):
             while member := tar.next():
-                key, role, name = _parse_member(member, url)
-                if key != sample.key:
+                key, name, complaint = _parse_member(member, url)
+                if key not in ("", sample.key):
                     if index >= skip:
-                        yield _complete(sample, roles)
+                        yield _complete(sample, roles, problem)
+                    problem = problem if index < 0 else ""
                     sample, index = EncodedSample(key, url, {}), index + 1
                 if name in sample.entries:
-                    raise InputError(f"{url}: sample {key!r} has the entry {name!r} twice. Prepare the data set again.")
-                wanted = role in roles and index >= skip
-                sample.entries[name] = _read_member(tar, member) if wanted else b""
+                    complaint = f"{url}: sample {key!r} has the entry {name!r} twice. Prepare the data set again."
+                problem = problem or complaint
+                if not complaint:
+                    wanted = ENTRY_ROLES[name][0] in roles and index >= skip
+                    sample.entries[name] = _read_member(tar, member) if wanted else b""
                 tar.members.clear()  # type: ignore[attr-defined]
-    except (OSError, EOFError, tarfile.TarError) as error:
-        where = f" after sample {sample.key!r}" if sample.key else ""
-        raise InputError(f"shard {url} cannot be read{where}: {error}. Prepare or copy it again.") from error
+    except (EOFError, tarfile.TarError) as error:
+        # What came over a network may come whole when the run is started again.
+        kind = InputError if is_remote(url) else DamagedShardError
+        raise kind(_unreadable(url, sample, error)) from error
+    except OSError as error:
+        raise InputError(_unreadable(url, sample, error)) from error
+    if index < 0 and problem:
+        raise DamagedShardError(problem)
     if index >= skip:
-        yield _complete(sample, roles)
+        yield _complete(sample, roles, problem)
 
 
-def decode_sample(sample: EncodedSample, roles: Collection[str]) -> dict[str, Any]:
+class _TarInfo(tarfile.TarInfo):
+    """A member of an archive, whose extended header is refused where it would fill the memory."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if not self.isreg() and self.size > MAX_HEADER_BYTES:
+            raise tarfile.ReadError(f"a header claims {self.size} bytes")
+        return super()._proc_member(archive)  # type: ignore[misc]
+
+
+def _unreadable(url: str, sample: EncodedSample, error: Exception) -> str:
+    where = f" after sample {sample.key!r}" if sample.key else ""
+    return f"shard {url} cannot be read{where}: {error}. Prepare or copy it again."
+
+
+def decode_sample(sample: EncodedSample, roles: Collection[str], max_bytes: int = MAX_ARRAY_BYTES) -> dict[str, Any]:
     """Return the decoded entries of a sample.
 
     Args:
         sample: the sample, with at least these entries.
         roles: which entries to decode: "image", "depth", "normals", "info".
+        max_bytes: refuse entries that claim to be larger when decoded, before memory is reserved for them.
 
     Returns:
         By role: image (H,W,3) uint8 RGB, depth (H,W) float metres, normals (3,H,W) float, info as a dictionary.
@@ -161,6 +222,7 @@ def decode_sample(sample: EncodedSample, roles: Collection[str]) -> dict[str, An
         role, format_name = ENTRY_ROLES[name]
         if role in roles:
             try:
+                check_claim(data, format_name, max_bytes)
                 decoded[role] = DECODERS[format_name](data)
             except InputError as error:
                 raise InputError(f"{sample.shard}: sample {sample.key!r}, entry {name!r}: {error}.") from error
@@ -177,20 +239,17 @@ def _check_key(key: str, keys: set[str]) -> None:
 
 
 def _parse_member(member: tarfile.TarInfo, url: str) -> tuple[str, str, str]:
-    """Return key, role and entry name of a member of a shard."""
+    """Return key and entry name of a member of a shard, and a complaint; no key where the name is no sample's."""
     key, dot, name = member.name.partition(".")
     if not member.isreg() or not dot or not key or "/" in key or "\\" in key:
-        raise InputError(f"{url}: {member.name!r} is no sample's entry; names are <key>.<entry>, without folders.")
+        return "", "", f"{url}: {member.name!r} is no sample's entry; names are <key>.<entry>, without folders."
+    complaint = ""
     if name not in ENTRY_ROLES:
         known = ", ".join(ENTRY_ROLES)
-        raise InputError(
-            f"{url}: sample {key!r} has an entry of unknown kind {name!r} (known: {known}). It is not read."
-        )
-    if member.size > MAX_ENTRY_BYTES:
-        raise InputError(
-            f"{url}: sample {key!r}, entry {name!r} claims {member.size} bytes; more than 256 MiB is refused."
-        )
-    return key, ENTRY_ROLES[name][0], name
+        complaint = f"{url}: sample {key!r} has an entry of unknown kind {name!r} (known: {known}). It is not read."
+    elif member.size > MAX_ENTRY_BYTES:
+        complaint = f"{url}: sample {key!r}, entry {name!r} claims {member.size} bytes; more than 256 MiB is refused."
+    return key, name, complaint
 
 
 def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -199,14 +258,12 @@ def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     return file.read()
 
 
-def _complete(sample: EncodedSample, roles: Collection[str]) -> EncodedSample:
-    """Return the sample with the wanted entries only, each wanted role exactly once."""
+def _complete(sample: EncodedSample, roles: Collection[str], problem: str) -> EncodedSample:
+    """Return the sample with the wanted entries only, each wanted role exactly once; or without any, and why."""
     kept = {name: data for name, data in sample.entries.items() if ENTRY_ROLES[name][0] in roles}
     found = [ENTRY_ROLES[name][0] for name in kept]
     for role in roles:
-        if found.count(role) != 1:
-            problem = f"has no {role}" if role not in found else f"has more than one {role}"
-            raise InputError(
-                f"{sample.shard}: sample {sample.key!r} {problem} entry. The shard is damaged or incomplete."
-            )
-    return EncodedSample(sample.key, sample.shard, kept)
+        if not problem and found.count(role) != 1:
+            count = f"has no {role}" if role not in found else f"has more than one {role}"
+            problem = f"{sample.shard}: sample {sample.key!r} {count} entry. The shard is damaged or incomplete."
+    return EncodedSample(sample.key, sample.shard, {} if problem else kept, problem)

@@ -1,6 +1,10 @@
-"""What the loaders for training and validation share: loader processes, and errors that cross them."""
+"""What the loaders for training and validation share: loader processes, bad samples, and errors that cross them."""
 
-from dataclasses import dataclass
+import signal
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import FrameType
 
 import cv2
 from torch.utils.data import DataLoader, IterableDataset
@@ -19,6 +23,8 @@ class Workers:
         num_workers: loader processes of this rank; 0 loads in the process itself.
         prefetch_factor: batches that every loader process prepares ahead.
         pin_memory: put batches into page-locked memory, for faster copies to a GPU.
+        timeout_s: seconds to wait for a batch from a loader process before giving up; 0 waits for ever.
+        max_bad_samples: number of different bad samples after which the next one is an error.
     """
 
     rank: int = 0
@@ -26,6 +32,8 @@ class Workers:
     num_workers: int = 0
     prefetch_factor: int = 2
     pin_memory: bool = False
+    timeout_s: float = 0.0
+    max_bad_samples: int = 0
 
 
 @dataclass(frozen=True)
@@ -33,6 +41,12 @@ class Failure:
     """An ``InputError`` on its way from a loader process to the trainer."""
 
     message: str
+
+
+Delivery = tuple[GeometryBatch, list[str]]
+
+# Time that a loader process has left after SIGTERM: the trainer needs batches until its step is done.
+_GRACE_S = 30
 
 
 def data_loader(batches: IterableDataset, workers: Workers) -> DataLoader:
@@ -46,19 +60,62 @@ def data_loader(batches: IterableDataset, workers: Workers) -> DataLoader:
         persistent_workers=in_background,
         pin_memory=workers.pin_memory,
         worker_init_fn=_start_worker if in_background else None,
+        timeout=workers.timeout_s if in_background else 0,
     )
 
 
 def _start_worker(_worker_id: int) -> None:
     cv2.setNumThreads(0)
+    # A scheduler that ends a job signals all of its processes, but only the trainer can tell when work is done.
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_later)
 
 
-def unwrap(item: GeometryBatch | Failure) -> GeometryBatch:
-    """Return a batch, or raise the error that took its place.
+def _end_later(number: int, frame: FrameType | None) -> None:
+    signal.alarm(_GRACE_S)
 
-    Raises:
-        InputError: with the message from the loader process.
+
+@dataclass
+class Receiver:
+    """Takes batches from a loader and counts the bad samples in them.
+
+    Attributes:
+        max_bad_samples: number of different bad samples after which the next one is an error.
     """
-    if isinstance(item, Failure):
-        raise InputError(item.message)
-    return item
+
+    max_bad_samples: int
+    _seen: set[str] = field(default_factory=set, init=False, repr=False)
+
+    def next(self, stream: Iterator[Delivery | Failure]) -> GeometryBatch | None:
+        """Return the next batch, None after the last.
+
+        Raises:
+            InputError: reading failed; or there are too many bad samples; or a loader process died or is stuck.
+        """
+        try:
+            item = next(stream, None)
+        except RuntimeError as error:
+            if "DataLoader" not in str(error):
+                raise
+            raise InputError(
+                f"no batch came from the loader processes: {error} Memory may have run out (data.num_workers, "
+                "data.shuffle_buffer), or reading is stuck (data.loader_timeout_s)."
+            ) from error
+        if item is None:
+            return None
+        if isinstance(item, Failure):
+            raise InputError(item.message)
+        batch, problems = item
+        for problem in problems:
+            self._count(problem)
+        return batch
+
+    def _count(self, problem: str) -> None:
+        if problem in self._seen:
+            return
+        self._seen.add(problem)
+        if len(self._seen) > self.max_bad_samples:
+            raise InputError(
+                f"{problem} It is bad sample number {len(self._seen)}; data.max_bad_samples is {self.max_bad_samples}."
+            )
+        warnings.warn(f"skipped bad sample number {len(self._seen)}: {problem}", stacklevel=2)

@@ -4,11 +4,10 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from datamodules.shards.cache import cached_shard
-from datamodules.shards.files import EncodedSample, iterate_shard
+from datamodules.shards.files import DamagedShardError, EncodedSample, scan_shard
 from datamodules.shards.manifest import Dataset, ShardInfo
 from datamodules.shards.transfer import is_remote
 from datamodules.streaming.order import Block, SourceOrder
-from geometry.errors import InputError
 
 
 class ShardReader:
@@ -24,6 +23,7 @@ class ShardReader:
         self._visit: object = None
         self._samples: Iterator[EncodedSample] = iter(())
         self._next = 0
+        self._damage = ""
 
     def read(self, visit: object, shard: ShardInfo, index: int) -> EncodedSample:
         """Return one sample of a shard.
@@ -34,35 +34,46 @@ class ShardReader:
             index: number of the sample in the shard.
 
         Returns:
-            The sample, undecoded.
+            The sample, undecoded; with a problem where it is bad, or lies where the shard is damaged, or is the last
+            one of a shard that holds more samples than ``dataset.json`` says.
 
         Raises:
-            InputError: the shard is damaged, or holds another number of samples than ``dataset.json`` says.
+            InputError: the shard cannot be opened, or reading it fails in a way that trying again might mend.
         """
         url = self._dataset.shard_url(shard)
         if visit != self._visit or index < self._next:
             self._samples = self._open(url, shard, index)
-            self._visit, self._next = visit, index
-        while True:
-            sample = next(self._samples, None)
+            self._visit, self._next, self._damage = visit, index, ""
+        sample = None
+        while self._next <= index:
+            sample = self._advance(url, shard)
+        return sample or EncodedSample(f"number {index}", url, {}, self._damage)
+
+    def _advance(self, url: str, shard: ShardInfo) -> EncodedSample | None:
+        """Return the next sample, None from where the shard is damaged."""
+        sample = None
+        try:
+            sample = None if self._damage else next(self._samples, None)
             if sample is None:
-                raise _wrong_count(url, f"only {self._next}", shard)
+                self._damage = self._damage or _wrong_count(url, f"only {self._next}", shard)
             self._next += 1
-            if self._next == shard.samples and next(self._samples, None) is not None:
-                raise _wrong_count(url, "more", shard)
-            if self._next > index:
-                return sample
+            if self._next == shard.samples and not self._damage and next(self._samples, None) is not None:
+                self._damage, sample = _wrong_count(url, "more", shard), None
+            return sample
+        except DamagedShardError as error:
+            self._damage, self._next = str(error), self._next + (sample is None)
+            return sample
 
     def _open(self, url: str, shard: ShardInfo, skip: int) -> Iterator[EncodedSample]:
         """Return the samples from one on, of the copy in the cache where there is a cache."""
         dataset = self._dataset
         if dataset.cache_dir is not None and is_remote(url):
-            return iterate_shard(str(cached_shard(dataset, shard, dataset.cache_dir)), self._roles, skip)
-        return iterate_shard(url, self._roles, skip, dataset.transfer, shard.sha256)
+            return scan_shard(str(cached_shard(dataset, shard, dataset.cache_dir)), self._roles, skip)
+        return scan_shard(url, self._roles, skip, dataset.transfer, shard.sha256)
 
 
-def _wrong_count(url: str, found: str, shard: ShardInfo) -> InputError:
-    return InputError(
+def _wrong_count(url: str, found: str, shard: ShardInfo) -> str:
+    return (
         f"shard {url} holds {found} samples, dataset.json lists {shard.samples}. "
         "It is incomplete or was replaced: prepare or copy it again."
     )
@@ -108,7 +119,7 @@ class StreamReader:
             ``count`` samples with their epochs.
 
         Raises:
-            InputError: a shard is damaged.
+            InputError: a shard cannot be opened or read.
         """
         samples = []
         for wanted in range(position, position + count):

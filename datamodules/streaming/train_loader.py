@@ -10,7 +10,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from datamodules.shards.manifest import Dataset, ShardInfo
 from datamodules.streaming.batches import BatchAssembler
-from datamodules.streaming.loading import Failure, Workers, data_loader, unwrap
+from datamodules.streaming.loading import Delivery, Failure, Receiver, Workers, data_loader
 from datamodules.streaming.order import (
     STEPS_PER_CHUNK,
     Segment,
@@ -87,13 +87,13 @@ class _TrainBatches(IterableDataset):
     def __init__(self, order: TrainOrder, history: list[Segment], batch_size: int, workers: Workers) -> None:
         self._order, self._history, self._batch_size, self._workers = order, history, batch_size, workers
 
-    def __iter__(self) -> Iterator[GeometryBatch | Failure]:
+    def __iter__(self) -> Iterator[Delivery | Failure]:
         try:
             yield from self._batches()
         except InputError as error:
             yield Failure(str(error))
 
-    def _batches(self) -> Iterator[GeometryBatch]:
+    def _batches(self) -> Iterator[Delivery]:
         order, rank, world_size = self._order, self._workers.rank, self._workers.world_size
         worker = get_worker_info()
         worker_id, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
@@ -127,7 +127,7 @@ class _SourceStreams:
         self._streams = SourceOrder(order.seed, name, sizes, order.num_streams, order.block_size)
         self._readers: dict[int, StreamReader] = {}
 
-    def batch(self, stream: int, position: int, batch_size: int) -> GeometryBatch:
+    def batch(self, stream: int, position: int, batch_size: int) -> Delivery:
         source, assembler = self._source, self._source.assembler
         if stream not in self._readers:
             reader = StreamReader(source.dataset, list(source.shards), self._streams, stream, assembler.roles)
@@ -155,8 +155,9 @@ class TrainLoader:
         self._batches_per_epoch = batches_per_epoch
         self._history: list[Segment] = []
         self._steps_since_load = 0
+        self._receiver = Receiver(workers.max_bad_samples)
         # Not named _iterator: Lightning shuts down what it finds under that name.
-        self._stream: Iterator[GeometryBatch | Failure] | None = None
+        self._stream: Iterator[Delivery | Failure] | None = None
 
     def __len__(self) -> int:
         return self._batches_per_epoch
@@ -166,7 +167,8 @@ class TrainLoader:
             if self._stream is None:
                 batches = _TrainBatches(self._order, self._segments(), self._batch_size, self._workers)
                 self._stream = iter(data_loader(batches, self._workers))
-            batch = unwrap(next(self._stream))
+            batch = self._receiver.next(self._stream)
+            assert batch is not None, "training batches are endless"
             self._steps_since_load += 1
             yield batch
 

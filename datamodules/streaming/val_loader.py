@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from datamodules.shards.manifest import Dataset
 from datamodules.streaming.batches import BatchAssembler
-from datamodules.streaming.loading import Failure, Workers, data_loader, unwrap
+from datamodules.streaming.loading import Delivery, Failure, Receiver, Workers, data_loader
 from datamodules.streaming.order import even_subset
 from datamodules.streaming.streams import ShardReader
 from geometry.batch import GeometryBatch
@@ -37,6 +37,10 @@ class ValLoader:
     max_samples: int | None
     workers: Workers
     _loader: DataLoader | None = field(default=None, init=False, repr=False)
+    _receiver: Receiver = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self._receiver = Receiver(self.workers.max_bad_samples)
 
     def __len__(self) -> int:
         return len(self.batch_indices())
@@ -44,7 +48,9 @@ class ValLoader:
     def __iter__(self) -> Iterator[GeometryBatch]:
         if self._loader is None:
             self._loader = data_loader(_ValBatches(self), self.workers)
-        yield from map(unwrap, self._loader)
+        stream = iter(self._loader)
+        while (batch := self._receiver.next(stream)) is not None:
+            yield batch
 
     def close(self) -> None:
         """End the loader processes; the next iteration starts new ones."""
@@ -64,7 +70,7 @@ class _ValBatches(IterableDataset):
         self._dataset, self._assembler, self._split = loader.dataset, loader.assembler, loader.split
         self._batches = loader.batch_indices()
 
-    def __iter__(self) -> Iterator[GeometryBatch | Failure]:
+    def __iter__(self) -> Iterator[Delivery | Failure]:
         worker = get_worker_info()
         mine = self._batches[worker.id :: worker.num_workers] if worker else self._batches
         shards = self._dataset.manifest.splits.get(self._split, [])

@@ -2,6 +2,8 @@ import pytest
 import torch
 from lightning.pytorch import LightningModule, Trainer
 
+from geometry.errors import InputError
+from lightning_modules.checkpoint_files import DurableCheckpointIO
 from lightning_modules.checkpoints import Checkpoints, last_checkpoint, newest_run
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -41,6 +43,7 @@ def fit(folder, max_steps, **options):
         val_check_interval=1,
         check_val_every_n_epoch=None,
         callbacks=[Checkpoints(folder=str(folder), **options)],
+        plugins=[DurableCheckpointIO()],
     )
     trainer.fit(Weight())
 
@@ -49,30 +52,82 @@ def steps_in(file):
     return torch.load(file, weights_only=True)["state_dict"]["weight"].item()
 
 
-@pytest.mark.parametrize("max_steps", [1, 2, 5])
-def test_the_final_weights_are_saved_wherever_the_run_ends(tmp_path, max_steps):
+def names_in(folder):
+    return sorted(file.name for file in folder.iterdir())
+
+
+@pytest.mark.parametrize(("max_steps", "previous"), [(1, None), (2, None), (5, 4)])
+def test_the_final_weights_are_saved_wherever_the_run_ends(tmp_path, max_steps, previous):
     fit(tmp_path, max_steps, every_n_steps=2)
-    assert [file.name for file in tmp_path.iterdir()] == ["last.ckpt"]
     assert steps_in(tmp_path / "last.ckpt") == max_steps
+    assert names_in(tmp_path) == (["last.ckpt", "previous.ckpt"] if previous else ["last.ckpt"])
+    assert previous is None or steps_in(tmp_path / "previous.ckpt") == previous
 
 
-def test_the_best_checkpoint_by_a_metric_is_kept_beside_the_last(tmp_path):
+def test_the_best_checkpoint_by_a_metric_is_the_one_that_was_validated(tmp_path):
     fit(tmp_path, 4, every_n_steps=1, monitor="val/score", keep=1)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["last.ckpt", "step000002.ckpt"]
+    assert names_in(tmp_path) == ["last.ckpt", "previous.ckpt", "step000002.ckpt"]
     assert steps_in(tmp_path / "step000002.ckpt") == 2
     assert steps_in(tmp_path / "last.ckpt") == 4
 
 
-def test_all_checkpoints_can_be_kept(tmp_path):
-    fit(tmp_path, 4, every_n_steps=2, keep=-1)
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["last.ckpt", "step000002.ckpt", "step000004.ckpt"]
+@pytest.mark.parametrize(("keep", "kept"), [(-1, [1, 2, 3, 4]), (2, [3, 4])])
+def test_all_or_the_newest_checkpoints_can_be_kept_at_no_cost_for_the_last(tmp_path, keep, kept):
+    fit(tmp_path, 4, every_n_steps=1, keep=keep)
+    assert names_in(tmp_path) == ["last.ckpt", "previous.ckpt", *(f"step{step:06d}.ckpt" for step in kept)]
+    assert [steps_in(tmp_path / f"step{step:06d}.ckpt") for step in kept] == kept
+    assert (tmp_path / "last.ckpt").samefile(tmp_path / "step000004.ckpt")
+
+
+def test_checkpoints_by_the_clock(tmp_path):
+    fit(tmp_path, 3, every_n_steps=1000, every_n_minutes=1e-9, keep=-1)
+    assert names_in(tmp_path)[2:] == ["step000001.ckpt", "step000002.ckpt", "step000003.ckpt"]
+
+
+@pytest.mark.parametrize("option", [{"every_n_steps": 0}, {"every_n_minutes": 0}, {"keep": -2}])
+def test_options_out_of_range_are_refused(option):
+    with pytest.raises(InputError, match="every_n_steps of at least 1"):
+        Checkpoints(**option)
 
 
 def test_last_means_the_newest_run_that_has_a_checkpoint(tmp_path):
     assert newest_run(tmp_path) is None
     for name in ("version_2", "version_9", "version_10", "version_old", "other_11"):
-        file = last_checkpoint(tmp_path / name)
+        file = tmp_path / name / "checkpoints/last.ckpt"
         file.parent.mkdir(parents=True)
         file.touch()
     (tmp_path / "version_12").mkdir()  # ended before its first checkpoint
     assert newest_run(tmp_path).name == "version_10"
+
+
+class TestDamage:
+    @pytest.fixture
+    def run(self, tmp_path):
+        for step in (1, 2, 3):
+            DurableCheckpointIO().save_checkpoint({"step": step}, tmp_path / "checkpoints/last.ckpt")
+        return tmp_path
+
+    def test_a_cut_off_checkpoint_is_named_and_the_previous_one_used(self, run):
+        last = run / "checkpoints/last.ckpt"
+        last.write_bytes(last.read_bytes()[:-100])
+        with pytest.warns(UserWarning, match=r"last\.ckpt is damaged: .* Going on from previous\.ckpt"):
+            found = last_checkpoint(run, set_aside=True)
+        assert torch.load(found, weights_only=True) == {"step": 2}
+        # The next save must not push the good one out by keeping the damaged one as the previous.
+        DurableCheckpointIO().save_checkpoint({"step": 3}, last)
+        assert torch.load(run / "checkpoints/previous.ckpt", weights_only=True) == {"step": 2}
+
+    def test_or_the_run_stops(self, run):
+        (run / "checkpoints/last.ckpt").write_bytes(b"")
+        with pytest.raises(InputError, match=r"last\.ckpt is damaged"):
+            last_checkpoint(run, on_damage="stop")
+
+    def test_a_run_whose_checkpoints_are_all_damaged_is_never_started_anew_by_itself(self, run):
+        for name in ("last", "previous"):
+            (run / f"checkpoints/{name}.ckpt").write_bytes(b"PK")
+        with pytest.raises(InputError, match="no other one"):
+            last_checkpoint(newest_run(run.parent) or run)
+
+    def test_a_good_checkpoint_is_taken_without_a_word(self, run, recwarn):
+        assert last_checkpoint(run).name == "last.ckpt"
+        assert not recwarn.list

@@ -63,24 +63,63 @@ class Compare(Callback):
         assert scores[0] == scores[1]
 
 
+def two_ranks(max_steps, *callbacks, log_every_n_steps=50):
+    return Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy=DDPStrategy(start_method="fork", timeout=timedelta(seconds=120)),
+        max_steps=max_steps,
+        log_every_n_steps=log_every_n_steps,
+        callbacks=list(callbacks),
+        **QUIET,
+    )
+
+
+QUIET = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+    "use_distributed_sampler": False,
+    "num_sanity_val_steps": 0,
+}
+
+
+class SharedData(LightningDataModule):
+    """Four images with equally many valid pixels, dealt out to the ranks."""
+
+    def train_dataloader(self):
+        batch = make_batch(4)
+        batch["valid_mask"][:] = True
+        rank, ranks = self.trainer.global_rank, self.trainer.world_size
+        return Loader([{k: v if isinstance(v, str) else v[rank::ranks] for k, v in batch.items()}])
+
+
+def test_two_ranks_with_two_images_learn_what_one_learns_from_four(tmp_path):
+    base = str(build_base(tmp_path / "base"))
+    trained = []
+    for trainer in (Trainer(accelerator="cpu", max_steps=1, **QUIET), two_ranks(1)):
+        # Plain descent: what an optimiser divides by the size of the gradient would hide a factor.
+        estimator = SingleStepEstimator(
+            StableDiffusion(base),
+            Depth(),
+            lambda p: torch.optim.SGD(p, lr=1.0),
+            warmup_steps=0,
+            gradient_clip_norm=None,
+        )
+        before = torch.nn.utils.parameters_to_vector(estimator.network.unet.parameters()).detach()
+        trainer.fit(estimator, SharedData())
+        after = torch.nn.utils.parameters_to_vector(estimator.network.unet.parameters()).detach()
+        trained.append(after - before)
+    assert trained[0].norm() > 0
+    assert (trained[1] - trained[0]).norm() < 1e-5 * trained[0].norm()
+
+
 def test_ranks_skip_the_same_steps_wait_for_each_other_and_share_one_score(tmp_path):
     def make_estimator():
         return SingleStepEstimator(StableDiffusion(str(build_base(tmp_path / "base"))), Depth())
 
-    trainer = Trainer(
-        accelerator="cpu",
-        devices=2,
-        strategy=DDPStrategy(start_method="fork", timeout=timedelta(seconds=120)),
-        max_steps=4,
-        log_every_n_steps=2,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        callbacks=[Compare()],
-    )
+    trainer = two_ranks(4, Compare(), log_every_n_steps=2)
     estimator = make_estimator()
     before = estimator.network.unet.conv_in.weight.detach().clone()
     trainer.fit(estimator, RankData())

@@ -1,14 +1,15 @@
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 import torch
 
-from datamodules.shards.codecs import encode_array
+from datamodules.shards.codecs import encode_array, encode_image
+from datamodules.shards.files import EncodedSample
 from datamodules.shards.manifest import DatasetManifest
 from datamodules.streaming.batches import BatchAssembler
 from geometry.camera import pixel_rays, unproject
-from geometry.errors import InputError
 from tests.datamodules.planes import DISTANCE_M, NORMAL, encode_plane
 
 MANIFEST = DatasetManifest("planes", (12, 16), 1e-5, 65.0, ("image", "depth", "normals"), {})
@@ -16,7 +17,9 @@ CAMERA = torch.tensor([[1 / 16, 0, -0.5], [0, -1 / 16, 0.375], [0, 0, -1]])
 
 
 def assemble(*samples, flips=None, normals=True):
-    return BatchAssembler("planes", MANIFEST, normals).assemble(samples, flips or [False] * len(samples))
+    batch, problems = BatchAssembler("planes", MANIFEST, normals).assemble(samples, flips or [False] * len(samples))
+    assert problems == []
+    return batch
 
 
 def with_entry(name, array):
@@ -62,16 +65,17 @@ def test_only_the_chosen_samples_are_mirrored():
 
 def test_unknown_and_out_of_range_depth_is_invalid_and_zero():
     depth = np.full((12, 16), 5.0, np.float32)
-    depth[0, :6] = [0, np.nan, np.inf, -1, 65.5, 65]
+    depth[0, :4] = [0, -1, 65.5, 65]
     batch = assemble(with_entry("depth.blosc", depth))
-    assert batch["valid_mask"][0, 0, 0, :7].tolist() == [False] * 5 + [True] * 2
-    assert batch["depth"][0, 0, 0, :7].tolist() == [0, 0, 0, 0, 0, 65, 5]
+    assert batch["valid_mask"][0, 0, 0, :5].tolist() == [False] * 3 + [True] * 2
+    assert batch["depth"][0, 0, 0, :5].tolist() == [0, 0, 0, 65, 5]
 
 
 def test_depth_on_a_plane_that_float16_rounds_stays_valid():
     manifest = dataclasses.replace(MANIFEST, near_plane_m=0.1, far_plane_m=70.03)
     sample = with_entry("depth.blosc", np.where(np.arange(16) < 8, 0.1, 70.03)[None].repeat(12, 0).astype(np.float16))
-    assert BatchAssembler("a", manifest, False).assemble([sample], [False])["valid_mask"].all()
+    batch, _ = BatchAssembler("a", manifest, False).assemble([sample], [False])
+    assert batch["valid_mask"].all()
 
 
 def test_normals_are_unit_vectors_where_known_and_zero_elsewhere():
@@ -84,7 +88,45 @@ def test_normals_are_unit_vectors_where_known_and_zero_elsewhere():
     torch.testing.assert_close(length, batch["normals_mask"][:, 0].float())
 
 
-@pytest.mark.parametrize(("name", "shape"), [("depth.blosc", (12, 15)), ("normals.blosc", (12, 16, 3))])
-def test_an_entry_of_the_wrong_size_names_the_sample(name, shape):
-    with pytest.raises(InputError, match=r"'k'.*shape"):
-        assemble(with_entry(name, np.ones(shape, np.float16)))
+def png_that_claims(width, height):
+    data = bytearray(encode_plane("k").entries["image.png"])
+    data[16:24] = width.to_bytes(4) + height.to_bytes(4)
+    return bytes(data)
+
+
+def jpeg_that_claims(width, height):
+    data = bytearray(encode_image(np.zeros((12, 16, 3), np.uint8), "jpg"))
+    at = data.index(b"\xff\xc0") + 5
+    data[at : at + 4] = height.to_bytes(2) + width.to_bytes(2)
+    return bytes(data)
+
+
+BAD = {
+    "depth of the wrong size": ({"depth.blosc": encode_array(np.ones((12, 15), np.float16))}, "shape"),
+    "normals of the wrong size": ({"normals.blosc": encode_array(np.ones((12, 16, 3), np.float16))}, "shape"),
+    "a small image": ({"image.png": encode_image(np.zeros((6, 8, 3), np.uint8), "png")}, "shape"),
+    "NaN depth": ({"depth.blosc": encode_array(np.where(np.eye(12, 16), np.nan, 1).astype(np.float16))}, "NaN"),
+    "infinite depth": ({"depth.blosc": encode_array(np.full((12, 16), np.inf, np.float32))}, "NaN or infinite"),
+    "a bomb of zeros": ({"depth.blosc": encode_array(np.zeros((3000, 3000), np.float32))}, "claims 36000128 bytes"),
+    "a PNG bomb": ({"image.png": png_that_claims(30000, 30000)}, "claims 2700000000 bytes"),
+    "a JPEG bomb": ({"image.png": b"", "image.jpg": jpeg_that_claims(60000, 60000)}, "claims 10800000000 bytes"),
+    "a pickle in an array": ({"depth.blosc": b"\x80\x04K\x01."}, "Blosc"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_bad_sample_is_named_and_becomes_a_blank_that_teaches_nothing(name):
+    entries, message = BAD[name]
+    good, bad = encode_plane("a"), encode_plane("k")
+    kept = {entry: data for entry, data in {**bad.entries, **entries}.items() if data}
+    batch, problems = BatchAssembler("planes", MANIFEST, True).assemble(
+        [good, EncodedSample("k", "s.tar", kept)], [False, True]
+    )
+    (problem,) = problems
+    assert re.search(rf"s\.tar: sample 'k'.*{message}", problem)
+    assert batch["key"] == ["a", "k"]
+    alone, _ = BatchAssembler("planes", MANIFEST, True).assemble([good], [False])
+    for key in ("image", "depth", "valid_mask", "normals", "normals_mask"):
+        assert torch.equal(batch[key][:1], alone[key])
+        assert batch[key][1].isfinite().all()
+    assert not batch["valid_mask"][1].any() and not batch["normals_mask"][1].any()

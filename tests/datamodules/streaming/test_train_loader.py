@@ -1,5 +1,11 @@
+import io
 import itertools
+import os
+import pickle
+import signal
+import tarfile
 import time
+import warnings
 from collections import Counter
 
 import pytest
@@ -28,7 +34,18 @@ def even(tmp_path_factory):
     return make_dataset(tmp_path_factory.mktemp("even"), "even", {"train": [4, 4]})
 
 
-def loader_of(datasets, batch_size=2, rank=0, world_size=1, num_workers=0, per_epoch=10_000, seed=0, block_size=3):
+def loader_of(
+    datasets,
+    batch_size=2,
+    rank=0,
+    world_size=1,
+    num_workers=0,
+    per_epoch=10_000,
+    seed=0,
+    block_size=3,
+    max_bad_samples=0,
+    timeout_s=0,
+):
     sources = tuple(
         TrainSource(dataset, BatchAssembler(dataset.manifest.name, dataset.manifest, True), weight, shards)
         for dataset, weight in zip(datasets, (3.0, 1.0), strict=False)
@@ -36,7 +53,8 @@ def loader_of(datasets, batch_size=2, rank=0, world_size=1, num_workers=0, per_e
     )
     num_streams = count_streams([len(source.shards) for source in sources], 48)
     order = TrainOrder(seed, sources, num_streams, block_size, flip_probability=0.5)
-    return TrainLoader(order, batch_size, per_epoch, Workers(rank, world_size, num_workers))
+    workers = Workers(rank, world_size, num_workers, timeout_s=timeout_s, max_bad_samples=max_bad_samples)
+    return TrainLoader(order, batch_size, per_epoch, workers)
 
 
 def take(loader, count):
@@ -234,3 +252,107 @@ def test_a_shard_cut_between_two_samples_is_noticed(tmp_path):
     write_shard(tmp_path, "train/planes-train-000000.tar", [encode_plane(f"train-{i:04d}") for i in range(5)])
     with pytest.raises(InputError, match=r"only 5 samples, dataset\.json lists 8"):
         take(loader_of([dataset]), 8)
+
+
+def members_of(folder):
+    with tarfile.open(folder / "train/planes-train-000000.tar") as tar:
+        return [(member.name, tar.extractfile(member).read()) for member in tar]
+
+
+def replace_members(folder, members):
+    with tarfile.open(folder / "train/planes-train-000000.tar", "w") as tar:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+
+
+def add(name, data=b"{}"):
+    """Put a member behind the image of sample 3."""
+    return lambda members: [
+        each for member in members for each in ([member, (name, data)] if "0003.image" in member[0] else [member])
+    ]
+
+
+HOSTILE = {
+    "a pickle": (add("train-0003.pickle", pickle.dumps(1)), "unknown kind 'pickle'"),
+    "an absolute name": (add("/etc/train-0003.json"), "'/etc/train-0003.json' is no sample's entry"),
+    "a name that climbs": (add("../train-0003.json"), r"'\.\./train-0003.json' is no sample's entry"),
+    "a missing member": (lambda members: [m for m in members if m[0] != "train-0003.depth.blosc"], "has no depth"),
+    "a doubled member": (add("train-0003.image.png", b""), "'image.png' twice"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_sample_is_skipped_and_all_others_come_as_before(tmp_path, name):
+    change, message = HOSTILE[name]
+    dataset = make_dataset(tmp_path, shards={"train": [8]})
+    expected = take(loader_of([dataset], batch_size=1), 8)
+    replace_members(tmp_path, change(members_of(tmp_path)))
+    with pytest.warns(UserWarning, match=f"skipped bad sample number 1: .*000000.tar.*{message}"):
+        batches = take(loader_of([dataset], batch_size=1, max_bad_samples=1), 8)
+    assert keys_of(batches) == keys_of(expected)
+    for batch, other in zip(batches, expected, strict=True):
+        if batch["key"] == ["train-0003"]:
+            assert not batch["valid_mask"].any()
+        else:
+            assert_same([batch], [other])
+
+
+def cut(data):
+    return data[: len(data) // 2]
+
+
+@pytest.mark.parametrize("spoil", [cut, lambda data: bytes(1 << 20)], ids=["cut off", "zeros"])
+def test_what_lies_beyond_the_damage_of_a_shard_is_skipped_and_counted_up_to_the_limit(tmp_path, spoil):
+    dataset = make_dataset(tmp_path, shards={"train": [8]})
+    shard = tmp_path / "train/planes-train-000000.tar"
+    shard.write_bytes(spoil(shard.read_bytes()))
+    loader = loader_of([dataset], batch_size=1, block_size=1, max_bad_samples=10)
+    with pytest.warns(UserWarning, match=r"000000\.tar"):
+        batches = take(loader, 8)
+    good = [bool(batch["valid_mask"].any()) for batch in batches]
+    assert good == sorted(good, reverse=True) and not good[-1]
+    resumed = loader_of([dataset], batch_size=1, block_size=1, max_bad_samples=10)
+    resumed.load_state_dict({**resumed.state_dict(), "micro_step": 6, "history": [{**ONE_STEP, "micro_steps": 6}]})
+    with pytest.warns(UserWarning):
+        assert torch.equal(take(resumed, 2)[1]["valid_mask"], batches[7]["valid_mask"])
+
+
+def test_one_bad_sample_too_many_ends_training(tmp_path):
+    dataset = make_dataset(tmp_path, shards={"train": [8]})
+    replace_members(tmp_path, [(name, b"" if "depth" in name else data) for name, data in members_of(tmp_path)])
+    with pytest.raises(InputError, match=r"bad sample number 4; data\.max_bad_samples is 3"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        take(loader_of([dataset], max_bad_samples=3), 8)
+    twice = make_poisoned(tmp_path / "twice", {"image.png": b""}, position=3)
+    with pytest.warns(UserWarning) as caught:
+        take(loader_of([twice], batch_size=1, max_bad_samples=1), 32)
+    assert len(caught) == 1, "the same sample counts once"
+
+
+def stop_worker(loader, number):
+    take(loader, 1)
+    os.kill(loader._stream._workers[0].pid, number)
+
+
+def test_a_loader_process_that_dies_ends_training(datasets):
+    loader = loader_of(datasets, num_workers=1, timeout_s=60)
+    stop_worker(loader, signal.SIGKILL)
+    with pytest.raises((InputError, RuntimeError), match="DataLoader worker"):
+        take(loader, 50)
+
+
+def test_a_loader_process_that_is_stuck_ends_training_in_time(datasets):
+    loader = loader_of(datasets, num_workers=1, timeout_s=0.3)
+    stop_worker(loader, signal.SIGSTOP)
+    with pytest.raises(InputError, match=r"timed out after 0\.3 seconds"):
+        take(loader, 50)
+    os.kill(loader._stream._workers[0].pid, signal.SIGCONT)
+
+
+def test_loader_processes_work_on_when_a_scheduler_signals_the_whole_job(datasets):
+    loader = loader_of(datasets, num_workers=1, timeout_s=60)
+    for number in (signal.SIGUSR1, signal.SIGTERM):
+        stop_worker(loader, number)
+    assert len(take(loader, 20)) == 20

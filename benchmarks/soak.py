@@ -1,0 +1,208 @@
+"""Break short training runs at random and compare their ends with an undisturbed run.
+
+Every trial trains the tests' tiny model with ``--ckpt_path last`` until it is done, while faults befall it: SIGKILL,
+SIGTERM and SIGUSR1 at random moments, checkpoints cut off or with a wrong bit, damaged shards (mended before the next
+start), and a full disk (a tmpfs of a few megabytes, where mounting is allowed). Weights, optimiser, schedule and every
+logged value must end bit for bit as without faults. Run it from the folder of the project:
+
+    python -m benchmarks.soak --minutes 60 --seed 0
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from lightning_modules.checkpoint_files import LAST
+from lightning_modules.checkpoints import newest_run
+from tests import runs
+
+DISK_BYTES = 6 << 20
+SPARE_BYTES = 100 << 10
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1)
+REQUEUE = 75
+
+
+@dataclass
+class Tally:
+    """What happened.
+
+    Attributes:
+        trials: trainings that came to their end.
+        starts: starts of train.py.
+        faults: number of faults by kind.
+        mismatches: trials whose end differs, with the first difference.
+        lost: starts that found no usable checkpoint though there had been one.
+        unexpected: ends of train.py with a status that the fault does not explain.
+    """
+
+    trials: int = 0
+    starts: int = 0
+    faults: Counter[str] = field(default_factory=Counter)
+    mismatches: list[str] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    unexpected: list[str] = field(default_factory=list)
+
+
+class Trial:
+    """One training, broken again and again.
+
+    Args:
+        folder: its own copy of the data, and its runs.
+        config: configuration of the undisturbed run.
+        chance: source of all random choices.
+        tally: where to count.
+        duration_s: how long an undisturbed run takes.
+    """
+
+    def __init__(self, folder: Path, config: Path, chance: random.Random, tally: Tally, duration_s: float) -> None:
+        self._folder, self._chance, self._tally, self._duration_s = folder, chance, tally, duration_s
+        self._data = shutil.copytree(config.parent, folder / "data")
+        self._config = self._data / config.name
+        self._config.write_text(config.read_text().replace(str(config.parent), str(self._data)))
+        self.runs = folder / "runs"
+
+    def finish(self, num_faults: int, num_workers: int) -> None:
+        """Train with so many faults, then to the end."""
+        for _ in range(num_faults):
+            fault = self._chance.choice((self._signal, self._signal, self._damage_checkpoint, self._shard, self._disk))
+            if fault(num_workers) == [0]:
+                return  # it was over before the fault
+        status = self._start(num_workers)
+        if status != [0]:
+            self._tally.unexpected.append(f"end: status {status}, {runs.log_of(self.runs)[-300:]}")
+
+    def _start(self, num_workers: int, after_s: float | None = None, number: int = 0) -> list[int]:
+        """Start train.py, send it a signal after some time if asked, and return the statuses it ended with."""
+        had = newest_run(self.runs / "tiny")
+        options = [f"--data.num_workers={num_workers}", "--data.max_bad_samples=0"]
+        self._tally.starts += 1
+        (process,) = runs.start(self.runs, self._config, *options)
+        process.join(after_s)
+        if process.is_alive() and number:
+            os.kill(process.pid, number)
+        process.join()
+        told = runs.log_of(self.runs).rsplit("Seed set to", 1)[-1]
+        if had is not None and ("starting afresh" in told or "There is no other one" in told):
+            self._tally.lost.append(told[-300:])
+        return [process.exitcode]
+
+    def _signal(self, num_workers: int) -> list[int]:
+        number = self._chance.choice(SIGNALS)
+        status = self._start(num_workers, self._chance.uniform(0.1, 1.0) * self._duration_s, number)
+        self._tally.faults[signal.Signals(number).name] += status != [0]
+        # A signal that comes before training or after it ends the process as signals do.
+        if status not in ([0], [-number], [REQUEUE]):
+            self._tally.unexpected.append(f"{signal.Signals(number).name}: status {status}")
+        return status
+
+    def _damage_checkpoint(self, num_workers: int) -> list[int]:
+        status = self._signal(num_workers)
+        run = newest_run(self.runs / "tiny")
+        last = run and run / "checkpoints" / LAST
+        if status == [0] or last is None or not last.is_file() or not (last.parent / "previous.ckpt").is_file():
+            return status
+        data = bytearray(last.read_bytes())
+        if self._chance.random() < 0.5:
+            del data[self._chance.randrange(len(data)) :]
+        else:
+            data[self._chance.randrange(len(data) // 4, len(data) // 2)] ^= 1
+        # A disk damages the file in place; but its other names are other files there.
+        last.unlink()
+        last.write_bytes(data)
+        self._tally.faults["damaged checkpoint"] += 1
+        return status
+
+    def _shard(self, num_workers: int) -> list[int]:
+        shard = self._chance.choice(sorted(self._data.glob("*/train/*.tar")))
+        whole = shard.read_bytes()
+        shard.write_bytes(whole[: self._chance.randrange(len(whole) - 1024)])
+        status = self._start(num_workers)
+        self._tally.faults["damaged shard"] += status != [0]
+        if status not in ([0], [2]):  # 0: the rest of the run did not need what is missing
+            self._tally.unexpected.append(f"damaged shard: status {status}")
+        shard.write_bytes(whole)
+        return status
+
+    def _disk(self, num_workers: int) -> list[int]:
+        if not self.runs.is_mount():
+            return self._signal(num_workers)
+        filler = self.runs / "filler"
+        with open(filler, "wb") as file, suppress(OSError):
+            free = shutil.disk_usage(self.runs).free
+            file.write(bytes(max(0, free - SPARE_BYTES)))
+        status = self._start(num_workers)
+        filler.unlink()
+        self._tally.faults["full disk"] += status != [0]
+        if status not in ([0], [1], [2]):
+            self._tally.unexpected.append(f"full disk: status {status}")
+        return status
+
+
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """Put a tmpfs of few megabytes at a folder, where that is allowed."""
+    folder.mkdir(parents=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "tmpfs", str(folder)]
+    with suppress(OSError):
+        subprocess.run(command, capture_output=True, check=False)
+    try:
+        yield
+    finally:
+        if folder.is_mount():
+            subprocess.run(["umount", str(folder)], check=True)
+
+
+def soak(minutes: float, seed: int, folder: Path) -> Tally:
+    """Break runs for so many minutes and return what happened."""
+    config = runs.prepare(folder / "data")
+    undisturbed, tally, chance = folder / "undisturbed", Tally(), random.Random(seed)
+    assert runs.fit(undisturbed, config) == [0], runs.log_of(undisturbed)
+    begin_s = time.monotonic()
+    assert runs.fit(folder / "again", config) == [0]
+    duration_s = time.monotonic() - begin_s
+    runs.assert_same_end(folder / "again", undisturbed)
+    while time.monotonic() - begin_s < 60 * minutes:
+        own = folder / f"trial-{tally.trials}"
+        with small_disk(own / "runs"):
+            trial = Trial(own, config, chance, tally, duration_s)
+            trial.finish(num_faults=chance.randint(1, 5), num_workers=chance.choice((0, 1, 3)))
+            try:
+                runs.assert_same_end(trial.runs, undisturbed)
+            except (AssertionError, OSError) as error:
+                tally.mismatches.append(f"trial {tally.trials}: {str(error)[:300]}")
+        tally.trials += 1
+        shutil.rmtree(own)
+        print(f"{tally.trials} trials, {sum(tally.faults.values())} faults", flush=True)
+    return tally
+
+
+def main() -> None:
+    """Read the options, soak, print the result as JSON; status 1 if anything went wrong."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=60, help="How long to go on.")
+    parser.add_argument("--seed", type=int, default=0, help="Seed of the faults (not of their moments).")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        tally = soak(options.minutes, options.seed, Path(folder))
+    result = vars(tally) | {"total_faults": sum(tally.faults.values()), "minutes": options.minutes}
+    result |= {"seed": options.seed, "torch": torch.__version__, "cores": os.cpu_count(), "machine": platform.machine()}
+    print(json.dumps(result, indent=2))
+    raise SystemExit(bool(tally.mismatches or tally.lost or tally.unexpected))
+
+
+if __name__ == "__main__":
+    main()

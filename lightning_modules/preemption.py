@@ -1,0 +1,88 @@
+"""Being told to stop: signals become wishes, and all ranks agree on the step after which they stop."""
+
+import os
+import signal
+import threading
+from datetime import timedelta
+from types import FrameType
+
+import torch
+import torch.distributed as dist
+
+# What sysexits.h calls "temporary failure, try again": a batch script can tell it from a crash.
+EXIT_CODE = 75
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+
+
+class Preempted(SystemExit):
+    """The run was told to stop and has saved everything; starting it again goes on where it stopped."""
+
+
+class StopSignals:
+    """Notes SIGTERM and SIGUSR1 in place of dying of them."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+
+    def listen(self) -> None:
+        """Take over the signals; Lightning gives them back when the run ends. Only the main thread can."""
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number)
+
+
+class RankAgreement:
+    """Tells every rank what any of them wishes, one call later where there are several ranks.
+
+    The wishes travel between the hosts, not between their devices, while the next step is computed: nobody waits.
+    """
+
+    def __init__(self) -> None:
+        self._group: dist.ProcessGroup | None = None
+        self._travelling: tuple[dist.Work, torch.Tensor] | None = None
+
+    def open(self, timeout: timedelta = timedelta(minutes=30)) -> None:
+        """Get ready; all ranks call this at the same time.
+
+        Args:
+            timeout: how long a rank waits for the others before it gives up.
+        """
+        self._group, self._travelling = None, None
+        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+            self._group = dist.new_group(backend="gloo", timeout=timeout)
+
+    def exchange(self, *wishes: bool) -> tuple[bool, ...]:
+        """Return which wishes any rank had: of this call for one rank, of the call before for several.
+
+        Args:
+            *wishes: what this rank wishes; the same number on every rank and in every call.
+        """
+        if self._group is None:
+            return wishes
+        answer = tuple(False for _ in wishes)
+        if self._travelling is not None:
+            work, found = self._travelling
+            work.wait()
+            answer = tuple(bool(wish) for wish in found.tolist())
+        sent = torch.tensor(wishes, dtype=torch.int32)
+        work = dist.all_reduce(sent, dist.ReduceOp.MAX, group=self._group, async_op=True)
+        self._travelling = (work, sent)
+        return answer
+
+    def close(self) -> None:
+        """Let the last exchange end, so that no rank leaves while another one sends."""
+        if self._travelling is not None:
+            self._travelling[0].wait()
+            self._travelling = None
+
+
+def exit_code() -> int:
+    """Return the status that this process ends with when it was preempted.
+
+    Lightning starts the ranks of a machine as children of the first one and kills that if a child fails, so the
+    others end with 0.
+    """
+    return EXIT_CODE if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")) == "0" else 0

@@ -47,7 +47,7 @@ class SyntheticDataModule(GeometryDataModule):
     def __init__(
         self,
         cache: str = "data/synthetic",
-        rooms: int = 400,
+        rooms: int = 600,
         streets: int = 0,
         data_seed: int = 0,
         batch_size: int = 8,
@@ -100,8 +100,8 @@ class SyntheticDataModule(GeometryDataModule):
     def _render(self, kind: str, raw: Path, workers: int) -> None:
         frames, seed = self.num_frames[kind], self.data_seed
         if kind == "rooms":
-            # Twice the size, so that preparation resizes as it does with the real frames.
-            size = (2 * _ROOM_SIZE[0], 2 * _ROOM_SIZE[1])
+            # Larger than needed, so that preparation resizes as it does with the real frames.
+            size = (_ROOM_SIZE[0] * 3 // 2, _ROOM_SIZE[1] * 3 // 2)
             SyntheticHypersim(size=size, frames_per_scene=1, style=HALLS, seed=seed).write(raw, frames, workers)
         else:
             height, width = _STREET_SIZE

@@ -210,16 +210,17 @@ class Estimator(LightningModule, ABC):
         self.gradient_guard.settle()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only what trains.
+        """Keep only what trains, and the means that are not logged yet.
 
         Args:
             checkpoint: the checkpoint that is about to be saved.
         """
         trained = self._trained_names()
         checkpoint["state_dict"] = {name: t for name, t in checkpoint["state_dict"].items() if name in trained}
+        checkpoint["means"] = self._means.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that a checkpoint fits what trains.
+        """Check that a checkpoint fits what trains, and go on with its means.
 
         Args:
             checkpoint: the checkpoint that is about to be loaded.
@@ -233,6 +234,7 @@ class Estimator(LightningModule, ABC):
                 f"the checkpoint does not fit the network: it {found}. It was made with another base or with other "
                 "settings of the network."
             )
+        self._means.restore(checkpoint.get("means", []), self.global_rank, self.trainer.world_size)
 
     def _trained_names(self) -> set[str]:
         return {name for name, parameter in self.named_parameters() if parameter.requires_grad}

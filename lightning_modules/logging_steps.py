@@ -19,6 +19,9 @@ def is_logging_step(trainer: Trainer, step: int) -> bool:
     return every > 0 and step % every == 0
 
 
+Sums = dict[str, tuple[float, float]]
+
+
 class Means:
     """Means of named scalars since they were last asked for, over all micro-batches, steps and ranks.
 
@@ -39,19 +42,36 @@ class Means:
             value = value.detach().float()
             is_finite = value.isfinite()
             total, count = self._sums.get(name, (torch.zeros_like(value), torch.zeros_like(value)))
+            total, count = total.to(value.device), count.to(value.device)  # restored ones come from the host
             self._sums[name] = (total + torch.where(is_finite, value, 0.0), count + is_finite)
 
     def take(self) -> dict[str, float]:
         """Return the means of all ranks by name, and start anew. All ranks must call this together."""
-        own = {name: (total.item(), count.item()) for name, (total, count) in self._sums.items()}
+        ranks = self.state()
         self._sums = {}
-        ranks = [own]
-        if dist.is_available() and dist.is_initialized():
-            # As objects: ranks may have seen different data sets.
-            ranks = [own] * dist.get_world_size()
-            dist.all_gather_object(ranks, own)
         means = {}
         for name in sorted({name for sums in ranks for name in sums}):
             total, count = (sum(sums[name][part] for sums in ranks if name in sums) for part in (0, 1))
             means[name] = total / count if count else float("nan")
         return means
+
+    def state(self) -> list[Sums]:
+        """Return every rank's sums and counts by name. All ranks must call this together."""
+        own = {name: (total.item(), count.item()) for name, (total, count) in self._sums.items()}
+        ranks = [own]
+        if dist.is_available() and dist.is_initialized():
+            # As objects: ranks may have seen different data sets.
+            ranks = [own] * dist.get_world_size()
+            dist.all_gather_object(ranks, own)
+        return ranks
+
+    def restore(self, ranks: list[Sums], rank: int, num_ranks: int) -> None:
+        """Go on from what ``state`` returned in an earlier run.
+
+        Args:
+            ranks: the sums of the ranks of that run; if it had another number of ranks, they are left out.
+            rank: number of this rank.
+            num_ranks: number of ranks now.
+        """
+        own = ranks[rank] if len(ranks) == num_ranks else {}
+        self._sums = {name: (torch.tensor(total), torch.tensor(count)) for name, (total, count) in own.items()}

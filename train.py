@@ -14,19 +14,19 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from geometry.errors import InputError
-from lightning_modules.callbacks import RunAnnouncement, Throughput, ValidationPanels, ValidationSummary
-from lightning_modules.checkpoint_files import DurableCheckpointIO, damage
-from lightning_modules.checkpoints import Checkpoints, last_checkpoint, newest_run
-from lightning_modules.console import input_error_behind, leave, quieten
-from lightning_modules.ema import ExponentialMovingAverage
+from lightning_modules.command_line.console import input_error_behind, leave, quieten
+from lightning_modules.command_line.own_commands import COMMANDS, list_commands, run_command
+from lightning_modules.command_line.parser import Parser
 from lightning_modules.estimator import Estimator
 from lightning_modules.evaluation.callback import Evaluation, begin_evaluation
-from lightning_modules.monitoring import MemoryPeak, UpdateRatio
-from lightning_modules.own_commands import COMMANDS, list_commands, run_command
-from lightning_modules.parser import Parser
-from lightning_modules.precision import TF32, set_tf32
-from lightning_modules.progress import StepProgress
-from lightning_modules.run_record import RunRecord
+from lightning_modules.training.callbacks import RunAnnouncement, Throughput, ValidationPanels, ValidationSummary
+from lightning_modules.training.checkpoint_files import DurableCheckpointIO, damage
+from lightning_modules.training.checkpoints import Checkpoints, last_checkpoint, newest_run
+from lightning_modules.training.ema import ExponentialMovingAverage
+from lightning_modules.training.monitoring import MemoryPeak, UpdateRatio
+from lightning_modules.training.precision import TF32, set_tf32
+from lightning_modules.training.progress import StepProgress
+from lightning_modules.training.run_record import RunRecord
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs",

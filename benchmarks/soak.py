@@ -26,8 +26,8 @@ from pathlib import Path
 
 import torch
 
-from lightning_modules.checkpoint_files import LAST
-from lightning_modules.checkpoints import newest_run
+from lightning_modules.training.checkpoint_files import LAST
+from lightning_modules.training.checkpoints import newest_run
 from tests import runs
 
 DISK_BYTES = 6 << 20

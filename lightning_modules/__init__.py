@@ -2,10 +2,10 @@
 
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.evaluation.saved_predictions import SavedPredictions
-from lightning_modules.network import LatentNetwork
-from lightning_modules.sampling import Sampling
+from lightning_modules.networks.latent_network import LatentNetwork
+from lightning_modules.networks.sampling import Sampling
+from lightning_modules.networks.stable_diffusion import StableDiffusion
 from lightning_modules.single_step import SingleStepEstimator
-from lightning_modules.stable_diffusion import StableDiffusion
 from lightning_modules.tasks import Depth, Normals, Task
 
 __all__ = [

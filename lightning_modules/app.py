@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from geometry.errors import InputError
-from lightning_modules.console import leave
+from lightning_modules.command_line.console import leave
 from lightning_modules.inference.arguments import add_model_arguments, load_from_arguments, parse
 from lightning_modules.inference.mesh import glb_bytes
 from lightning_modules.inference.pictures import read_picture

@@ -10,10 +10,10 @@ from geometry.batch import GeometryBatch
 from geometry.errors import InputError
 from lightning_modules.estimator import Estimator
 from lightning_modules.losses import masked_mean
-from lightning_modules.noise import draw_noise, seed_from
-from lightning_modules.parameterization import add_noise, answer_to_learn
-from lightning_modules.sampling import Sampling, sample_latent
-from lightning_modules.stable_diffusion import StableDiffusion
+from lightning_modules.networks.noise import draw_noise, seed_from
+from lightning_modules.networks.parameterization import add_noise, answer_to_learn
+from lightning_modules.networks.sampling import Sampling, sample_latent
+from lightning_modules.networks.stable_diffusion import StableDiffusion
 from lightning_modules.tasks import Task
 
 _DEFAULT_SAMPLING = Sampling()

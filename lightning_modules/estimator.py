@@ -17,14 +17,14 @@ from torchmetrics import Metric
 
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError
-from lightning_modules.gradients import GradientGuard
-from lightning_modules.logging_steps import Means, is_logging_step
-from lightning_modules.network import LatentNetwork
-from lightning_modules.noise import seed_from
+from lightning_modules.networks.latent_network import LatentNetwork
+from lightning_modules.networks.noise import seed_from
+from lightning_modules.networks.sizes import pad_to_multiple
 from lightning_modules.schedules import warmup_exponential
-from lightning_modules.sizes import pad_to_multiple
-from lightning_modules.start import start_from
 from lightning_modules.tasks import Task
+from lightning_modules.training.gradients import GradientGuard
+from lightning_modules.training.logging_steps import Means, Sums, is_logging_step
+from lightning_modules.training.start import start_from
 
 _PAPER_STEPS = 20_000
 
@@ -78,6 +78,7 @@ class Estimator(LightningModule, ABC):
         self.last_validated_step = -1
         self._step_losses: list[Tensor] = []
         self._means = Means()
+        self._stored_means: list[Sums] = []
 
     @abstractmethod
     def forward(self, image: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
@@ -122,6 +123,11 @@ class Estimator(LightningModule, ABC):
     def on_fit_start(self) -> None:
         """Put the trained parts into training mode; loaded models come in eval mode."""
         self.network.train()
+
+    def on_train_start(self) -> None:
+        """Go on with the means of the run that is resumed."""
+        self._means.restore(self._stored_means, self.global_rank, self.trainer.world_size)
+        self._stored_means = []
 
     def training_step(self, batch: GeometryBatch, batch_idx: int) -> Tensor:
         """Return the loss of a micro-batch.
@@ -220,7 +226,7 @@ class Estimator(LightningModule, ABC):
         checkpoint["means"] = self._means.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that a checkpoint fits what trains, and go on with its means.
+        """Check that a checkpoint fits what trains, and keep its means.
 
         Args:
             checkpoint: the checkpoint that is about to be loaded.
@@ -234,7 +240,7 @@ class Estimator(LightningModule, ABC):
                 f"the checkpoint does not fit the network: it {found}. It was made with another base or with other "
                 "settings of the network."
             )
-        self._means.restore(checkpoint.get("means", []), self.global_rank, self.trainer.world_size)
+        self._stored_means = checkpoint.get("means", [])
 
     def _trained_names(self) -> set[str]:
         return {name for name, parameter in self.named_parameters() if parameter.requires_grad}

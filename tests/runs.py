@@ -16,13 +16,13 @@ import yaml
 from lightning.pytorch import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from lightning_modules.checkpoints import newest_run
+from lightning_modules.training.checkpoints import newest_run
 from tests.datamodules.planes import make_dataset
 from tests.tiny import build_base
 
 # The server imports the slow libraries once; every run is forked from it and starts within a fraction of a second.
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["train", "datamodules", "lightning_modules.stable_diffusion", "tests.runs"])
+_context.set_forkserver_preload(["train", "datamodules", "lightning_modules.networks.stable_diffusion", "tests.runs"])
 
 SHARDS = {"a": [5, 4, 6, 5], "b": [3, 4]}
 TIMEOUT_S = 180

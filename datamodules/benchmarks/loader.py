@@ -12,7 +12,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from datamodules.benchmarks.files import BenchmarkFiles
 from datamodules.benchmarks.protocol import Array, Benchmark, Entry, NoGroundTruthError, Sample
-from datamodules.streaming.loading import Failure, Workers, data_loader, unwrap
+from datamodules.streaming.loading import Failure, Workers, data_loader
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError
 
@@ -52,10 +52,12 @@ class BenchmarkLoader:
 
     def __iter__(self) -> Iterator[GeometryBatch]:
         for item in data_loader(_Batches(self), self.workers):
+            if isinstance(item, Failure):
+                raise InputError(item.message)
             if isinstance(item, Unscored):
                 self.problems[item.key] = item.reason
             else:
-                yield unwrap(item)
+                yield item
 
     def own_entries(self) -> list[Entry]:
         """Return the samples of this rank."""

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geometry.batch import GeometryBatch
-from lightning_modules.sizes import resize_prediction
+from lightning_modules.networks.sizes import resize_prediction
 from lightning_modules.tasks import Task
 
 _GAP_PX = 4

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from lightning_modules.command_line.tables import format_markdown, format_table
 from lightning_modules.evaluation.published import PAPER, PUBLISHED
-from lightning_modules.tables import format_markdown, format_table
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError
 from lightning_modules.estimator import Estimator
-from lightning_modules.network import LatentNetwork
+from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.tasks import Task
 
 

@@ -11,7 +11,7 @@ from torchmetrics import Metric
 
 from geometry.batch import GeometryBatch
 from lightning_modules.evaluation.exact import ExactSum, merged
-from lightning_modules.sizes import resize_prediction
+from lightning_modules.networks.sizes import resize_prediction
 from lightning_modules.tasks import Task
 
 NOTHING_VALID = "no pixel that counts"

@@ -11,7 +11,7 @@ import torch
 from lightning_modules.export.folding import fold
 from lightning_modules.inference.loading import LoadedModel
 from lightning_modules.inference.predictor import DEFAULT_PROCESSING_RES, kind_of
-from lightning_modules.pretrained import load_part
+from lightning_modules.networks.pretrained import load_part
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -15,8 +15,8 @@ from torch import nn
 
 from geometry.errors import InputError
 from lightning_modules.estimator import Estimator
+from lightning_modules.networks.stable_diffusion import StableDiffusion
 from lightning_modules.single_step import SingleStepEstimator
-from lightning_modules.stable_diffusion import StableDiffusion
 from lightning_modules.tasks import Normals
 
 if TYPE_CHECKING:

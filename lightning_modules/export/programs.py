@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from geometry.errors import InputError
 from lightning_modules.export.folding import fold
 from lightning_modules.inference.loading import LoadedModel
-from lightning_modules.parameterization import clip_like_scheduler
+from lightning_modules.networks.parameterization import clip_like_scheduler
 
 TORCH_FILE, ONNX_FILE = "model.pt2", "model.onnx"
 OPSET = 20

@@ -11,12 +11,12 @@ import torch
 from jsonargparse import ArgumentParser
 
 from geometry.errors import InputError
-from lightning_modules.checkpoints import last_checkpoint, newest_run
-from lightning_modules.console import input_error_behind, readable_error
+from lightning_modules.command_line.console import input_error_behind, readable_error
 from lightning_modules.estimator import Estimator
 from lightning_modules.inference.run_config import base_of, config_beside, read_config, runs_folder, set_base
 from lightning_modules.single_step import SingleStepEstimator
 from lightning_modules.tasks import Depth, Normals, Task
+from lightning_modules.training.checkpoints import has_checkpoint, last_checkpoint, newest_run
 
 EmaChoice = Literal["auto", "true", "false"]
 
@@ -82,7 +82,7 @@ def find_checkpoint(path: Path) -> Path:
     """
     if path.is_file():
         return path
-    run = path if last_checkpoint(path).is_file() else newest_run(path) if path.is_dir() else None
+    run = path if has_checkpoint(path) else newest_run(path) if path.is_dir() else None
     if run is None:
         raise InputError(
             f"{path} is no checkpoint, no folder of a run that has one, and no exported folder. Give a .ckpt file, "
@@ -163,7 +163,7 @@ def _choose_weights(checkpoint: dict[str, Any], ema: EmaChoice, file: Path) -> t
 
 
 def _load_export(folder: str) -> LoadedModel:
-    from lightning_modules.stable_diffusion import StableDiffusion
+    from lightning_modules.networks.stable_diffusion import StableDiffusion
 
     index = json.loads(read_part_of(folder, "model_index.json"))
     task = _TASKS.get(index.get("_class_name", ""))

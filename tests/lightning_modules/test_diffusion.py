@@ -9,7 +9,7 @@ from transformers import CLIPTextModel
 
 from geometry.errors import InputError
 from lightning_modules import Depth, DiffusionEstimator, Normals, Sampling, StableDiffusion
-from lightning_modules.noise import seed_from
+from lightning_modules.networks.noise import seed_from
 from tests.lightning_modules.test_estimator import make_trainer, trained_weights
 from tests.tiny import TinyData, build_base, make_batch
 

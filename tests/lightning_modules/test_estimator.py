@@ -8,8 +8,8 @@ from torch.utils.data import DataLoader
 
 from geometry.errors import InputError
 from lightning_modules import Depth, Normals, SingleStepEstimator, StableDiffusion
-from lightning_modules.checkpoints import Checkpoints
 from lightning_modules.schedules import warmup_exponential
+from lightning_modules.training.checkpoints import Checkpoints
 from tests.tiny import TinyData, build_base, make_batch
 
 pytestmark = [

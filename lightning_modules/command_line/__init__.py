@@ -1,0 +1,1 @@
+"""How commands are read, and how their output and errors look."""

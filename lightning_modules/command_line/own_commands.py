@@ -1,0 +1,37 @@
+"""The commands that use a trained model: no trainer, no data module, options of their own."""
+
+from importlib import import_module
+from typing import Any
+
+from geometry.errors import InputError
+from lightning_modules.command_line.console import leave
+
+COMMANDS = {
+    "predict": ("lightning_modules.inference.command", "Depth or normals of pictures."),
+    "export": ("lightning_modules.export.command", "A trained model for diffusers, torch.export or ONNX."),
+}
+
+
+def run_command(words: list[str]) -> int:
+    """Run a command and return its exit status; a user's mistake ends with ``error: ...`` and status 2.
+
+    Args:
+        words: the command's name and what follows it.
+    """
+    try:
+        return import_module(COMMANDS[words[0]][0]).main(words[1:])
+    except InputError as error:
+        leave(str(error))
+    except KeyboardInterrupt:
+        print("Stopped.")
+        return 130
+
+
+def list_commands(parser: Any) -> None:  # noqa: ANN401 - Lightning's parser, by its subcommands
+    """Let a parser's help and its errors name these commands.
+
+    Args:
+        parser: the parser of the whole command line, after its subcommands were added.
+    """
+    for name, (_, text) in COMMANDS.items():
+        parser._subcommands_action.add_subcommand(name, type(parser)(), help=text)

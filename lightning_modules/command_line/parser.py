@@ -1,0 +1,59 @@
+"""The parser of the command line: plain help, and errors of one line."""
+
+from typing import Any, NoReturn
+
+from lightning.pytorch.cli import LightningArgumentParser
+
+from lightning_modules.command_line.console import leave, plain_help, readable_error
+
+# In place of Lightning's help, where this project means something else or something less.
+HELP = {
+    "seed_everything": "Seed of everything random. True draws one, false sets none.",
+    "trainer.logger": "Logger or list of loggers. By default TensorBoard in the run's folder for fit, none otherwise.",
+    "trainer.default_root_dir": "Folder of all runs.",
+    "trainer.gradient_clip_val": "Not for this project: set gradient_clip_norm of the model.",
+    "trainer.val_check_interval": "Number of batches (not optimiser steps) between two validations, or a time such as "
+    '"00:01:00:00". fit also validates the final weights.',
+    "ckpt_path": "Checkpoint to start from: a path, or last for the newest run of this name. fit then goes on in that "
+    "run's folder, or starts afresh if there is none.",
+}
+TITLES = {
+    "trainer": "Trainer",
+    "model": "Model",
+    "data": "Data",
+    "checkpoints": "Checkpoints that fit writes",
+    "evaluation": "Scores, files and pictures of a test",
+    "panels": "Pictures of validation images in TensorBoard",
+    "ema": "Average of the trained weights (EMA)",
+    "ckpt_path": "Start",
+}
+
+
+class Parser(LightningArgumentParser):
+    """A parser with plain help, and with errors of one line in place of the usage of two hundred options."""
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Print the message and leave with status 2.
+
+        Args:
+            message: what is wrong.
+            ex: the exception behind it.
+        """
+        if not self.exit_on_error:  # a parser inside another, which may try something else
+            super().error(message, ex)
+        leave(readable_error(message))
+
+    def format_help(self, *args: Any, **kwargs: Any) -> str:  # noqa: ANN401
+        """Return the help, without the markup of docstrings.
+
+        Args:
+            *args: what the parser of jsonargparse takes.
+            **kwargs: what the parser of jsonargparse takes.
+        """
+        for action in self._actions:
+            action.help = plain_help(HELP.get(action.dest, action.help or ""))
+        for group in self._action_groups:
+            keys = {action.dest.split(".")[0] for action in group._group_actions}
+            if len(keys) == 1:
+                group.title = TITLES.get(keys.pop(), group.title)
+        return super().format_help(*args, **kwargs)

@@ -1,0 +1,1 @@
+"""What is trained and what it is built on: encode, predict, decode."""

@@ -1,0 +1,192 @@
+"""What happens beside training: panels of pictures, throughput, a closing table. One purpose each."""
+
+import time
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from torch import Tensor
+
+from geometry.batch import GeometryBatch
+from lightning_modules.command_line.tables import format_table
+from lightning_modules.estimator import Estimator
+from lightning_modules.training.logging_steps import is_logging_step
+
+_GAP_PX = 4
+
+
+class ValidationPanels(Callback):
+    """Shows the first validation images of every data set in TensorBoard, the same ones every time.
+
+    One picture per data set, a row per image: image, prediction, ground truth, error.
+
+    Args:
+        num_images: Images per data set; 0 shows none.
+        max_width_px: Width to which each tile is shrunk, to keep the event files small.
+    """
+
+    def __init__(self, num_images: int = 6, max_width_px: int = 256) -> None:
+        self.num_images = num_images
+        self.max_width_px = max_width_px
+        self._rows: dict[int, list[Tensor]] = {}
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: Estimator) -> None:  # type: ignore[override]
+        """Forget the pictures of the last validation."""
+        self._rows = {}
+
+    @torch.no_grad()
+    def on_validation_batch_end(  # type: ignore[override]
+        self,
+        trainer: Trainer,
+        pl_module: Estimator,
+        outputs: dict[str, Tensor],
+        batch: GeometryBatch,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Paint the rows that are still missing."""
+        rows = self._rows.setdefault(dataloader_idx, [])
+        missing = self.num_images - len(rows)
+        if missing <= 0 or not trainer.is_global_zero or trainer.sanity_checking or not _tensorboards(trainer):
+            return
+        cut = {key: value[:missing] if isinstance(value, Tensor | list) else value for key, value in batch.items()}
+        first = cast(GeometryBatch, cut)
+        pictures = pl_module.task.pictures(outputs["prediction"][:missing], first)
+        tiles = [self._tile(picture) for picture in (first["image"].float() / 2 + 0.5, *pictures)]
+        rows.extend(torch.cat(tiles, dim=3).unbind())
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Estimator) -> None:  # type: ignore[override]
+        """Write one picture per data set."""
+        for index, rows in self._rows.items():
+            if not rows:
+                continue
+            narrowest = min(row.shape[2] for row in rows)
+            sheet = torch.cat([row[:, :, :narrowest] for row in rows], dim=1)[:, :-_GAP_PX, :-_GAP_PX]
+            for logger in _tensorboards(trainer):
+                logger.experiment.add_image(f"val/{pl_module.val_dataset_names[index]}", sheet, trainer.global_step)
+
+    def _tile(self, picture: Tensor) -> Tensor:
+        """Shrink a picture (B,3,H,W) and leave a gap to the right of it and below."""
+        shrink = min(1.0, self.max_width_px / picture.shape[3])
+        if shrink < 1:
+            size = (round(picture.shape[2] * shrink), round(picture.shape[3] * shrink))
+            picture = F.interpolate(picture, size=size, mode="area")
+        return F.pad(picture.clamp(0, 1), (0, _GAP_PX, 0, _GAP_PX), value=1.0).cpu()
+
+
+def _tensorboards(trainer: Trainer) -> list[TensorBoardLogger]:
+    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
+
+
+class RunAnnouncement(Callback):
+    """Says at the start what trains, on how many images per step, and where the run's files go."""
+
+    def __init__(self) -> None:
+        self._announced = False
+
+    def on_train_batch_start(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: Estimator, batch: GeometryBatch, batch_idx: int
+    ) -> None:
+        """Speak once the size of a batch is known."""
+        if self._announced:
+            return
+        self._announced = True
+        trained = sum(parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad)
+        frozen = sum(parameter.numel() for parameter in pl_module.parameters()) - trained
+        size, accumulated, ranks = len(batch["key"]), trainer.accumulate_grad_batches, trainer.world_size
+        rank_zero_info(
+            f"training {trained:,} weights, {frozen:,} are frozen; {size} images x {accumulated} accumulated x "
+            f"{ranks} ranks = {size * accumulated * ranks} images per step; files in {trainer.log_dir}"
+        )
+
+
+class Throughput(Callback):
+    """Logs images per second over all ranks, and the share of time spent waiting for data.
+
+    Both are averages since the last time metrics were logged; validation is left out.
+    """
+
+    def __init__(self) -> None:
+        self._last_step = 0
+        self._restart()
+
+    def _restart(self) -> None:
+        self._num_images = 0
+        self._busy_s = 0.0
+        self._waiting_s = 0.0
+        self._mark_s = time.perf_counter()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: Estimator) -> None:  # type: ignore[override]
+        """Start the clock."""
+        self._mark_s = time.perf_counter()
+
+    def on_train_batch_start(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: Estimator, batch: GeometryBatch, batch_idx: int
+    ) -> None:
+        """Book the time since the last batch as waiting."""
+        now = time.perf_counter()
+        self._waiting_s += now - self._mark_s
+        self._mark_s = now
+
+    def on_train_batch_end(  # type: ignore[override]
+        self,
+        trainer: Trainer,
+        pl_module: Estimator,
+        outputs: Any,  # noqa: ANN401
+        batch: GeometryBatch,
+        batch_idx: int,
+    ) -> None:
+        """Book the time since the start of the batch as busy, and log every so many steps."""
+        now = time.perf_counter()
+        self._busy_s += now - self._mark_s
+        self._mark_s = now
+        self._num_images += len(batch["key"])
+        has_stepped, self._last_step = trainer.global_step != self._last_step, trainer.global_step
+        if has_stepped and is_logging_step(trainer, trainer.global_step):
+            total_s = self._busy_s + self._waiting_s
+            pl_module.log("train/images_per_s", self._num_images * trainer.world_size / total_s, prog_bar=True)
+            pl_module.log("train/data_wait_share", self._waiting_s / total_s)
+            self._restart()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Estimator) -> None:  # type: ignore[override]
+        """Leave the validation out of the waiting time."""
+        self._mark_s = time.perf_counter()
+
+
+class ValidationSummary(Callback):
+    """Prints closing tables: all metrics, and the one that counts beside what the best constant prediction scores."""
+
+    def on_fit_end(self, trainer: Trainer, pl_module: Estimator) -> None:  # type: ignore[override]
+        """Print the tables, if the last validation saw the final weights."""
+        if pl_module.last_validated_step == trainer.global_step:
+            self._print(trainer, pl_module)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: Estimator) -> None:  # type: ignore[override]
+        """Print the tables after a validation on its own."""
+        if trainer.state.fn == "validate":
+            self._print(trainer, pl_module)
+
+    @staticmethod
+    def _print(trainer: Trainer, pl_module: Estimator) -> None:
+        scores = {name: _scores_of(trainer, name) for name in pl_module.val_dataset_names}
+        scores = {name: values for name, values in scores.items() if values}
+        if not scores or not trainer.is_global_zero:
+            return
+        metrics = list(next(iter(scores.values())))
+        rows = [("metric", *scores)]
+        rows += [(metric, *(f"{values[metric]:.4f}" for values in scores.values())) for metric in metrics]
+        headline, constant = pl_module.task.headline_metric, pl_module.task.constant_metric
+        verdict = [("data set", headline, "best constant", "ratio")]
+        for name, values in scores.items():
+            ratio = values[headline] / values[constant]
+            verdict.append((name, f"{values[headline]:.4f}", f"{values[constant]:.4f}", f"{ratio:.3f}"))
+        print(f"\n{format_table(rows)}\n\n{format_table(verdict)}")
+
+
+def _scores_of(trainer: Trainer, dataset: str) -> dict[str, float]:
+    prefix = f"val/{dataset}/"
+    found = trainer.callback_metrics.items()
+    return {name.removeprefix(prefix): float(value) for name, value in found if name.startswith(prefix)}

@@ -206,7 +206,12 @@ class Estimator(LightningModule, ABC):
         self.log("loss", torch.stack(self._step_losses).mean(), prog_bar=True, logger=False)
         self._step_losses = []
         if is_logging_step(self.trainer, self.global_step + 1):
-            self.log_dict({f"train/{name}": mean for name, mean in self._means.take().items()})
+            means = {f"train/{name}": mean for name, mean in self._means.take().items()}
+            of_sources = {name: means.pop(name) for name in list(means) if name.startswith("train/loss_")}
+            self.log_dict(means)
+            # Not by self.log: Lightning would repeat the value of a data set that no batch has come from since.
+            for logger in self.loggers:
+                logger.log_metrics(of_sources, self.trainer.fit_loop.epoch_loop._batches_that_stepped)
             self.log("train/grad_norm", norm)
             self.log("train/lr", optimizer.param_groups[0]["lr"])
             self.log("train/skipped_steps", float(self.gradient_guard.num_skipped))

@@ -33,6 +33,7 @@ def test_a_killed_run_goes_on_to_the_same_end(tmp_path, config, undisturbed, num
     runs.assert_same_end(tmp_path, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_signal_ends_the_run_after_the_update_with_a_status_to_requeue_on(tmp_path, config, undisturbed):
     assert runs.fit(tmp_path, config, TWO_WORKERS, *runs.kill_at(7, "SIGUSR1")) == [REQUEUE], runs.log_of(tmp_path)
     assert runs.last(tmp_path)["global_step"] == 4, "the update under way is finished, and no other is begun"
@@ -42,6 +43,7 @@ def test_a_signal_ends_the_run_after_the_update_with_a_status_to_requeue_on(tmp_
     runs.assert_same_end(tmp_path, undisturbed)
 
 
+@pytest.mark.slow
 def test_two_ranks_stop_together_though_one_was_told_and_end_with_one_that_dies(tmp_path, config):
     options = ("--data.num_workers=1", "--trainer.max_steps=6")
     whole, broken = tmp_path / "whole", tmp_path / "broken"

@@ -197,7 +197,8 @@ def _metrics_to_come(trainer: Trainer) -> tuple[int, dict[str, float]] | None:
     step = trainer.fit_loop.epoch_loop._batches_that_stepped
     if (step + 1) % max(trainer.log_every_n_steps, 1) != 0:  # type: ignore[attr-defined]
         return None
-    return step, {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("train/")}
+    values = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("train/")}
+    return step, values | {"epoch": float(trainer.current_epoch)}
 
 
 def _validate(trainer: Trainer) -> None:

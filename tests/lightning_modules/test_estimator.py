@@ -1,8 +1,11 @@
+import csv
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
 from torch.utils.data import DataLoader
 
@@ -148,6 +151,22 @@ def test_accumulated_batches_count_as_one_step_and_their_mean_loss_is_logged(bas
     make_trainer(tmp_path, max_steps=1, callbacks=[recorder], accumulate_grad_batches=2).fit(estimator, TinyData(2))
     assert recorder.steps[-1]["train/loss"] == pytest.approx(sum(losses) / 2, rel=1e-5)
     assert recorder.steps[-1]["train/lr"] == pytest.approx(3e-5 / 100, rel=1e-5)
+
+
+class OneBatchFromElsewhere(Callback):
+    """Lets the first batch come from a data set that no later one comes from."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        batch["dataset"] = "elsewhere" if batch_idx == 0 else "here"
+
+
+def test_the_loss_of_a_data_set_is_logged_only_when_a_batch_came_from_it(base, tmp_path):
+    logger = CSVLogger(tmp_path)
+    trainer = make_trainer(tmp_path, callbacks=[OneBatchFromElsewhere()], logger=logger)
+    trainer.fit(make_estimator(base), TinyData(3))
+    rows = list(csv.DictReader((Path(logger.log_dir) / "metrics.csv").open()))
+    assert [row["step"] for row in rows if row["train/loss_elsewhere"]] == ["0"]
+    assert [row["step"] for row in rows if row["train/loss_here"]] == ["1", "2"]
 
 
 class Poison(Callback):

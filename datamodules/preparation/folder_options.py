@@ -7,8 +7,8 @@ from typing import Literal, get_args
 from datamodules.sources.fitting import Shape
 from datamodules.sources.folder import FAR_PLANE_M, NEAR_PLANE_M, DepthFormat, DepthKind, FolderDataset, NormalsFrame
 from datamodules.sources.folder_cameras import FolderCameras
-from datamodules.sources.folder_files import read_image
 from datamodules.sources.folder_frames import IMAGE_SUFFIXES, FolderSplit, NamedFiles
+from datamodules.sources.image_files import read_image
 
 
 def folder_dataset(options: argparse.Namespace) -> FolderDataset:

@@ -14,8 +14,9 @@ from torch import Tensor
 from datamodules.sources.array_files import read_array_file, require_exr_reader
 from datamodules.sources.fitting import Shape
 from datamodules.sources.folder_cameras import FolderCameras
-from datamodules.sources.folder_files import read_image, read_normals, require_size
+from datamodules.sources.folder_files import read_normals, require_size
 from datamodules.sources.folder_frames import FolderFrame, FolderSplit, NamedFiles, match_files
+from datamodules.sources.image_files import read_image
 from datamodules.sources.protocol import FrameList, PreparedSample
 from geometry.camera import camera_from_intrinsics, depth_from_ray_distance, pixel_rays
 from geometry.errors import InputError

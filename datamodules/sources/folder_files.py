@@ -1,8 +1,7 @@
-"""Files of your own data: images, and normals in any of the common notations."""
+"""Normals of your own data, in any of the common notations."""
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -11,29 +10,6 @@ from datamodules.sources.array_files import read_array_file
 from geometry.errors import InputError
 
 Array = np.ndarray
-
-
-def read_image(path: Path) -> Array:
-    """Return an image.
-
-    Args:
-        path: file of a format that OpenCV decodes; 16 bits are reduced to 8, grey becomes colour, alpha is dropped.
-
-    Returns:
-        (H,W,3) uint8, RGB.
-
-    Raises:
-        InputError: the file is missing or no image.
-    """
-    try:
-        image = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_COLOR_RGB)
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing.") from error
-    except (OSError, cv2.error) as error:
-        raise InputError(f"{path} cannot be read ({error}). Copy or export it again.") from error
-    if image is None:
-        raise InputError(f"{path} is no image that can be decoded. Copy or export it again.")
-    return image
 
 
 def read_normals(path: Path, size: tuple[int, int]) -> Tensor:

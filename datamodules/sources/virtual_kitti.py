@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.sources.image_files import read_image
 from datamodules.sources.protocol import FrameList, PreparedSample
 from geometry.camera import camera_from_intrinsics, crop_camera, pixel_rays
 from geometry.errors import InputError
 from geometry.normals import normals_from_depth
-
-Array = np.ndarray
 
 NEAR_PLANE_M = 1e-5
 FAR_PLANE_M = 80.0
@@ -31,6 +30,7 @@ SKY = 65535
 ROUNDING_ERROR_M = 0.005
 NOMINAL_FOCAL_LENGTH_PX = 725.0087
 NOMINAL_WIDTH_PX = 1242
+_REMEDY = "Download or extract it again."
 
 
 class Preset(NamedTuple):
@@ -146,9 +146,9 @@ class VirtualKitti:
         Raises:
             InputError: one of the frame's files is missing, unreadable, or smaller than the crop.
         """
-        image = _read_image(frame.path(self._root("rgb"), "rgb"), cv2.IMREAD_COLOR_RGB)
+        image = read_image(frame.path(self._root("rgb"), "rgb"), remedy=_REMEDY)
         depth_path = frame.path(self._root("depth"), "depth")
-        centimetres = _read_image(depth_path, cv2.IMREAD_UNCHANGED)
+        centimetres = read_image(depth_path, cv2.IMREAD_UNCHANGED, _REMEDY)
         size = image.shape[:2]
         if centimetres.dtype != np.uint16 or centimetres.shape != size:
             raise InputError(
@@ -252,15 +252,3 @@ def _scan(root: Path) -> list[VirtualKittiFrame]:
 def _cached_rays(camera: tuple[float, ...], size: tuple[int, int]) -> Tensor:
     """Return rays (3,H,W) float32; consecutive frames share their camera."""
     return pixel_rays(torch.tensor(camera, dtype=torch.float64).reshape(3, 3), *size, PIXEL_CENTER).float()
-
-
-def _read_image(path: Path, flags: int) -> Array:
-    try:
-        image = cv2.imdecode(np.fromfile(path, np.uint8), flags)
-    except FileNotFoundError as error:
-        raise InputError(f"{path} is missing. Every frame needs its colour image and its depth.") from error
-    except (OSError, cv2.error) as error:
-        raise InputError(f"{path} cannot be read ({error}). Download or extract it again.") from error
-    if image is None:
-        raise InputError(f"{path} is no complete image that can be decoded. Download or extract it again.")
-    return image

@@ -189,10 +189,6 @@ class GeometryDataModule(LightningDataModule):
         shards = [shard.sha256 for shard in source.dataset.manifest.splits[source.split]]
         return {"shards": shards, "max_samples": self.max_val_samples}
 
-    def on_exception(self, exception: BaseException) -> None:
-        """End the loader processes, which would outlive an error or a request to stop by half a minute."""
-        self.teardown("")
-
     def teardown(self, stage: str) -> None:
         """Let go of the loaders and end their processes."""
         for loader in [self._train_loader, *(self._val_loaders or [])]:

@@ -8,7 +8,6 @@ from types import FrameType
 
 import cv2
 from torch.utils.data import DataLoader, IterableDataset
-from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError
@@ -63,21 +62,6 @@ def data_loader(batches: IterableDataset, workers: Workers) -> DataLoader:
         worker_init_fn=_start_worker if in_background else None,
         timeout=workers.timeout_s if in_background else 0,
     )
-
-
-def end_processes(stream: object) -> None:
-    """End the loader processes behind an iterator of a ``data_loader`` now; one without processes is left as it is.
-
-    Dropping the iterator does the same only once nothing refers to it, and an error's traceback does. The interpreter
-    would then end them when it exits itself, by SIGTERM, which they take for a scheduler's.
-
-    Args:
-        stream: the iterator.
-    """
-    if isinstance(stream, _MultiProcessingDataLoaderIter):
-        stream._shutdown_workers()
-        for process in stream._workers:
-            process.kill()
 
 
 def _start_worker(_worker_id: int) -> None:

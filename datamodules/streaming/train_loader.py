@@ -10,7 +10,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from datamodules.shards.manifest import Dataset, ShardInfo
 from datamodules.streaming.batches import BatchAssembler
-from datamodules.streaming.loading import Delivery, Failure, Receiver, Workers, data_loader, end_processes
+from datamodules.streaming.loading import Delivery, Failure, Receiver, Workers, data_loader
 from datamodules.streaming.order import (
     STEPS_PER_CHUNK,
     Segment,
@@ -206,7 +206,6 @@ class TrainLoader:
     def close(self) -> None:
         """End the loader processes; the next iteration starts new ones where these stopped."""
         self._history, self._steps_since_load = self._segments(), 0
-        end_processes(self._stream)
         self._stream = None
 
     def _segments(self) -> list[Segment]:

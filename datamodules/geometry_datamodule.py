@@ -189,6 +189,14 @@ class GeometryDataModule(LightningDataModule):
         shards = [shard.sha256 for shard in source.dataset.manifest.splits[source.split]]
         return {"shards": shards, "max_samples": self.max_val_samples}
 
+    def on_exception(self, exception: BaseException) -> None:
+        """End the loader processes when the run fails or is told to stop.
+
+        Args:
+            exception: what ended the run.
+        """
+        self.teardown("")
+
     def teardown(self, stage: str) -> None:
         """Let go of the loaders and end their processes."""
         for loader in [self._train_loader, *(self._val_loaders or [])]:

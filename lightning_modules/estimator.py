@@ -11,6 +11,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from torchmetrics import Metric
@@ -25,6 +26,7 @@ from lightning_modules.tasks import Task
 from lightning_modules.training.gradients import GradientGuard
 from lightning_modules.training.logging_steps import Means, Sums, is_logging_step
 from lightning_modules.training.start import start_from
+from lightning_modules.training.strategy import FullySharded, check_strategy
 
 _PAPER_STEPS = 20_000
 
@@ -106,6 +108,7 @@ class Estimator(LightningModule, ABC):
                 "trainer.gradient_clip_val does not work with fused optimisers in mixed precision; set "
                 "gradient_clip_norm of the model in its place."
             )
+        check_strategy(self.trainer.strategy)
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         for name, size in getattr(data, "image_sizes", {}).items():
             try:
@@ -119,6 +122,22 @@ class Estimator(LightningModule, ABC):
         )
         if stage == "fit" and self.init_from is not None:
             start_from(self, self.init_from)
+
+    def configure_model(self) -> None:
+        """Divide what trains among the devices, if the strategy is to.
+
+        Raises:
+            InputError: the network does not know how.
+        """
+        if not isinstance(self.trainer.strategy, FullySharded) or self._is_divided():
+            return
+        assert self.device_mesh is not None, "the strategy has made it"
+        self.network.shard(self.device_mesh["data_parallel"])
+        if not self._is_divided():
+            raise InputError(
+                f"{type(self.network).__name__} does not divide all of its weights among devices (its method shard): "
+                "use trainer.strategy ddp."
+            )
 
     def on_fit_start(self) -> None:
         """Put the trained parts into training mode; loaded models come in eval mode."""
@@ -249,6 +268,9 @@ class Estimator(LightningModule, ABC):
 
     def _trained_names(self) -> set[str]:
         return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
+
+    def _is_divided(self) -> bool:
+        return all(isinstance(parameter, DTensor) for parameter in self.parameters() if parameter.requires_grad)
 
     def _metric(self, dataloader_idx: int) -> Metric:
         if dataloader_idx >= len(self.val_metrics):

@@ -4,6 +4,8 @@ import signal
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from multiprocessing import active_children
+from multiprocessing.util import Finalize
 from types import FrameType
 
 import cv2
@@ -45,14 +47,14 @@ class Failure:
 
 Delivery = tuple[GeometryBatch, list[str]]
 
-# Time that a loader process has left after SIGTERM: the trainer needs batches until its step is done.
-_GRACE_S = 30
+# Time that a loader process has left after SIGTERM: the trainer needs batches until its step is done, and ends it then.
+_GRACE_S = 600
 
 
 def data_loader(batches: IterableDataset, workers: Workers) -> DataLoader:
     """Return a loader of ready-made batches, with loader processes that live as long as it does."""
     in_background = workers.num_workers > 0
-    return DataLoader(
+    loader: DataLoader = DataLoader(
         batches,
         batch_size=None,
         num_workers=workers.num_workers,
@@ -62,6 +64,9 @@ def data_loader(batches: IterableDataset, workers: Workers) -> DataLoader:
         worker_init_fn=_start_worker if in_background else None,
         timeout=workers.timeout_s if in_background else 0,
     )
+    # Python tells its daemons to end with SIGTERM when it exits, and waits for them; these would not go at once.
+    Finalize(None, _end_all_at_exit, exitpriority=0)
+    return loader
 
 
 def _start_worker(_worker_id: int) -> None:
@@ -73,6 +78,26 @@ def _start_worker(_worker_id: int) -> None:
 
 def _end_later(number: int, frame: FrameType | None) -> None:
     signal.alarm(_GRACE_S)
+
+
+def end_processes(loader: DataLoader) -> None:
+    """End the processes of a loader, also where a traceback still refers to it; the next iteration starts new ones.
+
+    Args:
+        loader: what ``data_loader`` returned.
+    """
+    iterator, loader._iterator = loader._iterator, None
+    workers = getattr(iterator, "_workers", [])
+    if workers:
+        iterator._shutdown_workers()  # type: ignore[union-attr]
+    for worker in workers:
+        worker.kill()  # nothing if it has ended; but one that is stuck in reading has not
+
+
+def _end_all_at_exit() -> None:
+    for process in active_children():
+        if process.daemon:
+            process.kill()
 
 
 @dataclass

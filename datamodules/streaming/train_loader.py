@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from datamodules.shards.manifest import Dataset, ShardInfo
 from datamodules.streaming.batches import BatchAssembler
-from datamodules.streaming.loading import Delivery, Failure, Receiver, Workers, data_loader
+from datamodules.streaming.loading import Delivery, Failure, Receiver, Workers, data_loader, end_processes
 from datamodules.streaming.order import (
     STEPS_PER_CHUNK,
     Segment,
@@ -156,6 +156,7 @@ class TrainLoader:
         self._history: list[Segment] = []
         self._steps_since_load = 0
         self._receiver = Receiver(workers.max_bad_samples)
+        self._loader: DataLoader | None = None
         # Not named _iterator: Lightning shuts down what it finds under that name.
         self._stream: Iterator[Delivery | Failure] | None = None
 
@@ -166,7 +167,8 @@ class TrainLoader:
         for _ in range(len(self)):
             if self._stream is None:
                 batches = _TrainBatches(self._order, self._segments(), self._batch_size, self._workers)
-                self._stream = iter(data_loader(batches, self._workers))
+                self._loader = data_loader(batches, self._workers)
+                self._stream = iter(self._loader)
             batch = self._receiver.next(self._stream)
             assert batch is not None, "training batches are endless"
             self._steps_since_load += 1
@@ -189,7 +191,7 @@ class TrainLoader:
         """
         self._history = [Segment(**segment) for segment in state["history"]]
         self._steps_since_load = 0
-        self._stream = None
+        self._loader = self._stream = None
         if state["order"] != self._order.fingerprint():
             rank_zero_warn(
                 "The training data are not those of the checkpoint (seed, data sets, weights, shards or shuffle buffer "
@@ -206,7 +208,9 @@ class TrainLoader:
     def close(self) -> None:
         """End the loader processes; the next iteration starts new ones where these stopped."""
         self._history, self._steps_since_load = self._segments(), 0
-        self._stream = None
+        if self._loader is not None:
+            end_processes(self._loader)
+        self._loader = self._stream = None
 
     def _segments(self) -> list[Segment]:
         """Return the training so far; equal neighbours are joined, so that many restarts leave one segment."""

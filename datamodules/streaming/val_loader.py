@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from datamodules.shards.manifest import Dataset
 from datamodules.streaming.batches import BatchAssembler
-from datamodules.streaming.loading import Delivery, Failure, Receiver, Workers, data_loader
+from datamodules.streaming.loading import Delivery, Failure, Receiver, Workers, data_loader, end_processes
 from datamodules.streaming.order import even_subset
 from datamodules.streaming.streams import ShardReader
 from geometry.batch import GeometryBatch
@@ -54,6 +54,8 @@ class ValLoader:
 
     def close(self) -> None:
         """End the loader processes; the next iteration starts new ones."""
+        if self._loader is not None:
+            end_processes(self._loader)
         self._loader = None
 
     def batch_indices(self) -> list[list[int]]:

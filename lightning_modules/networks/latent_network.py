@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Literal, Self, TypeVar, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.nn import functional
 
 from geometry.errors import InputError
 from lightning_modules.networks.compilation import Compilation
 from lightning_modules.networks.noise import NoiseKind, draw_noise
+from lightning_modules.networks.sharding import shard_blocks
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -187,6 +189,15 @@ class LatentNetwork(nn.Module, ABC):
         """
         options.apply(self.vae.encoder)
         options.apply(self.vae.decoder)
+
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Divide what trains among devices; what is frozen stays whole. A backbone adds its own weights to this.
+
+        Args:
+            mesh: the devices.
+        """
+        for part in self._trained_vae_parts:
+            shard_blocks(part, [], mesh)
 
     def export_parts(self) -> dict[str, nn.Module]:
         """Return copies of the parts as stock diffusers models, for those who save or convert them.

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 
 from geometry.errors import InputError
 from lightning_modules.networks.compilation import Compilation
@@ -13,6 +14,7 @@ from lightning_modules.networks.lora import LoRA, merge_adapters
 from lightning_modules.networks.noise import NoiseKind
 from lightning_modules.networks.parameterization import PREDICTION_TYPES, clean_from_answer, clip_like_scheduler
 from lightning_modules.networks.pretrained import check_base, load_part
+from lightning_modules.networks.sharding import shard_blocks
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -132,6 +134,21 @@ class StableDiffusion(LatentNetwork):
         """
         super().compile_parts(options)
         options.apply(self.unet)
+
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Divide what trains among devices, the UNet block by block; what is frozen in the VAE stays whole.
+
+        Args:
+            mesh: the devices.
+
+        Raises:
+            InputError: the UNet is compiled.
+        """
+        if self.unet._compiled_call_impl is not None:
+            raise InputError("network.compile does not work with weights that are divided among devices; leave it out.")
+        super().shard(mesh)
+        middle = [] if self.unet.mid_block is None else [self.unet.mid_block]
+        shard_blocks(self.unet, [*self.unet.down_blocks, *middle, *self.unet.up_blocks], mesh)
 
     def export_parts(self) -> dict[str, nn.Module]:
         """Return copies of UNet and VAE as stock diffusers models, with adapters merged into the UNet's weights.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from geometry.errors import InputError
 from lightning_modules.estimator import Estimator, misfits
+from lightning_modules.networks.sharding import assemble, divide, gather, local, norm_over_ranks
 from lightning_modules.training.logging_steps import is_logging_step
 
 CHECKPOINT_KEY = "ema_state_dict"
@@ -79,7 +80,7 @@ class ExponentialMovingAverage(Callback):
                     f"ema.decay needs weights in float32, but {name} is {weight.dtype}: in half precision, an average "
                     "loses its updates. Use trainer.precision bf16-mixed, 16-mixed or 32-true."
                 )
-            self._average[name] = self._average.get(name, weight.detach()).to(device, copy=True)
+            self._average[name] = self._average.get(name, local(weight.detach())).to(device, copy=True)
         self._num_updates = self._num_updates.to(device)
 
     def on_train_start(self, trainer: Trainer, pl_module: Estimator) -> None:  # type: ignore[override]
@@ -103,7 +104,7 @@ class ExponentialMovingAverage(Callback):
         rate = (1 - self._current_decay()) * took_step
         self._num_updates += took_step
         for name, weight in _trained(pl_module):
-            self._average[name].lerp_(weight.to(rate.device), rate)
+            self._average[name].lerp_(local(weight).to(rate.device), rate)
         if is_logging_step(trainer, trainer.global_step):
             pl_module.log("train/ema_distance", self._distance(pl_module))
 
@@ -143,11 +144,11 @@ class ExponentialMovingAverage(Callback):
         """
         if not self._average:
             return
-        average = self._average
+        average = gather({name: assemble(self._average[name], weight) for name, weight in _trained(pl_module)})
         if self._is_swapped:  # saved in the middle of a validation
-            average = {name: checkpoint["state_dict"][name] for name in self._average}
-            checkpoint["state_dict"] = checkpoint["state_dict"] | self._average
-        checkpoint[CHECKPOINT_KEY] = dict(average)
+            weights, average = average, {name: checkpoint["state_dict"][name] for name in average}
+            checkpoint["state_dict"] = checkpoint["state_dict"] | weights
+        checkpoint[CHECKPOINT_KEY] = average
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Estimator, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
         """Take the average from the checkpoint.
@@ -176,7 +177,7 @@ class ExponentialMovingAverage(Callback):
                 f"the average in the checkpoint ({CHECKPOINT_KEY}) does not fit what trains: it {found}. Set the "
                 "network as it was when the checkpoint was made, or leave ema.decay away."
             )
-        self._average = {name: tensor.float() for name, tensor in average.items()}
+        self._average = {name: local(divide(tensor.float(), trained[name])) for name, tensor in average.items()}
 
     def _current_decay(self) -> Tensor:
         """Return the decay of the next update, a scalar on the average's device."""
@@ -185,14 +186,17 @@ class ExponentialMovingAverage(Callback):
 
     def _distance(self, pl_module: Estimator) -> Tensor:
         """Return the distance of average and weights relative to the length of the weights, a scalar."""
-        pairs = [(weight.to(self._average[name].device), self._average[name]) for name, weight in _trained(pl_module)]
+        trained = dict(_trained(pl_module))
+        pairs = [(local(weight).to(self._average[name].device), self._average[name]) for name, weight in trained.items()]
         apart = torch.stack([(weight - average).norm() for weight, average in pairs]).norm()
-        return apart / torch.stack([weight.norm() for weight, _ in pairs]).norm()
+        length = torch.stack([weight.norm() for weight, _ in pairs]).norm()
+        like = next(iter(trained.values()))
+        return norm_over_ranks(apart, like) / norm_over_ranks(length, like)
 
     @torch.no_grad()
     def _swap(self, pl_module: Estimator) -> None:
         """Exchange weights and average in place, one by one, so that next to no memory is needed."""
-        for name, weight in _trained(pl_module):
+        for name, weight in ((name, local(weight)) for name, weight in _trained(pl_module)):
             held = weight.clone()
             weight.copy_(self._average[name])
             self._average[name].copy_(held)

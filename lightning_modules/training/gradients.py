@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 # The loss scale of fp16 starts at 2^16, and each overflow halves it.
@@ -83,6 +84,8 @@ class GradientGuard:
             scaler.unscale_(optimizer)  # for all other optimisers Lightning has done so
         parameters = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        if isinstance(norm, DTensor):
+            norm = norm.full_tensor()
         if self.max_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.max_norm, norm)
         self.took_step = is_finite = norm.isfinite()

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lightning_modules.estimator import Estimator
+from lightning_modules.networks.sharding import local, norm_over_ranks
 from lightning_modules.training.logging_steps import is_logging_step
 
 _SAMPLES_PER_TENSOR = 4096
@@ -49,7 +50,9 @@ class UpdateRatio(Callback):
         optimizer = trainer.optimizers[0]
         after = [_sample(weight) for weight in _weights(optimizer)]
         moved = torch.stack([(new - old).norm() for new, old in zip(after, before, strict=True)]).norm()
-        pl_module.log("train/update_ratio", moved / torch.stack([old.norm() for old in before]).norm())
+        length = torch.stack([old.norm() for old in before]).norm()
+        weight = _weights(optimizer)[0]
+        pl_module.log("train/update_ratio", norm_over_ranks(moved, weight) / norm_over_ranks(length, weight))
 
 
 class MemoryPeak(Callback):
@@ -73,6 +76,7 @@ def _weights(optimizer: Optimizer) -> list[nn.Parameter]:
 
 
 def _sample(weight: nn.Parameter) -> Tensor:
-    """Return evenly spaced values of a weight, scaled so that their norm estimates that of the whole weight."""
-    stride = -(-weight.numel() // _SAMPLES_PER_TENSOR)
-    return weight.detach().flatten()[::stride].float() * stride**0.5
+    """Return evenly spaced values of this device's part of a weight, scaled so that their norm estimates the part's."""
+    values = local(weight.detach()).flatten()
+    stride = max(1, -(-values.numel() // _SAMPLES_PER_TENSOR))
+    return values[::stride].float() * stride**0.5

@@ -123,7 +123,8 @@ def test_an_epoch_that_the_trainer_cuts_short_loses_nothing(datasets):
 def test_closing_a_loader_ends_its_processes_and_loses_nothing(datasets):
     loader = loader_of(datasets, num_workers=2)
     first = take(loader, 3)
-    workers = loader._stream._workers
+    kept = loader._stream  # as a traceback does
+    workers = kept._workers
     loader.close()
     assert not any(worker.is_alive() for worker in workers)
     assert_same(first + take(loader, 3), take(loader_of(datasets), 6))
@@ -351,6 +352,17 @@ def train_until_an_error(datasets):
 def test_a_loader_process_that_dies_ends_training(datasets):
     # In a process of its own: PyTorch raises from a signal handler, wherever the trainer is by then.
     trainer = multiprocessing.get_context("fork").Process(target=train_until_an_error, args=(datasets,))
+    trainer.start()
+    trainer.join(100)
+    assert trainer.exitcode == 0
+
+
+def leave_in_the_middle(datasets):
+    take(loader_of(datasets, num_workers=2), 1)
+
+
+def test_a_process_that_leaves_in_the_middle_does_not_wait_for_its_loader_processes(datasets):
+    trainer = multiprocessing.get_context("fork").Process(target=leave_in_the_middle, args=(datasets,))
     trainer.start()
     trainer.join(100)
     assert trainer.exitcode == 0

@@ -1,0 +1,86 @@
+"""Weights that are divided among devices (FSDP2): how they are divided, and how the whole is seen and filled again."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+
+def shard_blocks(model: nn.Module, blocks: Sequence[nn.Module], mesh: DeviceMesh) -> None:
+    """Divide the weights of a model among devices, so that one block at a time is made whole to compute with it.
+
+    Args:
+        model: the model; what lies outside of its blocks is made whole when it is called.
+        blocks: parts of the model.
+        mesh: the devices.
+    """
+    for part in (*blocks, model):
+        # Never left whole after the forward pass, not even the model's own weights: who looks at them finds parts.
+        fully_shard(part, mesh=mesh, reshard_after_forward=True)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """Return this device's part of a tensor, in the same memory; a tensor that is not divided is its own part."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def divide(whole: Tensor, like: Tensor) -> Tensor:
+    """Return a whole tensor, divided like another one, on that one's device; as it is if that one is not divided.
+
+    Args:
+        whole: the same on every rank.
+        like: tensor of that shape.
+    """
+    if not isinstance(like, DTensor):
+        return whole
+    return distribute_tensor(whole.to(like.device), like.device_mesh, like.placements, src_data_rank=None)
+
+
+def assemble(part: Tensor, like: Tensor) -> Tensor:
+    """Return the divided tensor that this rank holds a part of; the part as it is if the other is not divided.
+
+    Args:
+        part: what ``local`` returned, or other values for it.
+        like: the tensor that is divided in this way.
+    """
+    if not isinstance(like, DTensor):
+        return part
+    return DTensor.from_local(
+        part.to(like.device), like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+    )
+
+
+def gather(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    """Return tensors whole: divided ones in main memory, on the first rank alone; others as they are, on every rank.
+
+    Args:
+        tensors: tensors by name, or other values, which stay as they are. All ranks must call this together.
+    """
+    found = {}
+    for name, tensor in tensors.items():
+        if isinstance(tensor, DTensor):
+            whole = tensor.detach().full_tensor()  # one at a time, so that little memory is needed
+            if dist.get_rank() == 0:
+                found[name] = whole.cpu()
+        else:
+            found[name] = tensor
+    return found
+
+
+def norm_over_ranks(norm: Tensor, like: Tensor) -> Tensor:
+    """Return the norm of all parts from that of this rank's part.
+
+    Args:
+        norm: scalar, the norm of parts that are divided like ``like``.
+        like: a tensor; if it is not divided, the norm is complete already.
+    """
+    if not isinstance(like, DTensor):
+        return norm
+    squares = norm.square()
+    dist.all_reduce(squares, group=like.device_mesh.get_group())
+    return squares.sqrt()

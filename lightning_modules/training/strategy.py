@@ -1,0 +1,108 @@
+"""Which strategies training works with, and the one that divides weights, gradients and states among devices (FSDP2)."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy, Strategy
+from torch import Tensor
+from torch.optim import Optimizer
+
+from geometry.errors import InputError
+from lightning_modules.networks.sharding import divide, gather, local
+
+
+class FullySharded(ModelParallelStrategy):
+    """Divides what trains among all devices; its checkpoints are those of every other strategy.
+
+    Every device keeps its share of weights, gradients and optimiser states, and borrows the rest of a block's weights
+    while it computes that block. What is frozen is whole on every device. Lightning's own class divides single layers
+    by default, reads weights before anyone has checked whether they fit, and writes states of the optimiser that no
+    other strategy can read.
+
+    Args:
+        **options: What ModelParallelStrategy takes beside sizes and kind of checkpoint, for instance timeout.
+    """
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(save_distributed_checkpoint=False, **options)
+
+    @property
+    def restore_checkpoint_after_setup(self) -> bool:
+        """Say that checkpoints are read as early as elsewhere; the weights are divided by then."""
+        return False
+
+    def setup_environment(self) -> None:
+        """Connect the processes; all devices together hold one copy of the weights."""
+        self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
+        super().setup_environment()
+
+    def lightning_module_state_dict(self) -> dict[str, Any]:
+        """Return what trains: whole, in main memory and on the first rank alone. All ranks must call this together."""
+        assert self.lightning_module is not None
+        return gather({name: p for name, p in self.lightning_module.named_parameters() if p.requires_grad})
+
+    def load_checkpoint(self, checkpoint_path: Any, weights_only: bool | None = None) -> dict[str, Any]:  # noqa: ANN401
+        """Return the content of a checkpoint, on every rank; weights and states are taken from it later.
+
+        Args:
+            checkpoint_path: where it is.
+            weights_only: whether to read nothing but tensors and plain values.
+        """
+        return Strategy.load_checkpoint(self, checkpoint_path, weights_only)
+
+    def load_model_state_dict(self, checkpoint: Mapping[str, Any], strict: bool = True) -> None:
+        """Take this rank's part of the weights.
+
+        Args:
+            checkpoint: what ``load_checkpoint`` returned.
+            strict: not used; the estimator has checked what the checkpoint holds.
+        """
+        assert self.lightning_module is not None
+        stored = checkpoint["state_dict"]
+        with torch.no_grad():
+            for name, weight in self.lightning_module.named_parameters():
+                if name in stored:
+                    local(weight).copy_(local(divide(stored[name], weight)))
+
+    def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
+        """Return the state of an optimiser: whole, in main memory, and complete on the first rank alone.
+
+        Args:
+            optimizer: the optimiser.
+        """
+        state = Strategy.optimizer_state(self, optimizer)
+        return {**state, "state": {number: gather(values) for number, values in state["state"].items()}}
+
+    def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take this rank's part of the optimisers' states.
+
+        Args:
+            checkpoint: what ``load_checkpoint`` returned.
+        """
+        for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
+            weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+            parts = {number: _divide(values, weights[number]) for number, values in state["state"].items()}
+            optimizer.load_state_dict({**state, "state": parts})
+
+
+def _divide(values: Mapping[str, Any], weight: Tensor) -> dict[str, Any]:
+    """Divide the states of a weight like the weight itself; what has another shape (a count of steps) stays whole."""
+    fits = {name: isinstance(value, Tensor) and value.shape == weight.shape for name, value in values.items()}
+    return {name: divide(value, weight) if fits[name] else value for name, value in values.items()}
+
+
+def check_strategy(strategy: Strategy) -> None:
+    """Check that a strategy is one that training and its checkpoints work with.
+
+    Args:
+        strategy: the trainer's strategy.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy | FullySharded):
+        raise InputError(
+            f"trainer.strategy {type(strategy).__name__} is not supported: training could not go on from its "
+            "checkpoints. Use ddp, or configs/hardware/fsdp.yaml to divide the weights among devices."
+        )

@@ -26,9 +26,9 @@ class ResidentMemory(Callback):
     def __init__(self, every_n_steps: int = 200) -> None:
         self.every_n_steps = every_n_steps
 
-    def on_train_batch_start(self, trainer: Any, *args: Any) -> None:  # noqa: ANN401
+    def on_train_batch_end(self, trainer: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Print."""
-        if trainer.global_step % self.every_n_steps == 0 and trainer.global_step:
+        if trainer.global_step % self.every_n_steps == 0:
             children = Path(f"/proc/self/task/{os.getpid()}/children").read_text().split()
             loaders_mb = ", ".join(f"{_resident_mb(child):.1f}" for child in children)
             print(f"step {trainer.global_step}: {_resident_mb('self'):.1f} MB, loaders {loaders_mb}", flush=True)

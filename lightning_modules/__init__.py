@@ -7,10 +7,12 @@ from lightning_modules.networks.sampling import Sampling
 from lightning_modules.networks.stable_diffusion import StableDiffusion
 from lightning_modules.single_step import SingleStepEstimator
 from lightning_modules.tasks import Depth, Normals, Task
+from lightning_modules.training.strategy import FullySharded
 
 __all__ = [
     "Depth",
     "DiffusionEstimator",
+    "FullySharded",
     "LatentNetwork",
     "Normals",
     "Sampling",

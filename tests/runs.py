@@ -4,6 +4,7 @@ import contextlib
 import faulthandler
 import multiprocessing
 import os
+import resource
 import signal
 import socket
 import sys
@@ -11,6 +12,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 from lightning.pytorch import Callback
@@ -56,6 +58,7 @@ def prepare(folder: Path, max_steps: int = 9) -> Path:
             },
         },
         "checkpoints": {"every_n_steps": 2},
+        "ema": {"decay": 0.9},
         "panels": {"num_images": 0},
         "trainer": {
             "accelerator": "cpu",
@@ -87,6 +90,28 @@ class SendSignal(Callback):
     def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
         if trainer.fit_loop.total_batch_idx == self.micro_step and trainer.global_rank == self.rank:
             os.kill(os.getpid(), signal.Signals[self.name])
+
+
+class FillDisk(Callback):
+    """Forbids this process to write files of more than so many bytes from a micro-step on, as a full disk would.
+
+    Args:
+        micro_step: Number of the micro-step, counted from the start of the run.
+        max_bytes: Largest size of a file.
+    """
+
+    def __init__(self, micro_step: int, max_bytes: int = 300_000) -> None:
+        self.micro_step, self.max_bytes = micro_step, max_bytes
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.fit_loop.total_batch_idx == self.micro_step:
+            _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (self.max_bytes, most))
+
+
+def fill_disk_at(micro_step: int) -> list[str]:
+    """Return the options that let a run find the disk full when it saves next."""
+    return ["--trainer.callbacks+=tests.runs.FillDisk", f"--trainer.callbacks.micro_step={micro_step}"]
 
 
 def kill_at(micro_step: int, name: str = "SIGKILL", rank: int = 0) -> list[str]:
@@ -153,6 +178,14 @@ def log_of(runs: Path, rank: int = 0) -> str:
     return (runs / f"log-{rank}.txt").read_text()
 
 
+def damage_last(runs: Path) -> None:
+    """Turn a bit of the newest checkpoint of the newest run."""
+    file = _newest(runs) / "checkpoints/last.ckpt"
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
 def last(runs: Path, name: str = "last") -> dict[str, Any]:
     """Return a checkpoint of the newest run."""
     return torch.load(_newest(runs) / f"checkpoints/{name}.ckpt", weights_only=True)
@@ -205,3 +238,17 @@ def assert_same_end(runs: Path, undisturbed: Path) -> None:
         assert again[name].keys() == steps.keys(), f"{name} lacks {sorted(steps.keys() - again[name].keys())}"
         for step, values in steps.items():
             assert set(again[name][step]) == set(values), f"{name} at step {step}: {again[name][step]}, not {values}"
+
+
+def assert_close_end(runs: Path, undisturbed: Path) -> None:
+    """Compare weights, average, optimiser and every logged value of two runs that may round differently."""
+    again, expected = last(runs), last(undisturbed)
+    for part in ("state_dict", "ema_state_dict", "optimizer_states", "lr_schedulers"):
+        torch.testing.assert_close(again[part], expected[part], rtol=1e-4, atol=1e-7, msg=lambda m: f"{part}: {m}")
+    # The ratio is estimated from a sample of the weights, and which ones those are depends on their division.
+    names = {name: steps for name, steps in curves(undisturbed).items() if name != "train/update_ratio"}
+    for name, steps in names.items():
+        for step, values in steps.items():
+            # A run that was killed has logged some steps twice.
+            found = [value for value in curves(runs)[name][step] for _ in values]
+            assert found == pytest.approx(values * (len(found) // len(values)), rel=1e-4), f"{name} at step {step}"

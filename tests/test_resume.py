@@ -1,11 +1,15 @@
 """A run that is stopped and started again ends as if nothing had happened: weights, optimiser, curves, bit by bit."""
 
+import shutil
+
 import pytest
 
 from tests import runs
 
-KILLED, REQUEUE = -9, 75
+KILLED, MISTAKE, REQUEUE = -9, 2, 75
 TWO_WORKERS = "--data.num_workers=2"
+TWO_RANKS = ("--data.num_workers=1", "--trainer.max_steps=6")
+SHARDED = ("--trainer.strategy.class_path=lightning_modules.FullySharded",)
 
 
 @pytest.fixture(scope="module")
@@ -20,11 +24,30 @@ def undisturbed(tmp_path_factory, config):
     return folder
 
 
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory, config):
+    folder = tmp_path_factory.mktemp("two-ranks")
+    assert runs.fit(folder, config, *TWO_RANKS, world_size=2) == [0, 0], runs.log_of(folder)
+    return folder
+
+
 # An update takes 3 micro-batches, an epoch has 7: 7 is the middle of an epoch's first update, 13 its last batch.
-@pytest.mark.parametrize(
-    ("num_workers", "micro_steps"),
-    [(3, (8, 16)), pytest.param(0, (7, 13), marks=pytest.mark.slow), pytest.param(1, (11, 19), marks=pytest.mark.slow)],
-)
+def test_a_run_that_is_killed_fills_the_disk_and_loses_a_checkpoint_goes_on_to_the_same_end(
+    tmp_path, config, undisturbed
+):
+    # With other numbers of loader processes every time, which change nothing either.
+    assert runs.fit(tmp_path, config, "--data.num_workers=3", *runs.kill_at(8)) == [KILLED], runs.log_of(tmp_path)
+    full = runs.fit(tmp_path, config, "--data.num_workers=1", *runs.fill_disk_at(14))
+    assert full == [MISTAKE] and "last.ckpt cannot be written (File too large)" in runs.log_of(tmp_path)
+    assert runs.last(tmp_path)["global_step"] == 6, "the older checkpoint is intact"
+    runs.damage_last(tmp_path)
+    assert runs.fit(tmp_path, config, "--data.num_workers=0") == [0], runs.log_of(tmp_path)
+    assert "last.ckpt is damaged" in runs.log_of(tmp_path) and "Going on from previous.ckpt" in runs.log_of(tmp_path)
+    runs.assert_same_end(tmp_path, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("num_workers", "micro_steps"), [(0, (7, 13)), (1, (11, 19)), (3, (8, 16))])
 def test_a_killed_run_goes_on_to_the_same_end(tmp_path, config, undisturbed, num_workers, micro_steps):
     workers = f"--data.num_workers={num_workers}"
     for micro_step in micro_steps:
@@ -33,7 +56,6 @@ def test_a_killed_run_goes_on_to_the_same_end(tmp_path, config, undisturbed, num
     runs.assert_same_end(tmp_path, undisturbed)
 
 
-@pytest.mark.slow
 def test_a_signal_ends_the_run_after_the_update_with_a_status_to_requeue_on(tmp_path, config, undisturbed):
     assert runs.fit(tmp_path, config, TWO_WORKERS, *runs.kill_at(7, "SIGUSR1")) == [REQUEUE], runs.log_of(tmp_path)
     assert runs.last(tmp_path)["global_step"] == 4, "the update under way is finished, and no other is begun"
@@ -43,14 +65,33 @@ def test_a_signal_ends_the_run_after_the_update_with_a_status_to_requeue_on(tmp_
     runs.assert_same_end(tmp_path, undisturbed)
 
 
+def test_two_ranks_stop_together_though_one_was_told_and_end_with_one_that_dies(tmp_path, config, two_ranks):
+    killed = runs.fit(tmp_path, config, *TWO_RANKS, *runs.kill_at(7, rank=1), world_size=2)
+    assert killed[1] == KILLED and killed[0] not in (0, REQUEUE), runs.log_of(tmp_path)
+    told = runs.fit(tmp_path, config, *TWO_RANKS, *runs.kill_at(8, "SIGTERM", rank=1), world_size=2)
+    assert told == [REQUEUE, 0], runs.log_of(tmp_path)
+    assert runs.fit(tmp_path, config, *TWO_RANKS, world_size=2) == [0, 0], runs.log_of(tmp_path)
+    runs.assert_same_end(tmp_path, two_ranks)
+
+
+def test_divided_weights_learn_what_whole_ones_learn_and_survive_a_kill(tmp_path, config, two_ranks):
+    killed = runs.fit(tmp_path, config, *TWO_RANKS, *SHARDED, *runs.kill_at(8, rank=1), world_size=2)
+    assert killed[1] == KILLED and killed[0] not in (0, REQUEUE), runs.log_of(tmp_path)
+    assert runs.fit(tmp_path, config, *TWO_RANKS, *SHARDED, world_size=2) == [0, 0], runs.log_of(tmp_path)
+    runs.assert_close_end(tmp_path, two_ranks)
+
+
 @pytest.mark.slow
-def test_two_ranks_stop_together_though_one_was_told_and_end_with_one_that_dies(tmp_path, config):
-    options = ("--data.num_workers=1", "--trainer.max_steps=6")
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    assert runs.fit(whole, config, *options, world_size=2) == [0, 0], runs.log_of(whole)
-    killed = runs.fit(broken, config, *options, *runs.kill_at(7, rank=1), world_size=2)
-    assert killed[1] == KILLED and killed[0] not in (0, REQUEUE), runs.log_of(broken)
-    told = runs.fit(broken, config, *options, *runs.kill_at(8, "SIGTERM", rank=1), world_size=2)
-    assert told == [REQUEUE, 0], runs.log_of(broken)
-    assert runs.fit(broken, config, *options, world_size=2) == [0, 0], runs.log_of(broken)
-    runs.assert_same_end(broken, whole)
+def test_divided_weights_resume_to_the_bit_and_under_every_other_strategy(tmp_path, config, two_ranks):
+    whole, killed, other, alone = (tmp_path / name for name in ("whole", "killed", "other", "alone"))
+    assert runs.fit(whole, config, *TWO_RANKS, *SHARDED, world_size=2) == [0, 0], runs.log_of(whole)
+    told = runs.fit(killed, config, *TWO_RANKS, *SHARDED, *runs.kill_at(8, "SIGTERM", rank=1), world_size=2)
+    assert told == [REQUEUE, 0], runs.log_of(killed)
+    for copy in (other, alone):
+        shutil.copytree(killed, copy)
+    assert runs.fit(killed, config, *TWO_RANKS, *SHARDED, world_size=2) == [0, 0], runs.log_of(killed)
+    runs.assert_same_end(killed, whole)
+    assert runs.fit(other, config, *TWO_RANKS, world_size=2) == [0, 0], runs.log_of(other)
+    runs.assert_close_end(other, two_ranks)
+    assert runs.fit(alone, config, *TWO_RANKS) == [0], runs.log_of(alone)
+    assert "continuing with 1 ranks x 2 samples after 2 x 2" in runs.log_of(alone)

@@ -16,7 +16,7 @@ from geometry.errors import InputError
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 DAMAGED = ".damaged"
 # One name for all: what a killed run left unfinished is overwritten by the next write.
-_UNFINISHED = "unfinished.tmp"
+_UNFINISHED, _UNFINISHED_NAME = "unfinished.tmp", "unfinished_name.tmp"
 
 _PathLike = str | os.PathLike[str]
 
@@ -141,7 +141,7 @@ def also_name(file: Path, name: Path) -> None:
 
 
 def _also_name(file: Path, name: Path) -> None:
-    temporary = name.with_name(f"{name.name}.tmp")
+    temporary = name.with_name(_UNFINISHED_NAME)
     temporary.unlink(missing_ok=True)
     try:
         os.link(file, temporary)
@@ -152,6 +152,7 @@ def _also_name(file: Path, name: Path) -> None:
             copy.flush()
             os.fsync(copy.fileno())
     os.replace(temporary, name)
+    temporary.unlink(missing_ok=True)  # it stays where both were names of the same file already
 
 
 def _sync_folder(folder: Path) -> None:

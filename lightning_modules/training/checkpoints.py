@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from geometry.errors import InputError
@@ -65,6 +66,8 @@ class Checkpoints(ModelCheckpoint):
         self.every_n_minutes = every_n_minutes
         self.on_damage: OnDamage = on_damage
         self._newest: list[str] = []
+        self._named: list[str] = []  # every file under a step's name that may be there
+        self._is_tidy = False
         self._owes_validation = False
         self._owed_metrics: tuple[int, dict[str, float]] | None = None
         self._saved_s = time.monotonic()
@@ -76,11 +79,26 @@ class Checkpoints(ModelCheckpoint):
         """Name of the state in a checkpoint; it stays when options change."""
         return type(self).__qualname__
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Choose the folder, and leave requeueing to the batch script: Lightning would save files of its own for it.
+
+        Args:
+            trainer: the trainer.
+            pl_module: the estimator.
+            stage: fit, validate or another of Lightning's stages.
+        """
+        super().setup(trainer, pl_module, stage)
+        self._is_tidy = False
+        environment = getattr(trainer.strategy, "cluster_environment", None)
+        if isinstance(environment, SLURMEnvironment):
+            environment.auto_requeue = False
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen to signals, and make up for what the resumed run had yet to do after it saved."""
         self._saved_s = time.monotonic()
         self._agreement.open()
         self._signals.listen()
+        self._tidy(trainer)
         # Lightning would do the same with a broadcast, and make the host wait for the device, in every micro-step.
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
         if self._owed_metrics is not None:
@@ -126,10 +144,14 @@ class Checkpoints(ModelCheckpoint):
         self._agreement.close()
         self._save(trainer)
 
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Tidy up also where there was nothing left to train."""
+        self._tidy(trainer)
+
     def state_dict(self) -> dict[str, Any]:
         """Return what is kept, and what the run was about to do when it saved."""
-        own = {"newest": self._newest, "owes_validation": self._owes_validation, "owed_metrics": self._owed_metrics}
-        return super().state_dict() | own
+        own = {"newest": self._newest, "named": self._named, "owes_validation": self._owes_validation}
+        return super().state_dict() | own | {"owed_metrics": self._owed_metrics}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where a run stopped.
@@ -140,6 +162,7 @@ class Checkpoints(ModelCheckpoint):
         super().load_state_dict(state_dict)
         if self.dirpath == state_dict["dirpath"]:
             self._newest = list(state_dict.get("newest", []))
+            self._named = list(state_dict.get("named", []))
         self._owes_validation = state_dict.get("owes_validation", False)
         self._owed_metrics = state_dict.get("owed_metrics")
 
@@ -152,6 +175,7 @@ class Checkpoints(ModelCheckpoint):
         if self.monitor is None and self.keep:
             name = self.format_checkpoint_name(self._monitor_candidates(trainer))
             self._newest = [*(file for file in self._newest if file != name), name]
+            self._note(name)
         outdated = self._newest[: -self.keep] if self.keep > 0 else []
         self._newest = self._newest[len(outdated) :]
         self._write(trainer, str(self._folder / LAST))
@@ -159,10 +183,11 @@ class Checkpoints(ModelCheckpoint):
         if self.monitor is None and self.keep:
             self._save_checkpoint(trainer, self._newest[-1])
         for file in outdated:
-            trainer.strategy.remove_checkpoint(file)
+            self._remove_checkpoint(trainer, file)
 
     def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
         """Keep this step under a name of its own: as another name of last.ckpt where that holds the same step."""
+        self._note(filepath)
         if self._last_global_step_saved != trainer.global_step and not trainer.fit_loop._should_accumulate():
             self._write(trainer, str(self._folder / LAST))
         if self._last_global_step_saved != trainer.global_step:
@@ -172,6 +197,25 @@ class Checkpoints(ModelCheckpoint):
         if trainer.is_global_zero:
             also_name(self._folder / LAST, Path(filepath))
         trainer.strategy.barrier()
+
+    def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
+        super()._remove_checkpoint(trainer, filepath)
+        self._named = [file for file in self._named if file != filepath]
+
+    def _note(self, file: str) -> None:
+        self._named = [*(other for other in self._named if other != file), file]
+
+    def _tidy(self, trainer: Trainer) -> None:
+        """Do what a run that was killed while saving had yet to do: give a file its name, take an older one away."""
+        if self._is_tidy:
+            return
+        self._is_tidy = True
+        kept = {*self._newest, *self.best_k_models}
+        for file in set(self._named) - kept:
+            self._remove_checkpoint(trainer, file)
+        own = self.format_checkpoint_name(self._monitor_candidates(trainer))
+        if trainer.ckpt_path and trainer.is_global_zero and own in kept and not Path(own).exists():
+            also_name(Path(trainer.ckpt_path), Path(own))
 
     def _write(self, trainer: Trainer, file: str) -> None:
         self.last_model_path = file

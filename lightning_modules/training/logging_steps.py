@@ -69,9 +69,12 @@ class Means:
         """Go on from what ``state`` returned in an earlier run.
 
         Args:
-            ranks: the sums of the ranks of that run; if it had another number of ranks, they are left out.
+            ranks: the sums of the ranks of that run; if it had another number of ranks, the first one takes them all.
             rank: number of this rank.
             num_ranks: number of ranks now.
         """
-        own = ranks[rank] if len(ranks) == num_ranks else {}
-        self._sums = {name: (torch.tensor(total), torch.tensor(count)) for name, (total, count) in own.items()}
+        mine = ranks[rank : rank + 1] if len(ranks) == num_ranks else ranks if rank == 0 else []
+        self._sums = {}
+        for name, sums in ((name, sums) for own in mine for name, sums in own.items()):
+            total, count = self._sums.get(name, (torch.zeros(()), torch.zeros(())))
+            self._sums[name] = (total + sums[0], count + sums[1])

@@ -1,6 +1,7 @@
 """Which strategies training works with, and the one that divides weights, gradients and states among devices (FSDP2)."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any
 
 import torch
@@ -21,16 +22,26 @@ class FullySharded(ModelParallelStrategy):
     other strategy can read.
 
     Args:
-        **options: What ModelParallelStrategy takes beside sizes and kind of checkpoint, for instance timeout.
+        process_group_backend: What the processes talk through; None is nccl between GPUs and gloo between CPUs.
+        timeout: How long a process waits for the others before it gives up.
     """
 
-    def __init__(self, **options: Any) -> None:  # noqa: ANN401
-        super().__init__(save_distributed_checkpoint=False, **options)
+    def __init__(
+        self, process_group_backend: str | None = None, timeout: timedelta = timedelta(minutes=30)
+    ) -> None:
+        super().__init__(
+            save_distributed_checkpoint=False, process_group_backend=process_group_backend, timeout=timeout
+        )
 
     @property
     def restore_checkpoint_after_setup(self) -> bool:
         """Say that checkpoints are read as early as elsewhere; the weights are divided by then."""
         return False
+
+    @property
+    def lightning_restore_optimizer(self) -> bool:
+        """Say that Lightning is to call ``load_optimizer_state_dict``."""
+        return True
 
     def setup_environment(self) -> None:
         """Connect the processes; all devices together hold one copy of the weights."""

@@ -32,7 +32,7 @@ class Weight(LightningModule):
         return [torch.zeros(1)]
 
 
-def fit(folder, max_steps, **options):
+def fit(folder, max_steps, ckpt_path=None, **options):
     trainer = Trainer(
         max_steps=max_steps,
         accelerator="cpu",
@@ -45,7 +45,7 @@ def fit(folder, max_steps, **options):
         callbacks=[Checkpoints(folder=str(folder), **options)],
         plugins=[DurableCheckpointIO()],
     )
-    trainer.fit(Weight())
+    trainer.fit(Weight(), ckpt_path=ckpt_path, weights_only=True)
 
 
 def steps_in(file):

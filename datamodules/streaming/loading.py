@@ -9,6 +9,7 @@ from types import FrameType
 import cv2
 from torch.utils.data import DataLoader, IterableDataset
 
+from datamodules.streaming.packing import PackedBatch
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError
 
@@ -25,6 +26,7 @@ class Workers:
         pin_memory: put batches into page-locked memory, for faster copies to a GPU.
         timeout_s: seconds to wait for a batch from a loader process before giving up; 0 waits for ever.
         max_bad_samples: number of different bad samples after which the next one is an error.
+        packed: hand batches on as they travel, for whoever brings them to a device and expands them there.
     """
 
     rank: int = 0
@@ -34,6 +36,7 @@ class Workers:
     pin_memory: bool = False
     timeout_s: float = 0.0
     max_bad_samples: int = 0
+    packed: bool = False
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Failure:
     message: str
 
 
-Delivery = tuple[GeometryBatch, list[str]]
+Delivery = tuple[PackedBatch, list[str]]
 
 # Time that a loader process has left after SIGTERM: the trainer needs batches until its step is done.
 _GRACE_S = 30
@@ -81,12 +84,14 @@ class Receiver:
 
     Attributes:
         max_bad_samples: number of different bad samples after which the next one is an error.
+        packed: hand batches on as they travel.
     """
 
     max_bad_samples: int
+    packed: bool = False
     _seen: set[str] = field(default_factory=set, init=False, repr=False)
 
-    def next(self, stream: Iterator[Delivery | Failure]) -> GeometryBatch | None:
+    def next(self, stream: Iterator[Delivery | Failure]) -> GeometryBatch | PackedBatch | None:
         """Return the next batch, None after the last.
 
         Raises:
@@ -108,7 +113,7 @@ class Receiver:
         batch, problems = item
         for problem in problems:
             self._count(problem)
-        return batch
+        return batch if self.packed else batch.expand()
 
     def _count(self, problem: str) -> None:
         if problem in self._seen:

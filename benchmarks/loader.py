@@ -4,11 +4,11 @@ Run ``python -m benchmarks.loader --out loader.json`` from the folder of the pro
 
 Contract: frames of 480x640 are prepared once into shards and once into PNG files (8-bit image, 16-bit depth in
 millimetres, 8-bit normals; decoded by OpenCV into the same batches). Both go through a DataLoader with the same number
-of loader processes and take turns. Half of the images are mirrored. Reported per data set: samples per second
-by the clock, and the processor time that loader processes and training process took per sample, on which other
-programs have little influence; ``per_core_and_second`` is its inverse. ``shards`` delivers packed batches, as under a
-trainer, which expands them on its device; ``shards_expanded`` expands them on the CPU, in the training process. Scenes are rendered unless ``--hypersim`` names
-genuine frames.
+of loader processes and take turns. Half of the images are mirrored. Reported per data set: samples per second by the
+clock, and the processor time that loader processes and training process took per sample, on which other programs have
+little influence; ``per_core_and_second`` is its inverse. ``shards`` delivers packed batches, as under a trainer, which
+expands them on its device; ``shards_expanded`` expands them on the CPU, in the training process. Scenes are rendered
+unless ``--hypersim`` names genuine frames.
 """
 
 import argparse
@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import cycle, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -139,12 +139,13 @@ def touch(batch: GeometryBatch | PackedBatch) -> float:
 
 def measure(stream: Iterator[Any], workers: list[str], num_batches: int, batch_size: int) -> dict[str, float]:
     """Return wall and processor seconds per sample of the next batches."""
-    before = [processor_seconds(), *map(processor_seconds, workers)]
+    processes = ["self", *workers]
+    before = [processor_seconds(process) for process in processes]
     start, total = time.perf_counter(), 0.0
     for batch in islice(stream, num_batches):
         total += touch(batch)
     wall = time.perf_counter() - start
-    spent = [now - then for now, then in zip([processor_seconds(), *map(processor_seconds, workers)], before)]
+    spent = [processor_seconds(process) - then for process, then in zip(processes, before, strict=True)]
     count = num_batches * batch_size
     return {"wall": wall / count, "trainer": spent[0] / count, "workers": sum(spent[1:]) / count}
 

@@ -99,8 +99,8 @@ class Receiver:
         """
         try:
             item = next(stream, None)
-        except RuntimeError as error:
-            if "DataLoader" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            if not _is_loss_of_process(error):
                 raise
             raise InputError(
                 f"no batch came from the loader processes: {error} Memory may have run out (data.num_workers, "
@@ -124,3 +124,11 @@ class Receiver:
                 f"{problem} It is bad sample number {len(self._seen)}; data.max_bad_samples is {self.max_bad_samples}."
             )
         warnings.warn(f"skipped bad sample number {len(self._seen)}: {problem}", stacklevel=2)
+
+
+def _is_loss_of_process(error: Exception) -> bool:
+    """Tell the end of a loader process, or of its patience, from an error within it."""
+    if isinstance(error, RuntimeError):
+        return "DataLoader" in str(error)
+    # The connection breaks when a process dies whose batch is on its way; the process may use connections, too.
+    return "in DataLoader worker process" not in str(error)

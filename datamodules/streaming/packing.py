@@ -6,6 +6,7 @@ batch has arrived is cheap on a GPU: conversion to float32, masks, and normals o
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from math import prod
 from typing import Self
 
@@ -68,12 +69,13 @@ class PackedBatch:
     dataset: str
 
     def to(self, device: torch.device) -> Self:
-        """Return the batch on a device; from page-locked memory, the copy runs beside other work.
+        """Return the batch on a device. A copy from page-locked memory to a GPU runs beside what the GPU is doing.
 
         Args:
             device: where to.
         """
-        return replace(self, buffer=self.buffer.to(device, non_blocking=self.buffer.is_pinned()))
+        beside = device.type == "cuda" and self.buffer.is_pinned()
+        return replace(self, buffer=_copy_beside(self.buffer, device) if beside else self.buffer.to(device))
 
     def pin_memory(self) -> Self:
         """Return the batch in page-locked memory."""
@@ -119,6 +121,21 @@ def empty_buffer(shapes: Mapping[str, tuple[Sequence[int], str]], shared: bool) 
     # As torch's own collate does in loader processes: a tensor that is shared only when it is sent is copied.
     storage = torch.UntypedStorage._new_shared(end)
     return torch.empty(0, dtype=torch.uint8).set_(storage), fields  # type: ignore[call-overload]
+
+
+def _copy_beside(buffer: Tensor, device: torch.device) -> Tensor:
+    """Return a copy on a GPU, made by a stream of its own: it need not wait for the steps that are under way."""
+    stream, current = _copy_stream(device), torch.cuda.current_stream(device)
+    with torch.cuda.stream(stream):
+        copy = buffer.to(device, non_blocking=True)
+    current.wait_stream(stream)
+    copy.record_stream(current)
+    return copy
+
+
+@cache
+def _copy_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
 
 
 def _make_unit(normals: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ from datamodules.streaming.order import (
     sources_of_steps,
     stable_hash,
 )
-from datamodules.streaming.streams import StreamReader
 from datamodules.streaming.packing import PackedBatch
+from datamodules.streaming.streams import StreamReader
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError
 

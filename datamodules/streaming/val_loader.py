@@ -10,8 +10,8 @@ from datamodules.shards.manifest import Dataset
 from datamodules.streaming.batches import BatchAssembler
 from datamodules.streaming.loading import Delivery, Failure, Receiver, Workers, data_loader
 from datamodules.streaming.order import even_subset
-from datamodules.streaming.streams import ShardReader
 from datamodules.streaming.packing import PackedBatch
+from datamodules.streaming.streams import ShardReader
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError
 

@@ -1,6 +1,6 @@
 """How fast frames are prepared at real size, and where the time goes.
 
-Run ``python benchmarks/prepare.py --out prepare.json``.
+Run ``python -m benchmarks.prepare --out prepare.json`` from the folder of the project.
 
 Contract: one process, one thread; after one frame to warm up, every frame is timed from raw files to encoded entries
 (written nowhere). Times are processor time, so that other programs do not count; neither does waiting for the disk.
@@ -9,26 +9,18 @@ time spent in every stage without the stages inside it, and projections for the 
 """
 
 import argparse
-import json
-import os
-import platform
-import subprocess
-import sys
 import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from functools import wraps
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import cv2
-import h5py
 import numpy as np
 import torch
 
+from benchmarks.measuring import Stopwatch, report, summarize
 from datamodules.preparation import encoding
 from datamodules.preparation.plan import ShardOptions
 from datamodules.sources import hypersim, virtual_kitti
@@ -59,44 +51,6 @@ STAGES: list[tuple[str, Any, str]] = [
 ]
 
 
-class Stopwatch:
-    """Adds up the time spent in named stages, without the stages inside them."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = defaultdict(float)
-        self._stack: list[str] = []
-        self._since = time.process_time()
-
-    def wrap(self, stage: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the function with its time counted."""
-
-        @wraps(function)
-        def timed(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401
-            with self.stage(stage):
-                return function(*arguments, **named)
-
-        return timed
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        """Count the time inside."""
-        self._turn(name)
-        try:
-            yield
-        finally:
-            self._turn(None)
-
-    def _turn(self, stage: str | None) -> None:
-        now = time.process_time()
-        if self._stack:
-            self.seconds[self._stack[-1]] += now - self._since
-        self._since = now
-        if stage is None:
-            self._stack.pop()
-        else:
-            self._stack.append(stage)
-
-
 def measure(raw: RawDataset, repeats: int) -> dict[str, Any]:
     """Return the figures for a raw data set."""
     options, watch, seconds, num_bytes = ShardOptions(), Stopwatch(), [], []
@@ -111,14 +65,13 @@ def measure(raw: RawDataset, repeats: int) -> dict[str, Any]:
                 result = encoding.encode_frame(raw, options, frame)
             seconds.append(time.process_time() - start)
             num_bytes.append(result.statistics.num_bytes)
-    low, median, high = np.quantile(seconds, (0.25, 0.5, 0.75))
-    stages = {name: round(1000 * spent / len(seconds), 2) for name, spent in watch.seconds.items()}
+    median = float(np.median(seconds))
     total = TOTAL_FRAMES[raw.name]
     return {
         "frames": len(seconds),
         "frames_per_second_per_core": round(1 / median, 2),
-        "milliseconds": {"median": round(1000 * median, 1), "quartiles": [round(1000 * low, 1), round(1000 * high, 1)]},
-        "stages_mean_milliseconds": dict(sorted(stages.items(), key=lambda item: -item[1])),
+        "milliseconds": summarize([1000 * value for value in seconds]),
+        "stages_mean_milliseconds": watch.milliseconds(len(seconds)),
         "kilobytes_per_sample": round(float(np.mean(num_bytes)) / 1000, 1),
         "projection": {
             "frames": total,
@@ -126,24 +79,6 @@ def measure(raw: RawDataset, repeats: int) -> dict[str, Any]:
             "gigabytes": round(total * float(np.mean(num_bytes)) / 1e9, 1),
         },
     }
-
-
-def describe_machine() -> dict[str, Any]:
-    """Return commit, versions and hardware."""
-    git = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, cwd=Path(__file__).parent)
-    cpu = next((line for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
-    return {
-        "commit": git.stdout.strip(),
-        "versions": {
-            "python": platform.python_version(),
-            **{module.__name__: module.__version__ for module in (np, torch, cv2, h5py)},
-        },
-        "hardware": {"cpu": cpu.split(":")[-1].strip(), "cores": os.cpu_count(), "load": os.getloadavg()},
-    }
-
-
-def _lines(path: str) -> list[str]:
-    return Path(path).read_text().splitlines() if Path(path).exists() else []
 
 
 def main() -> None:
@@ -165,12 +100,8 @@ def main() -> None:
             raw.name: measure(raw, options.repeats)
             for raw in (Hypersim(rooms), VirtualKitti(Path(scratch) / "streets"))
         }
-    document = {"benchmark": "prepare", **describe_machine(), "results": results}
-    text = json.dumps(document, indent=2)
-    if options.out:
-        options.out.write_text(text + "\n")
-    print(text)
+    report("prepare", results, options.out)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

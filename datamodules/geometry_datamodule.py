@@ -11,8 +11,10 @@ from datamodules.shards.transfer import Transfer
 from datamodules.streaming.batches import BatchAssembler
 from datamodules.streaming.loading import Workers
 from datamodules.streaming.order import STREAM_COUNTS, count_streams
+from datamodules.streaming.packing import PackedBatch
 from datamodules.streaming.train_loader import TrainLoader, TrainOrder, TrainSource
 from datamodules.streaming.val_loader import ValLoader
+from geometry.batch import GeometryBatch
 from geometry.errors import InputError
 
 
@@ -179,6 +181,15 @@ class GeometryDataModule(LightningDataModule):
         loaders = zip(self.test_dataset_names, self.val_dataloader(), strict=True)
         return [loader for name, loader in loaders if name not in self.finished_tests]
 
+    def on_after_batch_transfer(self, batch: GeometryBatch | PackedBatch, dataloader_idx: int) -> GeometryBatch:
+        """Return a batch as the model sees it. Under a trainer, batches travel packed and are expanded on the device.
+
+        Args:
+            batch: a batch on the device.
+            dataloader_idx: number of the loader.
+        """
+        return batch.expand() if isinstance(batch, PackedBatch) else batch
+
     def describe_test(self, name: str) -> dict[str, object]:
         """Return what the scores of a data set depend on, beside the model.
 
@@ -234,6 +245,7 @@ class GeometryDataModule(LightningDataModule):
             pin_memory=trainer is not None and trainer.strategy.root_device.type == "cuda",
             timeout_s=self.loader_timeout_s,
             max_bad_samples=self.max_bad_samples,
+            packed=trainer is not None,
         )
 
     def _assembler(self, source: _OpenSource) -> BatchAssembler:

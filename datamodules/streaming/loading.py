@@ -11,6 +11,7 @@ from types import FrameType
 import cv2
 from torch.utils.data import DataLoader, IterableDataset
 
+from datamodules.streaming.packing import PackedBatch
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError
 
@@ -27,6 +28,7 @@ class Workers:
         pin_memory: put batches into page-locked memory, for faster copies to a GPU.
         timeout_s: seconds to wait for a batch from a loader process before giving up; 0 waits for ever.
         max_bad_samples: number of different bad samples after which the next one is an error.
+        packed: hand batches on as they travel, for whoever brings them to a device and expands them there.
     """
 
     rank: int = 0
@@ -36,6 +38,7 @@ class Workers:
     pin_memory: bool = False
     timeout_s: float = 0.0
     max_bad_samples: int = 0
+    packed: bool = False
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Failure:
     message: str
 
 
-Delivery = tuple[GeometryBatch, list[str]]
+Delivery = tuple[PackedBatch, list[str]]
 
 # Time that a loader process has left after SIGTERM: the trainer needs batches until its step is done, and ends it then.
 _GRACE_S = 600
@@ -106,12 +109,14 @@ class Receiver:
 
     Attributes:
         max_bad_samples: number of different bad samples after which the next one is an error.
+        packed: hand batches on as they travel.
     """
 
     max_bad_samples: int
+    packed: bool = False
     _seen: set[str] = field(default_factory=set, init=False, repr=False)
 
-    def next(self, stream: Iterator[Delivery | Failure]) -> GeometryBatch | None:
+    def next(self, stream: Iterator[Delivery | Failure]) -> GeometryBatch | PackedBatch | None:
         """Return the next batch, None after the last.
 
         Raises:
@@ -119,8 +124,8 @@ class Receiver:
         """
         try:
             item = next(stream, None)
-        except RuntimeError as error:
-            if "DataLoader" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            if not _is_loss_of_process(error):
                 raise
             raise InputError(
                 f"no batch came from the loader processes: {error} Memory may have run out (data.num_workers, "
@@ -133,7 +138,7 @@ class Receiver:
         batch, problems = item
         for problem in problems:
             self._count(problem)
-        return batch
+        return batch if self.packed else batch.expand()
 
     def _count(self, problem: str) -> None:
         if problem in self._seen:
@@ -144,3 +149,11 @@ class Receiver:
                 f"{problem} It is bad sample number {len(self._seen)}; data.max_bad_samples is {self.max_bad_samples}."
             )
         warnings.warn(f"skipped bad sample number {len(self._seen)}: {problem}", stacklevel=2)
+
+
+def _is_loss_of_process(error: Exception) -> bool:
+    """Tell the end of a loader process, or of its patience, from an error within it."""
+    if isinstance(error, RuntimeError):
+        return "DataLoader" in str(error)
+    # The connection breaks when a process dies whose batch is on its way; the process may use connections, too.
+    return "in DataLoader worker process" not in str(error)

@@ -19,6 +19,7 @@ from datamodules.streaming.order import (
     sources_of_steps,
     stable_hash,
 )
+from datamodules.streaming.packing import PackedBatch
 from datamodules.streaming.streams import StreamReader
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError
@@ -155,7 +156,7 @@ class TrainLoader:
         self._batches_per_epoch = batches_per_epoch
         self._history: list[Segment] = []
         self._steps_since_load = 0
-        self._receiver = Receiver(workers.max_bad_samples)
+        self._receiver = Receiver(workers.max_bad_samples, workers.packed)
         self._loader: DataLoader | None = None
         # Not named _iterator: Lightning shuts down what it finds under that name.
         self._stream: Iterator[Delivery | Failure] | None = None
@@ -163,7 +164,7 @@ class TrainLoader:
     def __len__(self) -> int:
         return self._batches_per_epoch
 
-    def __iter__(self) -> Iterator[GeometryBatch]:
+    def __iter__(self) -> Iterator[GeometryBatch | PackedBatch]:
         for _ in range(len(self)):
             if self._stream is None:
                 batches = _TrainBatches(self._order, self._segments(), self._batch_size, self._workers)

@@ -10,6 +10,7 @@ from datamodules.shards.manifest import Dataset
 from datamodules.streaming.batches import BatchAssembler
 from datamodules.streaming.loading import Delivery, Failure, Receiver, Workers, data_loader, end_processes
 from datamodules.streaming.order import even_subset
+from datamodules.streaming.packing import PackedBatch
 from datamodules.streaming.streams import ShardReader
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError
@@ -40,12 +41,12 @@ class ValLoader:
     _receiver: Receiver = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        self._receiver = Receiver(self.workers.max_bad_samples)
+        self._receiver = Receiver(self.workers.max_bad_samples, self.workers.packed)
 
     def __len__(self) -> int:
         return len(self.batch_indices())
 
-    def __iter__(self) -> Iterator[GeometryBatch]:
+    def __iter__(self) -> Iterator[GeometryBatch | PackedBatch]:
         if self._loader is None:
             self._loader = data_loader(_ValBatches(self), self.workers)
         stream = iter(self._loader)

@@ -3,6 +3,7 @@ import itertools
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import tarfile
 import time
@@ -14,7 +15,7 @@ import torch
 
 from datamodules.shards.files import EncodedSample, write_shard
 from datamodules.streaming.batches import BatchAssembler
-from datamodules.streaming.loading import Workers
+from datamodules.streaming.loading import Receiver, Workers
 from datamodules.streaming.order import count_streams
 from datamodules.streaming.train_loader import TrainLoader, TrainOrder, TrainSource
 from geometry.errors import InputError
@@ -345,7 +346,7 @@ def train_until_an_error(datasets):
         stop_worker(loader, signal.SIGKILL)
         take(loader, 50)
     except (InputError, RuntimeError) as error:
-        os._exit(0 if "DataLoader worker" in str(error) else 1)
+        os._exit(0 if re.search("DataLoader worker|no batch came from the loader processes", str(error)) else 1)
     os._exit(1)
 
 
@@ -379,3 +380,23 @@ def test_loader_processes_work_on_when_a_scheduler_signals_the_whole_job(dataset
     for number in (signal.SIGUSR1, signal.SIGTERM):
         stop_worker(loader, number)
     assert len(take(loader, 20)) == 20
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), InputError),
+        (ConnectionResetError(104, "Connection reset by peer"), InputError),
+        (EOFError(), InputError),
+        (ConnectionResetError("Caught ConnectionResetError in DataLoader worker process 0."), ConnectionResetError),
+        (RuntimeError("shapes differ"), RuntimeError),
+    ],
+)
+def test_the_end_of_a_loader_process_is_told_from_an_error_within_it(error, kind):
+    def batches():
+        raise error
+        yield
+
+    with pytest.raises(kind) as caught:
+        Receiver(max_bad_samples=0).next(batches())
+    assert caught.type is kind

@@ -9,6 +9,7 @@ import signal
 import socket
 import sys
 import traceback
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -179,11 +180,14 @@ def log_of(runs: Path, rank: int = 0) -> str:
 
 
 def damage_last(runs: Path) -> None:
-    """Turn a bit of the newest checkpoint of the newest run."""
+    """Turn a bit of the largest tensor in the newest checkpoint of the newest run."""
     file = _newest(runs) / "checkpoints/last.ckpt"
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
+    with zipfile.ZipFile(file) as archive:
+        largest = max(archive.infolist(), key=lambda entry: entry.file_size)
+        weights = archive.read(largest)
+    content = file.read_bytes()
+    place = content.index(weights) + len(weights) // 2
+    file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
 
 
 def last(runs: Path, name: str = "last") -> dict[str, Any]:

@@ -160,14 +160,17 @@ def test_the_state_is_the_same_on_every_rank(datasets):
     assert loaders[0].state_dict() == loaders[1].state_dict()
 
 
-def test_going_on_with_more_ranks_loses_and_repeats_no_sample(even):
-    alone = loader_of([even], 1)
+def test_going_on_with_more_ranks_and_other_workers_loses_and_repeats_no_sample_and_says_what_changes(even, caplog):
+    alone = loader_of([even], 1, num_workers=3)
     seen = keys_of(take(alone, 4))
     for rank in range(2):
-        loader = loader_of([even], 1, rank, 2)
-        loader.load_state_dict(alone.state_dict())
+        loader = loader_of([even], 1, rank, 2, num_workers=1)
+        with caplog.at_level("INFO"):
+            loader.load_state_dict(alone.state_dict())
         seen += keys_of(take(loader, 2))
     assert sorted(seen) == [f"train-{i:04d}" for i in range(8)]
+    assert "continuing with 2 ranks x 1 samples after 1 x 1" in caplog.text
+    assert "Not preserved: which samples meet in a batch" in caplog.text
 
 
 def test_going_on_with_larger_batches_loses_and_repeats_no_sample(even):

@@ -30,6 +30,19 @@ def test_a_skipped_step_does_not_spoil_the_curve():
     assert math.isnan(means.take()["loss"])
 
 
+def test_means_survive_another_number_of_ranks_and_count_every_micro_batch_once():
+    ranks = [{"loss": (3.0, 2.0)}, {"loss": (5.0, 1.0), "loss_indoor": (5.0, 1.0)}]
+    states = []
+    for rank in range(3):
+        means = Means()
+        means.restore(ranks, rank, 3)
+        states += means.state()
+    assert states == [{"loss": (8.0, 3.0), "loss_indoor": (5.0, 1.0)}, {}, {}]
+    same = Means()
+    same.restore(ranks, 1, 2)
+    assert same.state() == [ranks[1]]
+
+
 def test_no_graph_is_kept_alive():
     means, weight = Means(), torch.ones(1, requires_grad=True)
     means.add({"loss": weight.sum()})

@@ -191,7 +191,8 @@ class NormalsError(Metric):
     Convention:
         ``mean_angle_deg``, ``median_angle_deg``, ``rmse_angle_deg`` and ``share_under_*_deg`` (strictly under) pool
         the valid pixels of all images, as DSINE does; ``mean_angle_deg_per_image`` is the mean over images, as
-        Marigold does. The median is exact to 0.001 degrees, for it is read from bins of that width. An image without valid pixels is not counted.
+        Marigold does. The median is read from bins of 0.001 degrees, so it is exact to their width. An image without
+        valid pixels is not counted.
         ``mean_angle_constant_deg`` is what the best constant normal per image would score as ``mean_angle_deg``.
     """
 

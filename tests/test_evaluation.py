@@ -1,7 +1,9 @@
 """``python train.py test`` from archives to tables, on a tiny random base and on saved predictions."""
 
 import csv
+import multiprocessing
 import shutil
+import signal
 from datetime import timedelta
 
 import numpy as np
@@ -148,12 +150,56 @@ def test_prepared_shards_are_scored_like_a_validation(base, options, tmp_path):
     assert rooms["scores"]["abs_rel"] > 0
 
 
+def test_an_evaluation_that_is_killed_goes_on_with_the_data_set_it_was_in(options, tmp_path, capsys):
+    for name in ("nyuv2", "scannet", "diode"):
+        write_depth_archive(tmp_path / "data", name)
+    kill = ["--trainer.callbacks=tests.evaluations.KillIn"]
+    kill += ["--trainer.callbacks.dataset=scannet", "--trainer.callbacks.sample=1"]
+    process = multiprocessing.get_context("fork").Process(target=run, args=(*options, *kill))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+
+    out = tmp_path / "out"
+    assert set(results_in(out)["data_sets"]) == {"nyuv2"}
+    assert not list((out / "scannet").glob("*")) and not (out / "diode").exists()
+    finished = (out / "nyuv2/scores.json").stat().st_mtime_ns
+    run(*options)
+    assert "already scored" in capsys.readouterr().out
+    assert (out / "nyuv2/scores.json").stat().st_mtime_ns == finished
+    resumed = results_in(out)
+    run(*options, "--evaluation.restart=true")
+    assert resumed == results_in(out) and set(resumed["data_sets"]) == {"nyuv2", "scannet", "diode"}
+
+
+def test_an_archive_of_which_nothing_is_left_is_reported_with_no_score(options, tmp_path, capsys):
+    write_depth_archive(tmp_path / "data", "scannet")
+    archive = tmp_path / "data" / DEPTH_ARCHIVES["scannet"]
+    archive.write_bytes(archive.read_bytes()[:700])
+    run(*options)
+    scannet = results_in(tmp_path / "out")["data_sets"]["scannet"]
+    assert scannet["num_images"] == 0 and set(scannet["scores"].values()) == {None}
+    assert "cut off or damaged after 0 files" in capsys.readouterr().out
+    assert "| this evaluation | - |" in (tmp_path / "out/results.md").read_text()
+
+
 class TestMistakes:
     def test_a_benchmark_that_is_asked_for_and_missing_or_unknown(self, options, tmp_path, capsys):
         write_depth_archive(tmp_path / "data", "scannet", num_samples=1)
         error = error_of(capsys, *options, "--data.benchmarks=[scannet,kitti]")
         assert "kitti: not found in" in error and "kitti_eigen_split_test.tar" in error
         assert "there is no benchmark 'ibims' for depth" in error_of(capsys, *options, "--data.benchmarks=[ibims]")
+
+    def test_the_data_of_another_task_or_none_at_all(self, options, tmp_path, capsys):
+        write_depth_archive(tmp_path / "data", "scannet", num_samples=1)
+        error = error_of(capsys, *options, "--model.task=lightning_modules.Normals")
+        assert "holds no benchmark for normals" in error and "benchmarks for depth (scannet)" in error
+        assert "is not a folder" in error_of(capsys, *options, f"--data.root={tmp_path / 'nowhere'}")
+
+    def test_a_folder_for_the_results_that_cannot_be_written_to(self, options, tmp_path, capsys):
+        (tmp_path / "file").write_text("")
+        error = error_of(capsys, *options, f"--evaluation.output={tmp_path / 'file/out'}")
+        assert "results cannot be written to" in error and "--evaluation.output" in error
 
     def test_a_saved_prediction_that_is_missing(self, options, tmp_path, capsys):
         write_depth_archive(tmp_path / "data", "scannet", num_samples=1)
@@ -162,13 +208,11 @@ class TestMistakes:
 
 
 @pytest.mark.parametrize("task", [Depth, Normals])
-def test_two_ranks_give_the_numbers_of_one_exactly(tmp_path, task):
-    names = ["nyuv2", "scannet"]
-    for name in names:
-        if task is Depth:
-            write_depth_archive(tmp_path, name, num_samples=5 if name == "nyuv2" else 1)
-        else:
-            write_normals(tmp_path, name, num_samples=5 if name == "nyuv2" else 1)
+@pytest.mark.parametrize("num_samples", [{"nyuv2": 5, "scannet": 1}, {"nyuv2": 1}])
+def test_two_ranks_give_the_numbers_of_one_exactly_even_if_one_has_nothing_to_do(tmp_path, task, num_samples):
+    names = list(num_samples)
+    for name, number in num_samples.items():
+        (write_depth_archive if task is Depth else write_normals)(tmp_path, name, num_samples=number)
     data = Benchmarks(str(tmp_path), names, normals=task is Normals, num_workers=0)
     data.setup("test")
     generator = np.random.default_rng(0)

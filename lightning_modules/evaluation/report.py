@@ -188,7 +188,7 @@ def _evaluated(settings: dict[str, Any]) -> str:
 def _beside_published(headline: str, results: list[DatasetScores]) -> str:
     heading, factor, published = PUBLISHED.get(headline, (headline, 1.0, {}))
     ours = {result.name: result.scores[headline] * factor for result in results}
-    rows = [[heading, *ours], ["this evaluation", *(f"{value:.2f}" for value in ours.values())]]
+    rows = [[heading, *ours], ["this evaluation", *(_number(value, 2) for value in ours.values())]]
     for method, figures in published.items():
         if figures.keys() & ours.keys():
             rows.append([method, *(f"{figures[name]:.1f}" if name in figures else "" for name in ours)])
@@ -199,8 +199,12 @@ def _beside_published(headline: str, results: list[DatasetScores]) -> str:
 def _all_metrics(headline: str, results: list[DatasetScores]) -> list[list[str]]:
     names = sorted(results[0].scores, key=lambda name: name != headline)
     rows = [["metric", *(result.name for result in results)]]
-    rows += [[name, *(f"{result.scores[name]:.4f}" for result in results)] for name in names]
+    rows += [[name, *(_number(result.scores[name], 4) for result in results)] for name in names]
     return [*rows, ["images", *(str(result.num_images) for result in results)]]
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _to_json(document: dict[str, Any]) -> str:

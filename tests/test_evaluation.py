@@ -1,10 +1,10 @@
 """``python train.py test`` from archives to tables, on a tiny random base and on saved predictions."""
 
 import csv
-import json
+import multiprocessing
 import shutil
+import signal
 from datetime import timedelta
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,20 +12,15 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-import train
 from datamodules import Benchmarks
 from lightning_modules import Depth, Normals, SavedPredictions
 from lightning_modules.evaluation.callback import Evaluation
 from tests.benchmark_archives import DEPTH_ARCHIVES, depth_members, png, write_depth_archive, write_normals, write_tar
 from tests.datamodules.planes import make_dataset
+from tests.evaluations import results_in, run
 from tests.tiny import build_base
 
-ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.filterwarnings("ignore")
-
-
-def run(*arguments):
-    train.main(["test", *map(str, arguments)])
 
 
 def error_of(capsys, *arguments):
@@ -34,10 +29,6 @@ def error_of(capsys, *arguments):
     assert ended.value.code == 2
     error = capsys.readouterr().err
     return error[error.index("error: ") :].strip()
-
-
-def results_in(folder):
-    return json.loads((folder / "results.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -159,48 +150,56 @@ def test_prepared_shards_are_scored_like_a_validation(base, options, tmp_path):
     assert rooms["scores"]["abs_rel"] > 0
 
 
-def test_a_training_checkpoint_is_evaluated_with_the_recipe_that_made_it(base, tmp_path):
-    write_depth_archive(tmp_path / "data", "scannet", num_samples=1)
-    make_dataset(tmp_path / "shards/hypersim", "hypersim", {"train": [2], "val": [1]})
-    recipe = [
-        f"--config={ROOT / 'configs/depth_stable_diffusion.yaml'}",
-        f"--model.init_args.network.init_args.base={base}",
-        f"--trainer.default_root_dir={tmp_path / 'runs'}",
-        *("--trainer.accelerator=cpu", "--trainer.precision=32-true"),
-    ]
-    shards = f"--data.init_args.datasets=[{{path: {tmp_path / 'shards/hypersim'}}}]"
-    few = ["--trainer.max_steps=1", "--trainer.accumulate_grad_batches=1", "--data.init_args.num_workers=0"]
-    train.main(["fit", *recipe, shards, *few, "--model.init_args.optimizer.init_args.lr=0.5"])
-    benchmarks = ["--data=datamodules.Benchmarks", f"--data.root={tmp_path / 'data'}", "--data.num_workers=0"]
-    run(*recipe, *benchmarks, "--ckpt_path=last")
-    trained = results_in(tmp_path / "runs/depth_stable_diffusion/test")
-    assert trained["checkpoint"].endswith("version_0/checkpoints/last.ckpt")
-    run(*recipe, *benchmarks)
-    untrained = results_in(tmp_path / "runs/depth_stable_diffusion/test")
-    assert trained["data_sets"]["scannet"]["scores"] != untrained["data_sets"]["scannet"]["scores"]
+def test_an_evaluation_that_is_killed_goes_on_with_the_data_set_it_was_in(options, tmp_path, capsys):
+    for name in ("nyuv2", "scannet", "diode"):
+        write_depth_archive(tmp_path / "data", name)
+    kill = ["--trainer.callbacks=tests.evaluations.KillIn"]
+    kill += ["--trainer.callbacks.dataset=scannet", "--trainer.callbacks.sample=1"]
+    process = multiprocessing.get_context("fork").Process(target=run, args=(*options, *kill))
+    process.start()
+    process.join(120)
+    assert process.exitcode == -signal.SIGKILL
+
+    out = tmp_path / "out"
+    assert set(results_in(out)["data_sets"]) == {"nyuv2"}
+    assert not list((out / "scannet").glob("*")) and not (out / "diode").exists()
+    finished = (out / "nyuv2/scores.json").stat().st_mtime_ns
+    run(*options)
+    assert "already scored" in capsys.readouterr().out
+    assert (out / "nyuv2/scores.json").stat().st_mtime_ns == finished
+    resumed = results_in(out)
+    run(*options, "--evaluation.restart=true")
+    assert resumed == results_in(out) and set(resumed["data_sets"]) == {"nyuv2", "scannet", "diode"}
 
 
-@pytest.mark.parametrize("geometry", ["depth", "normals"])
-def test_the_shipped_configurations_evaluate_a_published_checkpoint(base, tmp_path, geometry):
-    config = ROOT / f"configs/benchmark_{geometry}.yaml"
-    assert f"python train.py test --config configs/{config.name}" in config.read_text().splitlines()[0]
-    (write_depth_archive if geometry == "depth" else write_normals)(tmp_path / "data", "scannet", num_samples=1)
-    run(
-        *("--config", config, f"--data.init_args.root={tmp_path / 'data'}", "--data.init_args.num_workers=0"),
-        *(f"--model.init_args.network.init_args.base={base}", "--trainer.accelerator=cpu"),
-        f"--trainer.default_root_dir={tmp_path / 'runs'}",
-    )
-    results = results_in(tmp_path / f"runs/benchmark_{geometry}/test")
-    assert results["checkpoint"] is None
-    assert results["data_sets"]["scannet"]["num_images"] == 1
+def test_an_archive_of_which_nothing_is_left_is_reported_with_no_score(options, tmp_path, capsys):
+    write_depth_archive(tmp_path / "data", "scannet")
+    archive = tmp_path / "data" / DEPTH_ARCHIVES["scannet"]
+    archive.write_bytes(archive.read_bytes()[:700])
+    run(*options)
+    scannet = results_in(tmp_path / "out")["data_sets"]["scannet"]
+    assert scannet["num_images"] == 0 and set(scannet["scores"].values()) == {None}
+    assert "cut off or damaged after 0 files" in capsys.readouterr().out
+    assert "| this evaluation | - |" in (tmp_path / "out/results.md").read_text()
 
 
 class TestMistakes:
     def test_a_benchmark_that_is_asked_for_and_missing_or_unknown(self, options, tmp_path, capsys):
         write_depth_archive(tmp_path / "data", "scannet", num_samples=1)
         error = error_of(capsys, *options, "--data.benchmarks=[scannet,kitti]")
-        assert "kitti: not found under" in error and "kitti_eigen_split_test.tar" in error
+        assert "kitti: not found in" in error and "kitti_eigen_split_test.tar" in error
         assert "there is no benchmark 'ibims' for depth" in error_of(capsys, *options, "--data.benchmarks=[ibims]")
+
+    def test_the_data_of_another_task_or_none_at_all(self, options, tmp_path, capsys):
+        write_depth_archive(tmp_path / "data", "scannet", num_samples=1)
+        error = error_of(capsys, *options, "--model.task=lightning_modules.Normals")
+        assert "holds no benchmark for normals" in error and "benchmarks for depth (scannet)" in error
+        assert "is not a folder" in error_of(capsys, *options, f"--data.root={tmp_path / 'nowhere'}")
+
+    def test_a_folder_for_the_results_that_cannot_be_written_to(self, options, tmp_path, capsys):
+        (tmp_path / "file").write_text("")
+        error = error_of(capsys, *options, f"--evaluation.output={tmp_path / 'file/out'}")
+        assert "results cannot be written to" in error and "--evaluation.output" in error
 
     def test_a_saved_prediction_that_is_missing(self, options, tmp_path, capsys):
         write_depth_archive(tmp_path / "data", "scannet", num_samples=1)
@@ -209,13 +208,11 @@ class TestMistakes:
 
 
 @pytest.mark.parametrize("task", [Depth, Normals])
-def test_two_ranks_give_the_numbers_of_one_exactly(tmp_path, task):
-    names = ["nyuv2", "scannet"]
-    for name in names:
-        if task is Depth:
-            write_depth_archive(tmp_path, name, num_samples=5 if name == "nyuv2" else 1)
-        else:
-            write_normals(tmp_path, name, num_samples=5 if name == "nyuv2" else 1)
+@pytest.mark.parametrize("num_samples", [{"nyuv2": 5, "scannet": 1}, {"nyuv2": 1}])
+def test_two_ranks_give_the_numbers_of_one_exactly_even_if_one_has_nothing_to_do(tmp_path, task, num_samples):
+    names = list(num_samples)
+    for name, number in num_samples.items():
+        (write_depth_archive if task is Depth else write_normals)(tmp_path, name, num_samples=number)
     data = Benchmarks(str(tmp_path), names, normals=task is Normals, num_workers=0)
     data.setup("test")
     generator = np.random.default_rng(0)

@@ -107,7 +107,7 @@ class Benchmarks(LightningDataModule):
         """
         if stage != "test":
             raise InputError("datamodules.Benchmarks is for python train.py test; it has nothing to train on.")
-        known = {kind.name: kind() for kind in ALL if kind.geometry == ("normals" if self.normals else "depth")}
+        known = _benchmarks_of("normals" if self.normals else "depth")
         self._check_options(known)
         self._found, self.missing_tests, self._loaders = [], {}, {}
         for name in self.benchmarks or known:
@@ -117,13 +117,12 @@ class Benchmarks(LightningDataModule):
                 self.missing_tests[name] = str(error)
                 continue
             if files is None:
-                places = ", ".join((*known[name].archives, *(f"{folder}/" for folder in known[name].folders)))
-                self.missing_tests[name] = f"not found under {self.root} (looked for {places})"
+                places = " or ".join((*known[name].archives, *(f"{folder}/" for folder in known[name].folders)))
+                self.missing_tests[name] = f"not found in {self.root} or one folder deeper ({places})"
             else:
                 self._found.append((known[name], files))
         if not self._found or (self.benchmarks and self.missing_tests):
-            listed = "; ".join(f"{name}: {reason}" for name, reason in self.missing_tests.items())
-            raise InputError(f"benchmarks are missing. {listed}.")
+            raise InputError(self._nothing_found(known))
         for name, reason in self.missing_tests.items():
             rank_zero_info(f"{name} is left out: {reason}.")
         for benchmark, files in self._found:
@@ -160,6 +159,21 @@ class Benchmarks(LightningDataModule):
             workers = Workers(trainer.global_rank, trainer.world_size, self.num_workers, pin_memory=on_gpu)
         return BenchmarkLoader(benchmark, files, chosen, side, workers)
 
+    def _nothing_found(self, known: dict[str, Benchmark]) -> str:
+        """Say what is missing, and whether there are benchmarks for the other task."""
+        if self.benchmarks:
+            listed = "; ".join(f"{name}: {reason}" for name, reason in self.missing_tests.items())
+            return f"benchmarks are missing. {listed}."
+        wanted, other = ("normals", "depth") if self.normals else ("depth", "normals")
+        damaged = [reason for reason in self.missing_tests.values() if "cannot be read" in reason]
+        archives = ", ".join(sorted({benchmark.archives[0] for benchmark in known.values()}))
+        found = [name for name, benchmark in _benchmarks_of(other).items() if _is_there(benchmark, self.root)]
+        task = (
+            f" It holds benchmarks for {other} ({', '.join(found)}), which another model.task scores." if found else ""
+        )
+        looked = f"looked there and one folder deeper for {archives} and what they hold"
+        return " ".join([f"{self.root} holds no benchmark for {wanted} ({looked}).{task}", *damaged])
+
     def _check_options(self, known: dict[str, Benchmark]) -> None:
         if not self.root.is_dir():
             raise InputError(f"data.root {self.root} is not a folder. Give the one that holds the benchmarks.")
@@ -171,3 +185,14 @@ class Benchmarks(LightningDataModule):
             value = getattr(self, option)
             if value is not None and value < least:
                 raise InputError(f"data.{option} must be at least {least}, not {value}.")
+
+
+def _benchmarks_of(geometry: str) -> dict[str, Benchmark]:
+    return {kind.name: kind() for kind in ALL if kind.geometry == geometry}
+
+
+def _is_there(benchmark: Benchmark, root: Path) -> bool:
+    try:
+        return benchmark.find(root) is not None
+    except InputError:
+        return True

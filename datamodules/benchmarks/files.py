@@ -61,7 +61,7 @@ def open_files(path: Path) -> BenchmarkFiles:
         InputError: the archive cannot be read at all.
     """
     if path.is_dir():
-        found = ((Path(folder), name) for folder, _, names in os.walk(path) for name in names)
+        found = ((Path(folder), name) for folder, _, names in os.walk(path, followlinks=True) for name in names)
         return BenchmarkFiles(path, {(folder / name).relative_to(path).as_posix(): (-1, -1) for folder, name in found})
     try:
         if path.suffix == ".zip":

@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 from pathlib import Path
@@ -11,13 +11,12 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from datamodules.benchmarks.decoding import decode_image
+from datamodules.benchmarks.file_list import listed_samples
 from datamodules.benchmarks.files import BenchmarkFiles, find_files, open_files
 from geometry.errors import InputError
 
 Array = np.ndarray
 Geometry = Literal["depth", "normals"]
-# What stands in file lists in place of a file that does not exist.
-NO_FILE = "None"
 
 
 class NoGroundTruthError(Exception):
@@ -131,16 +130,27 @@ class Benchmark(ABC):
             file_list: lines of a picture's path and those of its ground truth, as in Marigold's lists.
 
         Raises:
-            InputError: the list cannot be read, has a line that is too short, or is empty.
+            InputError: the list cannot be read, has a line that is too short, or names nothing that is there; or a
+                sample is there twice.
         """
-        found: Iterator[tuple[str, tuple[str, ...]]]
         if file_list is None:
-            found = ((name, self.truth_of(name)) for name in sorted(files.places) if self.match(name))
+            found = [(name, self.truth_of(name)) for name in sorted(files.places) if self.match(name)]
+            source = str(files.root)
         else:
-            found = _listed(file_list, files)
+            found = listed_samples(file_list, files, len(self.truth_of("")))
+            source = f"the file list {file_list}"
+            if not any(image in files.places for image, _ in found):
+                first = f"not even its first, {found[0][0]}" if found else "the list is empty"
+                raise InputError(f"{source} of {self.name} names no picture that {files.root} holds: {first}.")
         entries = [Entry(image, truth, _key(self._inside(image) or image)) for image, truth in found]
-        if file_list is not None and not entries:
-            raise InputError(f"the file list {file_list} of {self.name} is empty.")
+        images: dict[str, str] = {}
+        for entry in entries:
+            if entry.key in images:
+                raise InputError(
+                    f"{self.name}: {source} has the sample {entry.key} twice, as {images[entry.key]} and "
+                    f"{entry.image}. Remove one, or name the samples in data.file_lists."
+                )
+            images[entry.key] = entry.image
         return entries
 
     def load(self, files: BenchmarkFiles, entry: Entry) -> Sample:
@@ -171,27 +181,3 @@ class Benchmark(ABC):
 
 def _key(path: str) -> str:
     return path.rsplit(".", 1)[0].replace("/", "__")
-
-
-def _listed(file_list: Path, files: BenchmarkFiles) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Yield the path of each picture in a list, and those of its ground truth, as they are among the files."""
-    try:
-        lines = file_list.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the file list {file_list} cannot be read ({error}).") from error
-    rows = [(number, line.split()) for number, line in enumerate(lines, start=1) if line.strip()]
-    before = _folder_before({fields[0] for _, fields in rows}, files)
-    for number, (image, *truth) in rows:
-        if not truth:
-            raise InputError(f"{file_list}, line {number}: no ground truth behind the path of the picture {image}.")
-        yield before + image, tuple(path if path == NO_FILE else before + path for path in truth)
-
-
-def _folder_before(images: set[str], files: BenchmarkFiles) -> str:
-    """Return the folders that a list leaves out, from the first of its pictures that is there."""
-    for name in files.places:
-        parts = name.split("/")
-        for index in range(len(parts)):
-            if "/".join(parts[index:]) in images:
-                return "/".join([*parts[:index], ""]) if index else ""
-    return ""

@@ -99,6 +99,7 @@ def quieten() -> None:
         (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),
         (r"Found \d+ module\(s\) in eval mode at the start of training", UserWarning),
         (r"The number of training batches .* is smaller than the logging interval", UserWarning),
+        (r"Total length of `list` across ranks is zero", UserWarning),  # a test whose data sets are all scored
         (r"Checkpoint directory .* exists and is not empty", UserWarning),
         (r"It is recommended to use `self.log\('val/.*sync_dist=True", UserWarning),
         (r"The `local_dir_use_symlinks` argument is deprecated", UserWarning),

@@ -15,6 +15,7 @@ from lightning_modules.evaluation.identity import digest, file_stamp, prediction
 from lightning_modules.evaluation.pictures import paint_sample
 from lightning_modules.evaluation.report import (
     DatasetScores,
+    make_writable,
     read_scores,
     save_array,
     screen_table,
@@ -75,6 +76,7 @@ class Evaluation(Callback):
         if trainer.is_global_zero and self._results:
             print(f"already scored in {self.folder}: {', '.join(self._results)} (--evaluation.restart scores again)")
             if not self._to_run:
+                self._write_results(data, pl_module.task.headline_metric)
                 print(screen_table(pl_module.task.headline_metric, self._in_order(data)))
 
     def on_test_batch_end(  # type: ignore[override]
@@ -127,12 +129,16 @@ class Evaluation(Callback):
         self._forget()
         if trainer.is_global_zero:
             write_scores(self.folder / name, result, tally.rows)
-            missing = getattr(data, "missing_tests", {})
-            write_results(self.folder, self.settings, task.headline_metric, self._in_order(data), missing)
+            self._write_results(data, task.headline_metric)
             self._log(trainer, result)
             headline = f"{task.headline_metric} {result.scores[task.headline_metric]:.4f}"
             remarks = f" ({result.remarks()})" if result.remarks() else ""
-            tqdm.write(f"{name}: {headline} on {result.num_images} images{remarks}")
+            images = "1 image" if result.num_images == 1 else f"{result.num_images} images"
+            tqdm.write(f"{name}: {headline} on {images}{remarks}")
+
+    def _write_results(self, data: Any, headline: str) -> None:  # noqa: ANN401
+        missing = getattr(data, "missing_tests", {})
+        write_results(self.folder, self.settings, headline, self._in_order(data), missing)
 
     def _write_pictures(self, name: str, tally: Tally, headline: str) -> None:
         """Write those of the worst and the median samples that this rank painted."""
@@ -190,11 +196,15 @@ def begin_evaluation(trainer: Trainer, name: str, model: dict[str, Any], checkpo
         name: name of the run.
         model: class_path and init_args of the model, as configured.
         checkpoint: path of the checkpoint; None for the weights that the model is built with.
+
+    Raises:
+        InputError: the folder of the results cannot be made or written to.
     """
     for callback in trainer.callbacks:  # type: ignore[attr-defined]
         if isinstance(callback, Evaluation):
             if not callback.has_folder:
                 callback.folder = Path(trainer.default_root_dir) / name / "test"
+            make_writable(callback.folder)
             callback.settings = {
                 "checkpoint": checkpoint,
                 "checkpoint_file": file_stamp(checkpoint),

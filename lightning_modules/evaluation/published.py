@@ -1,4 +1,4 @@
-"""Published figures that ours are set beside."""
+"""Published figures that ours are set beside, from the tables in the README of the paper's authors."""
 
 PAPER = "https://github.com/VisualComputingInstitute/diffusion-e2e-ft"
 
@@ -16,6 +16,7 @@ PUBLISHED: dict[str, tuple[str, float, dict[str, dict[str, float]]]] = {
                 "diode": 30.3,
             },
             "Marigold + E2E (published)": {"nyuv2": 5.2, "kitti": 9.6, "eth3d": 6.2, "scannet": 5.8, "diode": 30.2},
+            "GeoWizard + E2E (published)": {"nyuv2": 5.6, "kitti": 9.8, "eth3d": 6.3, "scannet": 5.9, "diode": 30.6},
         },
     ),
     "mean_angle_deg": (
@@ -24,6 +25,7 @@ PUBLISHED: dict[str, tuple[str, float, dict[str, dict[str, float]]]] = {
         {
             "Stable Diffusion 2 + E2E (published)": {"nyuv2": 16.5, "scannet": 15.3, "ibims": 16.1, "sintel": 33.5},
             "Marigold + E2E (published)": {"nyuv2": 16.2, "scannet": 14.7, "ibims": 15.8, "sintel": 33.5},
+            "GeoWizard + E2E (published)": {"nyuv2": 16.1, "scannet": 14.7, "ibims": 16.2, "sintel": 33.4},
         },
     ),
 }

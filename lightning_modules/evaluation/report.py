@@ -5,12 +5,15 @@ import io
 import json
 import math
 import os
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
+from geometry.errors import InputError
 from lightning_modules.command_line.tables import format_markdown, format_table
 from lightning_modules.evaluation.published import PAPER, PUBLISHED
 
@@ -43,6 +46,8 @@ class DatasetScores:
         left_out = sorted(key for key in self.problems if key)
         if left_out:
             found.append(f"{len(left_out)} left out, the first {left_out[0]}: {self.problems[left_out[0]]}")
+        if self.num_images and any(math.isnan(value) for value in self.scores.values()):
+            found.append("predictions are not finite: see the samples without numbers in samples.csv")
         return "; ".join([*found, *([self.problems[""]] if "" in self.problems else [])])
 
 
@@ -119,6 +124,24 @@ def save_array(path: Path, values: np.ndarray) -> None:
     write_file(path, buffer.getvalue())
 
 
+def make_writable(folder: Path) -> None:
+    """Make the folder of the results, before hours are spent on results that cannot be written.
+
+    Args:
+        folder: the folder.
+
+    Raises:
+        InputError: it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise InputError(
+            f"results cannot be written to {folder} ({error}); give another --evaluation.output."
+        ) from error
+
+
 def write_file(path: Path, content: str | bytes) -> None:
     """Write a file, complete or not at all; its folder is made.
 
@@ -133,7 +156,7 @@ def write_file(path: Path, content: str | bytes) -> None:
 
 
 def _markdown(settings: dict[str, Any], headline: str, results: list[DatasetScores], missing: dict[str, str]) -> str:
-    parts = ["# Evaluation", f"Checkpoint: `{settings.get('checkpoint') or 'none, the weights of the base'}`"]
+    parts = ["# Evaluation", _evaluated(settings)]
     if results:
         parts += [
             _beside_published(headline, results),
@@ -144,13 +167,28 @@ def _markdown(settings: dict[str, Any], headline: str, results: list[DatasetScor
     remarks += [f"* {name}: {reason}" for name, reason in missing.items()]
     if remarks:
         parts += ["## Remarks", "\n".join(remarks)]
+    if "model" in settings:
+        model = yaml.safe_dump(json.loads(_to_json(settings["model"])), sort_keys=False)
+        parts += ["## Settings", f"```yaml\n{model}```"]
     return "\n\n".join(parts) + "\n"
+
+
+def _evaluated(settings: dict[str, Any]) -> str:
+    """Say in one line whose figures these are."""
+    checkpoint, options = settings.get("checkpoint"), settings.get("model", {}).get("init_args") or {}
+    network = options.get("network")
+    base = (network.get("init_args") or {}).get("base") if isinstance(network, dict) else None
+    if checkpoint:
+        return f"Checkpoint: `{checkpoint}`" + (f" of the base `{base}`" if base else "")
+    if base:
+        return f"Checkpoint: none; the weights are those of `{base}`"
+    return f"Predictions: `{options.get('folder', 'of an unknown model')}`"
 
 
 def _beside_published(headline: str, results: list[DatasetScores]) -> str:
     heading, factor, published = PUBLISHED.get(headline, (headline, 1.0, {}))
     ours = {result.name: result.scores[headline] * factor for result in results}
-    rows = [[heading, *ours], ["this evaluation", *(f"{value:.2f}" for value in ours.values())]]
+    rows = [[heading, *ours], ["this evaluation", *(_number(value, 2) for value in ours.values())]]
     for method, figures in published.items():
         if figures.keys() & ours.keys():
             rows.append([method, *(f"{figures[name]:.1f}" if name in figures else "" for name in ours)])
@@ -161,8 +199,12 @@ def _beside_published(headline: str, results: list[DatasetScores]) -> str:
 def _all_metrics(headline: str, results: list[DatasetScores]) -> list[list[str]]:
     names = sorted(results[0].scores, key=lambda name: name != headline)
     rows = [["metric", *(result.name for result in results)]]
-    rows += [[name, *(f"{result.scores[name]:.4f}" for result in results)] for name in names]
+    rows += [[name, *(_number(result.scores[name], 4) for result in results)] for name in names]
     return [*rows, ["images", *(str(result.num_images) for result in results)]]
+
+
+def _number(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _to_json(document: dict[str, Any]) -> str:

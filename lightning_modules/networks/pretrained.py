@@ -60,10 +60,20 @@ def load_part(load: Callable[..., Part], base: str, part: str, **options: Any) -
         InputError: the part cannot be found, reached or read.
     """
     folder = Path(base).expanduser()
+    variant = _only_variant(folder / part)
+    if variant is not None:
+        options["variant"] = variant
     try:
         return load(str(folder) if folder.is_dir() else base, subfolder=part, **options)
     except (OSError, ValueError, RuntimeError, KeyError) as error:
         raise InputError(_explain(base, part, error)) from error
+
+
+def _only_variant(folder: Path) -> str | None:
+    """Return the variant, such as fp16, that a part's weights were saved in, if there are no others beside them."""
+    names = [path.name.split(".") for suffix in ("safetensors", "bin") for path in folder.glob(f"*.{suffix}")]
+    variants = {parts[1] if len(parts) == 3 else None for parts in names}
+    return variants.pop() if len(variants) == 1 else None
 
 
 def _check_hub(base: str) -> None:

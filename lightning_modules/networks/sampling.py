@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lightning_modules.networks.stable_diffusion import StableDiffusion
 
 Spacing = Literal["leading", "trailing"]
-StartNoise = Literal["gaussian", "zeros"]
+StartNoise = Literal["gaussian", "pyramid", "zeros"]
 End = Literal["clean", "scheduler"]
 
 
@@ -32,9 +32,9 @@ class Sampling:
             leading starts below it, at timestep 1 for a single step, and still feeds pure noise (the flaw that the
             paper found).
         ensemble_size: Number of predictions, each from its own noise, that are combined into one.
-        noise: What the first step is given to denoise: gaussian, or zeros.
-        end: What the last step yields: clean is its clean latent, as in the paper's code; scheduler is the latent of
-            the previous timestep, as in diffusers' pipelines, which keeps a little noise unless the scheduler's
+        noise: What the first step is given to denoise: gaussian, pyramid (multi-resolution) or zeros.
+        end: What the last step yields: clean is its clean latent, as in the paper's training; scheduler is the latent
+            of the previous timestep, as in diffusers' pipelines, which keeps a little noise unless the scheduler's
             set_alpha_to_one is true.
     """
 

@@ -76,9 +76,58 @@ def test_a_file_list_decides_which_samples_count_and_names_those_without_depth(t
     assert [batch["key"][0][-10:] for batch in found] == ["0000000005"]
     assert list(data.test_problems["kitti"].values()) == ["no ground truth (None)"]
 
-    listed.write_text(inside[0])
-    with pytest.raises(InputError, match="line 1: no ground truth behind"):
-        batches(root=str(tmp_path), benchmarks=["kitti"], file_lists={"kitti": str(listed)})
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("{0}", "line 1: behind the picture .* there must be 1 path of its ground truth, between blanks, not 0"),
+        ("{0} {1}\n\n{0} {1}", "has the sample .* twice"),
+        ("{0},{1},721.5", "line 1: behind the picture"),
+        ("other/a.png b.png", "names no picture that .* holds: not even its first, other/a.png"),
+        ("\n", "the list is empty"),
+    ],
+)
+def test_a_file_list_that_cannot_be_used_is_an_error(tmp_path, lines, message):
+    image, depth = write_depth_archive(tmp_path, "kitti", num_samples=1)
+    listed = tmp_path / "list.txt"
+    listed.write_text(lines.format(image, depth))
+    with pytest.raises(InputError, match=message):
+        batches(root=str(tmp_path), file_lists={"kitti": str(listed)})
+
+
+def test_a_list_for_diode_names_the_mask_too(tmp_path):
+    paths = list(write_depth_archive(tmp_path, "diode", num_samples=1))
+    listed = tmp_path / "list.txt"
+    listed.write_text(" ".join(paths[:2]))
+    with pytest.raises(InputError, match="there must be 2 paths of its ground truth, between blanks, not 1"):
+        batches(root=str(tmp_path), file_lists={"diode": str(listed)})
+    listed.write_text(" ".join(paths) + f"\n{paths[0].replace('_001_', '_009_')} {' '.join(paths[1:])}\n")
+    (found,), data = batches(root=str(tmp_path), file_lists={"diode": str(listed)})
+    assert len(found) == 1
+    ((key, reason),) = data.test_problems["diode"].items()
+    assert "_009_" in key and "is missing" in reason
+
+
+def test_the_same_sample_in_two_places_is_not_counted_twice(tmp_path):
+    members = depth_members("scannet", 1, np.random.default_rng(0))
+    write_folder(tmp_path / "scannet", members | {f"copy/{name}": data for name, data in members.items()})
+    with pytest.raises(InputError, match=r"scene0406_02__color__000001 twice, as copy/scene.* and scene.*Remove one"):
+        batches(root=str(tmp_path))
+
+
+def test_links_to_folders_are_followed(tmp_path):
+    write_folder(tmp_path / "elsewhere", depth_members("scannet", 1, np.random.default_rng(0)))
+    (tmp_path / "data/scannet").mkdir(parents=True)
+    (tmp_path / "data/scannet/scene0406_02").symlink_to(tmp_path / "elsewhere/scene0406_02")
+    (found,), _ = batches(root=str(tmp_path / "data"))
+    assert len(found) == 1
+
+
+def test_benchmarks_of_the_other_task_are_pointed_out(tmp_path):
+    write_depth_archive(tmp_path, "scannet", num_samples=1)
+    message = r"holds no benchmark for normals .*dsine_eval\.zip.* It holds benchmarks for depth \(scannet\)"
+    with pytest.raises(InputError, match=message):
+        batches(root=str(tmp_path), normals=True)
 
 
 def test_an_extracted_folder_gives_the_batches_of_the_archive(tmp_path):
@@ -164,7 +213,8 @@ def test_archives_without_a_single_complete_file_are_named_and_hinder_no_others(
     ("options", "message"),
     [
         ({"root": "nowhere"}, "nowhere is not a folder"),
-        ({"root": "."}, "benchmarks are missing. nyuv2: not found under"),
+        ({"root": "."}, "holds no benchmark for depth .looked there and one folder deeper for diode_val.tar, "),
+        ({"root": ".", "benchmarks": ["kitti"]}, "benchmarks are missing. kitti: not found in .* or one folder deeper"),
         ({"root": ".", "max_samples": 0}, "data.max_samples must be at least 1"),
         ({"root": ".", "file_lists": {"sintel": "x"}}, "no benchmark 'sintel' for depth"),
     ],

@@ -21,6 +21,7 @@ from tests.benchmark_archives import (
     write_normals,
     write_tar,
 )
+from tests.depth_metrics import depth_metrics, fit_scale_and_shift
 
 FIT_SIZE = 24  # 0.4 of the miniature's longest side, as ETH3D's 1024 is of 6048 in the small
 
@@ -63,30 +64,15 @@ def truth_by_hand(name, members, key):
 
 
 def scores_by_hand(prediction, depth, mask, near, far, fit_size=None):
-    p, d = prediction.astype(np.float64), depth
-    rows, columns = (np.arange(side) for side in p.shape)
-    if fit_size is not None and max(p.shape) > fit_size:
-        step = max(p.shape) / fit_size
-        rows, columns = (np.floor(np.arange(int(side / step)) * step).astype(int) for side in p.shape)
-    grid = np.ix_(rows, columns)
-    known = mask[grid]
-    system = np.stack([p[grid][known], np.ones(known.sum())], axis=1)
-    scale, shift = np.linalg.lstsq(system, d[grid][known], rcond=None)[0]
-    p = np.maximum(np.clip(scale * p[mask] + shift, near, far), 1e-6)
-    d = d[mask]
-    log_error, ratio = np.log(p) - np.log(d), np.maximum(p / d, d / p)
-    return {
-        "abs_rel": np.mean(np.abs(p - d) / d),
-        "sq_rel": np.mean((p - d) ** 2 / d),
-        "rmse": np.sqrt(np.mean((p - d) ** 2)),
-        "rmse_log": np.sqrt(np.mean(log_error**2)),
-        "log10": np.mean(np.abs(np.log10(p) - np.log10(d))),
-        "delta1": np.mean(ratio < 1.25),
-        "delta2": np.mean(ratio < 1.25**2),
-        "delta3": np.mean(ratio < 1.25**3),
-        "irmse": np.sqrt(np.mean((1 / p - 1 / d) ** 2)),
-        "silog": 100 * np.sqrt(np.mean(log_error**2) - np.mean(log_error) ** 2),
-    }
+    prediction = prediction.astype(np.float64)
+    rows, columns = (np.arange(side) for side in depth.shape)
+    if fit_size is not None and max(depth.shape) > fit_size:
+        step = max(depth.shape) / fit_size
+        rows, columns = (np.floor(np.arange(int(side / step)) * step).astype(int) for side in depth.shape)
+    picked = np.ix_(rows, columns)
+    known = mask[picked]
+    fit = fit_scale_and_shift(prediction[picked][known], depth[picked][known])
+    return depth_metrics(prediction[mask], depth[mask], near, far, fit)
 
 
 def wild_prediction(depth, seed):
@@ -186,7 +172,7 @@ def test_normals_are_pooled_as_dsine_does_and_averaged_as_marigold_does(tmp_path
         },
     }
     assert {metric: overall[metric] for metric in expected} == pytest.approx(expected, rel=1e-6)
-    assert overall["median_angle_deg"] == pytest.approx(np.median(pooled), abs=0.02)
+    assert overall["median_angle_deg"] == pytest.approx(np.median(pooled), abs=1e-3)
     assert abs(expected["mean_angle_deg"] - expected["mean_angle_deg_per_image"]) > 1e-4
 
 
@@ -201,3 +187,5 @@ def test_perfect_normals_score_zero_and_a_rotation_its_angle(tmp_path, name, deg
     _, overall = scored(tmp_path, name, Normals(), predict)
     assert overall["mean_angle_deg"] == pytest.approx(degrees, abs=1e-4)
     assert overall["rmse_angle_deg"] == pytest.approx(degrees, abs=1e-4)
+    assert overall["median_angle_deg"] == pytest.approx(degrees, abs=1e-3)
+    assert overall["mean_angle_deg_per_image"] == pytest.approx(degrees, abs=1e-4)

@@ -190,7 +190,7 @@ class TestMistakes:
             ({"num_steps": 0}, r"sampling.num_steps must be at least 1, got 0"),
             ({"ensemble_size": 0}, r"sampling.ensemble_size must be at least 1, got 0"),
             ({"spacing": "tailing"}, r"no sampling.spacing 'tailing'; choose one of leading, trailing"),
-            ({"noise": "loud"}, r"no sampling.noise 'loud'; choose one of gaussian, zeros"),
+            ({"noise": "loud"}, r"no sampling.noise 'loud'; choose one of gaussian, pyramid, zeros"),
             ({"end": "never"}, r"no sampling.end 'never'; choose one of clean, scheduler"),
         ],
     )

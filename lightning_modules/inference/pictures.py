@@ -35,6 +35,8 @@ def read_picture(file: str | Path | IO[bytes], max_pixels: int | None = None) ->
         InputError: the file is not there, is no picture, is damaged or too large.
     """
     name = file if isinstance(file, str | Path) else "the picture"
+    if isinstance(file, str | Path) and Path(file).exists() and not Path(file).is_file():
+        raise InputError(f"{file} is no regular file.")  # a pipe would be waited for
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # large pictures and odd metadata
@@ -76,7 +78,7 @@ def rgb_of(picture: Image.Image) -> np.ndarray:
     Args:
         picture: an image of any mode.
     """
-    picture = ImageOps.exif_transpose(picture)
+    picture = _upright(picture)
     if picture.mode.startswith(("I", "F")):
         return np.repeat(_high_depth(np.asarray(picture))[..., None], 3, axis=2)
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
@@ -84,6 +86,15 @@ def rgb_of(picture: Image.Image) -> np.ndarray:
         paper = Image.new("RGBA", picture.size, (_PAPER_WHITE,) * 4)
         picture = Image.alpha_composite(paper, picture)
     return np.asarray(picture.convert("RGB"))
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF data says; damaged EXIF data says nothing."""
+    picture.load()
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # whatever Pillow makes of arbitrary bytes
+        return picture
 
 
 def as_picture(picture: Picture) -> np.ndarray:

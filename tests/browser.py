@@ -44,7 +44,10 @@ class Browser:
         wait_for_port(port)
         self.address = f"http://127.0.0.1:{port}"
         options = {"binary": shutil.which("chromium"), "args": FLAGS}
-        options["prefs"] = {"download.default_directory": str(self.downloads), "download.prompt_for_download": False}
+        options["prefs"] = {
+            "download.default_directory": str(self.downloads),
+            "profile.default_content_setting_values.automatic_downloads": 1,  # more than one, too
+        }
         wanted = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}}
         self.session = "/session/" + self._send("/session", wanted)["sessionId"]
         return self

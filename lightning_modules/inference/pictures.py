@@ -1,5 +1,7 @@
 """Reading pictures of every common kind as plain RGB, upright."""
 
+import os
+import stat
 import warnings
 from pathlib import Path
 from typing import IO
@@ -35,9 +37,9 @@ def read_picture(file: str | Path | IO[bytes], max_pixels: int | None = None) ->
         InputError: the file is not there, is no picture, is damaged or too large.
     """
     name = file if isinstance(file, str | Path) else "the picture"
-    if isinstance(file, str | Path) and Path(file).exists() and not Path(file).is_file():
-        raise InputError(f"{file} is no regular file.")  # a pipe would be waited for
     try:
+        if isinstance(file, str | Path) and not stat.S_ISREG(os.stat(file).st_mode):
+            raise InputError("this is no regular file.")  # a pipe would be waited for
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # large pictures and odd metadata
             with Image.open(file) as picture:

@@ -8,14 +8,17 @@ from typing import Any
 import yaml
 
 from geometry.errors import InputError
+from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.export.diffusers_folder import VARIANTS
+from lightning_modules.export.parts import network_of
 from lightning_modules.export.programs import LARGEST_BATCH, ONNX_FILE, OPSET, TORCH_FILE
 from lightning_modules.export.verification import Agreement
 from lightning_modules.inference.loading import EXPORT_RECORD, LoadedModel, read_part_of
 from lightning_modules.inference.predictor import kind_of
 from lightning_modules.inference.run_config import last_scores
 
-_PAPER = "https://arxiv.org/abs/2409.11355"
+_PAPER = "[Martin Garcia et al., 2025](https://arxiv.org/abs/2409.11355)"
+_MARIGOLD = "[Ke et al., 2024](https://arxiv.org/abs/2312.02145)"
 
 
 @dataclass(frozen=True)
@@ -26,13 +29,16 @@ class ExportRecord:
         format: diffusers, torch or onnx.
         dtype: float32, float16 or bfloat16.
         predicts: depth or normals.
-        noise: noise setting of the network.
+        noise: what the network is given in place of a noisy latent, or what denoising starts from.
         size_factor: pixels per latent pixel.
         prompt_tokens: length of the empty prompt.
         step: optimiser steps; None if unknown.
         moving_average: the weights are a moving average.
         agreement: difference from the checkpoint.
         variant_agreement: that of the smaller weights beside float32, if there are any.
+        denoises: a diffusion estimator, whose prediction takes several steps from noise.
+        num_steps: denoising steps.
+        ensemble_size: number of predictions that the checkpoint combines; an export makes one.
     """
 
     format: str
@@ -45,21 +51,29 @@ class ExportRecord:
     moving_average: bool
     agreement: Agreement
     variant_agreement: Agreement | None = None
+    denoises: bool = False
+    num_steps: int = 1
+    ensemble_size: int = 1
 
 
 def describe(model: LoadedModel, export_format: str, dtype: str, agreements: list[Agreement]) -> ExportRecord:
     """Return the record of an export; the second agreement is that of a variant."""
-    network: Any = model.estimator.network
+    estimator = model.estimator
+    network = network_of(estimator)
+    sampling = estimator.sampling if isinstance(estimator, DiffusionEstimator) else None
     return ExportRecord(
         export_format,
         dtype,
-        kind_of(model.estimator),
-        network.noise,
+        kind_of(estimator),
+        sampling.noise if sampling else network.noise,
         network.size_factor,
         network.prompt_embedding.shape[1],
         model.step,
         model.used_ema,
         *agreements,
+        denoises=sampling is not None,
+        num_steps=sampling.num_steps if sampling else 1,
+        ensemble_size=sampling.ensemble_size if sampling else 1,
     )
 
 
@@ -105,7 +119,12 @@ def _summary(record: ExportRecord) -> str:
         if record.predicts == "depth"
         else "surface normals: unit vectors, x right, y up, z toward the viewer"
     )
-    return f"Predicts {what}. One evaluation of the UNet, after [Martin Garcia et al., 2025]({_PAPER})."
+    how = (
+        f"Denoising steps from gaussian noise: {record.num_steps}, after {_MARIGOLD}."
+        if record.denoises
+        else f"One evaluation of the UNet, after {_PAPER}."
+    )
+    return f"Predicts {what}. {how}"
 
 
 def _usage(record: ExportRecord) -> str:
@@ -134,8 +153,14 @@ def _stock_usage(record: ExportRecord) -> str:
         'prediction = pipeline(Image.open("photo.jpg").convert("RGB")).prediction',
     )
     seed = "The answer depends on the seed" if record.noise == "gaussian" else "The answer is the same for every seed"
+    steps = f"{record.num_steps} steps" if record.num_steps > 1 else "one step"
+    ensemble = (
+        f"with an ensemble as in training if the call says `ensemble_size={record.ensemble_size}`"
+        if record.ensemble_size > 1
+        else "no ensemble"
+    )
     smaller = f' Smaller weights: `variant="{VARIANTS[record.dtype]}"`.' if record.dtype in VARIANTS else ""
-    return f"{code}{seed}; one step, no ensemble.{smaller}"
+    return f"{code}{seed}; {steps}, {ensemble}.{smaller}"
 
 
 def _code(*lines: str) -> str:

@@ -23,6 +23,8 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(_parser(), arguments)
     from lightning_modules.export.writing import ExportOptions, check_output, export_model
 
+    if options.push_to_hub:
+        check_repository(options.push_to_hub)
     check_output(options.output, options.overwrite)
     model = load_from_arguments(options)
     record = export_model(model, ExportOptions(options.output, options.format, options.dtype, options.overwrite))
@@ -35,6 +37,21 @@ def main(arguments: Sequence[str]) -> int:
     if options.push_to_hub:
         print(f"uploaded to {push(options.output, options.push_to_hub, options.private)}")
     return 0
+
+
+def check_repository(name: str) -> None:
+    """Check that a repository of the hub can have a name.
+
+    Raises:
+        InputError: it cannot.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise InputError(f"--push-to-hub {name}: {str(error).rstrip('.')}.") from error
 
 
 def push(folder: Path, repository: str, is_private: bool) -> str:

@@ -8,9 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from lightning_modules.diffusion import DiffusionEstimator
+from lightning_modules.export.denoising import denoising_parts
 from lightning_modules.export.folding import fold
+from lightning_modules.export.parts import network_of
 from lightning_modules.inference.loading import LoadedModel
 from lightning_modules.inference.predictor import DEFAULT_PROCESSING_RES, kind_of
+from lightning_modules.networks.ddim import make_ddim
 from lightning_modules.networks.pretrained import load_part
 
 if TYPE_CHECKING:
@@ -69,24 +73,23 @@ def stock_predictions(
 
 
 def _pipeline(model: LoadedModel) -> Any:  # noqa: ANN401 - one of two pipelines
-    from diffusers import DDIMScheduler, MarigoldDepthPipeline, MarigoldNormalsPipeline
+    from diffusers import MarigoldDepthPipeline, MarigoldNormalsPipeline
     from diffusers.utils.logging import disable_progress_bar
     from transformers import CLIPTextModel
 
     disable_progress_bar()
-    network: Any = model.estimator.network
-    parts = fold(model.estimator)
-    scheduler = DDIMScheduler.from_config(dict(network.scheduler.config), **parts.scheduler_options)
+    estimator, network = model.estimator, network_of(model.estimator)
+    parts = denoising_parts(estimator) if isinstance(estimator, DiffusionEstimator) else fold(estimator)
     shared = {
         "unet": parts.unet,
         "vae": parts.vae,
-        "scheduler": scheduler,
+        "scheduler": make_ddim(network.scheduler.config, **parts.scheduler_options),
         "text_encoder": load_part(CLIPTextModel.from_pretrained, model.base, "text_encoder", dtype=torch.float32),
         "tokenizer": _tokenizer(model.base, is_padded=network.prompt_embedding.shape[1] > _SHORT_PROMPT),
-        "default_denoising_steps": 1,
+        "default_denoising_steps": parts.num_steps,
         "default_processing_resolution": DEFAULT_PROCESSING_RES,
     }
-    if kind_of(model.estimator) == "depth":
+    if kind_of(estimator) == "depth":
         return MarigoldDepthPipeline(**shared, prediction_type="depth", scale_invariant=True, shift_invariant=True)
     return MarigoldNormalsPipeline(**shared, prediction_type="normals", use_full_z_range=True)
 

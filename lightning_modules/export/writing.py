@@ -11,6 +11,7 @@ import numpy as np
 
 from geometry.errors import InputError
 from lightning_modules.export.card import ExportRecord, describe, write_card
+from lightning_modules.export.denoising import without_ensemble
 from lightning_modules.export.diffusers_folder import VARIANTS, stock_predictions, write_diffusers
 from lightning_modules.export.programs import run_onnx, run_torch, write_onnx, write_torch
 from lightning_modules.export.verification import Agreement, compare, probe
@@ -62,11 +63,14 @@ def export_model(model: LoadedModel, options: ExportOptions) -> ExportRecord:
     """
     output = options.output
     check_output(output, options.overwrite)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{output.name[:80]}-", dir=output.parent))
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{output.name[:80]}-", dir=output.parent))
+    except OSError as error:
+        raise InputError(f"--output {output} cannot be made: {error.strerror}.") from error
     try:
         FORMATS[options.format](model, partial, options.dtype)
-        agreements = _check(model, partial, options)
+        agreements = _check(without_ensemble(model), partial, options)
         record = describe(model, options.format, options.dtype, agreements)
         write_card(model, record, partial, output.name)
         partial.chmod(0o755)

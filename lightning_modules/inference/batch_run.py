@@ -63,7 +63,8 @@ class BatchRun:
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"--output {output} cannot be made: {error.strerror}.") from error
+            reason = "it is a file" if output.is_file() else error.strerror
+            raise InputError(f"--output {output} cannot be made a folder: {reason}.") from error
         self.predictor = predictor
         self.output = output.resolve()
         self.batch_size = batch_size
@@ -110,7 +111,7 @@ class BatchRun:
                 for single in group:
                     self._finish([single], report, bar)
                 return
-            report.failed.append((group[0][0].file, _reason(error)))
+            report.failed.append((group[0][0].file, reason_of(error)))
             bar.update()
             return
         for (photo, image), prediction in zip(group, predictions, strict=True):
@@ -146,7 +147,8 @@ def _num_pixels(groups: Iterable[list[tuple[Photo, np.ndarray]]]) -> int:
     return sum(image.shape[0] * image.shape[1] for group in groups for _, image in group)
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """Say in one line why a picture could not be predicted."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "memory" in str(error):
         return "out of memory; try a smaller --tile-size or --processing-res."
     return " ".join(str(error).split())[:300] or type(error).__name__

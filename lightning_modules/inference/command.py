@@ -4,8 +4,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from geometry.errors import InputError
 from lightning_modules.inference.arguments import add_model_arguments, load_from_arguments, parse
+
+_CAMERA_OPTIONS = ("intrinsics", "fov_deg", "near_m", "far_m")
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -26,9 +30,8 @@ def main(arguments: Sequence[str]) -> int:
     from lightning_modules.inference.point_cloud import PointCloudCamera
     from lightning_modules.inference.predictor import Predictor
 
-    camera = None
-    if options.point_cloud:
-        camera = PointCloudCamera(options.intrinsics, options.fov_deg, options.near_m, options.far_m)
+    described = _described_camera(options)
+    camera = PointCloudCamera(**described) if options.point_cloud else None
     photos = find_photos(options.pictures, options.output)
     predictor = Predictor(
         load_from_arguments(options).estimator,
@@ -49,6 +52,21 @@ def main(arguments: Sequence[str]) -> int:
         f"{report.num_predicted} predicted, {len(report.failed)} failed{skipped}; {predictor.kind} in {options.output}"
     )
     return 1 if report.failed else 0
+
+
+def _described_camera(options: argparse.Namespace) -> dict[str, Any]:
+    """Return what was said about the camera of point clouds.
+
+    Raises:
+        InputError: it was said without asking for point clouds, or twice.
+    """
+    given = {name: getattr(options, name) for name in _CAMERA_OPTIONS if getattr(options, name) is not None}
+    if given and not options.point_cloud:
+        name = next(iter(given)).replace("_", "-")
+        raise InputError(f"--{name} concerns point clouds alone; add --point-cloud, or leave it out.")
+    if "intrinsics" in given and "fov_deg" in given:
+        raise InputError("--intrinsics and --fov-deg both say how wide the camera sees; give one of them.")
+    return given
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -106,7 +124,7 @@ def _add_point_cloud(group: "argparse._ArgumentGroup") -> None:
         help="focal lengths and principal point in pixels of the pictures",
     )
     group.add_argument(
-        "--fov-deg", type=float, default=55.0, help="field of view along the longer side (default: %(default)s)"
+        "--fov-deg", type=float, metavar="DEG", help="field of view along the longer side (default: 55)"
     )
-    group.add_argument("--near-m", type=float, default=1.0, help="depth of the nearest point (default: %(default)s)")
-    group.add_argument("--far-m", type=float, default=10.0, help="depth of the farthest point (default: %(default)s)")
+    group.add_argument("--near-m", type=float, metavar="M", help="depth of the nearest point (default: 1)")
+    group.add_argument("--far-m", type=float, metavar="M", help="depth of the farthest point (default: 10)")

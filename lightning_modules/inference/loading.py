@@ -12,8 +12,11 @@ from jsonargparse import ArgumentParser
 
 from geometry.errors import InputError
 from lightning_modules.command_line.console import input_error_behind, readable_error
+from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.estimator import Estimator
-from lightning_modules.inference.run_config import base_of, config_beside, read_config, runs_folder, set_base
+from lightning_modules.inference.run_config import base_of, config_beside, make_plain, read_config, runs_folder, set_base
+from lightning_modules.networks.pretrained import check_base
+from lightning_modules.networks.sampling import Sampling
 from lightning_modules.single_step import SingleStepEstimator
 from lightning_modules.tasks import Depth, Normals, Task
 from lightning_modules.training.checkpoints import has_checkpoint, last_checkpoint, newest_run
@@ -114,12 +117,18 @@ def build_estimator(model: dict[str, Any]) -> Estimator:
 
 
 def _load_checkpoint(file: Path, configs: Sequence[str | Path], base: str | None, ema: EmaChoice) -> LoadedModel:
+    checkpoint = read_checkpoint(file)
     beside = config_beside(file)
     config = read_config([Path(name) for name in configs] or [beside])
     if base is not None:
         set_base(config, base)
-    estimator = build_estimator(config["model"])
-    checkpoint = read_checkpoint(file)
+    make_plain(config)
+    try:
+        estimator = build_estimator(config["model"])
+    except InputError as error:
+        if Path(base_of(config)).expanduser().is_dir():
+            raise
+        raise InputError(f"{error} If it has moved, name its folder with --base, or base=... in Python.") from error
     weights, used_ema = _choose_weights(checkpoint, ema, file)
     broken = sorted(name for name, tensor in weights.items() if not bool(tensor.isfinite().all()))
     if broken:
@@ -146,7 +155,12 @@ def read_checkpoint(file: Path) -> dict[str, Any]:
     """
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+    except pickle.UnpicklingError as error:  # PyTorch's own message advises to load it unsafely
+        raise InputError(
+            f"{file} cannot be read as a checkpoint: it is none, or it holds more than tensors and plain values, which "
+            "is not loaded for safety."
+        ) from error
+    except (OSError, RuntimeError, EOFError, ValueError) as error:
         raise InputError(f"{file} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
     if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise InputError(f"{file} is no checkpoint of this project: it has no state_dict.")
@@ -165,22 +179,39 @@ def _choose_weights(checkpoint: dict[str, Any], ema: EmaChoice, file: Path) -> t
 def _load_export(folder: str) -> LoadedModel:
     from lightning_modules.networks.stable_diffusion import StableDiffusion
 
-    index = json.loads(read_part_of(folder, "model_index.json"))
+    if not Path(folder).expanduser().is_dir():
+        check_base(folder)
+    index = _read_json(folder, "model_index.json")
     task = _TASKS.get(index.get("_class_name", ""))
     if task is None:
         raise InputError(
             f"{folder} is a {index.get('_class_name')}, which predicts neither depth nor normals. Give a folder that "
             "export wrote, a Marigold model, or a checkpoint."
         )
-    file = Path(folder).expanduser() / EXPORT_RECORD
-    record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    is_ours = (Path(folder).expanduser() / EXPORT_RECORD).is_file()
+    record = _read_json(folder, EXPORT_RECORD) if is_ours else {}
     network = StableDiffusion(
         folder,
         noise="gaussian" if record.get("noise") == "gaussian" else "zeros",
         prompt_length="max_length" if record.get("prompt_tokens", 2) > 2 else "short",
     )
-    estimator = SingleStepEstimator(network, task())
+    num_steps = index.get("default_denoising_steps") or 1
+    estimator: Estimator = SingleStepEstimator(network, task())
+    if record.get("denoises", num_steps > 1):
+        spacing = network.scheduler.config.get("timestep_spacing", "leading")
+        estimator = DiffusionEstimator(network, task(), Sampling(num_steps, spacing, end="scheduler"))
     return LoadedModel(estimator.eval().requires_grad_(False), source=folder, base=folder, config={})
+
+
+def _read_json(folder: str, name: str) -> dict[str, Any]:
+    """Return an object from a JSON file of a model."""
+    try:
+        content = json.loads(read_part_of(folder, name))
+    except ValueError as error:
+        raise InputError(f"{name} of {folder} is no JSON: {error}. The folder is damaged; export it again.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{name} of {folder} holds no JSON object. The folder is damaged; export it again.")
+    return content
 
 
 def read_part_of(base: str, name: str) -> str:

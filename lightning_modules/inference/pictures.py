@@ -1,5 +1,7 @@
 """Reading pictures of every common kind as plain RGB, upright."""
 
+import os
+import stat
 import warnings
 from pathlib import Path
 from typing import IO
@@ -36,6 +38,8 @@ def read_picture(file: str | Path | IO[bytes], max_pixels: int | None = None) ->
     """
     name = file if isinstance(file, str | Path) else "the picture"
     try:
+        if isinstance(file, str | Path) and not stat.S_ISREG(os.stat(file).st_mode):
+            raise InputError("this is no regular file.")  # a pipe would be waited for
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # large pictures and odd metadata
             with Image.open(file) as picture:
@@ -76,7 +80,7 @@ def rgb_of(picture: Image.Image) -> np.ndarray:
     Args:
         picture: an image of any mode.
     """
-    picture = ImageOps.exif_transpose(picture)
+    picture = _upright(picture)
     if picture.mode.startswith(("I", "F")):
         return np.repeat(_high_depth(np.asarray(picture))[..., None], 3, axis=2)
     if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
@@ -84,6 +88,15 @@ def rgb_of(picture: Image.Image) -> np.ndarray:
         paper = Image.new("RGBA", picture.size, (_PAPER_WHITE,) * 4)
         picture = Image.alpha_composite(paper, picture)
     return np.asarray(picture.convert("RGB"))
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF data says; damaged EXIF data says nothing."""
+    picture.load()
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # whatever Pillow makes of arbitrary bytes
+        return picture
 
 
 def as_picture(picture: Picture) -> np.ndarray:

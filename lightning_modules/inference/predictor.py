@@ -58,6 +58,8 @@ class Predictor:
         self.kind = kind_of(estimator)
         if processing_res < 0 or tile_size < 0:
             raise InputError(f"processing_res and tile_size must not be negative, got {processing_res}, {tile_size}.")
+        if not 0 <= seed < 2**63:
+            raise InputError(f"seed must lie in [0, 2^63), got {seed}.")
         if precision not in get_args(Precision):
             raise InputError(f"there is no precision {precision!r}; choose one of {', '.join(get_args(Precision))}.")
         self.device = _device(device)

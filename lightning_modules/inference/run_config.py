@@ -74,6 +74,12 @@ def set_base(config: dict[str, Any], base: str) -> None:
     _network_arguments(config)["base"] = base
 
 
+def make_plain(config: dict[str, Any]) -> None:
+    """Take out of a configuration what suits training alone: half precision of frozen parts, and compilation."""
+    for name in ("vae_precision", "compile"):
+        _network_arguments(config).pop(name, None)
+
+
 def _network_arguments(config: dict[str, Any]) -> dict[str, Any]:
     try:
         return config["model"]["init_args"]["network"]["init_args"]

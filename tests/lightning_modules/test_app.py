@@ -1,30 +1,29 @@
-"""The web page: what it shows and hands out, and what it says to files that it cannot use."""
+"""The web page as it is served: to programs, and to people with a browser."""
 
-import json
 import os
-import shutil
-import socket
-import struct
 import subprocess
 import sys
 import time
-import urllib.request
-from contextlib import closing
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from geometry.errors import InputError
-from lightning_modules.app import Page
+from lightning_modules.app import main, make_parser, serve
 from lightning_modules.inference import Predictor
+from tests.browser import Browser, free_port, is_installed, wait_for_port
 from tests.lightning_modules.inference.runs import make_run, picture
 
+pytest.importorskip("gradio")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 ROOT = Path(__file__).parents[2]
+INPUT = "#upload input[type=file]"
+MESSAGES = {
+    "notes.png": "notes.png is no picture of a known kind",
+    "large.png": "100 megapixels are too many; at most 50 are taken",
+}
 
 
 @pytest.fixture(scope="module")
@@ -32,141 +31,114 @@ def run(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("run"))
 
 
-@pytest.fixture
-def page(run, tmp_path):
-    return Page(Predictor.load(run, processing_res=64), max_pixels=1_000_000, folder=tmp_path)
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """A photo, and what is none: a text, 100 megapixels, and more bytes than may be uploaded."""
+    folder = tmp_path_factory.mktemp("files")
+    Image.fromarray(picture()).save(folder / "photo.png")
+    (folder / "notes.png").write_text("text")
+    Image.new("L", (10_000, 10_000)).save(folder / "large.png")
+    (folder / "heavy.png").write_bytes(bytes(3 << 20))
+    return folder
 
 
-def test_downloads_are_what_predict_answers_and_the_view_is_a_surface(page, run, tmp_path):
-    Image.fromarray(picture()).save(tmp_path / "photo.png")
-    (shown, colors), array, exact, view, timing = page.predict(str(tmp_path / "photo.png"), 48)
-    expected = Predictor.load(run, processing_res=48)(picture())
-    assert np.array_equal(np.load(array), expected)
-    assert np.abs(cv2.imread(exact, cv2.IMREAD_UNCHANGED) / 65535 - expected).max() < 1e-4
-    assert np.array_equal(shown, picture()) and colors.shape == shown.shape
-    assert "61 x 45 pixels" in timing
-
-    content = Path(view).read_bytes()
-    magic, version, length, json_length = struct.unpack("<4sIII", content[:16])
-    assert (magic, version, length) == (b"glTF", 2, len(content))
-    scene = json.loads(content[20 : 20 + json_length])
-    assert scene["accessors"][0]["count"] == 45 * 61
-    assert -10.001 <= scene["accessors"][0]["min"][2] < scene["accessors"][0]["max"][2] <= -0.999
+@pytest.fixture(scope="module")
+def url(run):
+    words = ["--ckpt_path", run, "--processing-res", 256, "--port", free_port(), "--max-upload-mb", 2]
+    running = serve(make_parser().parse_args(list(map(str, words))), is_waiting=False)
+    yield running.local_url
+    running.close()
 
 
-def test_a_file_that_is_no_picture_or_too_large_gets_a_message_without_folders_of_the_server(page, tmp_path):
-    (tmp_path / "notes.png").write_text("text")
-    Image.new("L", (1200, 1000)).save(tmp_path / "large.png")
-    for name, message in (("notes.png", "no picture"), ("large.png", "1 megapixels are too many")):
-        with pytest.raises(InputError, match=message) as caught:
-            page.predict(str(tmp_path / name), 64)
-        assert str(tmp_path) not in str(caught.value)
-    with pytest.raises(InputError, match="choose a picture"):
-        page.predict(None, 64)
+def test_it_listens_on_this_machine_alone_unless_told_otherwise(url):
+    assert make_parser().parse_args(["--model", "m"]).host == "127.0.0.1"
+    assert url.startswith("http://127.0.0.1:")
 
 
-class Browser:
-    """Headless Chromium, through the WebDriver protocol."""
+def test_a_program_gets_what_predict_answers_and_a_message_for_other_files(url, run, files):
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
 
-    def __init__(self, port):
-        self.address = f"http://127.0.0.1:{port}"
-        flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1280,1000"]
-        options = {"binary": shutil.which("chromium"), "args": flags}
-        wanted = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}}
-        self.session = "/session/" + self._send("/session", wanted)["sessionId"]
-
-    def _send(self, path, body=None, method="POST"):
-        data = None if method == "GET" else json.dumps(body or {}).encode()
-        request = urllib.request.Request(self.address + path, data, {"Content-Type": "application/json"}, method=method)
-        with urllib.request.urlopen(request, timeout=120) as answer:
-            return json.load(answer)["value"]
-
-    def open(self, url):
-        self._send(self.session + "/url", {"url": url})
-
-    def run(self, script):
-        return self._send(self.session + "/execute/sync", {"script": script, "args": []})
-
-    def wait(self, script, timeout_s=120):
-        end = time.monotonic() + timeout_s
-        while time.monotonic() < end:
-            found = self.run(script)
-            if found:
-                return found
-            time.sleep(0.5)
-        raise AssertionError(f"never came: {script}\n" + self.run("return document.body.innerText"))
-
-    def upload(self, file):
-        element = self._send(self.session + "/element", {"using": "css selector", "value": "#upload input[type=file]"})
-        identifier = next(iter(element.values()))
-        self._send(f"{self.session}/element/{identifier}/value", {"text": str(file)})
-
-    def screenshot(self, file):
-        import base64
-
-        file.write_bytes(base64.b64decode(self._send(self.session + "/screenshot", method="GET")))
-
-    def close(self):
-        self._send(self.session, method="DELETE")
+    client = Client(url, verbose=False)
+    _, array, _, view, timing = client.predict(handle_file(files / "photo.png"), 256, api_name="/predict")
+    assert np.array_equal(np.load(_path(array)), Predictor.load(run, processing_res=256)(picture()))
+    assert Path(view).read_bytes().startswith(b"glTF") and "61 x 45 pixels" in timing
+    for name, message in MESSAGES.items():
+        with pytest.raises(AppError, match=message):
+            client.predict(handle_file(files / name), 256, api_name="/predict")
+    with pytest.raises(Exception, match="413|[Ll]arge|exceed"):
+        client.predict(handle_file(files / "heavy.png"), 256, api_name="/predict")
 
 
-def free_port():
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+@pytest.mark.skipif(not is_installed(), reason="no Chromium with chromedriver")
+def test_in_a_browser_a_photo_becomes_pictures_and_downloads_and_other_files_a_message(url, run, files, tmp_path):
+    with Browser(tmp_path) as browser:
 
+        def upload(name):
+            browser.open(url)
+            browser.wait(f"return document.querySelector('{INPUT}') !== null")
+            browser.choose_file(INPUT, files / name)
 
-@pytest.mark.slow
-def test_in_a_browser_a_photo_becomes_pictures_and_downloads_and_other_files_a_message(run, tmp_path):
-    pytest.importorskip("gradio")
-    if not shutil.which("chromium") or not shutil.which("chromedriver"):
-        pytest.skip("no Chromium with chromedriver")
-    port, driver_port = free_port(), free_port()
-    command = [sys.executable, "-m", "lightning_modules.app", "--ckpt_path", str(run), "--port", str(port)]
-    log = (tmp_path / "log.txt").open("w")
-    server = subprocess.Popen([*command, "--processing-res", "256"], cwd=ROOT, stdout=log, stderr=log)
-    driver = subprocess.Popen(["chromedriver", f"--port={driver_port}"], stdout=log, stderr=log)
-    browser = None
-    try:
-        for waited in (port, driver_port):
-            wait_for(waited)
-        browser = Browser(driver_port)
-        browser.open(f"http://127.0.0.1:{port}")
-        browser.wait("return document.querySelector('#upload input[type=file]') !== null")
-        Image.fromarray(picture()).save(tmp_path / "photo.png")
-        browser.upload(tmp_path / "photo.png")
+        for name, message in MESSAGES.items():
+            upload(name)
+            browser.wait(f"return document.body.innerText.includes('{message}')")
+        upload("heavy.png")
+        browser.wait("return document.body.innerText.includes('exceed the maximum allowed size')")
+
+        upload("photo.png")
         browser.wait("return document.querySelector('#timing').innerText.includes('61 x 45 pixels')")
         browser.wait("return document.querySelectorAll('#pictures img').length >= 2")
-        link = browser.wait("let a = document.querySelector('#array a[href]'); return a && a.href")
-        with urllib.request.urlopen(link) as answer:
-            (tmp_path / "download.npy").write_bytes(answer.read())
-        assert np.array_equal(np.load(tmp_path / "download.npy"), Predictor.load(run, processing_res=256)(picture()))
         browser.wait("return document.querySelector('#view canvas') !== null")
-        time.sleep(2)
+        for button in ("array", "exact"):
+            browser.run(f"document.querySelector('#{button}').click()")
+        expected = Predictor.load(run, processing_res=256)(picture())
+        assert np.array_equal(np.load(_arrived(tmp_path / "photo_depth.npy")), expected)
+        assert np.abs(np.asarray(Image.open(_arrived(tmp_path / "photo_depth.png"))) / 65535 - expected).max() < 1e-4
+
+        browser.run("document.querySelector('#examples button').click()")
+        browser.wait("return document.querySelector('#timing').innerText.includes('128 x 96 pixels')")
         if "ONESTEP_SCREENSHOT" in os.environ:
             browser.screenshot(Path(os.environ["ONESTEP_SCREENSHOT"]))
 
-        (tmp_path / "notes.png").write_text("text")
-        Image.new("L", (10_000, 10_000)).save(tmp_path / "large.png")
-        for name, message in (("notes.png", "no picture"), ("large.png", "100 megapixels are too many")):
-            browser.open(f"http://127.0.0.1:{port}")
-            browser.wait("return document.querySelector('#upload input[type=file]') !== null")
-            browser.upload(tmp_path / name)
-            browser.wait(f"return document.body.innerText.includes('{message}')")
-        assert "Traceback" not in (tmp_path / "log.txt").read_text()
-    finally:
-        if browser:
-            browser.close()
-        for process in (driver, server):
-            process.terminate()
-            process.wait()
-        log.close()
+
+@pytest.mark.slow
+def test_the_command_serves_and_says_where_and_a_taken_port_is_one_clear_line(run, tmp_path):
+    port = free_port()
+    command = [sys.executable, "-m", "lightning_modules.app", "--ckpt_path", str(run), "--port", str(port)]
+    with (tmp_path / "log.txt").open("w") as log:
+        server = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
+        try:
+            wait_for_port(port)
+            again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        finally:
+            server.terminate()
+            server.wait()
+    assert f"http://127.0.0.1:{port}" in (tmp_path / "log.txt").read_text()
+    assert again.returncode == 2 and again.stderr.startswith(f"error: cannot listen on 127.0.0.1:{port}")
+    assert "Traceback" not in again.stderr
 
 
-def wait_for(port):
-    for _ in range(600):
-        with closing(socket.socket()) as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.5)
-    raise AssertionError(f"nothing listens on {port}")
+def test_mistakes_are_one_clear_line(run, capsys):
+    for words, message in (
+        ([], "one of the arguments --ckpt_path --model is required"),
+        (["--model", "no/such/folder"], "is no checkpoint"),
+        (["--ckpt_path", str(run), "--max-megapixels", "0"], "must be larger than 0"),
+        (["--ckpt_path", str(run), "--processing-res", "100"], "invalid choice: 100"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        error = capsys.readouterr().err
+        assert ended.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
+        assert message in error
+
+
+def _path(file):
+    return file["value"] if isinstance(file, dict) else file
+
+
+def _arrived(file, timeout_s=60):
+    """Return a file once the browser has downloaded it."""
+    end = time.monotonic() + timeout_s
+    while not file.is_file() and time.monotonic() < end:
+        time.sleep(0.1)
+    return file

@@ -9,8 +9,10 @@ from lightning_modules.inference.loading import build_estimator
 from tests.tiny import build_base
 
 
-def make_run(folder, task="Depth", noise="zeros", ema=False, network_options=None, task_options=None, **base_options):
-    """Write a run whose weights differ from its base's; return the run's folder."""
+def make_run(
+    folder, task="Depth", noise="zeros", ema=False, network_options=None, task_options=None, sampling=None, **base_options
+):
+    """Write a run whose weights differ from its base's; return the run's folder. With sampling, it is a diffusion run."""
     base = build_base(folder / "base", **base_options)
     if task == "Normals":
         _face_viewer(base / "vae")
@@ -22,6 +24,9 @@ def make_run(folder, task="Depth", noise="zeros", ema=False, network_options=Non
             "task": {"class_path": f"lightning_modules.{task}", "init_args": task_options or {}},
         },
     }
+    if sampling is not None:
+        model["class_path"] = "lightning_modules.DiffusionEstimator"
+        model["init_args"]["sampling"] = sampling
     run = folder / "runs" / "version_0"
     (run / "checkpoints").mkdir(parents=True)
     data = {"class_path": "tests.tiny.TinyData", "init_args": {"size": 16}}

@@ -4,12 +4,15 @@ import io
 import os
 
 import cv2
+import huggingface_hub
 import numpy as np
 import pytest
 from PIL import Image
 
 import train
+from geometry.errors import InputError
 from lightning_modules.inference import Predictor
+from lightning_modules.inference.pictures import read_picture
 from tests.lightning_modules.inference.runs import make_run, picture
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -53,7 +56,7 @@ def fill_with_good(folder):
     for name in ("plain.jpg", "plain.png", "web.webp", "tiff.tif", "bitmap.bmp", "UPPER.JPG", "no_space left.png"):
         save(folder, name, image)
     modes = {"grey.png": "L", "cmyk.jpg": "CMYK", "cmyk.tif": "CMYK", "palette.png": "P", "onebit.png": "1"}
-    modes |= {"luma.tif": "YCbCr", "clear.png": "RGBA", "greyclear.png": "LA"}
+    modes |= {"lab.tif": "LAB", "clear.png": "RGBA", "greyclear.png": "LA"}
     for name, mode in modes.items():
         save(folder, name, image, mode)
     save(folder, "palette_clear.gif", image, "P", transparency=0)
@@ -78,6 +81,8 @@ def fill_with_good(folder):
     save(folder, ".hidden.png", image)
     save(folder / "sub", "plain.png", image)
     os.symlink(folder / "plain.png", folder / "link.png")
+    save(folder, "luma.tif", image, "YCbCr", compression="tiff_lzw")
+    save(folder, "broken_exif.png", image, exif=b"Exif\0\0no table of tags")
     # A file is judged by its content, not by its name.
     (folder / "misnamed.png").write_bytes((folder / "plain.jpg").read_bytes())
 
@@ -101,8 +106,14 @@ def fill_with_bad(folder):
     os.symlink(folder / "bad_loop_b.png", folder / "bad_loop_a.png")
     os.symlink(folder / "bad_loop_a.png", folder / "bad_loop_b.png")
     os.symlink(folder / "nowhere.png", folder / "bad_dangling.png")
+    os.mkfifo(folder / "bad_pipe.png")  # to open it would be to wait for ever
     os.symlink(folder, folder / "sub/loop", target_is_directory=True)
-    return 9
+    return 10
+
+
+def may_read_everything():
+    """Root reads files that nobody may read."""
+    return os.geteuid() == 0
 
 
 class TestOddPictures:
@@ -112,6 +123,9 @@ class TestOddPictures:
         fill_with_good(folder)
         good = sum(len(files) for _, _, files in os.walk(folder))
         bad = fill_with_bad(folder)
+        save(folder, "bad_unreadable.png")
+        (folder / "bad_unreadable.png").chmod(0)
+        good, bad = (good + 1, bad) if may_read_everything() else (good, bad + 1)
         (folder / "notes.txt").write_text("no picture, and not named like one")
         import contextlib
 
@@ -153,6 +167,19 @@ class TestOddPictures:
         assert np.abs(load("grey16_png") - load("float")).max() < 1e-3
         assert np.abs(load("grey16_png") - load("color16_png")).max() < 0.02
         assert np.abs(load("turned3")[::-1, ::-1] - load("plain_jpg")).mean() > 1e-4, "it is predicted upright"
+
+
+def test_a_picture_that_may_not_be_read_is_named(tmp_path):
+    save(tmp_path, "secret.png")
+    (tmp_path / "secret.png").chmod(0)
+    user = os.geteuid()
+    try:
+        if may_read_everything():
+            os.seteuid(65534)
+        with pytest.raises(InputError, match=r"secret.png cannot be read: Permission denied"):
+            read_picture(tmp_path / "secret.png")
+    finally:
+        os.seteuid(user)
 
 
 class TestResults:
@@ -251,3 +278,40 @@ class TestMistakes:
         assert "needs depth" in self.error(capsys, photo, "--ckpt_path", normals_run, "--point_cloud", *out)
         assert "no moving average" in self.error(capsys, photo, "--ckpt_path", run, "--ema", "true", *out)
         assert "the base folder" in self.error(capsys, photo, "--ckpt_path", run, "--base", tmp_path, *out)
+
+    def test_so_is_each_of_these(self, run, tmp_path, capsys):
+        save(tmp_path, "a.png")
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "damaged").mkdir()
+        (tmp_path / "damaged/model_index.json").write_text("{no json")
+        (tmp_path / "file").write_text("x")
+        photo, out = tmp_path / "a.png", ("--output", tmp_path / "out")
+        model = ("--ckpt_path", run)
+        for message, *words in (
+            ("PICTURES, --output",),
+            ("required: --output", photo, *model),
+            ("the folder holds no pictures", tmp_path / "empty", *model, *out),
+            ("--output {}/file cannot be made a folder: it is a file", photo, *model, "--output", tmp_path / "file"),
+            ("{}/empty is no checkpoint", photo, "--model", tmp_path / "empty", *out),
+            ("model_index.json of {}/damaged is no JSON", photo, "--model", tmp_path / "damaged", *out),
+            ("{}/file cannot be read as a checkpoint: it is none", photo, "--ckpt_path", tmp_path / "file", *out),
+            ("not allowed with argument", photo, *model, "--model", tmp_path, *out),
+            ("must not be negative, got 32, -1", photo, *model, *out, "--tile-size", "-1"),
+            ("invalid int value: 'x'", photo, *model, *out, "--batch-size", "x"),
+            ("--batch-size must be at least 1", photo, *model, *out, "--batch-size", "0"),
+            ("seed must lie in", photo, *model, *out, "--seed", "-1"),
+            ("0 < fov_deg < 180", photo, *model, *out, "--point-cloud", "--fov-deg", "0"),
+            ("0 < near_m < far_m", photo, *model, *out, "--point-cloud", "--near-m", "9", "--far-m", "2"),
+            ("focal lengths larger than 0", photo, *model, *out, "--point-cloud", "--intrinsics", 0, 1, 1, 1),
+            ("--fov-deg concerns point clouds alone", photo, *model, *out, "--fov-deg", "60"),
+            ("give one of them", photo, *model, *out, *"--point-cloud --fov-deg 9 --intrinsics 1 1 1 1".split()),
+            ("give the configuration whose last run", photo, "--ckpt_path", "last", *out),
+        ):
+            assert message.format(tmp_path) in self.error(capsys, *words), words
+        assert not (tmp_path / "out").exists()
+
+    def test_a_folder_that_is_not_there_does_not_send_one_to_the_hub_alone(self, run, tmp_path, capsys, monkeypatch):
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+        save(tmp_path, "a.png")
+        error = self.error(capsys, tmp_path / "a.png", "--model", "export/demo", "--output", tmp_path / "out")
+        assert "there is no folder export/demo, and a model of that name cannot be had from the hub" in error

@@ -1,0 +1,73 @@
+"""What a stock Marigold pipeline is made of, and what every export of ours changes in it."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from geometry.errors import InputError
+from geometry.normals import convert_frame
+from lightning_modules.estimator import Estimator
+from lightning_modules.networks.stable_diffusion import StableDiffusion
+from lightning_modules.tasks import Normals
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+# The pipeline clips decoded normals to [-1, 1], which turns those beyond. Only their direction counts, so the decoder
+# is made to answer in small numbers; a power of two changes no digit.
+_NORMALS_SCALE = 2.0**-4
+
+
+@dataclass(frozen=True)
+class PipelineParts:
+    """Parts for a Marigold pipeline.
+
+    Attributes:
+        unet: with 8 input channels, the image latent first.
+        vae: the autoencoder.
+        scheduler_options: what the scheduler's config must say differently from the base's.
+        needs_noise: the result depends on the noise, as it did in training.
+        num_steps: denoising steps.
+    """
+
+    unet: "UNet2DConditionModel"
+    vae: "AutoencoderKL"
+    scheduler_options: dict[str, Any]
+    needs_noise: bool
+    num_steps: int = 1
+
+
+def network_of(estimator: Estimator) -> StableDiffusion:
+    """Return the network of an estimator that can be exported.
+
+    Raises:
+        InputError: it is of another kind.
+    """
+    if not isinstance(estimator.network, StableDiffusion):
+        raise InputError(
+            f"{type(estimator.network).__name__} cannot be exported; only networks of the class StableDiffusion can."
+        )
+    return estimator.network
+
+
+def copies_of_models(estimator: Estimator) -> tuple["UNet2DConditionModel", "AutoencoderKL"]:
+    """Return UNet and VAE of an estimator on the CPU, the VAE so that normals come out of a pipeline in our frame.
+
+    Raises:
+        InputError: the network is no Stable Diffusion.
+    """
+    models: dict[str, Any] = {name: model.cpu() for name, model in network_of(estimator).export_parts().items()}
+    if isinstance(estimator.task, Normals):
+        _prepare_normals(models["vae"], estimator.task.frame)
+    return models["unet"], models["vae"]
+
+
+@torch.no_grad()
+def _prepare_normals(vae: "AutoencoderKL", frame: str) -> None:
+    """Let the decoder answer in small numbers, and in our frame."""
+    last: Any = vae.decoder.conv_out
+    for parameter in (last.weight, last.bias):
+        as_image = parameter.reshape(1, 3, -1, 1) * _NORMALS_SCALE
+        parameter.copy_(convert_frame(as_image, frame, "opengl").reshape(parameter.shape))

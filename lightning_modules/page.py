@@ -1,0 +1,152 @@
+"""What the web page shows, and what it does with a picture; ``lightning_modules.app`` serves it."""
+
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from geometry.errors import InputError
+from lightning_modules.inference.batch_run import reason_of
+from lightning_modules.inference.mesh import glb_bytes
+from lightning_modules.inference.pictures import read_picture
+from lightning_modules.inference.point_cloud import PointCloudCamera, point_cloud
+from lightning_modules.inference.predictor import Predictor
+from lightning_modules.inference.results import color_picture, npy_bytes, png16_bytes, write_whole
+
+# Longest sides in pixels that can be chosen; 0 is the picture's own size.
+RESOLUTIONS = (256, 384, 512, 768, 1024, 0)
+EXAMPLES = Path(__file__).with_name("examples")
+# Depth has no scale. A range of 1:3 looks like a room; more would blow up the distance.
+_VIEW_CAMERA = PointCloudCamera(near_m=1.0, far_m=3.0)
+_VIEW_POINTS = 100_000
+_KEPT_RESULTS = 20
+# Gradio keeps copies: how often it looks for old ones, and when they are old.
+_CLEANING_S = (600, 3600)
+
+
+class Page:
+    """What the page does with an uploaded file.
+
+    Args:
+        predictor: the model.
+        max_pixels: larger pictures are refused.
+        folder: where downloads are kept while the page runs.
+    """
+
+    def __init__(self, predictor: Predictor, max_pixels: int, folder: Path) -> None:
+        self.predictor = predictor
+        self.max_pixels = max_pixels
+        self.folder = folder
+
+    def predict(self, file: str | None, processing_res: int) -> tuple[Any, ...]:
+        """Return what the page shows: (picture, colours), the two downloads, the 3-D view, and a line of timings.
+
+        Args:
+            file: the uploaded file.
+            processing_res: longest side in pixels at which the network sees the picture; 0 is the picture's own size.
+
+        Raises:
+            InputError: the file is no picture, too large, or cannot be predicted.
+        """
+        if file is None:
+            raise InputError("choose a picture first.")
+        started_s = time.perf_counter()
+        try:
+            image = read_picture(file, self.max_pixels)
+        except InputError as error:
+            raise InputError(str(error).replace(str(file), Path(file).name)) from error
+        read_s = time.perf_counter()
+        self.predictor.processing_res = processing_res
+        try:
+            prediction = self.predictor(image)
+        except (RuntimeError, MemoryError) as error:
+            raise InputError(f"{Path(file).name} cannot be predicted: {reason_of(error)}") from error
+        done_s = time.perf_counter()
+        shown = (_for_screens(image), color_picture(self.predictor.kind, prediction))
+        files = self._write(Path(file).stem[:80], image, prediction)
+        timing = (
+            f"{image.shape[1]} x {image.shape[0]} pixels: read in {read_s - started_s:.2f} s, predicted in "
+            f"{done_s - read_s:.2f} s on {self.predictor.device}, written in {time.perf_counter() - done_s:.2f} s"
+        )
+        return (shown, *files, timing)
+
+    def _write(self, stem: str, image: np.ndarray, prediction: np.ndarray) -> tuple[str, str, str | None]:
+        """Write array, PNG and 3-D view into a folder of their own; the oldest such folders are removed."""
+        kind = self.predictor.kind
+        for old in sorted(self.folder.iterdir(), key=lambda item: item.stat().st_mtime)[:-_KEPT_RESULTS]:
+            shutil.rmtree(old, ignore_errors=True)
+        target = Path(tempfile.mkdtemp(dir=self.folder))
+        array, exact, view = target / f"{stem}_{kind}.npy", target / f"{stem}_{kind}.png", target / "view.glb"
+        write_whole(array, npy_bytes(prediction))
+        write_whole(exact, png16_bytes(kind, prediction))
+        if kind != "depth" or min(prediction.shape) < 2:
+            return str(array), str(exact), None
+        write_whole(view, glb_bytes(*point_cloud(prediction, image, _VIEW_CAMERA, _VIEW_POINTS)))
+        return str(array), str(exact), str(view)
+
+
+def build_page(page: Page, title: str) -> Any:  # noqa: ANN401 - Gradio's types are not there without Gradio
+    """Return the Gradio page.
+
+    Args:
+        page: what it does.
+        title: names the model.
+    """
+    import gradio
+
+    def empty() -> tuple[Any, ...]:
+        return (None, *(gradio.DownloadButton(value=None, interactive=False) for _ in range(2)), None, "")
+
+    def predict(file: str | None, processing_res: int) -> tuple[Any, ...]:
+        try:
+            shown, *downloads, view, timing = page.predict(file, int(processing_res))
+        except InputError as error:
+            raise gradio.Error(str(error), duration=None, print_exception=False) from error
+        return (shown, *(gradio.DownloadButton(value=name, interactive=True) for name in downloads), view, timing)
+
+    kind = page.predictor.kind
+    with gradio.Blocks(title=f"OneStep {kind}", analytics_enabled=False, delete_cache=_CLEANING_S) as blocks:
+        gradio.Markdown(f"# {kind.capitalize()} in one step\n{title}. Pictures stay on this machine.")
+        with gradio.Row():
+            with gradio.Column(scale=1, min_width=280):
+                upload = gradio.File(label="Picture", type="filepath", height=150, elem_id="upload")
+                resolution = gradio.Dropdown(
+                    [(str(side) if side else "the picture's own size", side) for side in RESOLUTIONS],
+                    value=page.predictor.processing_res,
+                    label="Processing resolution (longest side, pixels)",
+                )
+                button = gradio.Button("Predict", variant="primary", elem_id="predict")
+                timing = gradio.Markdown(elem_id="timing")
+                samples = [[str(file)] for file in sorted(EXAMPLES.glob("*.jpg"))]
+                examples = gradio.Dataset(components=["image"], samples=samples, label="Examples", elem_id="examples")
+            with gradio.Column(scale=2, min_width=400):
+                slider = gradio.ImageSlider(
+                    label=f"Picture and {kind}", format="png", height=400, interactive=False, elem_id="pictures"
+                )
+                with gradio.Row():
+                    array = gradio.DownloadButton("Array (.npy, float32)", interactive=False, elem_id="array")
+                    exact = gradio.DownloadButton("16-bit PNG", interactive=False, elem_id="exact")
+                view = gradio.Model3D(
+                    label="3-D view: drag to turn", visible=kind == "depth", height=360, interactive=False, elem_id="view"
+                )
+        inputs, outputs = [upload, resolution], [slider, array, exact, view, timing]
+        turn: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}  # one picture at a time
+        # What is shown is of the picture that is named, also where an error follows.
+        upload.clear(empty, None, outputs, api_visibility="private")
+        button.click(predict, inputs, outputs, api_name="predict", **turn)
+        for start, source in ((upload.upload, None), (examples.click, examples)):
+            named = start(empty, None, outputs, queue=False, api_visibility="private")
+            if source is not None:
+                named = named.then(lambda row: row[0], source, upload, queue=False, api_visibility="private")
+            named.then(predict, inputs, outputs, api_visibility="private", **turn)
+    return blocks
+
+
+def _for_screens(image: np.ndarray) -> np.ndarray:
+    """Return a picture as uint8."""
+    if image.dtype == np.uint8:
+        return image
+    return (image / (65535 if image.dtype.kind == "u" else 1) * 255).round().astype(np.uint8)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from geometry.errors import InputError
 from lightning_modules.estimator import Estimator, misfits
-from lightning_modules.networks.sharding import assemble, divide, gather, local, norm_over_ranks
+from lightning_modules.networks.sharding import assemble, divide, divide_again, gather, local, norm_over_ranks
 from lightning_modules.training.logging_steps import is_logging_step
 
 CHECKPOINT_KEY = "ema_state_dict"
@@ -204,6 +204,7 @@ class ExponentialMovingAverage(Callback):
 
     def _swap_back(self, pl_module: Estimator) -> None:
         if self._is_swapped:
+            divide_again(pl_module.network)  # a validation that was interrupted has not
             self._swap(pl_module)
 
 

@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor
 from torch.optim import Optimizer
@@ -47,6 +48,16 @@ class FullySharded(ModelParallelStrategy):
         """Connect the processes; all devices together hold one copy of the weights."""
         self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
         super().setup_environment()
+
+    def setup(self, trainer: Trainer) -> None:
+        """Get ready, and let validation do without inference mode, whose tensors training could not use after it.
+
+        Args:
+            trainer: the trainer.
+        """
+        for loop in (trainer.fit_loop.epoch_loop.val_loop, trainer.validate_loop, trainer.test_loop):
+            loop.inference_mode = False
+        super().setup(trainer)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Return what trains: whole, in main memory and on the first rank alone. All ranks must call this together."""

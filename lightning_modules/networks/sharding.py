@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -92,9 +91,9 @@ def gather(tensors: Mapping[str, Any]) -> dict[str, Any]:
     found = {}
     for name, tensor in tensors.items():
         if isinstance(tensor, DTensor):
-            whole = tensor.detach().full_tensor()  # one at a time, so that little memory is needed
+            whole = tensor.full_tensor()  # one at a time, so that little memory is needed
             if dist.get_rank() == 0:
-                found[name] = whole.cpu()
+                found[name] = whole.detach().cpu()
         else:
             found[name] = tensor
     return found

@@ -187,7 +187,9 @@ class ExponentialMovingAverage(Callback):
     def _distance(self, pl_module: Estimator) -> Tensor:
         """Return the distance of average and weights relative to the length of the weights, a scalar."""
         trained = dict(_trained(pl_module))
-        pairs = [(local(weight).to(self._average[name].device), self._average[name]) for name, weight in trained.items()]
+        pairs = [
+            (local(weight).to(self._average[name].device), self._average[name]) for name, weight in trained.items()
+        ]
         apart = torch.stack([(weight - average).norm() for weight, average in pairs]).norm()
         length = torch.stack([weight.norm() for weight, _ in pairs]).norm()
         like = next(iter(trained.values()))

@@ -1,4 +1,4 @@
-"""Which strategies training works with, and the one that divides weights, gradients and states among devices (FSDP2)."""
+"""Strategies that training works with, and the one that divides weights, gradients and states (FSDP2)."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -27,9 +27,7 @@ class FullySharded(ModelParallelStrategy):
         timeout: How long a process waits for the others before it gives up.
     """
 
-    def __init__(
-        self, process_group_backend: str | None = None, timeout: timedelta = timedelta(minutes=30)
-    ) -> None:
+    def __init__(self, process_group_backend: str | None = None, timeout: timedelta = timedelta(minutes=30)) -> None:
         super().__init__(
             save_distributed_checkpoint=False, process_group_backend=process_group_backend, timeout=timeout
         )
@@ -93,7 +91,7 @@ class FullySharded(ModelParallelStrategy):
         Args:
             optimizer: the optimiser.
         """
-        state = Strategy.optimizer_state(self, optimizer)
+        state: dict[str, Any] = Strategy.optimizer_state(self, optimizer)
         return {**state, "state": {number: gather(values) for number, values in state["state"].items()}}
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:

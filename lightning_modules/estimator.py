@@ -20,6 +20,7 @@ from geometry.batch import GeometryBatch
 from geometry.errors import InputError
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.networks.noise import seed_from
+from lightning_modules.networks.sharding import divide_again, make_whole
 from lightning_modules.networks.sizes import pad_to_multiple
 from lightning_modules.schedules import warmup_exponential
 from lightning_modules.tasks import Task
@@ -192,8 +193,21 @@ class Estimator(LightningModule, ABC):
         prediction = self(image, [seed_from(key) for key in batch["key"]])
         return {"prediction": prediction[..., :height, :width]}
 
+    def on_validation_start(self) -> None:
+        """Let ranks have unequally many batches."""
+        make_whole(self.network)
+
+    def on_test_start(self) -> None:
+        """Let ranks have unequally many batches."""
+        make_whole(self.network)
+
+    def on_test_epoch_end(self) -> None:
+        """Divide the weights again, where they are divided."""
+        divide_again(self.network)
+
     def on_validation_epoch_end(self) -> None:
         """Log every data set's metrics as ``val/<data set>/<metric>``."""
+        divide_again(self.network)
         for index, name in enumerate(self.val_dataset_names):
             metric = self._metric(index)
             self.log_dict({f"val/{name}/{key}": value for key, value in metric.compute().items()})

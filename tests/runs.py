@@ -248,7 +248,7 @@ def assert_close_end(runs: Path, undisturbed: Path) -> None:
     """Compare weights, average, optimiser and every logged value of two runs that may round differently."""
     again, expected = last(runs), last(undisturbed)
     for part in ("state_dict", "ema_state_dict", "optimizer_states", "lr_schedulers"):
-        torch.testing.assert_close(again[part], expected[part], rtol=1e-4, atol=1e-7, msg=lambda m: f"{part}: {m}")
+        torch.testing.assert_close(again[part], expected[part], rtol=1e-4, atol=1e-7)
     # The ratio is estimated from a sample of the weights, and which ones those are depends on their division.
     names = {name: steps for name, steps in curves(undisturbed).items() if name != "train/update_ratio"}
     for name, steps in names.items():

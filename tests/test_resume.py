@@ -8,7 +8,8 @@ from tests import runs
 
 KILLED, MISTAKE, REQUEUE = -9, 2, 75
 TWO_WORKERS = "--data.num_workers=2"
-TWO_RANKS = ("--data.num_workers=1", "--trainer.max_steps=6")
+# One rank has fewer batches to validate than the other.
+TWO_RANKS = ("--data.num_workers=1", "--trainer.max_steps=6", "--data.val_batch_size=1")
 SHARDED = ("--trainer.strategy.class_path=lightning_modules.FullySharded",)
 
 

@@ -3,11 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 
@@ -22,6 +21,34 @@ def shard_blocks(model: nn.Module, blocks: Sequence[nn.Module], mesh: DeviceMesh
     for part in (*blocks, model):
         # Never left whole after the forward pass, not even the model's own weights: who looks at them finds parts.
         fully_shard(part, mesh=mesh, reshard_after_forward=True)
+
+
+def make_whole(model: nn.Module) -> None:
+    """Make all divided weights of a model whole until ``divide_again``; all ranks must call this together.
+
+    Ranks may then use the model unequally often, as in a validation whose batches cannot be dealt out evenly.
+
+    Args:
+        model: the model; one that is not divided stays as it is.
+    """
+    for part in _divided_parts(model):
+        part.set_reshard_after_forward(False, recurse=False)
+        part.unshard()
+
+
+def divide_again(model: nn.Module) -> None:
+    """Undo ``make_whole``; the ranks need not wait for each other.
+
+    Args:
+        model: the model.
+    """
+    for part in _divided_parts(model):
+        part.set_reshard_after_forward(True, recurse=False)
+        part.reshard()
+
+
+def _divided_parts(model: nn.Module) -> list[FSDPModule]:
+    return [part for part in model.modules() if isinstance(part, FSDPModule)]
 
 
 def local(tensor: Tensor) -> Tensor:
@@ -64,9 +91,9 @@ def gather(tensors: Mapping[str, Any]) -> dict[str, Any]:
     found = {}
     for name, tensor in tensors.items():
         if isinstance(tensor, DTensor):
-            whole = tensor.detach().full_tensor()  # one at a time, so that little memory is needed
+            whole = tensor.full_tensor()  # one at a time, so that little memory is needed
             if dist.get_rank() == 0:
-                found[name] = whole.cpu()
+                found[name] = whole.detach().cpu()
         else:
             found[name] = tensor
     return found

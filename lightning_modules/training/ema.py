@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from geometry.errors import InputError
 from lightning_modules.estimator import Estimator, misfits
-from lightning_modules.networks.sharding import assemble, divide, gather, local, norm_over_ranks
+from lightning_modules.networks.sharding import assemble, divide, divide_again, gather, local, norm_over_ranks
 from lightning_modules.training.logging_steps import is_logging_step
 
 CHECKPOINT_KEY = "ema_state_dict"
@@ -187,7 +187,9 @@ class ExponentialMovingAverage(Callback):
     def _distance(self, pl_module: Estimator) -> Tensor:
         """Return the distance of average and weights relative to the length of the weights, a scalar."""
         trained = dict(_trained(pl_module))
-        pairs = [(local(weight).to(self._average[name].device), self._average[name]) for name, weight in trained.items()]
+        pairs = [
+            (local(weight).to(self._average[name].device), self._average[name]) for name, weight in trained.items()
+        ]
         apart = torch.stack([(weight - average).norm() for weight, average in pairs]).norm()
         length = torch.stack([weight.norm() for weight, _ in pairs]).norm()
         like = next(iter(trained.values()))
@@ -204,6 +206,7 @@ class ExponentialMovingAverage(Callback):
 
     def _swap_back(self, pl_module: Estimator) -> None:
         if self._is_swapped:
+            divide_again(pl_module.network)  # a validation that was interrupted has not
             self._swap(pl_module)
 
 

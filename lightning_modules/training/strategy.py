@@ -1,10 +1,11 @@
-"""Which strategies training works with, and the one that divides weights, gradients and states among devices (FSDP2)."""
+"""Strategies that training works with, and the one that divides weights, gradients and states (FSDP2)."""
 
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor
 from torch.optim import Optimizer
@@ -26,9 +27,7 @@ class FullySharded(ModelParallelStrategy):
         timeout: How long a process waits for the others before it gives up.
     """
 
-    def __init__(
-        self, process_group_backend: str | None = None, timeout: timedelta = timedelta(minutes=30)
-    ) -> None:
+    def __init__(self, process_group_backend: str | None = None, timeout: timedelta = timedelta(minutes=30)) -> None:
         super().__init__(
             save_distributed_checkpoint=False, process_group_backend=process_group_backend, timeout=timeout
         )
@@ -47,6 +46,16 @@ class FullySharded(ModelParallelStrategy):
         """Connect the processes; all devices together hold one copy of the weights."""
         self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
         super().setup_environment()
+
+    def setup(self, trainer: Trainer) -> None:
+        """Get ready, and let validation do without inference mode, whose tensors training could not use after it.
+
+        Args:
+            trainer: the trainer.
+        """
+        for loop in (trainer.fit_loop.epoch_loop.val_loop, trainer.validate_loop, trainer.test_loop):
+            loop.inference_mode = False
+        super().setup(trainer)
 
     def lightning_module_state_dict(self) -> dict[str, Any]:
         """Return what trains: whole, in main memory and on the first rank alone. All ranks must call this together."""
@@ -82,7 +91,7 @@ class FullySharded(ModelParallelStrategy):
         Args:
             optimizer: the optimiser.
         """
-        state = Strategy.optimizer_state(self, optimizer)
+        state: dict[str, Any] = Strategy.optimizer_state(self, optimizer)
         return {**state, "state": {number: gather(values) for number, values in state["state"].items()}}
 
     def load_optimizer_state_dict(self, checkpoint: Mapping[str, Any]) -> None:

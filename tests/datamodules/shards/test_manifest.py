@@ -80,6 +80,13 @@ def test_a_field_that_would_change_the_meaning_of_the_data_is_refused(folder, fi
         read_dataset(folder)
 
 
+@pytest.mark.parametrize("content", ["[]", "3", "null", '"planes"', "{}"])
+def test_a_dataset_json_of_the_wrong_shape_is_refused_with_its_name(folder, content):
+    (folder / "dataset.json").write_text(content)
+    with pytest.raises(InputError, match=r"dataset\.json"):
+        read_dataset(folder)
+
+
 def test_a_cut_off_dataset_json_is_named(folder):
     path = folder / "dataset.json"
     path.write_text(path.read_text()[:50])

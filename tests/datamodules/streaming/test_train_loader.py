@@ -325,6 +325,26 @@ def test_what_lies_beyond_the_damage_of_a_shard_is_skipped_and_counted_up_to_the
         assert torch.equal(take(resumed, 2)[1]["valid_mask"], batches[7]["valid_mask"])
 
 
+def test_a_gigabyte_of_zeros_in_a_shard_is_skipped_unread(tmp_path, monkeypatch):
+    dataset = make_dataset(tmp_path, shards={"train": [8]})
+    expected = take(loader_of([dataset], batch_size=1), 8)
+    shard, members = tmp_path / "train/planes-train-000000.tar", members_of(tmp_path)
+    with open(shard, "wb") as stream:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            is_huge = name == "train-0003.depth.blosc"
+            info.size = 1 << 30 if is_huge else len(data)
+            stream.write(info.tobuf())
+            end = stream.tell() + info.size
+            stream.write(b"" if is_huge else data)
+            stream.seek(-(-end // 512) * 512)
+        stream.truncate(stream.tell() + 1024)
+    assert shard.stat().st_size > 1 << 30 > 1024 * shard.stat().st_blocks, "a hole in the file"
+    with pytest.warns(UserWarning, match=r"000000\.tar.*train-0003.*1073741824 bytes"):
+        batches = take(loader_of([dataset], batch_size=1, max_bad_samples=1), 8)
+    assert keys_of(batches) == keys_of(expected)
+
+
 def test_one_bad_sample_too_many_ends_training(tmp_path):
     dataset = make_dataset(tmp_path, shards={"train": [8]})
     replace_members(tmp_path, [(name, b"" if "depth" in name else data) for name, data in members_of(tmp_path)])

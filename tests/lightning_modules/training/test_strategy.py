@@ -90,5 +90,5 @@ def test_strategies_whose_checkpoints_could_not_be_resumed_are_refused():
 
 def test_a_compiled_network_is_not_divided(tmp_path):
     network = StableDiffusion(str(build_base(tmp_path / "base")), compile=Compilation(backend="eager"))
-    with pytest.raises(InputError, match="network.compile does not work with weights that are divided"):
+    with pytest.raises(InputError, match=r"network\.compile does not work with weights that are divided"):
         network.shard(None)

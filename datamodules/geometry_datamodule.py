@@ -135,6 +135,12 @@ class GeometryDataModule(LightningDataModule):
         """(height, width) of the images of every data set in use, by name. Known after ``setup``."""
         return {source.name: source.dataset.manifest.image_size for source in [*self._train, *self._val]}
 
+    @property
+    def depth_ranges_m(self) -> dict[str, tuple[float, float]]:
+        """Near and far plane of every validation data set, by name. Known after ``setup``."""
+        manifests = {source.name: source.dataset.manifest for source in self._val}
+        return {name: (manifest.near_plane_m, manifest.far_plane_m) for name, manifest in manifests.items()}
+
     def setup(self, stage: str) -> None:
         """Find the data sets and check that they hold what is asked for.
 

@@ -5,6 +5,7 @@ import multiprocessing
 import shutil
 import signal
 from datetime import timedelta
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -12,11 +13,16 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.strategies import DDPStrategy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from datamodules import Benchmarks
+from datamodules import Benchmarks, DatasetSource, GeometryDataModule
+from datamodules.preparation.plan import ShardOptions
+from datamodules.preparation.run import prepare_dataset
+from datamodules.sources.hypersim import Hypersim
+from datamodules.sources.virtual_kitti import VirtualKitti
+from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
 from lightning_modules import Depth, Normals, SavedPredictions
 from lightning_modules.evaluation.callback import Evaluation
+from lightning_modules.evaluation.report import save_array
 from tests.benchmark_archives import DEPTH_ARCHIVES, depth_members, png, write_depth_archive, write_normals, write_tar
-from tests.datamodules.planes import make_dataset
 from tests.evaluations import results_in, run
 from tests.tiny import build_base
 
@@ -138,16 +144,37 @@ def test_normals_are_evaluated_when_that_is_the_task(options, tmp_path):
     assert "| Marigold + E2E (published) | 16.2 | 14.7 |" in (tmp_path / "out/results.md").read_text()
 
 
-def test_prepared_shards_are_scored_like_a_validation(base, options, tmp_path):
-    make_dataset(tmp_path / "rooms", "rooms", {"train": [2], "val": [3]})
-    arguments = [option for option in options if not option.startswith("--data")]
-    data = ["--data=datamodules.GeometryDataModule", "--data.num_workers=0", "--data.batch_size=2"]
+def test_held_out_hypersim_and_virtual_kitti_are_scored_from_their_shards_by_the_same_rules(options, tmp_path):
+    SyntheticHypersim(size=(48, 64), frames_per_scene=1).write(tmp_path / "raw", 6, progress=False)
+    SyntheticVirtualKitti(size=(40, 144), conditions=("fog",)).write(tmp_path / "raw", 5, progress=False)
+    raws = {
+        "hypersim": Hypersim(tmp_path / "raw", (48, 64)),
+        "virtual_kitti": VirtualKitti(tmp_path / "raw", (32, 128)),
+    }
+    for name, source in raws.items():
+        prepare_dataset(source, tmp_path / name, ShardOptions(), progress=False)
+    data = GeometryDataModule([DatasetSource(str(tmp_path / name)) for name in raws], batch_size=2, num_workers=0)
+    data.setup("test")
+    assert data.depth_ranges_m == {"hypersim": (1e-5, 65.0), "virtual_kitti": (1e-5, 80.0)}
+    for batch in chain(*data.test_dataloader()):
+        for key, depth in zip(batch["key"], batch["depth"], strict=True):
+            save_array(tmp_path / "saved" / batch["dataset"] / f"{key}.npy", (0.05 * depth - 1).numpy())
+
     config = tmp_path / "data.yaml"
-    config.write_text(f"data: {{init_args: {{datasets: [{{path: {tmp_path / 'rooms'}}}]}}}}\n")
-    run(*arguments, *data, f"--config={config}")
-    rooms = results_in(tmp_path / "out")["data_sets"]["rooms"]
-    assert rooms["num_images"] == 3
-    assert rooms["scores"]["abs_rel"] > 0
+    datasets = ", ".join(f"{{path: {tmp_path / name}}}" for name in raws)
+    config.write_text(f"data: {{init_args: {{datasets: [{datasets}]}}}}\n")
+    arguments = [option for option in options[4:] if not option.startswith("--data")]
+    arguments += ["--data=datamodules.GeometryDataModule", "--data.num_workers=0", f"--config={config}"]
+    saved = ["--model=lightning_modules.SavedPredictions", f"--model.folder={tmp_path / 'saved'}"]
+    run(*saved, "--model.task=lightning_modules.Depth", *arguments)
+    found = results_in(tmp_path / "out")["data_sets"]
+    assert set(found) == set(raws)
+    for scored in found.values():
+        assert scored["num_images"] >= 1 and not scored["problems"]
+        assert scored["scores"]["abs_rel"] < 1e-5 and scored["scores"]["delta1"] == 1
+
+    run(*options[:4], *arguments)  # by a network
+    assert all(scored["scores"]["abs_rel"] > 1e-3 for scored in results_in(tmp_path / "out")["data_sets"].values())
 
 
 def test_an_evaluation_that_is_killed_goes_on_with_the_data_set_it_was_in(options, tmp_path, capsys):

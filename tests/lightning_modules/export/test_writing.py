@@ -198,7 +198,7 @@ class TestPrograms:
                 assert np.abs(np.moveaxis(answer, 0, -1).squeeze() - expected).max() < 1e-4
 
     def test_a_diffusion_estimator_is_refused(self, runs, tmp_path):
-        with pytest.raises(InputError, match="several steps from noise.*--format diffusers"):
+        with pytest.raises(InputError, match=r"several steps from noise.*--format diffusers"):
             export_model(load_model(runs["depth-denoising"]), ExportOptions(tmp_path / "out", "torch"))
 
     def test_a_network_that_needs_noise_is_refused(self, runs, tmp_path):

@@ -107,10 +107,9 @@ def build_page(page: Page, title: str) -> Any:  # noqa: ANN401 - Gradio's types 
             raise gradio.Error(str(error), duration=None, print_exception=False) from error
         return (shown, *(gradio.DownloadButton(value=name, interactive=True) for name in downloads), view, timing)
 
-    with gradio.Blocks(
-        title=f"OneStep {page.predictor.kind}", analytics_enabled=False, delete_cache=_CLEANING_S
-    ) as whole:
-        gradio.Markdown(f"# {page.predictor.kind.capitalize()} in one step\n{title}. Pictures stay on this machine.")
+    kind = page.predictor.kind
+    with gradio.Blocks(title=f"OneStep {kind}", analytics_enabled=False, delete_cache=_CLEANING_S) as whole:
+        gradio.Markdown(f"# {kind.capitalize()} in one step\n{title}. Pictures stay on this machine.")
         with gradio.Row():
             with gradio.Column(scale=1, min_width=280):
                 upload, resolution, button, timing, examples = _controls(gradio, page.predictor.processing_res)

@@ -108,41 +108,51 @@ def build_page(page: Page, title: str) -> Any:  # noqa: ANN401 - Gradio's types 
         return (shown, *(gradio.DownloadButton(value=name, interactive=True) for name in downloads), view, timing)
 
     kind = page.predictor.kind
-    with gradio.Blocks(title=f"OneStep {kind}", analytics_enabled=False, delete_cache=_CLEANING_S) as blocks:
+    with gradio.Blocks(title=f"OneStep {kind}", analytics_enabled=False, delete_cache=_CLEANING_S) as whole:
         gradio.Markdown(f"# {kind.capitalize()} in one step\n{title}. Pictures stay on this machine.")
         with gradio.Row():
             with gradio.Column(scale=1, min_width=280):
-                upload = gradio.File(label="Picture", type="filepath", height=150, elem_id="upload")
-                resolution = gradio.Dropdown(
-                    [(str(side) if side else "the picture's own size", side) for side in RESOLUTIONS],
-                    value=page.predictor.processing_res,
-                    label="Processing resolution (longest side, pixels)",
-                )
-                button = gradio.Button("Predict", variant="primary", elem_id="predict")
-                timing = gradio.Markdown(elem_id="timing")
-                samples = [[str(file)] for file in sorted(EXAMPLES.glob("*.jpg"))]
-                examples = gradio.Dataset(components=["image"], samples=samples, label="Examples", elem_id="examples")
+                upload, resolution, button, timing, examples = _controls(gradio, page.predictor.processing_res)
             with gradio.Column(scale=2, min_width=400):
-                slider = gradio.ImageSlider(
-                    label=f"Picture and {kind}", format="png", height=400, interactive=False, elem_id="pictures"
-                )
-                with gradio.Row():
-                    array = gradio.DownloadButton("Array (.npy, float32)", interactive=False, elem_id="array")
-                    exact = gradio.DownloadButton("16-bit PNG", interactive=False, elem_id="exact")
-                view = gradio.Model3D(
-                    label="3-D view: drag to turn", visible=kind == "depth", height=360, interactive=False, elem_id="view"
-                )
-        inputs, outputs = [upload, resolution], [slider, array, exact, view, timing]
+                outputs = [*_results(gradio, kind), timing]
+        inputs = [upload, resolution]
         turn: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}  # one picture at a time
         # What is shown is of the picture that is named, also where an error follows.
         upload.clear(empty, None, outputs, api_visibility="private")
         button.click(predict, inputs, outputs, api_name="predict", **turn)
-        for start, source in ((upload.upload, None), (examples.click, examples)):
-            named = start(empty, None, outputs, queue=False, api_visibility="private")
-            if source is not None:
-                named = named.then(lambda row: row[0], source, upload, queue=False, api_visibility="private")
-            named.then(predict, inputs, outputs, api_visibility="private", **turn)
-    return blocks
+        uploaded = upload.upload(empty, None, outputs, queue=False, api_visibility="private")
+        chosen = examples.click(empty, None, outputs, queue=False, api_visibility="private").then(
+            lambda row: row[0], examples, upload, queue=False, api_visibility="private"
+        )
+        for ready in (uploaded, chosen):
+            ready.then(predict, inputs, outputs, api_visibility="private", **turn)
+    return whole
+
+
+def _controls(gradio: Any, processing_res: int) -> tuple[Any, ...]:  # noqa: ANN401
+    """Lay out what a person acts on: upload, resolution, button, line of timings, examples."""
+    upload = gradio.File(label="Picture", type="filepath", height=150, elem_id="upload")
+    resolution = gradio.Dropdown(
+        [(str(side) if side else "the picture's own size", side) for side in RESOLUTIONS],
+        value=processing_res,
+        label="Processing resolution (longest side, pixels)",
+    )
+    button = gradio.Button("Predict", variant="primary", elem_id="predict")
+    timing = gradio.Markdown(elem_id="timing")
+    samples = [[str(file)] for file in sorted(EXAMPLES.glob("*.jpg"))]
+    examples = gradio.Dataset(components=["image"], samples=samples, label="Examples", elem_id="examples")
+    return upload, resolution, button, timing, examples
+
+
+def _results(gradio: Any, kind: str) -> tuple[Any, ...]:  # noqa: ANN401
+    """Lay out what a person gets: pictures, array, PNG, 3-D view."""
+    fixed: dict[str, Any] = {"interactive": False}
+    slider = gradio.ImageSlider(label=f"Picture and {kind}", format="png", height=400, elem_id="pictures", **fixed)
+    with gradio.Row():
+        array = gradio.DownloadButton("Array (.npy, float32)", elem_id="array", **fixed)
+        exact = gradio.DownloadButton("16-bit PNG", elem_id="exact", **fixed)
+    view = gradio.Model3D(label="3-D view: drag to turn", visible=kind == "depth", height=360, elem_id="view", **fixed)
+    return slider, array, exact, view
 
 
 def _for_screens(image: np.ndarray) -> np.ndarray:

@@ -62,15 +62,16 @@ def describe(model: LoadedModel, export_format: str, dtype: str, agreements: lis
     network = network_of(estimator)
     sampling = estimator.sampling if isinstance(estimator, DiffusionEstimator) else None
     return ExportRecord(
-        export_format,
-        dtype,
-        kind_of(estimator),
-        sampling.noise if sampling else network.noise,
-        network.size_factor,
-        network.prompt_embedding.shape[1],
-        model.step,
-        model.used_ema,
-        *agreements,
+        format=export_format,
+        dtype=dtype,
+        predicts=kind_of(estimator),
+        noise=sampling.noise if sampling else network.noise,
+        size_factor=network.size_factor,
+        prompt_tokens=network.prompt_embedding.shape[1],
+        step=model.step,
+        moving_average=model.used_ema,
+        agreement=agreements[0],
+        variant_agreement=agreements[1] if len(agreements) > 1 else None,
         denoises=sampling is not None,
         num_steps=sampling.num_steps if sampling else 1,
         ensemble_size=sampling.ensemble_size if sampling else 1,
@@ -149,7 +150,7 @@ def _stock_usage(record: ExportRecord) -> str:
         "from diffusers import DiffusionPipeline",
         "from PIL import Image",
         "",
-        'pipeline = DiffusionPipeline.from_pretrained("PATH")',
+        'pipeline = DiffusionPipeline.from_pretrained("PATH")  # this folder, or its id on the hub',
         'prediction = pipeline(Image.open("photo.jpg").convert("RGB")).prediction',
     )
     seed = "The answer depends on the seed" if record.noise == "gaussian" else "The answer is the same for every seed"
@@ -200,7 +201,9 @@ def _scores(model: LoadedModel) -> str:
     if not scores:
         return "None recorded with the checkpoint."
     rows = [f"| {name.removeprefix('val/')} | {value:.4g} |" for name, value in sorted(scores.items())]
-    return "\n".join([f"Last validation of the run, at step {step}:", "", "| metric | value |", "|---|---|", *rows])
+    return "\n".join(
+        [f"Last validation of the run, after {step + 1} steps:", "", "| metric | value |", "|---|---|", *rows]
+    )
 
 
 def _check(record: ExportRecord) -> str:
@@ -226,4 +229,5 @@ def _licence_of(base: str) -> str | None:
         head = yaml.safe_load(text.split("---")[1]) if text.startswith("---") else {}
     except (InputError, yaml.YAMLError, IndexError):
         return None
-    return head.get("license") if isinstance(head, dict) else None
+    licence = head.get("license") if isinstance(head, dict) else None
+    return None if licence == "other" else licence

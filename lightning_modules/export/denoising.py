@@ -1,7 +1,8 @@
-"""A diffusion estimator as parts of a stock Marigold pipeline: the same noise, the same steps, the weights as trained."""
+"""A diffusion estimator as parts of a stock Marigold pipeline: the same noise and steps, the weights as trained."""
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 from geometry.errors import InputError
 from lightning_modules.diffusion import DiffusionEstimator
@@ -22,10 +23,10 @@ def denoising_parts(estimator: DiffusionEstimator) -> PipelineParts:
     sampling, config = estimator.sampling, estimator.network.scheduler.config
     if sampling.noise != "gaussian":
         raise InputError(
-            f"a sampling from noise: {sampling.noise} cannot be exported: diffusers' pipelines draw gaussian noise. Give "
-            "a configuration with sampling.noise: gaussian, or fine-tune the model to a single step."
+            f"a sampling from noise: {sampling.noise} cannot be exported: diffusers' pipelines draw gaussian noise. "
+            "Give a configuration with sampling.noise: gaussian, or fine-tune the model to a single step."
         )
-    options = {"timestep_spacing": sampling.spacing}
+    options: dict[str, Any] = {"timestep_spacing": sampling.spacing}
     if sampling.end == "clean":
         options["set_alpha_to_one"] = True
     _check_steps(estimator, options)
@@ -47,7 +48,7 @@ def without_ensemble(model: LoadedModel) -> LoadedModel:
     return replace(model, estimator=estimator)
 
 
-def _check_steps(estimator: DiffusionEstimator, options: dict[str, object]) -> None:
+def _check_steps(estimator: DiffusionEstimator, options: dict[str, Any]) -> None:
     """Check that stock diffusers takes as many steps, and ends where ours end."""
     sampling = estimator.sampling
     scheduler = make_ddim(estimator.network.scheduler.config, **options)
@@ -56,6 +57,6 @@ def _check_steps(estimator: DiffusionEstimator, options: dict[str, object]) -> N
     ends_before_first = int(scheduler.timesteps[-1]) - stride < 0
     if len(scheduler.timesteps) != sampling.num_steps or (sampling.end == "clean" and not ends_before_first):
         raise InputError(
-            f"diffusers does not take {sampling.num_steps} {sampling.spacing} steps as the model does; export it with a "
-            "number that divides the noise schedule, for instance sampling.num_steps: 4."
+            f"diffusers does not take {sampling.num_steps} {sampling.spacing} steps as the model does; export it with "
+            "a number that divides the noise schedule, for instance sampling.num_steps: 4."
         )

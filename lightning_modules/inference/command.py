@@ -123,8 +123,6 @@ def _add_point_cloud(group: "argparse._ArgumentGroup") -> None:
         metavar=("FX", "FY", "CX", "CY"),
         help="focal lengths and principal point in pixels of the pictures",
     )
-    group.add_argument(
-        "--fov-deg", type=float, metavar="DEG", help="field of view along the longer side (default: 55)"
-    )
+    group.add_argument("--fov-deg", type=float, metavar="DEG", help="field of view along the longer side (default: 55)")
     group.add_argument("--near-m", type=float, metavar="M", help="depth of the nearest point (default: 1)")
     group.add_argument("--far-m", type=float, metavar="M", help="depth of the farthest point (default: 10)")

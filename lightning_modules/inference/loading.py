@@ -14,7 +14,14 @@ from geometry.errors import InputError
 from lightning_modules.command_line.console import input_error_behind, readable_error
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.estimator import Estimator
-from lightning_modules.inference.run_config import base_of, config_beside, make_plain, read_config, runs_folder, set_base
+from lightning_modules.inference.run_config import (
+    base_of,
+    config_beside,
+    make_plain,
+    read_config,
+    runs_folder,
+    set_base,
+)
 from lightning_modules.networks.pretrained import check_base
 from lightning_modules.networks.sampling import Sampling
 from lightning_modules.single_step import SingleStepEstimator

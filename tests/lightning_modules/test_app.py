@@ -66,7 +66,7 @@ def test_a_program_gets_what_predict_answers_and_a_message_for_other_files(url, 
     for name, message in MESSAGES.items():
         with pytest.raises(AppError, match=message):
             client.predict(handle_file(files / name), 256, api_name="/predict")
-    with pytest.raises(Exception, match="413|[Ll]arge|exceed"):
+    with pytest.raises(Exception, match=r"413|[Ll]arge|exceed"):
         client.predict(handle_file(files / "heavy.png"), 256, api_name="/predict")
 
 

@@ -44,6 +44,14 @@ RUNS = {
     },
 }
 STEPS = {"depth-denoising": 4, "normals-denoising": 2}
+PROGRAMS = [name for name in RUNS if not name.endswith(("gaussian", "denoising"))]
+
+
+def first_is_default(first, names):
+    """Return parameters of which all but one are slow: tracing takes long."""
+    return [first, *(pytest.param(name, marks=pytest.mark.slow) for name in names if name != first)]
+
+
 STOCK = """
 import sys, json, numpy as np, torch
 from diffusers import DiffusionPipeline, MarigoldDepthPipeline, MarigoldNormalsPipeline
@@ -103,7 +111,7 @@ class TestDiffusers:
             assert np.abs(found - expected).max() < 1e-4
             assert found.std() > 0.01
 
-    @pytest.mark.parametrize("name", ["depth", "depth-padded-prompt", "depth-gaussian", "normals"])
+    @pytest.mark.parametrize("name", [name for name in RUNS if name != "depth-denoising"])
     def test_an_export_can_be_predicted_with_as_its_checkpoint(self, runs, exports, name):
         first, second = (
             Predictor.load(source, processing_res=48, seed=3)(picture()) for source in (runs[name], exports / name)
@@ -121,6 +129,15 @@ class TestDiffusers:
         loss, _ = estimator.training_loss(make_batch(), [0, 1])
         loss.backward()
         assert all(bool(weight.grad.isfinite().all()) for weight in estimator.network.unet.parameters())
+
+    def test_an_export_of_an_ensemble_makes_one_prediction_and_says_how_to_have_more(self, runs, exports):
+        card = (exports / "depth-denoising/README.md").read_text()
+        assert "4 steps" in card and "`ensemble_size=3`" in card and "depends on the seed" in card
+        single = Predictor.load(exports / "depth-denoising", processing_res=48)
+        ensemble = Predictor.load(runs["depth-denoising"], processing_res=48)
+        difference = np.abs(single(picture()) - ensemble(picture())).max()
+        ensemble.estimator.sampling = replace(ensemble.estimator.sampling, ensemble_size=1)
+        assert np.abs(single(picture()) - ensemble(picture())).max() < 1e-4 < difference
 
     def test_the_card_says_what_it_is_and_names_no_folder_of_this_machine(self, runs, exports):
         card = (exports / "normals/README.md").read_text()
@@ -147,18 +164,28 @@ class TestDiffusers:
 class TestPrograms:
     """Sizes and batches of these checks are none that the programs were traced with."""
 
-    @pytest.mark.slow
-    def test_a_torch_program_answers_as_predict_does_at_other_sizes(self, runs, tmp_path):
-        export_model(load_model(runs["normals-4-channels"]), ExportOptions(tmp_path / "out", "torch"))
+    @pytest.mark.parametrize("name", first_is_default("depth-4-channels", PROGRAMS))
+    def test_a_torch_program_answers_as_predict_does_at_other_sizes(self, runs, tmp_path, name):
+        export_model(load_model(runs[name]), ExportOptions(tmp_path / "out", "torch"))
         program = torch.export.load(tmp_path / "out/model.pt2").module()
-        self.check(lambda images: program(torch.from_numpy(images)).numpy(), runs["normals-4-channels"])
+        self.check(lambda images: program(torch.from_numpy(images)).numpy(), runs[name])
+
+    @pytest.mark.parametrize("name", first_is_default("normals", PROGRAMS))
+    def test_an_onnx_graph_answers_as_predict_does_at_other_sizes(self, runs, tmp_path, name):
+        onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
+        export_model(load_model(runs[name]), ExportOptions(tmp_path / "out", "onnx"))
+        assert onnx.load(tmp_path / "out/model.onnx").opset_import[0].version == 20
+        session = runtime.InferenceSession(tmp_path / "out/model.onnx", providers=["CPUExecutionProvider"])
+        self.check(lambda images: session.run(None, {"image": images})[0], runs[name])
+        assert "Opset 20" in (tmp_path / "out/README.md").read_text()
 
     @pytest.mark.slow
-    def test_an_onnx_graph_answers_as_predict_does_at_other_sizes(self, runs, tmp_path):
-        runtime = pytest.importorskip("onnxruntime")
-        export_model(load_model(runs["depth"]), ExportOptions(tmp_path / "out", "onnx"))
-        session = runtime.InferenceSession(tmp_path / "out/model.onnx", providers=["CPUExecutionProvider"])
-        self.check(lambda images: session.run(None, {"image": images})[0], runs["depth"])
+    def test_half_precision_programs_agree_but_for_rounding(self, runs, tmp_path):
+        pytest.importorskip("onnxruntime")
+        for form, dtype in (("onnx", "float16"), ("torch", "float16"), ("torch", "bfloat16")):
+            out = tmp_path / f"{form}-{dtype}"
+            record = export_model(load_model(runs["depth"]), ExportOptions(out, form, dtype))
+            assert 1e-6 < record.agreement.maximum < 0.1, (form, dtype)
 
     @staticmethod
     def check(program, run):
@@ -166,8 +193,13 @@ class TestPrograms:
         for height, width in ((24, 40), (56, 32)):
             images = [picture(height, width, seed) for seed in range(2)]
             found = program(np.stack(images).transpose(0, 3, 1, 2) / np.float32(255))
-            for image, answer in zip(images, found, strict=True):
-                assert np.abs(np.moveaxis(answer, 0, -1).squeeze() - predictor(image)).max() < 1e-4
+            # In one batch, for in batches of two sizes already the checkpoint's own answers differ by 4e-4 in places.
+            for expected, answer in zip(predictor.predict(images), found, strict=True):
+                assert np.abs(np.moveaxis(answer, 0, -1).squeeze() - expected).max() < 1e-4
+
+    def test_a_diffusion_estimator_is_refused(self, runs, tmp_path):
+        with pytest.raises(InputError, match=r"several steps from noise.*--format diffusers"):
+            export_model(load_model(runs["depth-denoising"]), ExportOptions(tmp_path / "out", "torch"))
 
     def test_a_network_that_needs_noise_is_refused(self, runs, tmp_path):
         with pytest.raises(InputError, match="gives another answer for every noise"):
@@ -191,6 +223,17 @@ class TestCare:
         export_model(model, ExportOptions(tmp_path / "out", overwrite=True))
         assert (tmp_path / "out/model_index.json").is_file() and not (tmp_path / "out/thesis.txt").exists()
         assert [file.name for file in tmp_path.iterdir()] == ["out"]
+
+    def test_steps_that_diffusers_takes_otherwise_are_refused(self, tmp_path):
+        for number, sampling, message in (
+            (1, {"num_steps": 7}, "diffusers does not take 7 trailing steps"),
+            (2, {"num_steps": 61}, "diffusers does not take 61 trailing steps"),
+            (3, {"num_steps": 1, "noise": "zeros"}, "sampling from noise: zeros cannot be exported"),
+        ):
+            run = make_run(tmp_path / str(number), sampling=sampling)
+            with pytest.raises(InputError, match=message):
+                export_model(load_model(run), ExportOptions(tmp_path / "out"))
+            assert not (tmp_path / "out").exists()
 
     def test_pyramid_noise_which_diffusers_cannot_draw_is_refused(self, tmp_path):
         run = make_run(tmp_path, noise="pyramid")

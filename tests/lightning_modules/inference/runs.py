@@ -10,9 +10,16 @@ from tests.tiny import build_base
 
 
 def make_run(
-    folder, task="Depth", noise="zeros", ema=False, network_options=None, task_options=None, sampling=None, **base_options
+    folder,
+    task="Depth",
+    noise="zeros",
+    ema=False,
+    network_options=None,
+    task_options=None,
+    sampling=None,
+    **base_options,
 ):
-    """Write a run whose weights differ from its base's; return the run's folder. With sampling, it is a diffusion run."""
+    """Write a run whose weights differ from its base's; return its folder. With sampling, it is a diffusion run."""
     base = build_base(folder / "base", **base_options)
     if task == "Normals":
         _face_viewer(base / "vae")

@@ -1,8 +1,8 @@
 """What all benchmarks share: warm-up, synchronisation, medians and quartiles, stopwatches, and a report.
 
 Contract: candidates that are compared run alternately within one process and one run, on inputs that are drawn anew for
-every repetition; the first repetitions are thrown away; a clock is read only when the device has finished. On a CPU one thread
-computes, and its processor time counts, so that other programs matter little.
+every repetition; the first repetitions are thrown away; a clock is read only when the device has finished. On a CPU one
+thread computes, and its processor time counts, so that other programs matter little.
 """
 
 import json
@@ -70,6 +70,18 @@ def alternate(
             if number >= warmup:
                 seconds[name].append(clock(device) - start)
     return seconds
+
+
+def matrix_tflops(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the TFLOP/s of large matrix products on a device: what can be reached at most."""
+    side = 8192 if device.type == "cuda" else 2048
+    seconds = []
+    for _ in range(6):
+        left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+        start = clock(device)
+        left @ right
+        seconds.append(clock(device) - start)
+    return round(2 * side**3 / min(seconds[1:]) / 1e12, 4)
 
 
 class Stopwatch:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 from unittest.mock import patch
@@ -117,7 +118,7 @@ def count_flops(size: Size, scratch: Path, image_size: tuple[int, int]) -> dict[
         marks.append(counter.get_total_flops())
         decoded.sum().backward()
         marks.append(counter.get_total_flops())
-    parts = [round((after - before) / 1e12, 6) for before, after in zip(marks, marks[1:], strict=False)]
+    parts = [round((after - before) / 1e12, 6) for before, after in pairwise(marks)]
     names = ("encode", "unet", "decode", "backward")
     return {**dict(zip(names, parts, strict=True)), "forward": round(sum(parts[:3]), 6), "step": round(sum(parts), 6)}
 

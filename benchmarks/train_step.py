@@ -4,25 +4,27 @@ Run ``python -m benchmarks.train_step --out train_step.json`` from the folder of
 ``python -m benchmarks.train_step --size full --config configs/hardware/h200.yaml --data SHARDS --workers 8``.
 
 Contract: every candidate takes whole optimiser steps (forward, backward, clipping, AdamW) of the same number of images,
-in micro-batches of its own size, on fresh random images that are on the device already. ``authors`` is the recipe of the
-paper: float32, micro-batches of 2, the UNet recomputed, eager. ``ours`` is the recipe with the files of --config.
-``plain`` is the same step in float32 written out with diffusers alone, in ours' micro-batches. At the tiny size they
-take turns; at the full size they run one after another, each alone in memory. The roofline share relates the operations
-of a step (nothing recomputed) to those of matrix products measured in the same precision and run. With --data, ours is
-trained by the trainer on real batches, too, and the share of time that it waits for them is reported.
+in micro-batches of its own size, on fresh random images that are on the device already. ``authors`` is the recipe of
+the paper: float32, micro-batches of 2, the UNet recomputed, eager. ``ours`` is the recipe with the files of --config
+(without any, on a CPU, nothing is recomputed). ``plain`` is the same step in float32 written out with diffusers alone,
+in ours' micro-batches. At the tiny size they take turns; at the full size they run one after another, each alone in
+memory. The roofline share relates the operations of a step (nothing recomputed) to those of matrix products, measured
+in the same precision and run. With --data, ours is trained by the trainer on real batches, too, and the share of time
+that it waits for them is reported.
 """
 
 import argparse
 import gc
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
 
-from benchmarks.measuring import alternate, clock, report, summarize, use_one_thread
+from benchmarks.measuring import alternate, matrix_tflops, report, summarize, use_one_thread
 from benchmarks.models import (
     IMAGE_SIZES,
     RECIPE,
@@ -91,18 +93,6 @@ def _micro_batches(num_images: int, batch_size: int) -> list[int]:
     return sizes + ([num_images % batch_size] if num_images % batch_size else [])
 
 
-def matrix_tflops(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the TFLOP/s of large matrix products on a device: what can be reached at most."""
-    side = 8192 if device.type == "cuda" else 2048
-    seconds = []
-    for _ in range(6):
-        left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-        start = clock(device)
-        left @ right
-        seconds.append(clock(device) - start)
-    return round(2 * side**3 / min(seconds[1:]) / 1e12, 4)
-
-
 def measure(makers: dict[str, Callable[[], Step]], options: argparse.Namespace) -> dict[str, dict[str, Any]]:
     """Return seconds and peak memory of a step of every candidate."""
     if options.size == "tiny":
@@ -127,6 +117,7 @@ def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     authors, ours = Settings.from_configs([RECIPE]), Settings.from_configs([RECIPE, *options.config])
     if options.device.type == "cpu" and not options.config:
         ours = ours.with_network(unet_checkpointing=False)
+    ours = replace(ours, batch_size=options.batch_size or ours.batch_size)
     settings = {"authors": authors, "ours": ours}
     settings |= {f"ours+{name}": ours.with_network(**VARIANTS[name]) for name in options.variants}
     flops = count_flops(options.size, scratch, options.image_size)
@@ -160,6 +151,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--variants", nargs="*", default=[], choices=VARIANTS, help="options to try on top of ours")
     parser.add_argument("--only", nargs="+", help="candidates to time: authors, ours, plain, ours+VARIANT")
     parser.add_argument("--images", type=int, default=32, help="images per optimiser step (default: %(default)s)")
+    parser.add_argument("--batch-size", type=int, help="images per micro-batch of ours (default: the configuration's)")
     parser.add_argument("--repeats", type=int, default=10, help="timed steps of each (default: %(default)s)")
     parser.add_argument("--warmup", type=int, default=2, help="steps before (default: %(default)s)")
     parser.add_argument("--data", type=Path, help="prepared data set to train on, too")

@@ -3,6 +3,7 @@
 import argparse
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -65,5 +66,5 @@ def trainer_run(settings: Settings, base: Path, options: argparse.Namespace) -> 
         )
         trainer.fit(settings.build(base, options.device), datamodule=data)
     ends = times.ends[options.warmup - 1 :]
-    seconds = [after - before for before, after in zip(ends, ends[1:], strict=False)]
+    seconds = [after - before for before, after in pairwise(ends)]
     return {"seconds_per_step": summarize(seconds), "data_wait_share": logger.share, "workers": options.workers}

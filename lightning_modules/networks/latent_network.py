@@ -185,8 +185,8 @@ class LatentNetwork(nn.Module, ABC):
         Args:
             options: how to compile.
         """
-        options.apply(self.vae.encoder)
-        options.apply(self.vae.decoder)
+        options.apply("encoder", self.vae.encoder)
+        options.apply("decoder", self.vae.decoder)
 
     def export_parts(self) -> dict[str, nn.Module]:
         """Return copies of the parts as stock diffusers models, for those who save or convert them.

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from geometry.errors import InputError
 from lightning_modules.networks.compilation import Compilation
+from lightning_modules.networks.constants import hold_constants
 from lightning_modules.networks.ddim import make_ddim
 from lightning_modules.networks.latent_network import LatentNetwork, VaePrecision, plain_copy
 from lightning_modules.networks.lora import LoRA, merge_adapters
@@ -131,7 +132,13 @@ class StableDiffusion(LatentNetwork):
             options: how to compile.
         """
         super().compile_parts(options)
-        options.apply(self.unet)
+        options.apply("unet", self.unet)
+
+    def hold_constants(self) -> None:
+        """Keep what timestep and prompt make of themselves in the UNet, which can then only predict, and only so."""
+        side_px = 2 ** len(self.unet.config["block_out_channels"])
+        latent = self.prompt_embedding.new_zeros(1, self.unet.config["in_channels"], side_px, side_px)
+        hold_constants(self.unet, lambda: self.answer(latent, self.timestep))
 
     def export_parts(self) -> dict[str, nn.Module]:
         """Return copies of UNet and VAE as stock diffusers models, with adapters merged into the UNet's weights.

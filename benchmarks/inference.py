@@ -66,7 +66,7 @@ def _autocast(predict: Predict, device: torch.device) -> Predict:
     return run
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     """Return all figures."""
     settings = Settings.from_configs([RECIPE, *options.config]).with_network(unet_checkpointing=False)

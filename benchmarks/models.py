@@ -108,7 +108,7 @@ def count_flops(size: Size, scratch: Path, image_size: tuple[int, int]) -> dict[
     """
     with base_of(size, scratch) as base, _on_meta(size):
         network = StableDiffusion(str(base)).to("meta")
-    with FlopCounterMode(display=False) as counter:
+    with torch.enable_grad(), FlopCounterMode(display=False) as counter:
         marks = [0.0]
         image_latent = network.encode(torch.empty(1, 3, *image_size, device="meta"))
         marks.append(counter.get_total_flops())

@@ -29,7 +29,7 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.measuring import Stopwatch, children, processor_seconds, report, summarize
+from benchmarks.measuring import Stopwatch, children, processor_seconds, report, summarize, use_one_thread
 from datamodules import DatasetSource, GeometryDataModule
 from datamodules.prepare import main as prepare
 from datamodules.shards import codecs
@@ -248,8 +248,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="repetitions of each loader (default: %(default)s)")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    use_one_thread()
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         raw = options.hypersim or folder / "raw"

@@ -1,7 +1,8 @@
 """What all benchmarks share: warm-up, synchronisation, medians and quartiles, stopwatches, and a report.
 
 Contract: candidates that are compared run alternately within one process and one run, on inputs that are drawn anew for
-every repetition; the first repetitions are thrown away; a clock is read only when the device has finished.
+every repetition; the first repetitions are thrown away; a clock is read only when the device has finished. On a CPU one
+thread computes, and its processor time counts, so that other programs matter little.
 """
 
 import json
@@ -17,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 
@@ -28,6 +30,18 @@ def synchronize(device: torch.device) -> None:
     """Wait until a device has finished its work; CPUs have, always."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def clock(device: torch.device) -> float:
+    """Return the seconds of a clock when a device has finished its work: of the wall, or of this processor."""
+    synchronize(device)
+    return time.perf_counter() if device.type == "cuda" else time.process_time()
+
+
+def use_one_thread() -> None:
+    """Let one thread compute on the CPU."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
 
 
 def summarize(values: list[float], digits: int = 4) -> dict[str, Any]:
@@ -51,13 +65,23 @@ def alternate(
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for number in range(warmup + repeats):
         for name, run in candidates.items():
-            synchronize(device)
-            start = time.perf_counter()
+            start = clock(device)
             run(number)
-            synchronize(device)
             if number >= warmup:
-                seconds[name].append(time.perf_counter() - start)
+                seconds[name].append(clock(device) - start)
     return seconds
+
+
+def matrix_tflops(device: torch.device, dtype: torch.dtype) -> float:
+    """Return the TFLOP/s of large matrix products on a device: what can be reached at most."""
+    side = 8192 if device.type == "cuda" else 2048
+    seconds = []
+    for _ in range(6):
+        left, right = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+        start = clock(device)
+        left @ right
+        seconds.append(clock(device) - start)
+    return round(2 * side**3 / min(seconds[1:]) / 1e12, 4)
 
 
 class Stopwatch:

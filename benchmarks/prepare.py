@@ -16,11 +16,9 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import cv2
 import numpy as np
-import torch
 
-from benchmarks.measuring import Stopwatch, report, summarize
+from benchmarks.measuring import Stopwatch, report, summarize, use_one_thread
 from datamodules.preparation import encoding
 from datamodules.preparation.plan import ShardOptions
 from datamodules.sources import hypersim, virtual_kitti
@@ -89,8 +87,7 @@ def main() -> None:
     parser.add_argument("--hypersim", type=Path, help="raw folder of genuine Hypersim frames to use")
     parser.add_argument("--out", type=Path, help="JSON file to write")
     options = parser.parse_args()
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    use_one_thread()
     with tempfile.TemporaryDirectory() as scratch:
         rooms = options.hypersim or Path(scratch) / "rooms"
         if not options.hypersim:

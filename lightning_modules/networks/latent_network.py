@@ -187,8 +187,8 @@ class LatentNetwork(nn.Module, ABC):
         Args:
             options: how to compile.
         """
-        options.apply(self.vae.encoder)
-        options.apply(self.vae.decoder)
+        options.apply("encoder", self.vae.encoder)
+        options.apply("decoder", self.vae.decoder)
 
     def shard(self, mesh: DeviceMesh) -> None:
         """Divide what trains among devices; what is frozen stays whole. A backbone adds its own weights to this.

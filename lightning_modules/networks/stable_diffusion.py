@@ -8,6 +8,7 @@ from torch.distributed.device_mesh import DeviceMesh
 
 from geometry.errors import InputError
 from lightning_modules.networks.compilation import Compilation
+from lightning_modules.networks.constants import hold_constants
 from lightning_modules.networks.ddim import make_ddim
 from lightning_modules.networks.latent_network import LatentNetwork, VaePrecision, plain_copy
 from lightning_modules.networks.lora import LoRA, merge_adapters
@@ -133,7 +134,13 @@ class StableDiffusion(LatentNetwork):
             options: how to compile.
         """
         super().compile_parts(options)
-        options.apply(self.unet)
+        options.apply("unet", self.unet)
+
+    def hold_constants(self) -> None:
+        """Keep what timestep and prompt make of themselves in the UNet, which can then only predict, and only so."""
+        side_px = 2 ** len(self.unet.config["block_out_channels"])
+        latent = self.prompt_embedding.new_zeros(1, self.unet.config["in_channels"], side_px, side_px)
+        hold_constants(self.unet, lambda: self.answer(latent, self.timestep))
 
     def shard(self, mesh: DeviceMesh) -> None:
         """Divide what trains among devices, the UNet block by block; what is frozen in the VAE stays whole.

@@ -4,15 +4,13 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextModel
 
 from lightning_modules import Depth, Normals, SingleStepEstimator, StableDiffusion
 from lightning_modules.loss_terms import LatentConsistency
 from lightning_modules.losses import AngularLoss, ScaleShiftInvariantLoss
 from lightning_modules.tasks import Task
 from tests.tiny import build_base, make_batch
+from tests.transcription import Reference, transcribed_step
 
 PREDICTION_TYPES = ("v_prediction", "epsilon", "sample")
 NOISES = ("zeros", "gaussian", "pyramid", "none")
@@ -31,28 +29,14 @@ def network(request, bases):
     return kind, noise, network, Reference(bases[kind], noise)
 
 
-class Reference:
-    """The parts of a base in float64, with the UNet widened where there is noise."""
-
-    def __init__(self, base, noise):
-        self.vae = AutoencoderKL.from_pretrained(base, subfolder="vae").double()
-        self.unet = UNet2DConditionModel.from_pretrained(base, subfolder="unet").double()
-        text_encoder = CLIPTextModel.from_pretrained(base, subfolder="text_encoder").double()
-        begin_and_end = torch.tensor([[0, 1]])
-        self.prompt = text_encoder(begin_and_end).last_hidden_state.detach().expand(2, -1, -1)
-        if noise != "none":
-            narrow = self.unet.conv_in
-            wide = torch.nn.Conv2d(8, 8, 3, padding=1).double()
-            wide.weight.data = torch.cat([narrow.weight.data, narrow.weight.data], dim=1) / 2
-            wide.bias.data = narrow.bias.data
-            self.unet.conv_in = wide
-
-
 @pytest.mark.parametrize("task", [Depth, Normals])
 def test_prediction_loss_and_gradients_are_those_of_the_paper(network, task: type[Task]):
     prediction_type, noise, network, reference = network
     batch = make_batch(height=16, width=24)
-    expected = transcription(reference, batch, prediction_type, noise, task is Depth)
+    prediction, loss = transcribed_step(reference, batch, prediction_type, noise, task is Depth, SEEDS)
+    reference.unet.zero_grad()
+    loss.backward()
+    expected = (prediction, loss, {name: weight.grad for name, weight in reference.unet.named_parameters()})
     assert all(gradient.abs().sum() > 0 for gradient in expected[2].values())
 
     # The network in float64 leaves the rounding of the decoded image to float32. In float32 it amplifies its own
@@ -77,73 +61,6 @@ def flatten(gradients):
 
 def relative_error(value, expected):
     return ((value.double() - expected).norm() / expected.norm()).item()
-
-
-def transcription(reference, batch, prediction_type, noise_kind, is_depth):
-    """Prediction, loss and gradients of the UNet in float64."""
-    vae, unet = reference.vae, reference.unet
-    unet.zero_grad()
-    moments = vae.quant_conv(vae.encoder(batch["image"].double()))
-    image_latent = 0.18215 * moments[:, :4].detach()
-    noise = transcribed_noise(noise_kind, image_latent.shape).double()
-    unet_input = image_latent if noise_kind == "none" else torch.cat([image_latent, noise], dim=1)
-    answer = unet(unet_input, 999, encoder_hidden_states=reference.prompt).sample
-
-    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
-    alpha = torch.cumprod(1 - betas, dim=0)[999].double()
-    clean = {
-        "v_prediction": alpha.sqrt() * noise - (1 - alpha).sqrt() * answer,
-        "epsilon": (noise - (1 - alpha).sqrt() * answer) / alpha.sqrt(),
-        "sample": answer,
-    }[prediction_type]
-    decoded = vae.decoder(vae.post_quant_conv(clean / 0.18215))
-    if is_depth:
-        prediction = decoded.mean(dim=1, keepdim=True).clamp(-1, 1)
-        loss = transcribed_depth_loss(prediction, batch)
-    else:
-        prediction = decoded / (decoded.pow(2).sum(dim=1, keepdim=True).sqrt() + 1e-5)
-        loss = transcribed_normals_loss(prediction, batch)
-    loss.backward()
-    return prediction, loss, {name: parameter.grad for name, parameter in unet.named_parameters()}
-
-
-def transcribed_noise(kind, shape):
-    if kind in ("zeros", "none"):
-        return torch.zeros(shape)
-    images = []
-    for seed in SEEDS:
-        generator = torch.Generator().manual_seed(seed)
-        noise = torch.randn(shape[1:], generator=generator)
-        if kind == "pyramid":
-            height, width = shape[2:]
-            for level in range(10):
-                ratio = torch.rand((), generator=generator).item() * 2 + 2
-                height, width = max(1, int(height / ratio**level)), max(1, int(width / ratio**level))
-                coarse = torch.randn(1, shape[1], height, width, generator=generator)
-                noise = noise + F.interpolate(coarse, size=tuple(shape[2:]), mode="bilinear")[0] * 0.9**level
-                if height == 1 or width == 1:
-                    break
-            noise = noise / noise.std()
-        images.append(noise)
-    return torch.stack(images)
-
-
-def transcribed_depth_loss(prediction, batch):
-    residuals = []
-    for predicted, depth, valid in zip(prediction, batch["depth"].double(), batch["valid_mask"], strict=True):
-        p, d = predicted[valid], depth[valid]
-        d = d.clamp(torch.quantile(d, 0.02), torch.quantile(d, 0.98))
-        columns = torch.stack([p, torch.ones_like(p)], dim=1)
-        scale, shift = torch.linalg.solve(columns.T @ columns, columns.T @ d)
-        residuals.append((scale * p + shift - d).abs())
-    return torch.cat(residuals).mean()
-
-
-def transcribed_normals_loss(prediction, batch):
-    truth, valid = batch["normals"].double(), batch["normals_mask"][:, 0]
-    length = prediction.pow(2).sum(dim=1).sqrt() * truth.pow(2).sum(dim=1).sqrt()
-    cosine = (prediction * truth).sum(dim=1)[valid] / length[valid]
-    return torch.arccos(cosine.clamp(-1, 1)).mean()
 
 
 def test_half_the_batch_gives_the_same_prediction_so_that_batch_size_changes_nothing(bases):

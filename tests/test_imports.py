@@ -18,12 +18,8 @@ ALLOWED_OWN = {
 CONFINED = {
     "webdataset": "datamodules/",
     "diffusers": (
-        "lightning_modules/networks/latent_network.py",
-        "lightning_modules/networks/stable_diffusion.py",
-        "lightning_modules/networks/lora.py",
-        "lightning_modules/networks/ddim.py",
+        "lightning_modules/networks/",
         "lightning_modules/ensembling.py",
-        "lightning_modules/networks/sampling.py",
         "lightning_modules/export",
     ),
 }

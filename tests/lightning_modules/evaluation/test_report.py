@@ -1,9 +1,12 @@
 import json
 import math
 
+import torch
+
 from lightning_modules import Depth
 from lightning_modules.evaluation.report import DatasetScores, read_scores, write_results, write_scores
 from lightning_modules.evaluation.scoring import Scorer, Tally
+from tests.tiny import make_batch
 
 
 def test_a_data_set_without_a_single_scored_image_has_no_score_rather_than_zero(tmp_path):
@@ -27,3 +30,11 @@ def test_what_is_no_file_of_scores_does_not_count_as_finished(tmp_path):
     for content in ("", "[]", '{"name": "x"}', '{"scores": 3}', '{"scores": {}, "strange": 1}'):
         (tmp_path / "scores.json").write_text(content)
         assert read_scores(tmp_path) is None
+
+
+def test_predictions_that_are_not_finite_are_said_to_be_so_and_not_left_out():
+    tally, batch = Tally(), make_batch(1)
+    Scorer(Depth()).score(tally, torch.full_like(batch["depth"], math.nan), batch)
+    result = DatasetScores("tiny", "a-b", Scorer(Depth()).overall(tally), len(tally.rows), None, tally.problems)
+    assert math.isnan(result.scores["abs_rel"]) and result.num_images == 1
+    assert "not finite" in result.remarks() and "samples.csv" in result.remarks()

@@ -149,7 +149,7 @@ def _results(gradio: Any, kind: str) -> tuple[Any, ...]:  # noqa: ANN401
     fixed: dict[str, Any] = {"interactive": False}
     slider = gradio.ImageSlider(label=f"Picture and {kind}", format="png", height=400, elem_id="pictures", **fixed)
     with gradio.Row():
-        array = gradio.DownloadButton("Array (.npy, float32)", elem_id="array", **fixed)
+        array = gradio.DownloadButton("Array (.npy)", elem_id="array", **fixed)
         exact = gradio.DownloadButton("16-bit PNG", elem_id="exact", **fixed)
     view = gradio.Model3D(label="3-D view: drag to turn", visible=kind == "depth", height=360, elem_id="view", **fixed)
     return slider, array, exact, view

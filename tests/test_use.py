@@ -1,4 +1,4 @@
-"""The way that the documents show: from training to an export to stock diffusers, in a process of its own."""
+"""What README and docs show: from training to an export to stock diffusers, in a process of its own."""
 
 import os
 import re
@@ -16,33 +16,74 @@ from tests.lightning_modules.inference.runs import picture
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+# The demo takes minutes; its commands are those of the README, its steps and pictures are fewer.
+SHORT = "--data=tests.tiny.TinyData --data.init_args.size=32 --trainer.max_steps=2".split()
 
 
-def test_a_demo_checkpoint_gives_the_same_depth_in_stock_diffusers_as_with_predict(tmp_path, monkeypatch, capsys):
-    shown = (ROOT / "docs/inference.md").read_text()
-    export = "python train.py export --ckpt_path runs/demo --output exports/demo"
-    assert f"{export}\n" in shown
-    code = next(
-        block for block in re.findall(r"```python\n(.*?)```", shown, flags=re.DOTALL) if "DiffusionPipeline" in block
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    """A folder in which the demo was trained as the README says."""
+    folder = tmp_path_factory.mktemp("demo")
+    for name in ("checkpoints", "configs", "lightning_modules"):
+        (folder / name).symlink_to(ROOT / name)
+    fit = re.search(r"&& python train.py (fit .*)", README)[1]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        train.main([*fit.split(), *SHORT])
+    return folder
+
+
+def without_numbers(text):
+    return re.sub(r"\d\.\d+e-\d+", "NUMBER", text)
+
+
+def test_the_transcript_of_the_readme_is_what_happens(demo, monkeypatch, capsys):
+    transcript = next(
+        block for block in re.findall(r"```console\n(.*?)```", README, re.DOTALL) if "DiffusionPipeline" in block
     )
+    terminal, session = transcript.split("$ python\n")
+    monkeypatch.chdir(demo)
+    for command in terminal.removeprefix("$ ").split("\n$ "):
+        words, shown = command.strip().split("\n", 1)
+        capsys.readouterr()
+        train.main(words.removeprefix("python train.py ").split())
+        assert without_numbers(capsys.readouterr().out.strip()) == without_numbers(shown.strip())
 
-    monkeypatch.chdir(tmp_path)
-    base = f"--model.init_args.network.init_args.base={ROOT / 'checkpoints/tiny-stable-diffusion'}"
-    short = ("--data=tests.tiny.TinyData", "--data.init_args.size=32", "--trainer.max_steps=2", base)
-    train.main(["fit", "--config", str(ROOT / "configs/demo.yaml"), *short])
-    train.main(export.split()[2:])
-    said = capsys.readouterr().out
-    assert re.search(
-        r"exports/demo: depth, diffusers, float32\. Largest difference from the checkpoint .*e-0[5-9]", said
-    )
-
-    Image.fromarray(picture(30, 40)).save("photo.png")
-    code = code.replace("photo.jpg", "photo.png").replace(
-        "pipeline(Image", "pipeline(processing_resolution=96, image=Image"
-    )
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
-    script = f"{code}\nimport numpy\nnumpy.save('stock.npy', depth)"
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    code = "\n".join(line.removeprefix(">>> ") for line in session.splitlines() if line.startswith(">>> "))
+    done = run_alone(code, demo)
     assert done.returncode == 0, done.stderr[-2000:]
-    train.main("predict photo.png --ckpt_path runs/demo --output out --processing-res 96 --quiet".split())
-    assert np.abs(np.load("stock.npy") - np.load("out/photo_depth.npy")).max() < 1e-4
+    assert float(done.stdout) < 1e-4
+    assert float(session.splitlines()[-1]) < 1e-4
+
+
+def test_the_python_of_the_documentation_predicts_from_a_run_and_from_an_export(demo, monkeypatch):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/inference.md").read_text(), re.DOTALL)
+    ours = next(block for block in blocks if "Predictor.load" in block)
+    stock = next(block for block in blocks if "DiffusionPipeline" in block)
+    assert len([line for line in ours.splitlines() if line]) == 3
+    monkeypatch.chdir(demo)
+    Image.fromarray(picture(30, 40)).save("photo.jpg")
+    train.main(["export", "--ckpt_path", "runs/demo", "--output", "exports/demo", "--overwrite"])
+
+    found = []
+    for source in ("runs/demo", "exports/demo"):  # at 768 pixels this would take long
+        names = {}
+        exec(ours.replace('"runs/demo"', f'"{source}", processing_res=96'), names)
+        found.append(names["depth"])
+    smaller = stock.replace("pipeline(Image", "pipeline(processing_resolution=96, image=Image")
+    done = run_alone(f"{smaller}\nimport numpy\nnumpy.save('stock.npy', depth)", demo)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert found[0].shape == (30, 40)
+    for other in (found[1], np.load("stock.npy")):
+        assert np.abs(found[0] - other).max() < 1e-4
+
+
+def run_alone(code, folder):
+    """Run code in a process that knows nothing of this project and has no network."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    environment |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(folder / "hub")}
+    guard = "import sys\nsys.modules['lightning_modules'] = None\n"
+    return subprocess.run(
+        [sys.executable, "-c", guard + code], cwd=folder, env=environment, capture_output=True, text=True
+    )

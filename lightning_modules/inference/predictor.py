@@ -152,10 +152,10 @@ class Predictor:
         largest = np.iinfo(image.dtype).max if np.issubdtype(image.dtype, np.integer) else 1
         planes = []
         for channel in range(3):  # one at a time: a large picture in float32 is much memory
-            plane = torch.from_numpy(image[..., channel].astype(np.float32))[None, None] / largest * 2 - 1
+            plane = torch.from_numpy(image[..., channel].astype(np.float32))[None, None]
             if size != (height, width):
                 plane = F.interpolate(plane, size, mode="bilinear", antialias=True)
-            planes.append(plane)
+            planes.append(plane.mul_(2 / largest).sub_(1))  # after resizing: the fewer pixels, the less to do
         padding = (0, full_width - size[1], 0, full_height - size[0])
         return F.pad(torch.cat(planes, dim=1), padding, mode="replicate")[0]
 

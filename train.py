@@ -19,6 +19,7 @@ from lightning_modules.command_line.own_commands import COMMANDS, list_commands,
 from lightning_modules.command_line.parser import Parser
 from lightning_modules.estimator import Estimator
 from lightning_modules.evaluation.callback import Evaluation, begin_evaluation
+from lightning_modules.training.attention import Attention, prefer_attention
 from lightning_modules.training.callbacks import RunAnnouncement, Throughput, ValidationPanels, ValidationSummary
 from lightning_modules.training.checkpoint_files import DurableCheckpointIO, damage
 from lightning_modules.training.checkpoints import Checkpoints, last_checkpoint, newest_run
@@ -41,6 +42,10 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 TF32_HELP = (
     "Where GPUs may round float32 to TF32: none, convolutions (PyTorch's default, and the paper's), or all, which is "
     "fastest."
+)
+ATTENTION_HELP = (
+    "Kernel of attention: flash, efficient, cudnn or math; where it cannot be used, the next best. By default, PyTorch "
+    "chooses."
 )
 
 
@@ -74,6 +79,7 @@ class OneStepCLI(LightningCLI):
         parser.add_argument("--name", type=str, default="onestep", help="Name of the run; its files go to runs/NAME.")
         parser.add_lightning_class_args(Checkpoints, "checkpoints")
         parser.add_argument("--tf32", type=TF32, default="convolutions", help=TF32_HELP)
+        parser.add_argument("--attention", type=Attention, default="auto", help=ATTENTION_HELP)
         parser.add_lightning_class_args(ExponentialMovingAverage, "ema")
         parser.add_lightning_class_args(ValidationPanels, "panels")
         parser.link_arguments("model.init_args.task", "data.init_args.normals", compute_fn=_needs_normals)
@@ -89,6 +95,7 @@ class OneStepCLI(LightningCLI):
         """Find the checkpoint that ``last`` means."""
         config = self._options()
         set_tf32(config.tf32)
+        prefer_attention(config.attention)
         self._has_own_logger = config.trainer.logger not in (None, True)
         self._version: str | None = None
         if self.subcommand != "fit":

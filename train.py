@@ -212,6 +212,11 @@ def _check_usable(checkpoint: str | None) -> None:
     """Say early and in one line that a checkpoint is not there, or is damaged."""
     if checkpoint is None or checkpoint in ("last", "best", "hpc") or "://" in checkpoint:
         return
+    if (Path(checkpoint) / "model_index.json").is_file():
+        raise InputError(
+            f"--ckpt_path {checkpoint} is a base or an export, not a checkpoint: give it as the base of the network, "
+            f"--model.init_args.network.init_args.base {checkpoint}."
+        )
     if not Path(checkpoint).is_file():
         raise InputError(f"--ckpt_path {checkpoint}: there is no such file.")
     if problem := damage(Path(checkpoint)):

@@ -163,6 +163,7 @@ class TestMistakes:
             (["--model.network.base=nowhere"], "there is no base folder nowhere"),
             (["--data.size=30"], "images of 30x30 pixels .* factor 4"),
             (["--ckpt_path=nowhere.ckpt"], "nowhere.ckpt"),
+            (["--ckpt_path=checkpoints/tiny-stable-diffusion"], "network.init_args.base checkpoints/tiny"),
         ],
     )
     def test_one_clear_message_and_status_2(self, config, capsys, arguments, message):

@@ -44,7 +44,8 @@ class ValLoader:
         self._receiver = Receiver(self.workers.max_bad_samples, self.workers.packed)
 
     def __len__(self) -> int:
-        return len(self.batch_indices())
+        # Lightning leaves a rank without batches out of the validation, and the others then wait for its sums.
+        return max(1, len(self.batch_indices()))
 
     def __iter__(self) -> Iterator[GeometryBatch | PackedBatch]:
         if self._loader is None:

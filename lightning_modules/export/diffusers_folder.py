@@ -15,7 +15,7 @@ from lightning_modules.export.parts import network_of
 from lightning_modules.inference.loading import LoadedModel
 from lightning_modules.inference.predictor import DEFAULT_PROCESSING_RES, kind_of
 from lightning_modules.networks.ddim import make_ddim
-from lightning_modules.networks.pretrained import load_part
+from lightning_modules.networks.pretrained import load_part, load_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -84,7 +84,7 @@ def _pipeline(model: LoadedModel) -> Any:  # noqa: ANN401 - one of two pipelines
         "unet": parts.unet,
         "vae": parts.vae,
         "scheduler": make_ddim(network.scheduler.config, **parts.scheduler_options),
-        "text_encoder": load_part(CLIPTextModel.from_pretrained, model.base, "text_encoder", dtype=torch.float32),
+        "text_encoder": load_weights(CLIPTextModel.from_pretrained, model.base, "text_encoder", dtype=torch.float32),
         "tokenizer": _tokenizer(model.base, is_padded=network.prompt_embedding.shape[1] > _SHORT_PROMPT),
         "default_denoising_steps": parts.num_steps,
         "default_processing_resolution": DEFAULT_PROCESSING_RES,

@@ -69,9 +69,24 @@ def load_part(load: Callable[..., Part], base: str, part: str, **options: Any) -
         raise InputError(_explain(base, part, error)) from error
 
 
+def load_weights(load: Callable[..., Part], base: str, part: str, **options: Any) -> Part:  # noqa: ANN401
+    """Return one part of a base model that has weights, from safetensors alone.
+
+    Args:
+        load: the ``from_pretrained`` of a model class of diffusers or transformers.
+        base: folder, or hub id ``owner/name``.
+        part: subfolder, for instance ``unet``.
+        **options: passed on to ``load``.
+
+    Raises:
+        InputError: the part cannot be found, reached or read.
+    """
+    return load_part(load, base, part, use_safetensors=True, **options)
+
+
 def _only_variant(folder: Path) -> str | None:
     """Return the variant, such as fp16, that a part's weights were saved in, if there are no others beside them."""
-    names = [path.name.split(".") for suffix in ("safetensors", "bin") for path in folder.glob(f"*.{suffix}")]
+    names = [path.name.split(".") for path in folder.glob("*.safetensors")]
     variants = {parts[1] if len(parts) == 3 else None for parts in names}
     return variants.pop() if len(variants) == 1 else None
 
@@ -96,7 +111,13 @@ def _check_hub(base: str) -> None:
 
 def _explain(base: str, part: str, error: Exception) -> str:
     reason = _one_line(str(error))
-    if Path(base).expanduser().is_dir():
+    folder = Path(base).expanduser()
+    if any((folder / part).glob("*.bin")) and not any((folder / part).glob("*.safetensors")):
+        return (
+            f"{part} of the base folder {base} holds pickled weights (.bin) alone, which are never read: they could "
+            "run code. Convert them to safetensors, or download the base's safetensors."
+        )
+    if folder.is_dir():
         return f"cannot read {part} of the base folder {base}: {reason}"
     return _unavailable(base, f"{part}: {reason}")
 

@@ -14,7 +14,7 @@ from lightning_modules.networks.latent_network import LatentNetwork, VaePrecisio
 from lightning_modules.networks.lora import LoRA, merge_adapters
 from lightning_modules.networks.noise import NoiseKind
 from lightning_modules.networks.parameterization import PREDICTION_TYPES, clean_from_answer, clip_like_scheduler
-from lightning_modules.networks.pretrained import check_base, load_part
+from lightning_modules.networks.pretrained import check_base, load_part, load_weights
 from lightning_modules.networks.sharding import shard_blocks
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ class StableDiffusion(LatentNetwork):
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
         check_base(base)
-        unet = load_part(UNet2DConditionModel.from_pretrained, base, "unet", torch_dtype=torch.float32)
-        vae = load_part(AutoencoderKL.from_pretrained, base, "vae", torch_dtype=torch.float32)
+        unet = load_weights(UNet2DConditionModel.from_pretrained, base, "unet", torch_dtype=torch.float32)
+        vae = load_weights(AutoencoderKL.from_pretrained, base, "vae", torch_dtype=torch.float32)
         super().__init__(vae, noise, decoder_checkpointing, train_decoder, vae_precision)
         is_widened = _fit_input(unet, vae.config["latent_channels"], noise, halve_bias, base)
         self.unet = unet
@@ -236,7 +236,7 @@ def _embed_empty_prompt(base: str, length: PromptLength) -> Tensor:
     if length not in get_args(PromptLength):
         raise InputError(f"there is no prompt_length {length!r}; choose one of {', '.join(get_args(PromptLength))}.")
     tokenizer = load_part(CLIPTokenizer.from_pretrained, base, "tokenizer")
-    text_encoder = load_part(CLIPTextModel.from_pretrained, base, "text_encoder", dtype=torch.float32)
+    text_encoder = load_weights(CLIPTextModel.from_pretrained, base, "text_encoder", dtype=torch.float32)
     padding = "max_length" if length == "max_length" else "do_not_pad"
     tokens = tokenizer("", padding=padding, max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt")
     with torch.no_grad():

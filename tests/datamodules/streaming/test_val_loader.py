@@ -49,7 +49,8 @@ def test_the_number_of_workers_changes_nothing(dataset, num_workers):
 def test_ranks_share_the_batches_without_repeating_one(dataset, world_size):
     ranks = [loader_of(dataset, rank=rank, world_size=world_size) for rank in range(world_size)]
     shared = [keys_of(loader) for loader in ranks]
-    assert [len(loader) for loader in ranks] == [len(batches) for batches in shared]
+    # Lightning leaves a rank whose loaders are empty out of the validation, and the others wait for its sums for ever.
+    assert [len(loader) for loader in ranks] == [max(1, len(batches)) for batches in shared]
     assert sorted(key for batches in shared for batch in batches for key in batch) == [
         f"val-{i:04d}" for i in range(11)
     ]

@@ -5,6 +5,7 @@ import socket
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
+from safetensors.torch import load_file
 
 from geometry.errors import InputError
 from lightning_modules import LatentNetwork, StableDiffusion
@@ -271,3 +272,11 @@ def test_another_backbone_is_one_class_with_one_method(base):
     image = make_batch()["image"]
     with torch.no_grad():
         assert torch.equal(network(image), network.decode(network.encode(image)))
+
+
+def test_pickled_weights_are_never_read(own_base):
+    weights = own_base / "unet" / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    with pytest.raises(InputError, match=r"unet .* holds pickled weights \(\.bin\) alone"):
+        StableDiffusion(str(own_base))

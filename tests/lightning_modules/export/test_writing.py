@@ -5,18 +5,23 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+import train
+from datamodules import Benchmarks
 from geometry.errors import InputError
 from lightning_modules.export import ExportOptions, export_model, folding
 from lightning_modules.inference import Predictor, load_model
+from tests.benchmark_archives import write_normals
 from tests.lightning_modules.inference.runs import make_run, picture
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
+ROOT = Path(__file__).parents[3]
 SEEDS = (0, 1, 2)
 RESOLUTION = 48
 RUNS = {
@@ -130,6 +135,37 @@ class TestDiffusers:
         loss.backward()
         assert all(bool(weight.grad.isfinite().all()) for weight in estimator.network.unet.parameters())
 
+    def test_an_export_scores_in_a_benchmark_what_its_checkpoint_does(self, runs, exports, tmp_path, monkeypatch):
+        write_normals(tmp_path / "data", "scannet", num_samples=2)
+        monkeypatch.chdir(tmp_path)
+        data = Benchmarks(str(tmp_path / "data"), ["scannet"], normals=True, num_workers=0)
+        data.setup("test")
+        predictor = Predictor.load(runs["normals"], processing_res=0)
+        for batch in data.test_dataloader()[0]:
+            (tmp_path / "saved/scannet").mkdir(parents=True, exist_ok=True)
+            answer = predictor((batch["image"][0] + 1) / 2)
+            np.save(tmp_path / f"saved/scannet/{batch['key'][0]}.npy", np.moveaxis(answer, -1, 0))
+        by_base = [
+            f"--model.init_args.network.init_args.base={exports / 'normals'}",
+            "--model.init_args.task.init_args.frame=opengl",
+        ]
+        saved = ["--model=lightning_modules.SavedPredictions", f"--model.folder={tmp_path / 'saved'}"]
+        scores = []
+        for options in (
+            [f"--config={ROOT}/configs/benchmark_normals.yaml", *by_base],
+            [*saved, "--model.task=Normals"],
+        ):
+            benchmark = [
+                "--data=datamodules.Benchmarks",
+                "--data.root=data",
+                "--data.num_workers=0",
+                "--data.normals=true",
+            ]
+            out = tmp_path / f"out{len(scores)}"
+            train.main(["test", *options, *benchmark, "--trainer.accelerator=cpu", f"--evaluation.output={out}"])
+            scores.append(json.loads((out / "results.json").read_text())["data_sets"]["scannet"]["scores"])
+        assert scores[0] == pytest.approx(scores[1], abs=1e-2) and scores[0]["mean_angle_deg"] > 1
+
     def test_an_export_of_an_ensemble_makes_one_prediction_and_says_how_to_have_more(self, runs, exports):
         card = (exports / "depth-denoising/README.md").read_text()
         assert "4 steps" in card and "`ensemble_size=3`" in card and "depends on the seed" in card
@@ -154,10 +190,13 @@ class TestDiffusers:
                 assert str(exports.parent) not in file.read_text(), file
         assert not list(exports.rglob("*.bin")) and not list(exports.rglob("*.pkl"))
 
-    def test_a_half_precision_variant_lies_beside_the_full_weights(self, runs, tmp_path):
-        record = export_model(load_model(runs["depth"]), ExportOptions(tmp_path / "out", dtype="float16"))
+    @pytest.mark.parametrize("dtype, variant", [("float16", "fp16"), ("bfloat16", "bf16")])
+    def test_a_half_precision_variant_lies_beside_the_full_weights(self, runs, tmp_path, dtype, variant):
+        record = export_model(load_model(runs["depth"]), ExportOptions(tmp_path / "out", dtype=dtype))
         names = {file.name for file in (tmp_path / "out/unet").iterdir()}
-        assert {"diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.fp16.safetensors"} <= names
+        assert {"diffusion_pytorch_model.safetensors", f"diffusion_pytorch_model.{variant}.safetensors"} <= names
+        card = (tmp_path / "out/README.md").read_text()
+        assert f'variant="{variant}"' in card and f"{record.variant_agreement.maximum:.2g}" in card
         assert record.agreement.maximum < 1e-4 < record.variant_agreement.maximum < 0.05
 
 

@@ -67,11 +67,11 @@ class BatchAssembler:
         }
         buffer, fields = empty_buffer(shapes, shared=get_worker_info() is not None)
         targets = {role: field.of(buffer).numpy() for role, field in fields.items()}
-        for index, (sample, flip) in enumerate(zip(decoded, flips, strict=True)):
-            _write_image(targets["image"][index], sample["image"], flip)
-            _write_array(targets["depth"][index, 0], sample["depth"], flip)
+        for index, (arrays, flip) in enumerate(zip(decoded, flips, strict=True)):
+            _write_image(targets["image"][index], arrays["image"], flip)
+            _write_array(targets["depth"][index, 0], arrays["depth"], flip)
             if self.normals:
-                _write_array(targets["normals"][index], sample["normals"], flip)
+                _write_array(targets["normals"][index], arrays["normals"], flip)
                 if flip:
                     np.negative(targets["normals"][index, 0], out=targets["normals"][index, 0])
         # Stored depth was rounded to float16; round the planes alike, or pixels on a plane would fall outside.

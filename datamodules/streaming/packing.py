@@ -120,7 +120,7 @@ def empty_buffer(shapes: Mapping[str, tuple[Sequence[int], str]], shared: bool) 
         return torch.empty(end, dtype=torch.uint8), fields
     # As torch's own collate does in loader processes: a tensor that is shared only when it is sent is copied.
     storage = torch.UntypedStorage._new_shared(end)
-    return torch.empty(0, dtype=torch.uint8).set_(storage), fields  # type: ignore[call-overload]
+    return torch.empty(0, dtype=torch.uint8).set_(storage), fields
 
 
 def _copy_beside(buffer: Tensor, device: torch.device) -> Tensor:

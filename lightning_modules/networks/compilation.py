@@ -60,7 +60,7 @@ class Compilation:
             for value in given:
                 if value not in get_args(choices):
                     raise InputError(
-                        f"compile.{name}: there is no {value!r}; choose of {', '.join(get_args(choices))}."
+                        f"compile.{name}: there is no {value!r}; choose from {', '.join(get_args(choices))}."
                     )
 
     def apply(self, part: Part, module: nn.Module) -> None:

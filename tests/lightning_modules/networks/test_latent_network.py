@@ -106,11 +106,36 @@ class TestCompilation:
             ({"backend": "fastest"}, "no compiler backend 'fastest'"),
             ({"mode": "fastest"}, "no compiler mode 'fastest'; choose one of default"),
             ({"backend": "eager", "mode": "max-autotune"}, "only the backend inductor has modes"),
+            ({"parts": ["unet", "text"]}, "compile.parts: there is no 'text'; choose from unet, encoder, decoder"),
+            ({"regions": "layers"}, "compile.regions: there is no 'layers'"),
         ],
     )
     def test_misspelt_settings_are_refused(self, options, message):
         with pytest.raises(InputError, match=message):
             Compilation(**options)
+
+    def test_only_the_chosen_parts_are_compiled(self, base):
+        network = StableDiffusion(str(base), compile=Compilation(backend="eager", parts=["decoder"]))
+        is_compiled = {
+            name: part._compiled_call_impl is not None
+            for name, part in (
+                ("unet", network.unet),
+                ("encoder", network.vae.encoder),
+                ("decoder", network.vae.decoder),
+            )
+        }
+        assert is_compiled == {"unet": False, "encoder": False, "decoder": True}
+
+    @pytest.mark.filterwarnings("ignore")
+    def test_compiled_blocks_give_the_same_gradients_under_the_same_names(self, base):
+        plain = StableDiffusion(str(base), train_decoder=True)
+        options = Compilation(backend="aot_eager", regions="blocks")
+        compiled = StableDiffusion(str(base), train_decoder=True, compile=options)
+        blocks = {type(module).__name__ for module in compiled.modules() if module._compiled_call_impl is not None}
+        assert blocks == {"ResnetBlock2D", "BasicTransformerBlock"}
+        assert compiled.state_dict().keys() == plain.state_dict().keys()
+        first, second = gradients_of(plain, plain), gradients_of(compiled, compiled)
+        assert torch.allclose(first, second, rtol=1e-3, atol=1e-5 * first.abs().max().item())
 
 
 class TestExport:

@@ -93,21 +93,30 @@ class Checkpoints(ModelCheckpoint):
         if isinstance(environment, SLURMEnvironment):
             environment.auto_requeue = False
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log what the resumed run had yet to log after it saved, also where there is nothing left to train.
+
+        Args:
+            trainer: the trainer.
+            pl_module: the estimator.
+        """
+        if self._owed_metrics is not None:
+            step, metrics = self._owed_metrics
+            for logger in trainer.loggers:
+                logger.log_metrics(metrics, step)
+        self._owed_metrics = None
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen to signals, and make up for what the resumed run had yet to do after it saved."""
+        """Listen to signals, and validate if the resumed run was about to when it saved."""
         self._saved_s = time.monotonic()
         self._agreement.open()
         self._signals.listen()
         self._tidy(trainer)
         # Lightning would do the same with a broadcast, and make the host wait for the device, in every micro-step.
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
-        if self._owed_metrics is not None:
-            step, metrics = self._owed_metrics
-            for logger in trainer.loggers:
-                logger.log_metrics(metrics, step)
         if self._owes_validation:
             _validate(trainer)
-        self._owed_metrics, self._owes_validation = None, False
+        self._owes_validation = False
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
         """Save after an optimiser step if it is time, and leave if the run was told to.
@@ -121,10 +130,13 @@ class Checkpoints(ModelCheckpoint):
             return
         is_late = self.every_n_minutes is not None and time.monotonic() - self._saved_s > 60 * self.every_n_minutes
         is_late, is_told = self._agreement.exchange(is_late, self._signals.received is not None)
+        will_validate = trainer.fit_loop.epoch_loop._should_check_val_fx(
+            trainer.fit_loop._data_fetcher  # type: ignore[arg-type]
+        )
+        if trainer.global_step == trainer.max_steps and not will_validate:
+            return  # training ends right after this, and the final state is saved then
         if is_late or is_told or trainer.global_step % self._every_n_train_steps == 0:
-            self._owes_validation = trainer.fit_loop.epoch_loop._should_check_val_fx(
-                trainer.fit_loop._data_fetcher  # type: ignore[arg-type]
-            )
+            self._owes_validation = will_validate
             self._owed_metrics = _metrics_to_come(trainer)
             self._save(trainer)
             self._owed_metrics, self._owes_validation = None, False

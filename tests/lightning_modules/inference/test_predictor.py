@@ -22,9 +22,11 @@ def test_a_file_a_pillow_image_an_array_and_a_tensor_give_the_same_depth(run, tm
     expected = predictor(image)
     assert expected.shape == (45, 61) and expected.dtype == np.float32
     assert 0 <= expected.min() < expected.max() <= 1
+    for same in (tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(image)):
+        assert np.array_equal(predictor(same), expected)
     tensor = torch.from_numpy(image).movedim(-1, 0) / 255
-    for same in (tmp_path / "a.png", str(tmp_path / "a.png"), Image.fromarray(image), tensor, image / np.float32(255)):
-        assert np.abs(predictor(same) - expected).max() < 1e-6
+    for same in (tensor, image / np.float32(255)):  # but for rounding before the network, which enlarges it
+        assert np.abs(predictor(same) - expected).max() < 1e-5
 
 
 def test_the_depth_is_the_one_that_validation_measures(run):

@@ -2,7 +2,6 @@
 
 import argparse
 import tempfile
-import time
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import CSVLogger
 
-from benchmarks.measuring import summarize, synchronize
+from benchmarks.measuring import clock, summarize
 from benchmarks.models import Settings
 from datamodules import DatasetSource, GeometryDataModule
 from lightning_modules.training.callbacks import Throughput
@@ -25,8 +24,7 @@ class StepTimes(Callback):
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:  # noqa: ANN401
         """Note the time where the batch was the last of a step."""
         if trainer.global_step > len(self.ends):
-            synchronize(trainer.strategy.root_device)
-            self.ends.append(time.perf_counter())
+            self.ends.append(clock(trainer.strategy.root_device))
 
 
 class WaitShare(CSVLogger):
@@ -40,7 +38,10 @@ class WaitShare(CSVLogger):
 
 
 def trainer_run(settings: Settings, base: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Train some steps on a prepared data set and return the seconds per step and the share of waiting."""
+    """Train some steps on a prepared data set and return the seconds per step and the share of waiting.
+
+    On a CPU the seconds are processor time of this process, which does not count what loader processes do.
+    """
     times, num_steps = StepTimes(), options.warmup + options.repeats
     data = GeometryDataModule(
         [DatasetSource(str(options.data))],

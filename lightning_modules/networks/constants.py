@@ -6,13 +6,9 @@ timestep, what every residual block makes of it, and the keys and values of the 
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 # Ends of the names of the layers that see nothing but timestep and prompt.
 _ENDS = (".time_embedding", ".time_emb_proj", ".attn2.to_k", ".attn2.to_v")
@@ -43,13 +39,13 @@ class Constant(nn.Module):
 
 
 @torch.no_grad()
-def hold_constants(unet: "UNet2DConditionModel", run: Callable[[], object]) -> None:
+def hold_constants(unet: nn.Module, run: Callable[[], object]) -> None:
     """Replace the layers of a UNet that see nothing but timestep and prompt by what they answer.
 
     The UNet can then neither be trained nor saved, nor asked for another timestep or prompt.
 
     Args:
-        unet: the UNet to change.
+        unet: a UNet of diffusers, which is changed.
         run: calls the UNet for one image, with the timestep and the prompt that it will see from now on.
     """
     layers = {name: layer for name, layer in unet.named_modules() if f".{name}".endswith(_ENDS)}

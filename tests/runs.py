@@ -10,6 +10,7 @@ import socket
 import sys
 import traceback
 import zipfile
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,11 @@ _context.set_forkserver_preload(["train", "datamodules", "lightning_modules.netw
 
 SHARDS = {"a": [5, 4, 6, 5], "b": [3, 4]}
 TIMEOUT_S = 180
+
+
+def start_server() -> None:
+    """Start the server now; a test that came first would start one that has not imported what runs need."""
+    forkserver.ensure_running()
 
 
 def prepare(folder: Path, max_steps: int = 9) -> Path:

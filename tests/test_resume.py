@@ -6,6 +6,8 @@ import pytest
 
 from tests import runs
 
+runs.start_server()
+
 KILLED, MISTAKE, REQUEUE = -9, 2, 75
 TWO_WORKERS = "--data.num_workers=2"
 # One rank has fewer batches to validate than the other.

@@ -1,0 +1,83 @@
+"""The wall time of Stable Diffusion 2's architecture, slow and fast, with random weights."""
+
+import gc
+import shutil
+import tempfile
+from pathlib import Path
+from statistics import median
+
+import torch
+from tqdm import tqdm
+
+from benchmarks.paper_in_miniature.sampling_grid import seconds_of
+from benchmarks.paper_in_miniature.settings import Settings
+from benchmarks.paper_in_miniature.stages import Stages
+from lightning_modules import Depth, DiffusionEstimator, Sampling, StableDiffusion
+
+SLOW_STEPS, SLOW_MEMBERS = 50, 10
+
+
+def full_size_times(settings: Settings, stages: Stages) -> dict[str, float]:
+    """Return seconds of the slow and the fast prediction of one image, and of the parts of the fast one.
+
+    On a GPU 576x768, as in the paper; on a CPU a size that finishes. The slow prediction is timed once, before and
+    after it the fast one and its parts, several times each; their medians count.
+
+    Args:
+        settings: sizes and repeats.
+        stages: where the result and, for the time of the measurement, 4 GB of weights are kept.
+
+    Returns:
+        ``height``, ``width``; wall seconds ``slow_s``, ``fast_s``, ``encode_s``, ``unet_s``, ``decode_s``; processor
+        seconds ``slow_cpu_s``, ``fast_cpu_s``.
+    """
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = settings.full_size_image_cuda if device == "cuda" else settings.full_size_image
+    depends_on = {"size": size, "device": device, "threads": torch.get_num_threads(), "steps": SLOW_STEPS}
+    return stages.json("full size", depends_on, lambda: _measure(size, device, stages.folder))
+
+
+def _measure(size: tuple[int, int], device: str, folder: Path) -> dict[str, float]:
+    estimator = _build(folder).to(device).eval()
+    network, image = estimator.network, torch.rand(1, 3, *size, device=device) * 2 - 1
+    latent = network.encode(image)
+    parts = {
+        "encode": lambda: network.encode(image),
+        "unet": lambda: network.answer(torch.cat([latent, latent], dim=1), network.timestep),
+        "decode": lambda: network.decode(latent),
+        "fast": lambda: estimator(image),
+    }
+    samples: dict[str, list[tuple[float, float]]] = {name: [] for name in parts}
+
+    def time_parts() -> None:
+        for name, action in parts.items():
+            for _ in range(3):
+                samples[name].append(seconds_of(action))
+
+    with torch.no_grad(), tqdm(total=SLOW_STEPS * SLOW_MEMBERS, desc="full size", unit="evaluation") as bar:
+        estimator(image)  # what happens only once
+        time_parts()
+        hook = network.unet.register_forward_hook(lambda *_: bar.update())
+        estimator.sampling = Sampling(num_steps=SLOW_STEPS, ensemble_size=SLOW_MEMBERS)
+        slow_s, slow_cpu_s = seconds_of(lambda: estimator(image))
+        hook.remove()
+        estimator.sampling = Sampling(num_steps=1)
+        time_parts()
+    seconds = {f"{name}_s": median(wall for wall, _ in each) for name, each in samples.items()}
+    fast_cpu_s = median(cpu for _, cpu in samples["fast"])
+    times = {"slow_s": slow_s, "slow_cpu_s": slow_cpu_s, "fast_cpu_s": fast_cpu_s, **seconds}
+    return {"height": size[0], "width": size[1], **times}
+
+
+def _build(folder: Path) -> DiffusionEstimator:
+    """Write a base of true size with random weights, read it and delete it."""
+    # The tests own the builder: they hold that its numbers of weights are those of Stable Diffusion 2.
+    from tests.lightning_modules.networks.test_full_size import build_full_size_base
+
+    with tempfile.TemporaryDirectory(dir=folder, prefix="full-size-") as base:
+        build_full_size_base(Path(base))
+        gc.collect()
+        network = StableDiffusion(base)
+        shutil.rmtree(base, ignore_errors=True)
+        Path(base).mkdir()
+    return DiffusionEstimator(network, Depth(), Sampling(num_steps=1))

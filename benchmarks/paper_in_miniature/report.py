@@ -1,0 +1,199 @@
+"""All results as one JSON document and as Markdown."""
+
+from dataclasses import asdict
+from typing import Any
+
+from benchmarks.paper_in_miniature import ablations, claims, fine_tuning, sampling_grid
+from benchmarks.paper_in_miniature.claims import Claim
+from benchmarks.paper_in_miniature.experiment import Experiment
+from benchmarks.paper_in_miniature.full_size import SLOW_MEMBERS, SLOW_STEPS, full_size_times
+from benchmarks.paper_in_miniature.sampling_grid import HEADLINES, describe
+from benchmarks.paper_in_miniature.settings import TASKS, TaskName
+from benchmarks.paper_in_miniature.tables import markdown, measured
+
+METRICS: dict[TaskName, tuple[tuple[str, str, str], ...]] = {
+    "depth": (("abs_rel", "AbsRel", ".4f"), ("delta1", "delta1", ".3f")),
+    "normals": (("mean_angle_deg", "mean angle, degrees", ".2f"), ("share_under_11_25_deg", "under 11.25°", ".3f")),
+}
+"""Name, heading and format of the metrics in the tables, the headline metric first."""
+
+CONSTANTS: dict[TaskName, str] = {"depth": "abs_rel_constant", "normals": "mean_angle_constant_deg"}
+
+
+def collect(experiment: Experiment) -> dict[str, Any]:
+    """Return every number of the tables, as JSON, from results that are there or are made now.
+
+    Args:
+        experiment: the runs and their scores.
+    """
+    settings, times = experiment.settings, sampling_grid.times(experiment)
+    grid = [
+        {
+            "task": cell.task,
+            **asdict(cell.sampling),
+            "evaluations": cell.evaluations,
+            "scores": sampling_grid.scores(experiment, cell),
+            "seconds": times.get(describe(cell.sampling)) if cell.task == "depth" else None,
+        }
+        for cell in sampling_grid.cells(settings)
+    ]
+    return {
+        "settings": asdict(settings),
+        "sampling_grid": grid,
+        "fine_tuning": {task: [asdict(row) for row in fine_tuning.rows(experiment, task)] for task in TASKS},
+        "ablations": [asdict(row) for row in ablations.rows(experiment)],
+        "sweeps": {
+            name: {f"{rate:g}": errors for rate, errors in sweep.items()}
+            for name, sweep in (
+                ("estimator", experiment.diffusion_sweep()),
+                ("fine_tuning", experiment.fine_tuning_sweep()),
+            )
+        },
+        "full_size": full_size_times(settings, experiment.runs.stages) if settings.full_size else None,
+    }
+
+
+def flaw_table(results: dict[str, Any]) -> str:
+    """Return table 1 as Markdown.
+
+    Args:
+        results: what ``collect`` returned.
+    """
+    lines = []
+    for cell in results["sampling_grid"]:
+        if cell["task"] == "depth":
+            figures = [format(measured(cell["scores"], name), digits) for name, _, digits in METRICS["depth"]]
+            cpu_ms = f"{1000 * cell['seconds']['cpu_s']:.0f}"
+            where = [cell["spacing"], str(cell["num_steps"]), str(cell["ensemble_size"]), str(cell["evaluations"])]
+            lines.append([*where, *figures, cpu_ms])
+    lines.sort(key=lambda line: (line[0], int(line[2]), int(line[1])))
+    headings = [heading for _, heading, _ in METRICS["depth"]]
+    return markdown(["timesteps", "steps", "members", "UNet evaluations", *headings, "ms per image"], lines)
+
+
+def rows_table(rows: list[dict[str, Any]], task: TaskName) -> str:
+    """Return lines with one metric per column as Markdown.
+
+    Args:
+        rows: lines of ``fine_tuning`` or ``ablations``.
+        task: depth or normals.
+    """
+    lines = [
+        [row["text"], str(row["evaluations"])]
+        + [format(measured(row["scores"], name), digits) for name, _, digits in METRICS[task]]
+        for row in rows
+    ]
+    lines.append(["best constant", "", format(rows[0]["scores"][0][CONSTANTS[task]], METRICS[task][0][2]), ""])
+    return markdown([task, "UNet evaluations", *(heading for _, heading, _ in METRICS[task])], lines)
+
+
+def sweep_table(sweep: dict[str, dict[str, float]]) -> str:
+    """Return a sweep of learning rates as Markdown.
+
+    Args:
+        sweep: AbsRel on the selection halls by learning rate and start.
+    """
+    names = list(next(iter(sweep.values())))
+    lines = [[rate, *(f"{errors[name]:.4f}" for name in names)] for rate, errors in sweep.items()]
+    return markdown(["learning rate", *names], lines)
+
+
+def judge(results: dict[str, Any]) -> list[Claim]:
+    """Return the paper's claims with their verdicts.
+
+    Args:
+        results: what ``collect`` returned.
+    """
+    found: list[Claim] = []
+    grid = {(c["task"], c["spacing"], c["num_steps"], c["ensemble_size"]): c for c in results["sampling_grid"]}
+    settings = results["settings"]
+    longest, members = max(settings["grid_steps"]), settings["ensemble_size"]
+
+    def error(spacing: str, steps: int, size: int) -> Any:  # noqa: ANN401
+        return measured(grid["depth", spacing, steps, size]["scores"], HEADLINES["depth"])
+
+    single, slow = error("trailing", 1, 1), error("leading", longest, members)
+    found += [
+        claims.better(
+            f"depth: leading with 1 step is worse than with {longest}",
+            error("leading", longest, 1),
+            error("leading", 1, 1),
+        ),
+        claims.better("depth: at 1 step, trailing is better than leading", single, error("leading", 1, 1)),
+        claims.as_good(
+            f"depth: trailing with 1 step is as good as leading with {longest} steps x {members} members", single, slow
+        ),
+    ]
+    fast_s, slow_s = (
+        grid["depth", *key]["seconds"]["cpu_s"] for key in (("trailing", 1, 1), ("leading", longest, members))
+    )
+    found.append(
+        claims.at_least(
+            f"over 200 times faster than {longest} steps x {members} members (tiny base)", slow_s / fast_s, 200
+        )
+    )
+    if results["full_size"]:
+        ratio = results["full_size"]["slow_s"] / results["full_size"]["fast_s"]
+        found.append(
+            claims.at_least(
+                f"over 200 times faster than {SLOW_STEPS} steps x {SLOW_MEMBERS} members (full size)", ratio, 200
+            )
+        )
+    for task in TASKS:
+        found += _judge_fine_tuning(task, results["fine_tuning"][task])
+    return found
+
+
+def _judge_fine_tuning(task: TaskName, rows: list[dict[str, Any]]) -> list[Claim]:
+    (metric, _, digits), *_ = METRICS[task]
+    error = {row["key"]: measured(row["scores"], metric) for row in rows}
+    tuned = error["e2e estimator"]
+    return [
+        claims.better(f"{task}: E2E is better than the estimator's best slow way", tuned, error["slow"], digits),
+        claims.better(
+            f"{task}: E2E is better than the estimator's fixed single step", tuned, error["trailing"], digits
+        ),
+        claims.as_good(f"{task}: E2E from the base is as good as from the estimator", error["e2e base"], tuned, digits),
+        claims.better(
+            f"{task}: the base is a better start than random UNet weights",
+            error["e2e base"],
+            error["e2e random"],
+            digits,
+        ),
+        claims.better(f"{task}: zeros are better than gaussian noise", tuned, error["e2e estimator gaussian"], digits),
+        claims.better(f"{task}: zeros are better than pyramid noise", tuned, error["e2e estimator pyramid"], digits),
+    ]
+
+
+def as_markdown(results: dict[str, Any]) -> str:
+    """Return all tables and verdicts as Markdown.
+
+    Args:
+        results: what ``collect`` returned.
+    """
+    parts = ["Table 1, the flaw (depth)", flaw_table(results)]
+    for task in TASKS:
+        parts += [f"Table 2, fine-tuning ({task})", rows_table(results["fine_tuning"][task], task)]
+    parts += ["Ablations (depth, E2E from the tiny base)", rows_table(results["ablations"], "depth")]
+    for name, sweep in results["sweeps"].items():
+        if any(sweep.values()):
+            parts += [f"AbsRel on the selection halls by learning rate ({name})", sweep_table(sweep)]
+    if results["full_size"]:
+        parts += ["Stable Diffusion 2's architecture, random weights", _full_size_table(results["full_size"])]
+    claim_lines = [[claim.text, claim.verdict, claim.numbers] for claim in judge(results)]
+    parts += ["Claims", markdown(["claim", "verdict", "measured"], claim_lines)]
+    return "\n\n".join(parts) + "\n"
+
+
+def _full_size_table(times: dict[str, float]) -> str:
+    slow, fast = times["slow_s"], times["fast_s"]
+    lines = [
+        [f"{SLOW_STEPS} steps x {SLOW_MEMBERS} members", f"{slow:.1f}"],
+        ["1 step", f"{fast:.3f}"],
+        [
+            "of it encoder, UNet, decoder",
+            " + ".join(f"{times[f'{part}_s']:.3f}" for part in ("encode", "unet", "decode")),
+        ],
+        ["ratio", f"{slow / fast:.0f}"],
+    ]
+    return markdown([f"one image of {times['height']:.0f}x{times['width']:.0f}", "wall seconds"], lines)

@@ -15,10 +15,6 @@ ARMS = {
     "bias": ("bias of the widened layer halved", replace(DEFAULT, halve_bias=True)),
     "normalize": ("target normalised per image (normalize_target)", replace(DEFAULT, normalize_target=True)),
     "positive": ("positive_scale", replace(DEFAULT, positive_scale=True)),
-    "both": (
-        "normalize_target and positive_scale, as in the demo",
-        replace(DEFAULT, normalize_target=True, positive_scale=True),
-    ),
 }
 
 

@@ -67,14 +67,14 @@ class Settings:
     """
 
     data: DataSettings = field(default_factory=DataSettings)
-    diffusion: Budget = Budget(1500, 16, 50, (1e-3, 2e-3, 4e-3), 200)
-    fine_tuning: Budget = Budget(120, 8, 20, (5e-4, 1e-3, 2e-3, 4e-3), 120)
+    diffusion: Budget = Budget(800, 16, 50, (1e-3, 2e-3, 4e-3), 100)
+    fine_tuning: Budget = Budget(100, 8, 20, (1e-3, 2e-3, 4e-3), 50)
     seeds: tuple[int, ...] = (0, 1, 2)
     sweep_seed: int = 100
     grid_steps: tuple[int, ...] = (1, 2, 4, 10, 50)
     ensemble_size: int = 10
     ensemble_seeds: tuple[int, ...] = (0,)
-    slow_steps: int = 10
+    slow_steps: int = 4
     normals_steps: tuple[int, ...] = (1, 4, 10)
     timing_repeats: int = 3
     full_size_image: tuple[int, int] = (64, 96)

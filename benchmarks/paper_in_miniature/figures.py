@@ -1,9 +1,11 @@
 """The figures: error against evaluations of the UNet, and a strip of predictions."""
 
+import io
 from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from benchmarks.paper_in_miniature.experiment import Experiment
@@ -24,7 +26,7 @@ _TUNED = {
     "e2e random": ("E2E from random weights", "X", "#777777", 9),
 }
 _TITLES: dict[TaskName, str] = {"depth": "Depth", "normals": "Surface normals"}
-_NUM_ROWS = 3
+_NUM_EXAMPLES = 3
 
 
 def write_figures(experiment: Experiment, results: dict[str, Any], folder: Path) -> None:
@@ -67,6 +69,9 @@ def _plot_evaluations(results: dict[str, Any], path: Path) -> None:
                 1, value.mean, value.spread, fmt=marker, color=color, markersize=size, capsize=3, label=label, zorder=3
             )
         panel.set(xscale="log", title=_TITLES[task], xlabel="evaluations of the UNet per image", ylabel=heading)
+        ticks = sorted({cell["evaluations"] for cell in results["sampling_grid"] if cell["task"] == task})
+        panel.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
+        panel.minorticks_off()
         panel.set_ylim(bottom=0)
         panel.grid(alpha=0.25)
     panels[0].legend(fontsize=8, frameon=False)
@@ -94,25 +99,26 @@ def _plot_line(panel: Any, grid: list[dict[str, Any]], task: TaskName, spacing: 
 
 
 def _plot_strip(experiment: Experiment, path: Path) -> None:
-    """Draw images with what the estimators say about them, and the truth."""
+    """Draw images with what the estimators say about them, and the truth: first depth, then normals."""
     from matplotlib import pyplot
 
     batch = _examples(experiment)
-    columns: list[tuple[str, Tensor]] = [("image", (batch["image"] + 1) / 2)]
-    for task in TASKS:
-        columns += _predictions(experiment, task, batch)
-    num_columns = len(columns)
-    figure, axes = pyplot.subplots(
-        _NUM_ROWS, num_columns, figsize=(1.45 * num_columns, 1.02 * _NUM_ROWS + 0.35), squeeze=False
-    )
-    for column, (title, pictures) in enumerate(columns):
-        for row in range(_NUM_ROWS):
-            axes[row, column].imshow(pictures[row].movedim(0, -1).clamp(0, 1).numpy())
-            axes[row, column].axis("off")
-        axes[0, column].set_title(title, fontsize=7.5)
-    figure.subplots_adjust(left=0.004, right=0.996, bottom=0.006, top=0.86, wspace=0.03, hspace=0.04)
-    figure.savefig(path, dpi=110)
+    blocks = [[("image", (batch["image"] + 1) / 2), *_predictions(experiment, task, batch)] for task in TASKS]
+    num_columns, num_lines = len(blocks[0]), _NUM_EXAMPLES * len(blocks)
+    figure, axes = pyplot.subplots(num_lines, num_columns, figsize=(1.5 * num_columns, num_lines + 0.6))
+    for index, block in enumerate(blocks):
+        for column, (title, pictures) in enumerate(block):
+            for number in range(_NUM_EXAMPLES):
+                panel = axes[index * _NUM_EXAMPLES + number, column]
+                panel.imshow(pictures[number].movedim(0, -1).clamp(0, 1).numpy())
+                panel.axis("off")
+            axes[index * _NUM_EXAMPLES, column].set_title(title, fontsize=8, pad=3)
+    figure.subplots_adjust(left=0.002, right=0.998, bottom=0.002, top=0.955, wspace=0.03, hspace=0.16)
+    # Saved with the colours that occur most, for the pages that show it should stay light.
+    stream = io.BytesIO()
+    figure.savefig(stream, dpi=100)
     pyplot.close(figure)
+    Image.open(stream).convert("RGB").quantize(256).save(path, optimize=True)
 
 
 def _examples(experiment: Experiment) -> GeometryBatch:
@@ -121,7 +127,7 @@ def _examples(experiment: Experiment) -> GeometryBatch:
     data.setup("validate")
     batches = list(data.val_dataloader()[0])
     places = [(index, number) for index, batch in enumerate(batches) for number in range(len(batch["key"]))]
-    chosen = [places[(2 * row + 1) * len(places) // (2 * _NUM_ROWS)] for row in range(_NUM_ROWS)]
+    chosen = [places[(2 * row + 1) * len(places) // (2 * _NUM_EXAMPLES)] for row in range(_NUM_EXAMPLES)]
 
     def pick(name: str) -> Tensor:
         return torch.stack([batches[index][name][number] for index, number in chosen])  # type: ignore[literal-required]
@@ -142,7 +148,7 @@ def _predictions(experiment: Experiment, task: TaskName, batch: GeometryBatch) -
     estimator, tuned = Arm(task, "diffusion"), Arm(task, start="estimator")
     slow_way = best_slow(experiment, task)[0].sampling
     ways: list[tuple[str, Arm, Sampling | None]] = [
-        (f"{slow_way.num_steps} steps x {slow_way.ensemble_size}", estimator, slow_way),
+        (f"{slow_way.num_steps} steps x {slow_way.ensemble_size}, {slow_way.spacing}", estimator, slow_way),
         ("1 step, leading", estimator, FLAWED_SINGLE_STEP),
         ("1 step, trailing", estimator, FIXED_SINGLE_STEP),
         ("1 step, E2E", tuned, None),

@@ -7,7 +7,7 @@ from benchmarks.paper_in_miniature import ablations, claims, fine_tuning, sampli
 from benchmarks.paper_in_miniature.claims import Claim
 from benchmarks.paper_in_miniature.experiment import Experiment
 from benchmarks.paper_in_miniature.full_size import SLOW_MEMBERS, SLOW_STEPS, full_size_times
-from benchmarks.paper_in_miniature.sampling_grid import HEADLINES, describe
+from benchmarks.paper_in_miniature.sampling_grid import describe
 from benchmarks.paper_in_miniature.settings import TASKS, TaskName
 from benchmarks.paper_in_miniature.tables import markdown, measured
 
@@ -104,64 +104,56 @@ def judge(results: dict[str, Any]) -> list[Claim]:
     Args:
         results: what ``collect`` returned.
     """
-    found: list[Claim] = []
-    grid = {(c["task"], c["spacing"], c["num_steps"], c["ensemble_size"]): c for c in results["sampling_grid"]}
-    settings = results["settings"]
-    longest, members = max(settings["grid_steps"]), settings["ensemble_size"]
-
-    def error(spacing: str, steps: int, size: int) -> Any:  # noqa: ANN401
-        return measured(grid["depth", spacing, steps, size]["scores"], HEADLINES["depth"])
-
-    single, slow = error("trailing", 1, 1), error("leading", longest, members)
-    found += [
-        claims.better(
-            f"depth: leading with 1 step is worse than with {longest}",
-            error("leading", longest, 1),
-            error("leading", 1, 1),
-        ),
-        claims.better("depth: at 1 step, trailing is better than leading", single, error("leading", 1, 1)),
-        claims.as_good(
-            f"depth: trailing with 1 step is as good as leading with {longest} steps x {members} members", single, slow
-        ),
-    ]
-    fast_s, slow_s = (
-        grid["depth", *key]["seconds"]["cpu_s"] for key in (("trailing", 1, 1), ("leading", longest, members))
-    )
-    found.append(
-        claims.at_least(
-            f"over 200 times faster than {longest} steps x {members} members (tiny base)", slow_s / fast_s, 200
-        )
-    )
+    found = [*_judge_flaw(results)]
     if results["full_size"]:
         ratio = results["full_size"]["slow_s"] / results["full_size"]["fast_s"]
-        found.append(
-            claims.at_least(
-                f"over 200 times faster than {SLOW_STEPS} steps x {SLOW_MEMBERS} members (full size)", ratio, 200
-            )
-        )
+        text = f"over 200 times faster than {SLOW_STEPS} steps x {SLOW_MEMBERS} members (full size)"
+        found.append(claims.at_least(text, ratio, 200))
     for task in TASKS:
         found += _judge_fine_tuning(task, results["fine_tuning"][task])
     return found
 
 
+def _judge_flaw(results: dict[str, Any]) -> list[Claim]:
+    cells = {
+        (cell["spacing"], cell["num_steps"], cell["ensemble_size"]): cell
+        for cell in results["sampling_grid"]
+        if cell["task"] == "depth"
+    }
+    longest, members = max(results["settings"]["grid_steps"]), results["settings"]["ensemble_size"]
+    slow = ("leading", max(results["settings"]["ensemble_steps"]), members)
+    (metric, _, digits), *_ = METRICS["depth"]
+    error = {key: measured(cell["scores"], metric) for key, cell in cells.items()}
+    seconds = {key: cell["seconds"]["cpu_s"] for key, cell in cells.items()}
+    fixed, flawed = ("trailing", 1, 1), ("leading", 1, 1)
+    long = f"{slow[1]} steps x {members} members"
+    return [
+        claims.better(
+            f"depth: leading with 1 step is worse than with {longest}",
+            error["leading", longest, 1],
+            error[flawed],
+            digits,
+        ),
+        claims.better("depth: at 1 step, trailing is better than leading", error[fixed], error[flawed], digits),
+        claims.as_good(
+            f"depth: trailing with 1 step is as good as leading with {long}", error[fixed], error[slow], digits
+        ),
+        claims.at_least(f"over 200 times faster than {long} (tiny base)", seconds[slow] / seconds[fixed], 200),
+    ]
+
+
 def _judge_fine_tuning(task: TaskName, rows: list[dict[str, Any]]) -> list[Claim]:
     (metric, _, digits), *_ = METRICS[task]
     error = {row["key"]: measured(row["scores"], metric) for row in rows}
-    tuned = error["e2e estimator"]
+    tuned, base = error["e2e estimator"], error["e2e base"]
+    random, gaussian, pyramid = (error[f"e2e {key}"] for key in ("random", "estimator gaussian", "estimator pyramid"))
     return [
         claims.better(f"{task}: E2E is better than the estimator's best slow way", tuned, error["slow"], digits),
-        claims.better(
-            f"{task}: E2E is better than the estimator's fixed single step", tuned, error["trailing"], digits
-        ),
-        claims.as_good(f"{task}: E2E from the base is as good as from the estimator", error["e2e base"], tuned, digits),
-        claims.better(
-            f"{task}: the base is a better start than random UNet weights",
-            error["e2e base"],
-            error["e2e random"],
-            digits,
-        ),
-        claims.better(f"{task}: zeros are better than gaussian noise", tuned, error["e2e estimator gaussian"], digits),
-        claims.better(f"{task}: zeros are better than pyramid noise", tuned, error["e2e estimator pyramid"], digits),
+        claims.better(f"{task}: E2E is better than the fixed single step", tuned, error["trailing"], digits),
+        claims.as_good(f"{task}: E2E from the base is as good as from the estimator", base, tuned, digits),
+        claims.better(f"{task}: the base is a better start than random weights", base, random, digits),
+        claims.better(f"{task}: zeros are better than gaussian noise", tuned, gaussian, digits),
+        claims.better(f"{task}: zeros are better than pyramid noise", tuned, pyramid, digits),
     ]
 
 

@@ -53,19 +53,19 @@ def cells(settings: Settings) -> list[Cell]:
     """Return all ways of predicting that are evaluated: cheap ones first, long ensembles last."""
 
     def seeds(sampling: Sampling) -> tuple[int, ...]:
-        is_cheap = sampling.ensemble_size == 1 or sampling == slow(settings)
-        return settings.seeds if is_cheap else settings.ensemble_seeds
+        is_costly = sampling.ensemble_size > 1 or sampling.num_steps >= settings.costly_steps
+        return settings.costly_seeds if is_costly and sampling != slow(settings) else settings.seeds
 
     ways = [
         ("depth", Sampling(num_steps=steps, spacing=spacing, ensemble_size=members))
-        for members in (1, settings.ensemble_size)
-        for steps in settings.grid_steps
+        for members, numbers in ((1, settings.grid_steps), (settings.ensemble_size, settings.ensemble_steps))
+        for steps in numbers
         for spacing in SPACINGS
     ]
     ways += [("normals", Sampling(num_steps=n, spacing=s)) for n in settings.normals_steps for s in SPACINGS]
     ways.append(("normals", slow(settings)))
     found = [Cell(task, sampling, seeds(sampling)) for task, sampling in ways]  # type: ignore[arg-type]
-    return sorted(found, key=lambda cell: cell.evaluations)
+    return sorted((cell for cell in found if cell.seeds), key=lambda cell: cell.evaluations)
 
 
 def scores(experiment: Experiment, cell: Cell) -> list[dict[str, float]]:

@@ -55,8 +55,10 @@ class Settings:
         sweep_seed: seed of the sweeps of learning rates, none of ``seeds``.
         grid_steps: numbers of denoising steps in table 1.
         ensemble_size: members of the ensembles in table 1.
-        ensemble_seeds: seeds that its ensembles are evaluated for; they cost ten times as much as single predictions.
-        slow_steps: steps of the ensemble that is evaluated for every seed and task, with trailing spacing.
+        ensemble_steps: numbers of denoising steps of its ensembles.
+        costly_steps: from so many denoising steps on, a single prediction counts as costly; ensembles always do.
+        costly_seeds: seeds that costly ways of predicting are evaluated for.
+        slow_steps: steps of the ensemble that is evaluated for every seed and task all the same, with trailing spacing.
         normals_steps: numbers of denoising steps that the normals estimator is evaluated with.
         timing_repeats: how often each way of predicting is timed.
         full_size_image: (height, width) of the timing at full size, on CPUs.
@@ -68,12 +70,14 @@ class Settings:
 
     data: DataSettings = field(default_factory=DataSettings)
     diffusion: Budget = Budget(800, 16, 50, (1e-3, 2e-3, 4e-3), 100)
-    fine_tuning: Budget = Budget(100, 8, 20, (1e-3, 2e-3, 4e-3), 50)
+    fine_tuning: Budget = Budget(60, 8, 20, (1e-3, 2e-3, 4e-3), 50)
     seeds: tuple[int, ...] = (0, 1, 2)
     sweep_seed: int = 100
     grid_steps: tuple[int, ...] = (1, 2, 4, 10, 50)
     ensemble_size: int = 10
-    ensemble_seeds: tuple[int, ...] = (0,)
+    ensemble_steps: tuple[int, ...] = (1, 2, 4, 10, 50)
+    costly_steps: int = 50
+    costly_seeds: tuple[int, ...] = (0,)
     slow_steps: int = 4
     normals_steps: tuple[int, ...] = (1, 4, 10)
     timing_repeats: int = 3
@@ -86,12 +90,13 @@ class Settings:
 
 FULL = Settings()
 QUICK = Settings(
-    data=DataSettings(training_rooms=60, evaluation_rooms=34),
-    diffusion=Budget(100, 8, 10, (2e-3,), 0),
-    fine_tuning=Budget(6, 8, 2, (1e-3,), 0),
+    data=DataSettings(training_rooms=40, evaluation_rooms=27),
+    diffusion=Budget(60, 8, 10, (2e-3,), 0),
+    fine_tuning=Budget(2, 8, 1, (1e-3,), 0),
     seeds=(0,),
     grid_steps=(1, 4),
     ensemble_size=2,
+    ensemble_steps=(4,),
     slow_steps=4,
     normals_steps=(1, 4),
     timing_repeats=1,

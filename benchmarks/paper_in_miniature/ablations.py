@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 from benchmarks.paper_in_miniature.experiment import Experiment
 from benchmarks.paper_in_miniature.fine_tuning import Row
@@ -22,9 +23,9 @@ def jobs(experiment: Experiment) -> Iterator[Job]:
     """Yield the trainings and evaluations one by one."""
     for seed in experiment.settings.seeds:
         for key, (_, arm) in ARMS.items():
-            yield Job(f"ablation {key}, seed {seed}", lambda arm=arm, seed=seed: experiment.score(arm, seed))  # type: ignore[misc]
-        yield Job(f"ablation average, seed {seed}", lambda seed=seed: experiment.score(DEFAULT, seed, average=True))  # type: ignore[misc]
-    yield Job("ablation mismatch", lambda: _mismatch(experiment))
+            yield Job(f"ablation {key}, seed {seed}", partial(experiment.score, arm, seed))
+        yield Job(f"ablation average, seed {seed}", partial(experiment.score, DEFAULT, seed, average=True))
+    yield Job("ablation mismatch", partial(_mismatch, experiment))
 
 
 def rows(experiment: Experiment) -> list[Row]:

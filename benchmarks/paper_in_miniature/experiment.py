@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from statistics import fmean
 from typing import get_args
 
@@ -89,26 +90,18 @@ class Experiment:
         """Yield the trainings that all else waits for: multi-step estimators, before and after them the sweeps."""
         settings, diffusion, tuning = self.settings, self.settings.diffusion, self.settings.fine_tuning
         for rate in diffusion.learning_rates if len(diffusion.learning_rates) > 1 else ():
-            yield Job(
-                f"learning rate {rate:g} of the estimator",
-                lambda rate=rate: self._selection_score(DIFFUSION_DEPTH, rate, diffusion.sweep_steps, SWEEP_SAMPLING),  # type: ignore[misc]
-            )
+            sweep = partial(self._selection_score, DIFFUSION_DEPTH, rate, diffusion.sweep_steps, SWEEP_SAMPLING)
+            yield Job(f"learning rate {rate:g} of the estimator", sweep)
         for seed in settings.seeds:
             for task in TASKS:
-                yield Job(
-                    f"{task} estimator, seed {seed}",
-                    lambda task=task, seed=seed: self.runs.checkpoint(  # type: ignore[misc]
-                        self.estimator_run(task, seed), self.estimator_run
-                    ),
-                )
+                yield Job(f"{task} estimator, seed {seed}", partial(self._train_estimator, task, seed))
         for rate in tuning.learning_rates if len(tuning.learning_rates) > 1 else ():
-            for start in get_args(Start):
-                yield Job(
-                    f"learning rate {rate:g} from {START_NAMES[start]}",
-                    lambda rate=rate, start=start: self._selection_score(  # type: ignore[misc]
-                        Arm("depth", start=start), rate, tuning.sweep_steps
-                    ),
-                )
+            for start, name in START_NAMES.items():
+                sweep = partial(self._selection_score, Arm("depth", start=start), rate, tuning.sweep_steps)
+                yield Job(f"learning rate {rate:g} from {name}", sweep)
+
+    def _train_estimator(self, task: TaskName, seed: int) -> None:
+        self.runs.checkpoint(self.estimator_run(task, seed), self.estimator_run)
 
     def _selection_score(self, arm: Arm, rate: float, steps: int, sampling: Sampling | None = None) -> float:
         run = Run(arm, self.settings.sweep_seed, rate, steps, self.settings.seeds[0])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from benchmarks.paper_in_miniature.experiment import Experiment
 from benchmarks.paper_in_miniature.runs import START_NAMES, Arm
@@ -43,7 +44,7 @@ def jobs(experiment: Experiment) -> Iterator[Job]:
     for task in TASKS:
         for seed in experiment.settings.seeds:
             for key, arm in arms(task).items():
-                yield Job(f"{task}, {key}, seed {seed}", lambda arm=arm, seed=seed: experiment.score(arm, seed))  # type: ignore[misc]
+                yield Job(f"{task}, {key}, seed {seed}", partial(experiment.score, arm, seed))
 
 
 def rows(experiment: Experiment, task: TaskName) -> list[Row]:

@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 from benchmarks.paper_in_miniature import ablations, fine_tuning, sampling_grid
@@ -42,8 +43,8 @@ def all_jobs(experiment: Experiment) -> list[Job]:
         *fine_tuning.jobs(experiment),
         *ablations.jobs(experiment),
         *sampling_grid.jobs(experiment),
-        Job("times", lambda: sampling_grid.times(experiment)),
+        Job("times", partial(sampling_grid.times, experiment)),
     ]
     if settings.full_size:
-        jobs.append(Job("times at full size", lambda: full_size_times(settings, stages)))
+        jobs.append(Job("times at full size", partial(full_size_times, settings, stages)))
     return jobs

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -99,7 +100,7 @@ def jobs(experiment: Experiment) -> Iterator[Job]:
 
 def _job(experiment: Experiment, task: TaskName, sampling: Sampling, seed: int) -> Job:
     name = f"{task} estimator, seed {seed}: {describe(sampling)}"
-    return Job(name, lambda: experiment.score(Arm(task, "diffusion"), seed, sampling))
+    return Job(name, partial(experiment.score, Arm(task, "diffusion"), seed, sampling))
 
 
 def describe(sampling: Sampling) -> str:

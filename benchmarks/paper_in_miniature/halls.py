@@ -74,8 +74,12 @@ class Halls:
         module = SyntheticDataModule(
             self._folder, rooms, data_seed=data_seed, normals=True, batch_size=batch_size, num_workers=0, seed=seed
         )
-        name = f"rendered halls {rooms} {data_seed}"
-        self._stages.file(name, {}, ".done", lambda path: (module.prepare_data(), path.touch()))
+
+        def render(done: Path) -> None:
+            module.prepare_data()
+            done.touch()
+
+        self._stages.file(f"rendered halls {rooms} {data_seed}", {}, ".done", render)
         return module
 
 

@@ -12,7 +12,7 @@ import torch
 from benchmarks.paper_in_miniature.experiment import Experiment
 from benchmarks.paper_in_miniature.networks import TINY_BASE
 from benchmarks.paper_in_miniature.runs import Arm
-from benchmarks.paper_in_miniature.settings import TASKS, Settings, TaskName
+from benchmarks.paper_in_miniature.settings import Settings, TaskName
 from benchmarks.paper_in_miniature.stages import Job
 from lightning_modules import DiffusionEstimator, Sampling, StableDiffusion
 from lightning_modules.networks.sampling import Spacing
@@ -89,18 +89,19 @@ def best_slow(experiment: Experiment, task: TaskName) -> tuple[Cell, list[dict[s
 
 
 def jobs(experiment: Experiment) -> Iterator[Job]:
-    """Yield the evaluations one by one, those of few steps first."""
-    for task in TASKS:
-        for seed in experiment.settings.seeds:
-            yield _job(experiment, task, FIXED_SINGLE_STEP, seed)
-    for cell in cells(experiment.settings):
+    """Yield the evaluations one by one, those first that most of the claims need."""
+    settings = experiment.settings
+    slowest = Sampling(num_steps=max(settings.ensemble_steps), spacing="leading", ensemble_size=settings.ensemble_size)
+
+    def rank(cell: Cell) -> tuple[int, int]:
+        way = cell.sampling
+        needed = [way.ensemble_size == 1 and len(cell.seeds) > 1, way == slow(settings), way == slowest, True]
+        return needed.index(True), cell.evaluations
+
+    for cell in sorted(cells(settings), key=rank):
         for seed in cell.seeds:
-            yield _job(experiment, cell.task, cell.sampling, seed)
-
-
-def _job(experiment: Experiment, task: TaskName, sampling: Sampling, seed: int) -> Job:
-    name = f"{task} estimator, seed {seed}: {describe(sampling)}"
-    return Job(name, partial(experiment.score, Arm(task, "diffusion"), seed, sampling))
+            name = f"{cell.task} estimator, seed {seed}: {describe(cell.sampling)}"
+            yield Job(name, partial(experiment.score, Arm(cell.task, "diffusion"), seed, cell.sampling))
 
 
 def describe(sampling: Sampling) -> str:

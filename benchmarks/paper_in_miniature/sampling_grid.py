@@ -114,8 +114,8 @@ def times(experiment: Experiment) -> dict[str, dict[str, float]]:
 
     Each way predicts the same image alone, ``timing_repeats`` times, all ways in turn, so that whatever else the
     machine does befalls all alike; the medians count. ``cpu_s`` is processor time of all threads, which does not grow
-    when other programs want the processor; ``wall_s`` is what a clock shows. Nothing is remembered from earlier
-    predictions.
+    when other programs want the processor; ``wall_s`` is what a clock shows; ``s`` is the former on a
+    CPU and the latter on a GPU. Nothing is remembered from earlier predictions.
     """
     settings = experiment.settings
     seed = settings.seeds[0]
@@ -129,7 +129,9 @@ def times(experiment: Experiment) -> dict[str, dict[str, float]]:
         "repeats": settings.timing_repeats,
         "device": device,
     }
-    return experiment.runs.stages.json("times", depends_on, lambda: _measure(experiment, checkpoint, ways, device))
+    found = experiment.runs.stages.json("times", depends_on, lambda: _measure(experiment, checkpoint, ways, device))
+    clock = "cpu_s" if device == "cpu" else "wall_s"
+    return {way: {**seconds, "s": seconds[clock]} for way, seconds in found.items()}
 
 
 def _measure(

@@ -92,8 +92,8 @@ class Settings:
 
 FULL = Settings()
 QUICK = Settings(
-    data=DataSettings(training_rooms=40, evaluation_rooms=27),
-    diffusion=Budget(60, 8, 10, (2e-3,), 0),
+    data=DataSettings(training_rooms=32, evaluation_rooms=20),
+    diffusion=Budget(50, 8, 10, (2e-3,), 0),
     fine_tuning=Budget(2, 8, 1, (1e-3,), 0),
     seeds=(0,),
     grid_steps=(1, 4),

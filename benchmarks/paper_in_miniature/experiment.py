@@ -36,6 +36,7 @@ class Experiment:
         sampling: Sampling | None = None,
         average: bool = False,
         prompt_length: PromptLength | None = None,
+        steps: int | None = None,
     ) -> dict[str, float]:
         """Return the metrics of an arm on the evaluation set, trained and evaluated if need be.
 
@@ -45,8 +46,10 @@ class Experiment:
             sampling: how a multi-step estimator predicts.
             average: judge the average of the weights in place of the last ones.
             prompt_length: tokens of the empty prompt in the evaluation; by default those of the training.
+            steps: optimiser steps; by default those of the budget.
         """
         run = self.run(arm, seed)
+        run = run if steps is None else replace(run, steps=steps)
         checkpoint = self.runs.checkpoint(run, self.estimator_run)
         if prompt_length is not None:
             run = replace(run, arm=replace(arm, prompt_length=prompt_length))

@@ -45,6 +45,9 @@ def jobs(experiment: Experiment) -> Iterator[Job]:
         for seed in experiment.settings.seeds:
             for key, arm in arms(task).items():
                 yield Job(f"{task}, {key}, seed {seed}", partial(experiment.score, arm, seed))
+    for task in TASKS:
+        for seed in experiment.settings.seeds:
+            yield Job(f"{task}, e2e base for longer, seed {seed}", partial(_score_longer, experiment, task, seed))
 
 
 def rows(experiment: Experiment, task: TaskName) -> list[Row]:
@@ -60,4 +63,14 @@ def rows(experiment: Experiment, task: TaskName) -> list[Row]:
     for key, arm in arms(task).items():
         text = f"E2E from {START_NAMES[arm.start]}, {arm.noise}"
         found.append(Row(key, text, [experiment.score(arm, seed) for seed in seeds]))
+    settings = experiment.settings
+    text = (
+        f"E2E from {START_NAMES['base']}, zeros, {settings.long_steps} steps in place of {settings.fine_tuning.steps}"
+    )
+    found.append(Row("e2e base longer", text, [_score_longer(experiment, task, seed) for seed in seeds]))
     return found
+
+
+def _score_longer(experiment: Experiment, task: TaskName, seed: int) -> dict[str, float]:
+    """Score a run from the base that is given the training time of the estimator on top of its own."""
+    return experiment.score(Arm(task), seed, steps=experiment.settings.long_steps)

@@ -151,6 +151,12 @@ def _judge_fine_tuning(task: TaskName, rows: list[dict[str, Any]]) -> list[Claim
         claims.better(f"{task}: E2E is better than the estimator's best slow way", tuned, error["slow"], digits),
         claims.better(f"{task}: E2E is better than the fixed single step", tuned, error["trailing"], digits),
         claims.as_good(f"{task}: E2E from the base is as good as from the estimator", base, tuned, digits),
+        claims.as_good(
+            f"{task}: the same, with the estimator's training time for the run from the base",
+            error["e2e base longer"],
+            tuned,
+            digits,
+        ),
         claims.better(f"{task}: the base is a better start than random weights", base, random, digits),
         claims.better(f"{task}: zeros are better than gaussian noise", tuned, gaussian, digits),
         claims.better(f"{task}: zeros are better than pyramid noise", tuned, pyramid, digits),

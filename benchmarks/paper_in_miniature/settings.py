@@ -51,6 +51,7 @@ class Settings:
         data: which halls.
         diffusion: budget of the multi-step estimators.
         fine_tuning: budget of every end-to-end run, whatever it starts from.
+        long_steps: optimiser steps of the runs from the tiny base that are given the estimator's training time, too.
         seeds: seeds of weights, noise and order of the data.
         sweep_seed: seed of the sweeps of learning rates, none of ``seeds``.
         grid_steps: numbers of denoising steps in table 1.
@@ -72,6 +73,7 @@ class Settings:
     data: DataSettings = field(default_factory=DataSettings)
     diffusion: Budget = Budget(800, 16, 50, (1e-3, 2e-3, 4e-3), 100)
     fine_tuning: Budget = Budget(60, 8, 20, (1e-3, 2e-3, 4e-3), 50)
+    long_steps: int = 400
     seeds: tuple[int, ...] = (0, 1, 2)
     sweep_seed: int = 100
     grid_steps: tuple[int, ...] = (1, 2, 4, 10, 50)
@@ -95,6 +97,7 @@ QUICK = Settings(
     data=DataSettings(training_rooms=32, evaluation_rooms=20),
     diffusion=Budget(50, 8, 10, (2e-3,), 0),
     fine_tuning=Budget(2, 8, 1, (1e-3,), 0),
+    long_steps=3,
     seeds=(0,),
     grid_steps=(1, 4),
     ensemble_size=2,

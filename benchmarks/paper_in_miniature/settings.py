@@ -52,6 +52,7 @@ class Settings:
         diffusion: budget of the multi-step estimators.
         fine_tuning: budget of every end-to-end run, whatever it starts from.
         long_steps: optimiser steps of the runs from the tiny base that are given the estimator's training time, too.
+        long_runs: tasks and seeds of these runs.
         seeds: seeds of weights, noise and order of the data.
         sweep_seed: seed of the sweeps of learning rates, none of ``seeds``.
         grid_steps: numbers of denoising steps in table 1.
@@ -74,6 +75,7 @@ class Settings:
     diffusion: Budget = Budget(800, 16, 50, (1e-3, 2e-3, 4e-3), 100)
     fine_tuning: Budget = Budget(60, 8, 20, (1e-3, 2e-3, 4e-3), 50)
     long_steps: int = 400
+    long_runs: tuple[tuple[TaskName, int], ...] = (("depth", 0),)
     seeds: tuple[int, ...] = (0, 1, 2)
     sweep_seed: int = 100
     grid_steps: tuple[int, ...] = (1, 2, 4, 10, 50)

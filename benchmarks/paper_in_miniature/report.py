@@ -66,6 +66,8 @@ def flaw_table(results: dict[str, Any]) -> str:
             cpu_ms = f"{1000 * cell['seconds']['s']:.0f}"
             where = [cell["spacing"], str(cell["num_steps"]), str(cell["ensemble_size"]), str(cell["evaluations"])]
             lines.append([*where, *figures, cpu_ms])
+    for spacing, steps, members in results["settings"]["left_out"]:
+        lines.append([spacing, str(steps), str(members), str(steps * members), "not evaluated", "", ""])
     lines.sort(key=lambda line: (line[0], int(line[2]), int(line[1])))
     headings = [heading for _, heading, _ in METRICS["depth"]]
     return markdown(["timesteps", "steps", "members", "UNet evaluations", *headings, "ms per image"], lines)

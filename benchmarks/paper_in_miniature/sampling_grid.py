@@ -62,6 +62,7 @@ def cells(settings: Settings) -> list[Cell]:
         for members, numbers in ((1, settings.grid_steps), (settings.ensemble_size, settings.ensemble_steps))
         for steps in numbers
         for spacing in SPACINGS
+        if (spacing, steps, members) not in settings.left_out
     ]
     ways += [("normals", Sampling(num_steps=n, spacing=s)) for n in settings.normals_steps for s in SPACINGS]
     ways.append(("normals", slow(settings)))

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from lightning_modules.networks.sampling import Spacing
+
 TaskName = Literal["depth", "normals"]
 TASKS: tuple[TaskName, ...] = ("depth", "normals")
 
@@ -58,6 +60,7 @@ class Settings:
         grid_steps: numbers of denoising steps in table 1.
         ensemble_size: members of the ensembles in table 1.
         ensemble_steps: numbers of denoising steps of its ensembles.
+        left_out: (spacing, steps, members) of table 1 that are not evaluated, because they cost too much.
         costly_steps: from so many denoising steps on, a single prediction counts as costly; ensembles always do.
         costly_seeds: seeds that costly ways of predicting are evaluated for.
         slow_steps: steps of the ensemble that is evaluated for every seed and task all the same, with trailing spacing.
@@ -81,6 +84,7 @@ class Settings:
     grid_steps: tuple[int, ...] = (1, 2, 4, 10, 50)
     ensemble_size: int = 10
     ensemble_steps: tuple[int, ...] = (1, 2, 4, 10, 50)
+    left_out: tuple[tuple[Spacing, int, int], ...] = ()
     costly_steps: int = 50
     costly_seeds: tuple[int, ...] = (0,)
     slow_steps: int = 4

@@ -33,13 +33,13 @@ def collect(experiment: Experiment) -> dict[str, Any]:
             **asdict(cell.sampling),
             "evaluations": cell.evaluations,
             "scores": sampling_grid.scores(experiment, cell),
-            "seconds": times.get(describe(cell.sampling)) if cell.task == "depth" else None,
         }
         for cell in sampling_grid.cells(settings)
     ]
     return {
         "settings": asdict(settings),
         "sampling_grid": grid,
+        "times": [{**asdict(way), **times[describe(way)]} for way in sampling_grid.depth_ways(settings)],
         "fine_tuning": {task: [asdict(row) for row in fine_tuning.rows(experiment, task)] for task in TASKS},
         "ablations": [asdict(row) for row in ablations.rows(experiment)],
         "sweeps": {
@@ -59,18 +59,22 @@ def flaw_table(results: dict[str, Any]) -> str:
     Args:
         results: what ``collect`` returned.
     """
+    depth = {_way(cell): cell for cell in results["sampling_grid"] if cell["task"] == "depth"}
     lines = []
-    for cell in results["sampling_grid"]:
-        if cell["task"] == "depth":
+    for timed in results["times"]:
+        spacing, steps, members = _way(timed)
+        figures = ["not evaluated", ""]
+        if cell := depth.get(_way(timed)):
             figures = [format(measured(cell["scores"], name), digits) for name, _, digits in METRICS["depth"]]
-            cpu_ms = f"{1000 * cell['seconds']['s']:.0f}"
-            where = [cell["spacing"], str(cell["num_steps"]), str(cell["ensemble_size"]), str(cell["evaluations"])]
-            lines.append([*where, *figures, cpu_ms])
-    for spacing, steps, members in results["settings"]["left_out"]:
-        lines.append([spacing, str(steps), str(members), str(steps * members), "not evaluated", "", ""])
+        where = [spacing, str(steps), str(members), str(steps * members)]
+        lines.append([*where, *figures, f"{1000 * timed['s']:.0f}"])
     lines.sort(key=lambda line: (line[0], int(line[2]), int(line[1])))
     headings = [heading for _, heading, _ in METRICS["depth"]]
     return markdown(["timesteps", "steps", "members", "UNet evaluations", *headings, "ms per image"], lines)
+
+
+def _way(cell: dict[str, Any]) -> tuple[str, int, int]:
+    return cell["spacing"], cell["num_steps"], cell["ensemble_size"]
 
 
 def rows_table(rows: list[dict[str, Any]], task: TaskName) -> str:
@@ -117,18 +121,16 @@ def judge(results: dict[str, Any]) -> list[Claim]:
 
 
 def _judge_flaw(results: dict[str, Any]) -> list[Claim]:
-    cells = {
-        (cell["spacing"], cell["num_steps"], cell["ensemble_size"]): cell
-        for cell in results["sampling_grid"]
-        if cell["task"] == "depth"
-    }
-    longest, members = max(results["settings"]["grid_steps"]), results["settings"]["ensemble_size"]
-    slow = ("leading", max(results["settings"]["ensemble_steps"]), members)
     (metric, _, digits), *_ = METRICS["depth"]
-    error = {key: measured(cell["scores"], metric) for key, cell in cells.items()}
-    seconds = {key: cell["seconds"]["s"] for key, cell in cells.items()}
+    depth = [cell for cell in results["sampling_grid"] if cell["task"] == "depth"]
+    error = {_way(cell): measured(cell["scores"], metric) for cell in depth}
+    seconds = {_way(timed): timed["s"] for timed in results["times"]}
     fixed, flawed = ("trailing", 1, 1), ("leading", 1, 1)
-    long = f"{slow[1]} steps x {members} members"
+    longest = max(results["settings"]["grid_steps"])
+    # The usual way: leading, with as many steps and members as were evaluated, or timed.
+    slow, slowest = (
+        max((way for way in ways if way[0] == "leading"), key=lambda way: (way[2], way[1])) for ways in (error, seconds)
+    )
     return [
         claims.better(
             f"depth: leading with 1 step is worse than with {longest}",
@@ -138,10 +140,16 @@ def _judge_flaw(results: dict[str, Any]) -> list[Claim]:
         ),
         claims.better("depth: at 1 step, trailing is better than leading", error[fixed], error[flawed], digits),
         claims.as_good(
-            f"depth: trailing with 1 step is as good as leading with {long}", error[fixed], error[slow], digits
+            f"depth: trailing with 1 step is as good as leading with {_words(slow)}", error[fixed], error[slow], digits
         ),
-        claims.at_least(f"over 200 times faster than {long} (tiny base)", seconds[slow] / seconds[fixed], 200),
+        claims.at_least(
+            f"over 200 times faster than {_words(slowest)} (tiny base)", seconds[slowest] / seconds[fixed], 200
+        ),
     ]
+
+
+def _words(way: tuple[str, int, int]) -> str:
+    return f"{way[1]} steps x {way[2]} members"
 
 
 def _judge_fine_tuning(task: TaskName, rows: list[dict[str, Any]]) -> list[Claim]:

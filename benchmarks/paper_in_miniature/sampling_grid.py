@@ -50,6 +50,16 @@ def slow(settings: Settings) -> Sampling:
     return Sampling(num_steps=settings.slow_steps, ensemble_size=settings.ensemble_size)
 
 
+def depth_ways(settings: Settings) -> list[Sampling]:
+    """Return the ways of predicting of table 1."""
+    return [
+        Sampling(num_steps=steps, spacing=spacing, ensemble_size=members)
+        for members, numbers in ((1, settings.grid_steps), (settings.ensemble_size, settings.ensemble_steps))
+        for steps in numbers
+        for spacing in SPACINGS
+    ]
+
+
 def cells(settings: Settings) -> list[Cell]:
     """Return all ways of predicting that are evaluated: cheap ones first, long ensembles last."""
 
@@ -58,11 +68,9 @@ def cells(settings: Settings) -> list[Cell]:
         return settings.costly_seeds if is_costly and sampling != slow(settings) else settings.seeds
 
     ways = [
-        ("depth", Sampling(num_steps=steps, spacing=spacing, ensemble_size=members))
-        for members, numbers in ((1, settings.grid_steps), (settings.ensemble_size, settings.ensemble_steps))
-        for steps in numbers
-        for spacing in SPACINGS
-        if (spacing, steps, members) not in settings.left_out
+        ("depth", way)
+        for way in depth_ways(settings)
+        if (way.spacing, way.num_steps, way.ensemble_size) not in settings.left_out
     ]
     ways += [("normals", Sampling(num_steps=n, spacing=s)) for n in settings.normals_steps for s in SPACINGS]
     ways.append(("normals", slow(settings)))
@@ -92,11 +100,9 @@ def best_slow(experiment: Experiment, task: TaskName) -> tuple[Cell, list[dict[s
 def jobs(experiment: Experiment) -> Iterator[Job]:
     """Yield the evaluations one by one, those first that most of the claims need."""
     settings = experiment.settings
-    slowest = Sampling(num_steps=max(settings.ensemble_steps), spacing="leading", ensemble_size=settings.ensemble_size)
 
     def rank(cell: Cell) -> tuple[int, int]:
-        way = cell.sampling
-        needed = [way.ensemble_size == 1 and len(cell.seeds) > 1, way == slow(settings), way == slowest, True]
+        needed = [cell.sampling.ensemble_size == 1, cell.sampling == slow(settings), True]
         return needed.index(True), cell.evaluations
 
     for cell in sorted(cells(settings), key=rank):
@@ -122,7 +128,7 @@ def times(experiment: Experiment) -> dict[str, dict[str, float]]:
     seed = settings.seeds[0]
     run = experiment.run(Arm("depth", "diffusion"), seed)
     checkpoint = experiment.runs.checkpoint(run, experiment.estimator_run)
-    ways = [cell.sampling for cell in cells(settings) if cell.task == "depth"]
+    ways = depth_ways(settings)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     depends_on = {
         "checkpoint": checkpoint.name,

@@ -78,7 +78,7 @@ class Settings:
     diffusion: Budget = Budget(800, 16, 50, (1e-3, 2e-3, 4e-3), 100)
     fine_tuning: Budget = Budget(60, 8, 20, (1e-3, 2e-3, 4e-3), 50)
     long_steps: int = 400
-    long_runs: tuple[tuple[TaskName, int], ...] = (("depth", 0),)
+    long_runs: tuple[tuple[TaskName, int], ...] = (("depth", 0), ("normals", 0))
     seeds: tuple[int, ...] = (0, 1, 2)
     sweep_seed: int = 100
     grid_steps: tuple[int, ...] = (1, 2, 4, 10, 50)

@@ -84,7 +84,13 @@ class Settings:
     grid_steps: tuple[int, ...] = (1, 2, 4, 10, 50)
     ensemble_size: int = 10
     ensemble_steps: tuple[int, ...] = (1, 2, 4, 10, 50)
-    left_out: tuple[tuple[Spacing, int, int], ...] = (("leading", 50, 10), ("trailing", 50, 10))
+    left_out: tuple[tuple[Spacing, int, int], ...] = (
+        ("leading", 2, 10),
+        ("trailing", 2, 10),
+        ("leading", 4, 10),
+        ("leading", 50, 10),
+        ("trailing", 50, 10),
+    )
     costly_steps: int = 50
     costly_seeds: tuple[int, ...] = (0,)
     slow_steps: int = 4

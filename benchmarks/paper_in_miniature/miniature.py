@@ -42,9 +42,8 @@ def all_jobs(experiment: Experiment) -> list[Job]:
         *experiment.jobs(),
         *fine_tuning.jobs(experiment),
         *ablations.jobs(experiment),
-        *sampling_grid.jobs(experiment),
         Job("times", partial(sampling_grid.times, experiment)),
     ]
     if settings.full_size:
         jobs.append(Job("times at full size", partial(full_size_times, settings, stages)))
-    return jobs
+    return [*jobs, *sampling_grid.jobs(experiment)]

@@ -21,10 +21,12 @@ from lightning_modules.training.start import start_from
 
 _COLORS = {"leading": "#bf2e20", "trailing": "#312f80"}
 _TUNED = {
-    "e2e estimator": ("E2E from the estimator", "*", "#e39c53", 15),
-    "e2e base": ("E2E from the tiny base", "P", "#2a7f62", 9),
-    "e2e random": ("E2E from random weights", "X", "#777777", 9),
+    "e2e estimator": ("E2E from the estimator", "*", "#e39c53", 1.0),
+    "e2e base": ("E2E from the tiny base", "P", "#2a7f62", 0.92),
+    "e2e random": ("E2E from random weights", "X", "#777777", 1.08),
+    "e2e base longer": ("E2E from the tiny base, longer", "D", "#2a7f62", 0.92),
 }
+"""Label, marker, colour and place on the axis, so that markers do not hide each other; all take one evaluation."""
 _TITLES: dict[TaskName, str] = {"depth": "Depth", "normals": "Surface normals"}
 _NUM_EXAMPLES = 3
 
@@ -63,18 +65,19 @@ def _plot_evaluations(results: dict[str, Any], path: Path) -> None:
             for size in sorted({cell["ensemble_size"] for cell in results["sampling_grid"]}):
                 _plot_line(panel, results["sampling_grid"], task, spacing, size, metric)
         rows = {row["key"]: row for row in results["fine_tuning"][task]}
-        for key, (label, marker, color, size) in _TUNED.items():
-            value = measured(rows[key]["scores"], metric)
-            panel.errorbar(
-                1, value.mean, value.spread, fmt=marker, color=color, markersize=size, capsize=3, label=label, zorder=3
-            )
+        for key, (label, marker, color, place) in _TUNED.items():
+            if key in rows:
+                value, size = measured(rows[key]["scores"], metric), 13 if marker == "*" else 7
+                style = {"fmt": marker, "color": color, "markersize": size, "capsize": 3, "label": label, "zorder": 3}
+                panel.errorbar(place, value.mean, value.spread, **style)
         panel.set(xscale="log", title=_TITLES[task], xlabel="evaluations of the UNet per image", ylabel=heading)
         ticks = sorted({cell["evaluations"] for cell in results["sampling_grid"] if cell["task"] == task})
         panel.set_xticks(ticks, [str(tick) for tick in ticks], minor=False)
         panel.minorticks_off()
         panel.set_ylim(bottom=0)
         panel.grid(alpha=0.25)
-    panels[0].legend(fontsize=8, frameon=False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    panels[1].legend(handles, labels, fontsize=8, frameon=False)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 
@@ -104,21 +107,21 @@ def _plot_strip(experiment: Experiment, path: Path) -> None:
 
     batch = _examples(experiment)
     blocks = [[("image", (batch["image"] + 1) / 2), *_predictions(experiment, task, batch)] for task in TASKS]
-    num_columns, num_lines = len(blocks[0]), _NUM_EXAMPLES * len(blocks)
-    figure, axes = pyplot.subplots(num_lines, num_columns, figsize=(1.5 * num_columns, num_lines + 0.6))
-    for index, block in enumerate(blocks):
+    figure = pyplot.figure(figsize=(1.5 * len(blocks[0]), len(blocks) * (0.98 * _NUM_EXAMPLES + 0.25)))
+    for block, part in zip(blocks, figure.subfigures(len(blocks), 1), strict=True):
+        axes = part.subplots(_NUM_EXAMPLES, len(block))
         for column, (title, pictures) in enumerate(block):
+            axes[0, column].set_title(title, fontsize=8, pad=3)
             for number in range(_NUM_EXAMPLES):
-                panel = axes[index * _NUM_EXAMPLES + number, column]
-                panel.imshow(pictures[number].movedim(0, -1).clamp(0, 1).numpy())
-                panel.axis("off")
-            axes[index * _NUM_EXAMPLES, column].set_title(title, fontsize=8, pad=3)
-    figure.subplots_adjust(left=0.002, right=0.998, bottom=0.002, top=0.955, wspace=0.03, hspace=0.16)
-    # Saved with the colours that occur most, for the pages that show it should stay light.
+                axes[number, column].imshow(pictures[number].movedim(0, -1).clamp(0, 1).numpy())
+                axes[number, column].axis("off")
+        part.subplots_adjust(left=0.002, right=0.998, bottom=0.004, top=0.93, wspace=0.03, hspace=0.05)
+    # 256 colours keep the pages light that show it.
     stream = io.BytesIO()
     figure.savefig(stream, dpi=100)
     pyplot.close(figure)
-    Image.open(stream).convert("RGB").quantize(256).save(path, optimize=True)
+    picture = Image.open(stream).convert("RGB")
+    picture.quantize(palette=picture.quantize(256), dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
 
 
 def _examples(experiment: Experiment) -> GeometryBatch:

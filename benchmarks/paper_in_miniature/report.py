@@ -129,7 +129,7 @@ def _judge_flaw(results: dict[str, Any]) -> list[Claim]:
     longest = max(results["settings"]["grid_steps"])
     # The usual way: leading, with as many steps and members as were evaluated, or timed.
     slow, slowest = (
-        max((way for way in ways if way[0] == "leading"), key=lambda way: (way[2], way[1])) for ways in (error, seconds)
+        max((way for way in ways if way[0] == "leading"), key=lambda way: way[1] * way[2]) for ways in (error, seconds)
     )
     return [
         claims.better(

@@ -108,7 +108,7 @@ def _plot_strip(experiment: Experiment, path: Path) -> None:
     batch = _examples(experiment)
     blocks = [[("image", (batch["image"] + 1) / 2), *_predictions(experiment, task, batch)] for task in TASKS]
     figure = pyplot.figure(figsize=(1.5 * len(blocks[0]), len(blocks) * (0.98 * _NUM_EXAMPLES + 0.25)))
-    for block, part in zip(blocks, figure.subfigures(len(blocks), 1), strict=True):
+    for block, part in zip(blocks, figure.subfigures(len(blocks), 1, squeeze=False)[:, 0], strict=True):
         axes = part.subplots(_NUM_EXAMPLES, len(block))
         for column, (title, pictures) in enumerate(block):
             axes[0, column].set_title(title, fontsize=8, pad=3)

@@ -85,9 +85,6 @@ class Settings:
     ensemble_size: int = 10
     ensemble_steps: tuple[int, ...] = (1, 2, 4, 10, 50)
     left_out: tuple[tuple[Spacing, int, int], ...] = (
-        ("leading", 2, 10),
-        ("trailing", 2, 10),
-        ("leading", 4, 10),
         ("leading", 50, 10),
         ("trailing", 50, 10),
     )

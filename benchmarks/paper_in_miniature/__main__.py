@@ -35,8 +35,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1, help="processor threads of this process (default: 1)")
     options = parser.parse_args(arguments)
     quieten()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)  # what each of a hundred trainers would say
     torch.set_num_threads(options.threads)
+    trainers = logging.getLogger("lightning.pytorch")
+    level = trainers.level
+    trainers.setLevel(logging.WARNING)  # what each of a hundred trainers would say
     try:
         make_miniature(QUICK if options.quick else FULL, options.work / ("quick" if options.quick else "full"))
     except Exception as error:
@@ -44,6 +46,8 @@ def main(arguments: list[str] | None = None) -> None:
         if mistake is None:
             raise
         leave(mistake)
+    finally:
+        trainers.setLevel(level)
 
 
 if __name__ == "__main__":

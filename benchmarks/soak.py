@@ -194,8 +194,8 @@ def small_disk(folder: Path) -> Iterator[None]:
             time.sleep(0.5 * bool(left.returncode))
 
 
-def soak(minutes: float, seed: int, folder: Path) -> Tally:
-    """Break runs for so many minutes and return what happened."""
+def soak(minutes: float, seed: int, folder: Path, keep: Path) -> Tally:
+    """Break runs for so many minutes and return what happened; copy the runs of a mismatch to a folder."""
     config = runs.prepare(folder / "data")
     undisturbed, tally, chance = folder / "undisturbed", Tally(), random.Random(seed)
     assert runs.fit(undisturbed, config) == [0], runs.log_of(undisturbed)
@@ -212,6 +212,8 @@ def soak(minutes: float, seed: int, folder: Path) -> Tally:
                 runs.assert_same_end(trial.runs, undisturbed)
             except (AssertionError, OSError) as error:
                 tally.mismatches.append(f"trial {tally.trials}: {str(error)[:300]}")
+                shutil.copytree(trial.runs, keep / f"seed-{seed}-trial-{tally.trials}", dirs_exist_ok=True)
+                print(f"MISMATCH {tally.mismatches[-1]}; its files are in {keep}", flush=True)
         tally.trials += 1
         shutil.rmtree(own)
         print(f"{tally.trials} trials, {sum(tally.faults.values())} faults", flush=True)
@@ -223,9 +225,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=60, help="How long to go on.")
     parser.add_argument("--seed", type=int, default=0, help="Seed of the faults (not of their moments).")
+    parser.add_argument("--keep", type=Path, default=Path("runs/soak"), help="Where the files of a mismatch go.")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        tally = soak(options.minutes, options.seed, Path(folder))
+        tally = soak(options.minutes, options.seed, Path(folder), options.keep)
     result = vars(tally) | {"total_faults": sum(tally.faults.values()), "minutes": options.minutes}
     result |= {"seed": options.seed, "torch": torch.__version__, "cores": os.cpu_count(), "machine": platform.machine()}
     print(json.dumps(result, indent=2))

@@ -45,8 +45,7 @@ def jobs(experiment: Experiment) -> Iterator[Job]:
         for seed in experiment.settings.seeds:
             for key, arm in arms(task).items():
                 yield Job(f"{task}, {key}, seed {seed}", partial(experiment.score, arm, seed))
-    for task, seed in experiment.settings.long_runs:
-        yield Job(f"{task}, e2e base for longer, seed {seed}", partial(_score_longer, experiment, task, seed))
+            yield Job(f"{task}, e2e base for longer, seed {seed}", partial(_score_longer, experiment, task, seed))
 
 
 def rows(experiment: Experiment, task: TaskName) -> list[Row]:
@@ -66,8 +65,7 @@ def rows(experiment: Experiment, task: TaskName) -> list[Row]:
     text = (
         f"E2E from {START_NAMES['base']}, zeros, {settings.long_steps} steps in place of {settings.fine_tuning.steps}"
     )
-    longer = [_score_longer(experiment, task, seed) for of_task, seed in settings.long_runs if of_task == task]
-    return [*found, Row("e2e base longer", text, longer)] if longer else found
+    return [*found, Row("e2e base longer", text, [_score_longer(experiment, task, seed) for seed in seeds])]
 
 
 def _score_longer(experiment: Experiment, task: TaskName, seed: int) -> dict[str, float]:

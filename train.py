@@ -22,11 +22,12 @@ from lightning_modules.evaluation.callback import Evaluation, begin_evaluation
 from lightning_modules.training.attention import Attention, prefer_attention
 from lightning_modules.training.callbacks import RunAnnouncement, Throughput, ValidationPanels, ValidationSummary
 from lightning_modules.training.checkpoint_files import DurableCheckpointIO, damage
-from lightning_modules.training.checkpoints import Checkpoints, last_checkpoint, newest_run
+from lightning_modules.training.checkpoints import Checkpoints
 from lightning_modules.training.ema import ExponentialMovingAverage
 from lightning_modules.training.monitoring import MemoryPeak, UpdateRatio
 from lightning_modules.training.precision import TF32, set_tf32
 from lightning_modules.training.progress import StepProgress
+from lightning_modules.training.run_folders import last_checkpoint, newest_run
 from lightning_modules.training.run_record import RunRecord
 
 TRAINER_DEFAULTS: dict[str, Any] = {

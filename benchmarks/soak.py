@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 
 from lightning_modules.training.checkpoint_files import LAST
-from lightning_modules.training.checkpoints import newest_run
+from lightning_modules.training.run_folders import newest_run
 from tests import runs
 
 DISK_BYTES = 6 << 20

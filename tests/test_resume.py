@@ -69,6 +69,14 @@ def test_a_signal_ends_the_run_after_the_update_with_a_status_to_requeue_on(tmp_
     runs.assert_same_end(tmp_path, undisturbed)
 
 
+def test_a_run_that_is_stopped_at_the_ends_of_two_epochs_counts_them_once_each(tmp_path, config, undisturbed):
+    for last_of_an_epoch in (6, 13):
+        status = runs.fit(tmp_path, config, *runs.kill_at(last_of_an_epoch, "SIGTERM"))
+        assert status == [REQUEUE], runs.log_of(tmp_path)
+    assert runs.fit(tmp_path, config) == [0], runs.log_of(tmp_path)
+    runs.assert_same_end(tmp_path, undisturbed)
+
+
 def test_two_ranks_stop_together_though_one_was_told_and_end_with_one_that_dies(tmp_path, config, two_ranks):
     killed = runs.fit(tmp_path, config, *TWO_RANKS, *runs.kill_at(7, rank=1), world_size=2)
     assert killed[1] == KILLED and killed[0] not in (0, REQUEUE), runs.log_of(tmp_path)

@@ -26,7 +26,7 @@ from lightning_modules.networks.pretrained import check_base
 from lightning_modules.networks.sampling import Sampling
 from lightning_modules.single_step import SingleStepEstimator
 from lightning_modules.tasks import Depth, Normals, Task
-from lightning_modules.training.checkpoints import has_checkpoint, last_checkpoint, newest_run
+from lightning_modules.training.run_folders import has_checkpoint, last_checkpoint, newest_run
 
 EmaChoice = Literal["auto", "true", "false"]
 

@@ -1,21 +1,19 @@
-"""When checkpoints are written, which of them stay, and which one a run goes on from."""
+"""When checkpoints are written, and which of them stay."""
 
 import time
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.environments import SLURMEnvironment
-from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from geometry.errors import InputError
-from lightning_modules.training.checkpoint_files import DAMAGED, LAST, PREVIOUS, also_name, damage
+from lightning_modules.training.checkpoint_files import LAST, also_name
 from lightning_modules.training.preemption import Preempted, RankAgreement, StopSignals, exit_code
-
-OnDamage = Literal["previous", "stop"]
+from lightning_modules.training.resuming import end_epoch_that_was_over, metrics_to_come, validate_now
+from lightning_modules.training.run_folders import OnDamage
 
 
 class Checkpoints(ModelCheckpoint):
@@ -107,7 +105,8 @@ class Checkpoints(ModelCheckpoint):
         self._owed_metrics = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Listen to signals, and validate if the resumed run was about to when it saved."""
+        """Listen to signals, and do what the resumed run was about to when it saved."""
+        end_epoch_that_was_over(trainer)
         self._saved_s = time.monotonic()
         self._agreement.open()
         self._signals.listen()
@@ -115,7 +114,7 @@ class Checkpoints(ModelCheckpoint):
         # Lightning would do the same with a broadcast, and make the host wait for the device, in every micro-step.
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
         if self._owes_validation:
-            _validate(trainer)
+            validate_now(trainer)
         self._owes_validation = False
 
     def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401
@@ -137,7 +136,7 @@ class Checkpoints(ModelCheckpoint):
             return  # training ends right after this, and the final state is saved then
         if is_late or is_told or trainer.global_step % self._every_n_train_steps == 0:
             self._owes_validation = will_validate
-            self._owed_metrics = _metrics_to_come(trainer)
+            self._owed_metrics = metrics_to_come(trainer)
             self._save(trainer)
             self._owed_metrics, self._owes_validation = None, False
         if is_told:
@@ -246,80 +245,3 @@ class Checkpoints(ModelCheckpoint):
     def _folder(self) -> Path:
         assert self.dirpath is not None, "setup has chosen a folder"
         return Path(self.dirpath)
-
-
-def _metrics_to_come(trainer: Trainer) -> tuple[int, dict[str, float]] | None:
-    """Return step and values that Lightning logs right after this; if the run is killed before, they would be lost."""
-    step = trainer.fit_loop.epoch_loop._batches_that_stepped
-    if (step + 1) % max(trainer.log_every_n_steps, 1) != 0:  # type: ignore[attr-defined]
-        return None
-    values = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("train/")}
-    return step, values | {"epoch": float(trainer.current_epoch)}
-
-
-def _validate(trainer: Trainer) -> None:
-    """Validate before the first step, as Lightning does after one."""
-    loop = trainer.fit_loop.epoch_loop.val_loop
-    loop.restarting = False
-    trainer.validating = True
-    loop.run()
-    trainer.training = True
-
-
-def newest_run(folder: Path) -> Path | None:
-    """Return the newest run ``version_N`` in a folder that holds a checkpoint, or None.
-
-    Args:
-        folder: folder of all runs of one name.
-    """
-    numbered = {int(run.name.removeprefix("version_")): run for run in folder.glob("version_*") if _is_run(run)}
-    return numbered[max(numbered)] if numbered else None
-
-
-def has_checkpoint(run: Path) -> bool:
-    """Say whether a folder is that of a run that has saved a checkpoint.
-
-    Args:
-        run: the folder.
-    """
-    return next(_candidates(run), None) is not None
-
-
-def last_checkpoint(run: Path, on_damage: OnDamage = "previous", set_aside: bool = False) -> Path:
-    """Return the newest checkpoint of a run that is as it was written.
-
-    Args:
-        run: folder of the run.
-        on_damage: whether to go on with an older one, with a warning, or to stop, if the newest is damaged.
-        set_aside: rename damaged files, so that they never take the place of good ones.
-
-    Returns:
-        Path of last.ckpt; or of previous.ckpt; or of the newest other one.
-
-    Raises:
-        InputError: the newest is damaged and that is a reason to stop, or all are.
-    """
-    problems: list[str] = []
-    for file in _candidates(run):
-        problem = damage(file)
-        if problem is None:
-            if problems:
-                rank_zero_warn(f"{' '.join(problems)} Going on from {file.name} in its place.")
-            return file
-        problems.append(f"the checkpoint {file} is damaged: {problem}.")
-        if on_damage == "stop":
-            raise InputError(f"{problems[-1]} Give another one to --ckpt_path, or set checkpoints.on_damage=previous.")
-        if set_aside:
-            with suppress(FileNotFoundError):  # another rank was faster
-                file.replace(file.with_name(f"{file.name}{DAMAGED}"))
-    raise InputError(f"{' '.join(problems)} There is no other one in {run}; start anew without --ckpt_path.")
-
-
-def _candidates(run: Path) -> Iterator[Path]:
-    folder = run / "checkpoints"
-    yield from (file for name in (LAST, PREVIOUS) if (file := folder / name).is_file())
-    yield from sorted(folder.glob("step*.ckpt"), reverse=True)
-
-
-def _is_run(folder: Path) -> bool:
-    return folder.name.removeprefix("version_").isdigit() and has_checkpoint(folder)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from lightning_modules.training.checkpoint_files import DurableCheckpointIO, damage
-from lightning_modules.training.checkpoints import has_checkpoint, last_checkpoint
+from lightning_modules.training.run_folders import has_checkpoint, last_checkpoint
 from tests.lightning_modules.training.test_checkpoints import fit, names_in, steps_in
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -1,0 +1,72 @@
+"""Where runs are, and which of a run's checkpoints it goes on from."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+
+from geometry.errors import InputError
+from lightning_modules.training.checkpoint_files import DAMAGED, LAST, PREVIOUS, damage
+
+OnDamage = Literal["previous", "stop"]
+
+
+def newest_run(folder: Path) -> Path | None:
+    """Return the newest run ``version_N`` in a folder that holds a checkpoint, or None.
+
+    Args:
+        folder: folder of all runs of one name.
+    """
+    numbered = {int(run.name.removeprefix("version_")): run for run in folder.glob("version_*") if _is_run(run)}
+    return numbered[max(numbered)] if numbered else None
+
+
+def has_checkpoint(run: Path) -> bool:
+    """Say whether a folder is that of a run that has saved a checkpoint.
+
+    Args:
+        run: the folder.
+    """
+    return next(_candidates(run), None) is not None
+
+
+def last_checkpoint(run: Path, on_damage: OnDamage = "previous", set_aside: bool = False) -> Path:
+    """Return the newest checkpoint of a run that is as it was written.
+
+    Args:
+        run: folder of the run.
+        on_damage: whether to go on with an older one, with a warning, or to stop, if the newest is damaged.
+        set_aside: rename damaged files, so that they never take the place of good ones.
+
+    Returns:
+        Path of last.ckpt; or of previous.ckpt; or of the newest other one.
+
+    Raises:
+        InputError: the newest is damaged and that is a reason to stop, or all are.
+    """
+    problems: list[str] = []
+    for file in _candidates(run):
+        problem = damage(file)
+        if problem is None:
+            if problems:
+                rank_zero_warn(f"{' '.join(problems)} Going on from {file.name} in its place.")
+            return file
+        problems.append(f"the checkpoint {file} is damaged: {problem}.")
+        if on_damage == "stop":
+            raise InputError(f"{problems[-1]} Give another one to --ckpt_path, or set checkpoints.on_damage=previous.")
+        if set_aside:
+            with suppress(FileNotFoundError):  # another rank was faster
+                file.replace(file.with_name(f"{file.name}{DAMAGED}"))
+    raise InputError(f"{' '.join(problems)} There is no other one in {run}; start anew without --ckpt_path.")
+
+
+def _candidates(run: Path) -> Iterator[Path]:
+    folder = run / "checkpoints"
+    yield from (file for name in (LAST, PREVIOUS) if (file := folder / name).is_file())
+    yield from sorted(folder.glob("step*.ckpt"), reverse=True)
+
+
+def _is_run(folder: Path) -> bool:
+    return folder.name.removeprefix("version_").isdigit() and has_checkpoint(folder)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from benchmarks.measuring import alternate, matrix_tflops, report, summarize, use_one_thread
 from benchmarks.models import RECIPE, Settings, base_of, count_flops, random_batch
+from benchmarks.network_parser import NetworkParser
 from lightning_modules.estimator import Estimator
 from lightning_modules.inference.cuda_graph import CudaGraph
 from lightning_modules.networks.compilation import Compilation
@@ -98,18 +99,12 @@ def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", type=torch.device, default=device, help="cpu or cuda (default: %(default)s)")
-    parser.add_argument("--size", choices=IMAGE_SIZES, default="tiny", help="toy base or SD 2 (default: %(default)s)")
-    parser.add_argument("--image-size", type=int, nargs=2, metavar=("H", "W"), help="by default 64 96 or 576 768")
+    parser = NetworkParser(__doc__, IMAGE_SIZES)
     parser.add_argument("--config", type=Path, nargs="+", default=[], help="configurations laid over the recipe")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="time compiled networks")
     parser.add_argument("--repeats", type=int, default=30, help="timed predictions of each (default: %(default)s)")
     parser.add_argument("--warmup", type=int, default=5, help="predictions before (default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    options = parser.parse_args()
-    options.image_size = tuple(options.image_size or IMAGE_SIZES[options.size])
+    options = parser.read()
     use_one_thread()
     with tempfile.TemporaryDirectory() as scratch:
         report("inference", run(options, Path(scratch)), options.out)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from benchmarks.measuring import report, use_one_thread
 from benchmarks.models import IMAGE_SIZES, RECIPE, VARIANTS, Settings, base_of, random_batch
+from benchmarks.network_parser import NetworkParser
 from lightning_modules.training.attention import Attention, prefer_attention
 
 Result = tuple[Tensor, Tensor]
@@ -88,17 +89,11 @@ def compare(results: list[Result], expected: list[Result]) -> dict[str, float]:
 
 def main() -> None:
     """Run the benchmark."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", type=torch.device, default=device, help="cpu or cuda (default: %(default)s)")
-    parser.add_argument("--size", choices=IMAGE_SIZES, default="tiny", help="toy base or SD 2 (default: %(default)s)")
-    parser.add_argument("--image-size", type=int, nargs=2, metavar=("H", "W"), help="by default 64 96 or 480 640")
+    parser = NetworkParser(__doc__, IMAGE_SIZES)
     parser.add_argument("--batch-size", type=int, default=2, help="images per batch (default: %(default)s)")
     parser.add_argument("--batches", type=int, default=3, help="batches (default: %(default)s)")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="compile, too")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    options = parser.parse_args()
-    options.image_size = tuple(options.image_size or IMAGE_SIZES[options.size])
+    options = parser.read()
     use_one_thread()
     with tempfile.TemporaryDirectory() as scratch:
         options.scratch = Path(scratch)

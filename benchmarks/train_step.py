@@ -34,6 +34,7 @@ from benchmarks.models import (
     count_flops,
     random_batch,
 )
+from benchmarks.network_parser import NetworkParser
 from benchmarks.trainer_run import trainer_run
 from tests.transcription import Reference, transcribed_step
 
@@ -142,11 +143,7 @@ def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    parser.add_argument("--device", type=torch.device, default=device, help="cpu or cuda (default: %(default)s)")
-    parser.add_argument("--size", choices=IMAGE_SIZES, default="tiny", help="toy base or SD 2 (default: %(default)s)")
-    parser.add_argument("--image-size", type=int, nargs=2, metavar=("H", "W"), help="by default 64 96 or 480 640")
+    parser = NetworkParser(__doc__, IMAGE_SIZES)
     parser.add_argument("--config", type=Path, nargs="+", default=[], help="configurations laid over the recipe")
     parser.add_argument("--variants", nargs="*", default=[], choices=VARIANTS, help="options to try on top of ours")
     parser.add_argument("--only", nargs="+", help="candidates to time: authors, ours, plain, ours+VARIANT")
@@ -156,10 +153,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--warmup", type=int, default=2, help="steps before (default: %(default)s)")
     parser.add_argument("--data", type=Path, help="prepared data set to train on, too")
     parser.add_argument("--workers", type=int, default=8, help="loader processes for --data (default: %(default)s)")
-    parser.add_argument("--out", type=Path, help="JSON file to write")
-    options = parser.parse_args()
-    options.image_size = tuple(options.image_size or IMAGE_SIZES[options.size])
-    return options
+    return parser.read()
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Fine-tune an image diffusion model to predict depth or surface normals in a single step."""
 
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -11,6 +12,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.utilities.exceptions import SIGTERMException
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from geometry.errors import InputError
@@ -26,6 +28,7 @@ from lightning_modules.training.checkpoints import Checkpoints
 from lightning_modules.training.ema import ExponentialMovingAverage
 from lightning_modules.training.monitoring import MemoryPeak, UpdateRatio
 from lightning_modules.training.precision import TF32, set_tf32
+from lightning_modules.training.preemption import StopSignals
 from lightning_modules.training.progress import StepProgress
 from lightning_modules.training.run_folders import last_checkpoint, newest_run
 from lightning_modules.training.run_record import RunRecord
@@ -103,6 +106,8 @@ class OneStepCLI(LightningCLI):
             self.save_config_callback = None
         if self.subcommand != "fit" or config.trainer.enable_checkpointing is False:
             self._parser(self.subcommand).callback_keys.remove("checkpoints")
+        else:
+            StopSignals().leave_at_once()  # until there are steps to finish
         if config.get("ckpt_path") != "last" or self._has_own_logger:
             _check_usable(config.get("ckpt_path"))
             return
@@ -202,6 +207,8 @@ def main(args: ArgsType = None) -> None:
             auto_configure_optimizers=False,
             args=args,
         )
+    except SIGTERMException:
+        sys.exit(128 + signal.SIGTERM)  # Lightning ends validate and test with status 0, as if they were complete
     except Exception as error:
         mistake = input_error_behind(error)
         if mistake is None:

@@ -12,7 +12,7 @@ import traceback
 import zipfile
 from multiprocessing import forkserver
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -99,6 +99,26 @@ class SendSignal(Callback):
             os.kill(os.getpid(), signal.Signals[self.name])
 
 
+class SendSignalOutsideSteps(Callback):
+    """Sends this process a signal while no step is under way.
+
+    Args:
+        moment: before the first step, or in the middle of the validation that follows the last one.
+        name: Name of the signal.
+    """
+
+    def __init__(self, moment: Literal["before", "after"], name: str = "SIGTERM") -> None:
+        self.moment, self.name = moment, name
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        if self.moment == "before":
+            os.kill(os.getpid(), signal.Signals[self.name])
+
+    def on_validation_batch_start(self, trainer: Any, *args: Any) -> None:
+        if self.moment == "after" and trainer.state.fn == "validate":
+            os.kill(os.getpid(), signal.Signals[self.name])
+
+
 class FillDisk(Callback):
     """Forbids this process to write files of more than so many bytes from a micro-step on, as a full disk would.
 
@@ -128,6 +148,15 @@ def kill_at(micro_step: int, name: str = "SIGKILL", rank: int = 0) -> list[str]:
         f"--trainer.callbacks.micro_step={micro_step}",
         f"--trainer.callbacks.name={name}",
         f"--trainer.callbacks.rank={rank}",
+    ]
+
+
+def signal_outside_steps(moment: Literal["before", "after"], name: str) -> list[str]:
+    """Return the options that send a run a signal before its first step or after its last one."""
+    return [
+        "--trainer.callbacks+=tests.runs.SendSignalOutsideSteps",
+        f"--trainer.callbacks.moment={moment}",
+        f"--trainer.callbacks.name={name}",
     ]
 
 

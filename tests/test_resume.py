@@ -69,6 +69,16 @@ def test_a_signal_ends_the_run_after_the_update_with_a_status_to_requeue_on(tmp_
     runs.assert_same_end(tmp_path, undisturbed)
 
 
+def test_a_signal_outside_steps_ends_the_run_at_once_with_a_status_to_requeue_on(tmp_path, config, undisturbed):
+    for moment, name in (("before", "SIGTERM"), ("after", "SIGUSR1"), ("before", "SIGUSR1"), ("after", "SIGTERM")):
+        status = runs.fit(tmp_path, config, *runs.signal_outside_steps(moment, name))
+        assert status == [REQUEUE], runs.log_of(tmp_path)
+        assert f"stopped by {name} while no step was under way" in runs.log_of(tmp_path)
+    assert runs.last(tmp_path)["global_step"] == 9, "what was trained is saved"
+    assert runs.fit(tmp_path, config) == [0], runs.log_of(tmp_path)
+    runs.assert_same_end(tmp_path, undisturbed)
+
+
 def test_a_run_that_is_stopped_at_the_ends_of_two_epochs_counts_them_once_each(tmp_path, config, undisturbed):
     for last_of_an_epoch in (6, 13):
         status = runs.fit(tmp_path, config, *runs.kill_at(last_of_an_epoch, "SIGTERM"))

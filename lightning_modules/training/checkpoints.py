@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from lightning.pytorch.plugins.environments import SLURMEnvironment
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from geometry.errors import InputError
@@ -78,7 +77,10 @@ class Checkpoints(ModelCheckpoint):
         return type(self).__qualname__
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Choose the folder, and leave requeueing to the batch script: Lightning would save files of its own for it.
+        """Choose the folder, and take the signals.
+
+        Lightning's own handlers would save files of their own under SLURM, end a run with status 0 before its first
+        step is saved or its last validation is over, and call all ranks together where only one was told.
 
         Args:
             trainer: the trainer.
@@ -87,9 +89,9 @@ class Checkpoints(ModelCheckpoint):
         """
         super().setup(trainer, pl_module, stage)
         self._is_tidy = False
-        environment = getattr(trainer.strategy, "cluster_environment", None)
-        if isinstance(environment, SLURMEnvironment):
-            environment.auto_requeue = False
+        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        launcher = trainer.strategy.launcher
+        self._signals.leave_at_once(pass_on=launcher.kill if launcher is not None else None)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log what the resumed run had yet to log after it saved, also where there is nothing left to train.
@@ -109,7 +111,7 @@ class Checkpoints(ModelCheckpoint):
         end_epoch_that_was_over(trainer)
         self._saved_s = time.monotonic()
         self._agreement.open()
-        self._signals.listen()
+        self._signals.note()
         self._tidy(trainer)
         # Lightning would do the same with a broadcast, and make the host wait for the device, in every micro-step.
         trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
@@ -154,10 +156,19 @@ class Checkpoints(ModelCheckpoint):
         """Save the final weights, also where the last step is none of those that are due."""
         self._agreement.close()
         self._save(trainer)
+        self._signals.leave_at_once()
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Tidy up also where there was nothing left to train."""
         self._tidy(trainer)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Give the signals back."""
+        self._signals.give_back()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self._signals.give_back()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is kept, and what the run was about to do when it saved."""

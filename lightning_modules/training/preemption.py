@@ -3,8 +3,10 @@
 import os
 import signal
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 from types import FrameType
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -12,6 +14,7 @@ import torch.distributed as dist
 # What sysexits.h calls "temporary failure, try again": a batch script can tell it from a crash.
 EXIT_CODE = 75
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+NO_STEP = "while no step was under way: all that was trained is saved. The same command with --ckpt_path last goes on."
 
 
 class Preempted(SystemExit):
@@ -19,19 +22,56 @@ class Preempted(SystemExit):
 
 
 class StopSignals:
-    """Notes SIGTERM and SIGUSR1 in place of dying of them."""
+    """Notes SIGTERM and SIGUSR1 while steps are taken; at any other time leaves at once, for all is saved then.
+
+    Python lets only the main thread take signals; in other threads nothing happens here.
+    """
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
+        self._before: dict[signal.Signals, Any] = {}
+        self._pass_on: Callable[[int], None] = _to_nobody
 
-    def listen(self) -> None:
-        """Take over the signals; Lightning gives them back when the run ends. Only the main thread can."""
+    def leave_at_once(self, pass_on: Callable[[int], None] | None = None) -> None:
+        """Let a signal end the process with ``Preempted``.
+
+        Args:
+            pass_on: sends the signal to ranks that this process has started; by default what it was before.
+        """
+        self._pass_on = pass_on or self._pass_on
+        self._take(self._leave)
+
+    def note(self) -> None:
+        """Let a signal change nothing but ``received``."""
+        self.received = None
+        self._take(self._note)
+
+    def give_back(self) -> None:
+        """Let whoever had the signals before have them again."""
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        self._before = {}
+
+    def _take(self, handler: Callable[[int, FrameType | None], None]) -> None:
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
-                signal.signal(number, self._note)
+                self._before.setdefault(number, signal.signal(number, handler))
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number)
+
+    def _leave(self, number: int, frame: FrameType | None) -> None:
+        for each in SIGNALS:
+            signal.signal(each, signal.SIG_IGN)  # one is enough
+        self._pass_on(number)
+        if exit_code():
+            # Not printed or logged: the signal may have come amid printing.
+            os.write(2, f"\nstopped by {signal.Signals(number).name} {NO_STEP}\n".encode())
+        raise Preempted(exit_code())
+
+
+def _to_nobody(number: int) -> None:
+    pass
 
 
 class RankAgreement:

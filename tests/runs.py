@@ -177,14 +177,14 @@ def _train(arguments: list[str], log: str, environment: dict[str, str]) -> None:
             sys.exit(1)
 
 
-def start(runs: Path, config: Path, *options: Any, world_size: int = 1) -> list[Any]:
-    """Start ``train.py fit --ckpt_path last`` on one or several ranks; output goes to runs/log-RANK.txt."""
+def start(runs: Path, config: Path, *options: Any, world_size: int = 1, command: str = "fit") -> list[Any]:
+    """Start ``train.py COMMAND --ckpt_path last`` on one or several ranks; output goes to runs/log-RANK.txt."""
     runs.mkdir(parents=True, exist_ok=True)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     own = [f"--trainer.default_root_dir={runs}", "--ckpt_path=last", f"--trainer.devices={world_size}"]
-    arguments = ["fit", f"--config={config}", *own, *map(str, options)]
+    arguments = [command, f"--config={config}", *own, *map(str, options)]
     processes = []
     for rank in range(world_size):
         environment = {}

@@ -79,6 +79,14 @@ def test_a_signal_outside_steps_ends_the_run_at_once_with_a_status_to_requeue_on
     runs.assert_same_end(tmp_path, undisturbed)
 
 
+def test_a_validation_that_is_told_to_stop_does_not_pass_for_complete(tmp_path, config, undisturbed):
+    shutil.copytree(undisturbed, tmp_path, dirs_exist_ok=True)
+    signal = runs.signal_outside_steps("after", "SIGTERM")
+    (process,) = runs.start(tmp_path, config, *signal, command="validate")
+    process.join(runs.TIMEOUT_S)
+    assert process.exitcode == 128 + 15, runs.log_of(tmp_path)
+
+
 def test_a_run_that_is_stopped_at_the_ends_of_two_epochs_counts_them_once_each(tmp_path, config, undisturbed):
     for last_of_an_epoch in (6, 13):
         status = runs.fit(tmp_path, config, *runs.kill_at(last_of_an_epoch, "SIGTERM"))

@@ -2,8 +2,10 @@
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import timedelta
 from types import FrameType
 from typing import Any
@@ -24,6 +26,9 @@ class Preempted(SystemExit):
 class StopSignals:
     """Notes SIGTERM and SIGUSR1 while steps are taken; at any other time leaves at once, for all is saved then.
 
+    Leaving at once is no exception that unwinds, for a signal comes anywhere, also amid code that takes any exception
+    for an error of its own. It is as abrupt as SIGKILL, which a run survives, but has a status to requeue on.
+
     Python lets only the main thread take signals; in other threads nothing happens here.
     """
 
@@ -31,9 +36,10 @@ class StopSignals:
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
         self._pass_on: Callable[[int], None] = _to_nobody
+        self._process = 0
 
     def leave_at_once(self, pass_on: Callable[[int], None] | None = None) -> None:
-        """Let a signal end the process with ``Preempted``.
+        """Let a signal end the process with ``exit_code``.
 
         Args:
             pass_on: sends the signal to ranks that this process has started; by default what it was before.
@@ -54,6 +60,7 @@ class StopSignals:
 
     def _take(self, handler: Callable[[int, FrameType | None], None]) -> None:
         if threading.current_thread() is threading.main_thread():
+            self._process = os.getpid()
             for number in SIGNALS:
                 self._before.setdefault(number, signal.signal(number, handler))
 
@@ -61,13 +68,15 @@ class StopSignals:
         self.received = signal.Signals(number)
 
     def _leave(self, number: int, frame: FrameType | None) -> None:
-        for each in SIGNALS:
-            signal.signal(each, signal.SIG_IGN)  # one is enough
+        if os.getpid() != self._process:
+            os._exit(128 + number)  # a helper that was forked, told together with the run
         self._pass_on(number)
+        with suppress(Exception):  # the signal may have come amid printing
+            sys.stdout.flush()
+            sys.stderr.flush()
         if exit_code():
-            # Not printed or logged: the signal may have come amid printing.
             os.write(2, f"\nstopped by {signal.Signals(number).name} {NO_STEP}\n".encode())
-        raise Preempted(exit_code())
+        os._exit(exit_code())
 
 
 def _to_nobody(number: int) -> None:

@@ -76,7 +76,7 @@ class Settings:
 
     data: DataSettings = field(default_factory=DataSettings)
     diffusion: Budget = Budget(800, 16, 50, (1e-3, 2e-3, 4e-3, 8e-3), 100)
-    fine_tuning: Budget = Budget(240, 8, 20, (2.5e-4, 5e-4, 1e-3, 2e-3), 100)
+    fine_tuning: Budget = Budget(240, 8, 20, (2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3), 100)
     long_steps: int = 740
     seeds: tuple[int, ...] = (0, 1, 2)
     sweep_seed: int = 100

@@ -20,39 +20,26 @@ SLOW_STEPS, SLOW_MEMBERS = 50, 10
 def full_size_times(settings: Settings, stages: Stages) -> dict[str, float]:
     """Return seconds of the slow and the fast prediction of one image, and of the parts of the fast one.
 
-    On a GPU 576x768, as in the paper, and all members; on a CPU a size and a number of members that finish. The slow
-    prediction is timed once, before and after it the fast one and its parts, several times each; their medians count.
+    On a GPU 576x768, as in the paper; on a CPU a size that finishes. The slow prediction is timed once, before and
+    after it the fast one and its parts, several times each; their medians count.
 
     Args:
         settings: sizes and repeats.
         stages: where the result is kept.
 
     Returns:
-        ``height``, ``width``, ``members``, those that were timed; wall seconds ``slow_s``, ``fast_s``, ``encode_s``,
-        ``unet_s``, ``decode_s``; processor seconds by the same names with ``_cpu_s``; ``is_gpu``.
+        ``height``, ``width``; wall seconds ``slow_s``, ``fast_s``, ``encode_s``, ``unet_s``, ``decode_s``; processor
+        seconds by the same names with ``_cpu_s``; ``is_gpu``.
     """
     is_gpu = torch.cuda.is_available()
     size = settings.full_size_image_cuda if is_gpu else settings.full_size_image
-    members = SLOW_MEMBERS if is_gpu else settings.full_size_members
     device = "cuda" if is_gpu else "cpu"
-    depends_on = {"size": size, "members": members, "device": device, "threads": torch.get_num_threads()}
-    times = stages.json("full size", depends_on, partial(_measure, size, members, device))
+    depends_on = {"size": size, "members": SLOW_MEMBERS, "device": device, "threads": torch.get_num_threads()}
+    times = stages.json("full size", depends_on, partial(_measure, size, device))
     return times | {"is_gpu": is_gpu}
 
 
-def reckoned_ratio(times: dict[str, float], clock: str) -> float:
-    """Return how often the fast prediction fits into that of all ten members, which are computed one after the other.
-
-    Args:
-        times: what ``full_size_times`` returned.
-        clock: ``wall`` or ``cpu`` (processor).
-    """
-    end = "_s" if clock == "wall" else "_cpu_s"
-    encode_s = times[f"encode{end}"]
-    return (encode_s + (times[f"slow{end}"] - encode_s) * SLOW_MEMBERS / times["members"]) / times[f"fast{end}"]
-
-
-def _measure(size: tuple[int, int], members: int, device: str) -> dict[str, float]:
+def _measure(size: tuple[int, int], device: str) -> dict[str, float]:
     estimator = _build().to(device).eval()
     network, image = estimator.network, torch.rand(1, 3, *size, device=device) * 2 - 1
     latent = network.encode(image)
@@ -69,16 +56,16 @@ def _measure(size: tuple[int, int], members: int, device: str) -> dict[str, floa
             for _ in range(3):
                 samples[name].append(seconds_of(action))
 
-    with torch.no_grad(), tqdm(total=SLOW_STEPS * members, desc="full size", unit="evaluation") as bar:
+    with torch.no_grad(), tqdm(total=SLOW_STEPS * SLOW_MEMBERS, desc="full size", unit="evaluation") as bar:
         estimator(image)  # what happens only once
         time_parts()
         hook = network.unet.register_forward_pre_hook(lambda *_: _advance(bar))
-        estimator.sampling = Sampling(num_steps=SLOW_STEPS, ensemble_size=members)
+        estimator.sampling = Sampling(num_steps=SLOW_STEPS, ensemble_size=SLOW_MEMBERS)
         samples["slow"] = [seconds_of(lambda: estimator(image))]
         hook.remove()
         estimator.sampling = Sampling(num_steps=1)
         time_parts()
-    times: dict[str, float] = {"height": size[0], "width": size[1], "members": members}
+    times: dict[str, float] = {"height": size[0], "width": size[1]}
     for name, each in samples.items():
         times[f"{name}_s"], times[f"{name}_cpu_s"] = map(median, zip(*each, strict=True))
     return times

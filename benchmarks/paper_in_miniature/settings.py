@@ -68,7 +68,6 @@ class Settings:
         timing_repeats: how often each way of predicting is timed.
         full_size_image: (height, width) of the timing at full size, on CPUs.
         full_size_image_cuda: the same on a GPU.
-        full_size_members: members of its ensemble that are timed, on CPUs; on a GPU all ten.
         full_size: whether to time Stable Diffusion 2's architecture; it needs 5 GiB of memory.
         final_lr_ratio: share of the learning rate that is left at the end of a run.
         ema_decay: decay of the average that the ablation evaluates.
@@ -91,7 +90,6 @@ class Settings:
     timing_repeats: int = 3
     full_size_image: tuple[int, int] = (64, 96)
     full_size_image_cuda: tuple[int, int] = (576, 768)
-    full_size_members: int = 10
     full_size: bool = True
     final_lr_ratio: float = 0.05
     ema_decay: float = 0.999

@@ -24,7 +24,7 @@ def full_size_times(settings: Settings, stages: Stages) -> dict[str, float]:
     after it the fast one and its parts, several times each; their medians count.
 
     Args:
-        settings: sizes and repeats.
+        settings: sizes of the image.
         stages: where the result is kept.
 
     Returns:

@@ -112,9 +112,8 @@ def judge(results: dict[str, Any]) -> list[Claim]:
     """
     found = [*_judge_flaw(results)]
     if times := results["full_size"]:
-        clock = "s" if times["is_gpu"] else "cpu_s"
         text = f"over 200 times faster than {SLOW_STEPS} steps x {SLOW_MEMBERS} members (full size)"
-        found.append(claims.at_least(text, times[f"slow_{clock}"] / times[f"fast_{clock}"], 200))
+        found.append(claims.at_least(text, _full_size_ratio(times, "s" if times["is_gpu"] else "cpu_s"), 200))
     for task in TASKS:
         found += _judge_fine_tuning(task, results["fine_tuning"][task])
     return found
@@ -197,7 +196,11 @@ def _full_size_table(times: dict[str, float]) -> str:
     slow, parts = f"{SLOW_STEPS} steps x {SLOW_MEMBERS} members", ("encode", "unet", "decode")
     lines = [[slow, "slow"], ["1 step", "fast"], *([f"of it {part}", part] for part in parts)]
     table = [[text, f"{times[f'{key}_s']:.2f}", f"{times[f'{key}_cpu_s']:.2f}"] for text, key in lines]
-    ratios = [f"{times[f'slow_{clock}'] / times[f'fast_{clock}']:.0f}" for clock in ("s", "cpu_s")]
+    ratios = [f"{_full_size_ratio(times, clock):.0f}" for clock in ("s", "cpu_s")]
     table.append([f"ratio of {slow} to 1 step", *ratios])
     size = f"{times['height']:.0f}x{times['width']:.0f}"
     return markdown([f"one image of {size}", "wall seconds", "processor seconds"], table)
+
+
+def _full_size_ratio(times: dict[str, float], clock: str) -> float:
+    return times[f"slow_{clock}"] / times[f"fast_{clock}"]

@@ -90,6 +90,8 @@ class Checkpoints(ModelCheckpoint):
         super().setup(trainer, pl_module, stage)
         self._is_tidy = False
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+        # It would tell all ranks with a broadcast, and make the host wait for the device, in every micro-step.
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
         launcher = trainer.strategy.launcher
         self._signals.leave_at_once(pass_on=launcher.kill if launcher is not None else None)
 
@@ -113,8 +115,6 @@ class Checkpoints(ModelCheckpoint):
         self._agreement.open()
         self._signals.note()
         self._tidy(trainer)
-        # Lightning would do the same with a broadcast, and make the host wait for the device, in every micro-step.
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
         if self._owes_validation:
             validate_now(trainer)
         self._owes_validation = False

@@ -35,7 +35,7 @@ class StopSignals:
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
         self._before: dict[signal.Signals, Any] = {}
-        self._pass_on: Callable[[int], None] = _to_nobody
+        self._pass_on: Callable[[int], None] | None = None
         self._process = 0
 
     def leave_at_once(self, pass_on: Callable[[int], None] | None = None) -> None:
@@ -70,17 +70,14 @@ class StopSignals:
     def _leave(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             os._exit(128 + number)  # a helper that was forked, told together with the run
-        self._pass_on(number)
+        if self._pass_on is not None:
+            self._pass_on(number)
         with suppress(Exception):  # the signal may have come amid printing
             sys.stdout.flush()
             sys.stderr.flush()
         if exit_code():
             os.write(2, f"\nstopped by {signal.Signals(number).name} {NO_STEP}\n".encode())
         os._exit(exit_code())
-
-
-def _to_nobody(number: int) -> None:
-    pass
 
 
 class RankAgreement:

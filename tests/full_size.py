@@ -7,9 +7,8 @@ from typing import Any
 from unittest.mock import patch
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel
 
-from tests.tiny import PROMPT_TOKENS, build_base
+from tests.tiny import build_base, build_text_encoder
 
 UNET: dict[str, Any] = {
     "sample_size": 96,
@@ -41,17 +40,7 @@ def random_full_size_base(folder: Path) -> Iterator[Path]:
         folder: where the small parts are written.
     """
     build_base(folder, vae_factor=8)
-    text = CLIPTextConfig(
-        vocab_size=3,
-        hidden_size=1024,
-        intermediate_size=1024,
-        num_hidden_layers=1,
-        num_attention_heads=16,
-        max_position_embeddings=PROMPT_TOKENS,
-        bos_token_id=0,
-        eos_token_id=1,
-    )
-    CLIPTextModel(text).save_pretrained(folder / "text_encoder")
+    build_text_encoder(width=UNET["cross_attention_dim"], num_heads=16).save_pretrained(folder / "text_encoder")
 
     def make(kind: type, config: dict[str, Any]) -> Any:
         return patch.object(kind, "from_pretrained", lambda *_, **__: kind(**config).eval())

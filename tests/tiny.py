@@ -40,7 +40,7 @@ def build_base(
         torch.manual_seed(seed)
         _build_vae(vae_factor).save_pretrained(folder / "vae")
         _build_unet(in_channels).save_pretrained(folder / "unet")
-        _build_text_encoder().save_pretrained(folder / "text_encoder")
+        build_text_encoder().save_pretrained(folder / "text_encoder")
     _build_tokenizer().save_pretrained(folder / "tokenizer")
     options = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1} | scheduler_options
     DDIMScheduler(
@@ -79,13 +79,14 @@ def _build_unet(in_channels: int) -> UNet2DConditionModel:
     return unet
 
 
-def _build_text_encoder() -> CLIPTextModel:
+def build_text_encoder(width: int = PROMPT_WIDTH, num_heads: int = 2) -> CLIPTextModel:
+    """Return a random text encoder of one layer, for prompts without words."""
     config = CLIPTextConfig(
         vocab_size=3,
-        hidden_size=PROMPT_WIDTH,
-        intermediate_size=16,
+        hidden_size=width,
+        intermediate_size=width,
         num_hidden_layers=1,
-        num_attention_heads=2,
+        num_attention_heads=num_heads,
         max_position_embeddings=PROMPT_TOKENS,
         bos_token_id=0,
         eos_token_id=1,

@@ -1,5 +1,6 @@
 """Networks of the true size of Stable Diffusion 2, with random weights that never reach the disk."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,9 @@ VAE: dict[str, Any] = {
     "sample_size": 768,
 }
 
+# What the libraries report of weights that fit their config.
+NOTHING_WRONG: dict[str, list[str]] = {"missing_keys": [], "mismatched_keys": [], "unexpected_keys": []}
+
 
 @contextmanager
 def random_full_size_base(folder: Path) -> Iterator[Path]:
@@ -41,9 +45,12 @@ def random_full_size_base(folder: Path) -> Iterator[Path]:
     """
     build_base(folder, vae_factor=8)
     build_text_encoder(width=UNET["cross_attention_dim"], num_heads=16).save_pretrained(folder / "text_encoder")
+    for part, config in (("unet", UNET), ("vae", VAE)):
+        file = folder / part / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | config))
 
     def make(kind: type, config: dict[str, Any]) -> Any:
-        return patch.object(kind, "from_pretrained", lambda *_, **__: kind(**config).eval())
+        return patch.object(kind, "from_pretrained", lambda *_, **__: (kind(**config).eval(), NOTHING_WRONG))
 
     with make(UNet2DConditionModel, UNET), make(AutoencoderKL, VAE):
         yield folder

@@ -14,6 +14,8 @@ from lightning_modules.export.folding import fold
 from lightning_modules.export.parts import network_of
 from lightning_modules.inference.loading import LoadedModel
 from lightning_modules.inference.predictor import DEFAULT_PROCESSING_RES, kind_of
+from lightning_modules.networks.base_check import check_base
+from lightning_modules.networks.base_files import Base
 from lightning_modules.networks.ddim import make_ddim
 from lightning_modules.networks.pretrained import load_part, load_weights
 
@@ -79,13 +81,14 @@ def _pipeline(model: LoadedModel) -> Any:  # noqa: ANN401 - one of two pipelines
 
     disable_progress_bar()
     estimator, network = model.estimator, network_of(model.estimator)
+    base = check_base(model.base)
     parts = denoising_parts(estimator) if isinstance(estimator, DiffusionEstimator) else fold(estimator)
     shared = {
         "unet": parts.unet,
         "vae": parts.vae,
         "scheduler": make_ddim(network.scheduler.config, **parts.scheduler_options),
-        "text_encoder": load_weights(CLIPTextModel.from_pretrained, model.base, "text_encoder", dtype=torch.float32),
-        "tokenizer": _tokenizer(model.base, is_padded=network.prompt_embedding.shape[1] > _SHORT_PROMPT),
+        "text_encoder": load_weights(CLIPTextModel, base, "text_encoder", dtype=torch.float32),
+        "tokenizer": _tokenizer(base, is_padded=network.prompt_embedding.shape[1] > _SHORT_PROMPT),
         "default_denoising_steps": parts.num_steps,
         "default_processing_resolution": DEFAULT_PROCESSING_RES,
     }
@@ -94,7 +97,7 @@ def _pipeline(model: LoadedModel) -> Any:  # noqa: ANN401 - one of two pipelines
     return MarigoldNormalsPipeline(**shared, prediction_type="normals", use_full_z_range=True)
 
 
-def _tokenizer(base: str, is_padded: bool) -> "PreTrainedTokenizerBase":
+def _tokenizer(base: Base, is_padded: bool) -> "PreTrainedTokenizerBase":
     """Return the base's tokenizer; a padded one always pads, for the pipelines ask for no padding."""
     from tokenizers.processors import TemplateProcessing
     from transformers import CLIPTokenizer, PreTrainedTokenizerFast

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from geometry.errors import InputError
 from geometry.normals import convert_frame
@@ -53,15 +54,37 @@ def network_of(estimator: Estimator) -> StableDiffusion:
 
 
 def copies_of_models(estimator: Estimator) -> tuple["UNet2DConditionModel", "AutoencoderKL"]:
-    """Return UNet and VAE of an estimator on the CPU, the VAE so that normals come out of a pipeline in our frame.
+    """Return UNet and VAE of an estimator on the CPU, the VAE without a shift and with normals in our frame.
 
     Raises:
         InputError: the network is no Stable Diffusion.
     """
     models: dict[str, Any] = {name: model.cpu() for name, model in network_of(estimator).export_parts().items()}
+    _fold_shift(models["vae"])
     if isinstance(estimator.task, Normals):
         _prepare_normals(models["vae"], estimator.task.frame)
     return models["unet"], models["vae"]
+
+
+@torch.no_grad()
+def _fold_shift(vae: "AutoencoderKL") -> None:
+    """Take the shift of the latents into the layers on either side of them: Marigold's pipelines know of none."""
+    model: Any = vae
+    shift, channels = vae.config.get("shift_factor"), vae.config["latent_channels"]
+    if not shift:
+        return
+    model.quant_conv = model.quant_conv or _identity(2 * channels)
+    model.post_quant_conv = model.post_quant_conv or _identity(channels)
+    model.quant_conv.bias[:channels] -= shift
+    model.post_quant_conv.bias += shift * model.post_quant_conv.weight.sum(dim=(1, 2, 3))
+    vae.register_to_config(shift_factor=None, use_quant_conv=True, use_post_quant_conv=True)
+
+
+def _identity(channels: int) -> nn.Conv2d:
+    layer = nn.Conv2d(channels, channels, 1)
+    layer.weight.copy_(torch.eye(channels)[:, :, None, None])
+    layer.bias = nn.Parameter(torch.zeros(channels))
+    return layer.eval().requires_grad_(False)
 
 
 @torch.no_grad()

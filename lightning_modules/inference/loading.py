@@ -1,6 +1,5 @@
 """Turns what training left behind, or an exported folder, into an estimator that is ready to predict."""
 
-import json
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +21,8 @@ from lightning_modules.inference.run_config import (
     runs_folder,
     set_base,
 )
-from lightning_modules.networks.pretrained import check_base
+from lightning_modules.networks.base_check import check_base
+from lightning_modules.networks.base_files import INDEX, Base
 from lightning_modules.networks.sampling import Sampling
 from lightning_modules.single_step import SingleStepEstimator
 from lightning_modules.tasks import Depth, Normals, Task
@@ -186,39 +186,56 @@ def _choose_weights(checkpoint: dict[str, Any], ema: EmaChoice, file: Path) -> t
 def _load_export(folder: str) -> LoadedModel:
     from lightning_modules.networks.stable_diffusion import StableDiffusion
 
-    if not Path(folder).expanduser().is_dir():
-        check_base(folder)
-    index = _read_json(folder, "model_index.json")
-    task = _TASKS.get(index.get("_class_name", ""))
+    base = check_base(folder)
+    index = base.read_json(INDEX)
+    task = _TASKS.get(str(index.get("_class_name")))
     if task is None:
         raise InputError(
             f"{folder} is a {index.get('_class_name')}, which predicts neither depth nor normals. Give a folder that "
             "export wrote, a Marigold model, or a checkpoint."
         )
-    is_ours = (Path(folder).expanduser() / EXPORT_RECORD).is_file()
-    record = _read_json(folder, EXPORT_RECORD) if is_ours else {}
+    record = base.read_json(EXPORT_RECORD) if (base.folder / EXPORT_RECORD).is_file() else {}
+    num_steps = _steps_of(base, index)
+    tokens = record.get("prompt_tokens")
     network = StableDiffusion(
         folder,
         noise="gaussian" if record.get("noise") == "gaussian" else "zeros",
-        prompt_length="max_length" if record.get("prompt_tokens", 2) > 2 else "short",
+        prompt_length="max_length" if isinstance(tokens, int) and tokens > 2 else "short",
     )
-    num_steps = index.get("default_denoising_steps") or 1
     estimator: Estimator = SingleStepEstimator(network, task())
-    if record.get("denoises", num_steps > 1):
-        spacing = network.scheduler.config.get("timestep_spacing", "leading")
+    spacing = network.scheduler.config.get("timestep_spacing", "leading")
+    if record.get("denoises", num_steps > 1 or spacing != "trailing"):
         estimator = DiffusionEstimator(network, task(), Sampling(num_steps, spacing, end="scheduler"))
     return LoadedModel(estimator.eval().requires_grad_(False), source=folder, base=folder, config={})
 
 
-def _read_json(folder: str, name: str) -> dict[str, Any]:
-    """Return an object from a JSON file of a model."""
-    try:
-        content = json.loads(read_part_of(folder, name))
-    except ValueError as error:
-        raise InputError(f"{name} of {folder} is no JSON: {error}. The folder is damaged; export it again.") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{name} of {folder} holds no JSON object. The folder is damaged; export it again.")
-    return content
+def _steps_of(base: Base, index: dict[str, Any]) -> int:
+    """Return the steps of a Marigold folder, where they are those that diffusers' pipeline would take.
+
+    Raises:
+        InputError: the pipeline would do what this project does not.
+    """
+    if index.get("prediction_type") == "disparity":
+        raise base.refusal(INDEX, "says prediction_type: disparity, the inverse of depth. Needed: depth.")
+    scheduler = base.read_json("scheduler/scheduler_config.json")
+    if scheduler.get("_class_name") != "DDIMScheduler":
+        raise base.refusal(
+            "scheduler/scheduler_config.json",
+            f"names the class {scheduler.get('_class_name')}, with whose steps nothing is predicted here. Needed: "
+            "DDIMScheduler.",
+        )
+    if base.read_json("vae/config.json").get("shift_factor"):
+        raise base.refusal(
+            "vae/config.json",
+            "has a shift_factor, which diffusers' Marigold pipelines leave out. Needed: none; training on this base "
+            "honours it, and exports have it in their weights.",
+        )
+    steps = index.get("default_denoising_steps")
+    if steps is None and scheduler.get("timestep_spacing") == "trailing":
+        return 1
+    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
+        raise base.refusal(INDEX, f"has default_denoising_steps: {steps!r}. Needed: how many steps the model takes.")
+    return steps
 
 
 def read_part_of(base: str, name: str) -> str:

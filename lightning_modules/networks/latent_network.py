@@ -73,6 +73,11 @@ class LatentNetwork(nn.Module, ABC):
         """How many pixels make one latent pixel; image sizes must be multiples of it."""
         return 2 ** (len(self.vae.config["block_out_channels"]) - 1)
 
+    @property
+    def _shift(self) -> float:
+        """What is taken off the VAE's latents before they are scaled; 0 in all of Stable Diffusion 1 and 2."""
+        return self.vae.config.get("shift_factor") or 0.0
+
     def train(self, mode: bool = True) -> Self:
         """Set the mode of what trains; the frozen parts of the VAE stay in eval mode.
 
@@ -101,6 +106,9 @@ class LatentNetwork(nn.Module, ABC):
     def encode(self, image: Tensor) -> Tensor:
         """Return the scaled mean latent of an image, without gradient.
 
+        Convention:
+            (mean - shift_factor) * scaling_factor of the VAE, as in diffusers; no shift where its config has none.
+
         Args:
             image: (B,3,H,W) in [-1, 1].
 
@@ -113,7 +121,8 @@ class LatentNetwork(nn.Module, ABC):
         self.check_size(*image.shape[-2:])
         with _half_precision_of(self.vae.encoder, image) as half:
             mean = self.vae.encode(image).latent_dist.mean
-        return self.vae.config["scaling_factor"] * (mean.to(image.dtype) if half else mean)
+        mean = mean.to(image.dtype) if half else mean
+        return self.vae.config["scaling_factor"] * (mean - self._shift if self._shift else mean)
 
     def check_size(self, height: int, width: int) -> None:
         """Check that the network can take images of a size.
@@ -141,7 +150,8 @@ class LatentNetwork(nn.Module, ABC):
             (B,3,H,W), nominally in [-1, 1] but not clamped.
         """
         with _half_precision_of(self.vae.decoder, latent) as half:
-            decoded = self.vae.decode(latent / self.vae.config["scaling_factor"]).sample
+            plain = latent / self.vae.config["scaling_factor"]
+            decoded = self.vae.decode(plain + self._shift if self._shift else plain).sample
         return decoded.to(latent.dtype) if half else decoded
 
     def known_latents(self, known: Tensor) -> Tensor:

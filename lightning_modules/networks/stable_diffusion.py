@@ -7,6 +7,8 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
 from geometry.errors import InputError
+from lightning_modules.networks.base_check import check_base
+from lightning_modules.networks.base_files import Base
 from lightning_modules.networks.compilation import Compilation
 from lightning_modules.networks.constants import hold_constants
 from lightning_modules.networks.ddim import make_ddim
@@ -14,7 +16,7 @@ from lightning_modules.networks.latent_network import LatentNetwork, VaePrecisio
 from lightning_modules.networks.lora import LoRA, merge_adapters
 from lightning_modules.networks.noise import NoiseKind
 from lightning_modules.networks.parameterization import PREDICTION_TYPES, clean_from_answer, clip_like_scheduler
-from lightning_modules.networks.pretrained import check_base, load_part, load_weights
+from lightning_modules.networks.pretrained import load_part, load_weights
 from lightning_modules.networks.sharding import shard_blocks
 
 if TYPE_CHECKING:
@@ -77,9 +79,10 @@ class StableDiffusion(LatentNetwork):
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-        check_base(base)
-        unet = load_weights(UNet2DConditionModel.from_pretrained, base, "unet", torch_dtype=torch.float32)
-        vae = load_weights(AutoencoderKL.from_pretrained, base, "vae", torch_dtype=torch.float32)
+        files = check_base(base)
+        scheduler = _load_scheduler(files, zero_terminal_snr)
+        unet = load_weights(UNet2DConditionModel, files, "unet", torch_dtype=torch.float32)
+        vae = load_weights(AutoencoderKL, files, "vae", torch_dtype=torch.float32)
         super().__init__(vae, noise, decoder_checkpointing, train_decoder, vae_precision)
         is_widened = _fit_input(unet, vae.config["latent_channels"], noise, halve_bias, base)
         self.unet = unet
@@ -88,11 +91,11 @@ class StableDiffusion(LatentNetwork):
             unet.conv_in.requires_grad_(is_widened)
         if unet_checkpointing:
             self.unet.enable_gradient_checkpointing()
-        self.scheduler = _load_scheduler(base, zero_terminal_snr)
+        self.scheduler = scheduler
         self.alpha = self.scheduler.alphas_cumprod[-1].item()
         last = self.scheduler.config["num_train_timesteps"] - 1
         self.register_buffer("timestep", torch.tensor(last), persistent=False)
-        self.register_buffer("prompt_embedding", _embed_empty_prompt(base, prompt_length), persistent=False)
+        self.register_buffer("prompt_embedding", _embed_empty_prompt(files, prompt_length), persistent=False)
         if channels_last:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compile is not None:
@@ -204,30 +207,36 @@ def widen_input(unet: "UNet2DConditionModel", halve_bias: bool = False) -> None:
     unet.register_to_config(in_channels=first.in_channels)
 
 
-def _load_scheduler(base: str, zero_terminal_snr: bool) -> Any:  # noqa: ANN401 - diffusers' schedulers share no type with a noise schedule
+def _load_scheduler(base: Base, zero_terminal_snr: bool) -> Any:  # noqa: ANN401 - diffusers' schedulers share no type with a noise schedule
     """Return the scheduler of a base, as the class that its config names, so that its own defaults hold."""
     import diffusers
 
+    file = "scheduler/scheduler_config.json"
     config = load_part(diffusers.DDIMScheduler.load_config, base, "scheduler")
-    name = config.get("_class_name", "")
-    scheduler_class = getattr(diffusers, name, None) if name.endswith("Scheduler") else None
-    scheduler: Any = scheduler_class.from_config(config) if scheduler_class else None
+    name = config.get("_class_name")
+    is_scheduler = isinstance(name, str) and name.endswith("Scheduler")
+    kind: Any = getattr(diffusers, name, None) if is_scheduler else None
+    scheduler: Any = load_part(lambda *_, **__: kind.from_config(config), base, "scheduler") if kind else None
     prediction_type = scheduler.config.get("prediction_type") if scheduler else None
     if not hasattr(scheduler, "alphas_cumprod") or prediction_type not in PREDICTION_TYPES:
-        raise InputError(
-            f"the scheduler of {base} ({name or 'no class named'}, prediction_type {prediction_type}) is no diffusion "
-            "schedule with prediction_type epsilon, v_prediction or sample."
+        raise base.refusal(
+            file,
+            f"({name or 'no class named'}, prediction_type {prediction_type}) is no diffusion schedule with "
+            f"prediction_type {', '.join(PREDICTION_TYPES[:-1])} or {PREDICTION_TYPES[-1]}.",
         )
     if zero_terminal_snr:
         scheduler = make_ddim(scheduler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing")
-    if prediction_type == "epsilon" and scheduler.alphas_cumprod[-1] < 1e-8:
+    alphas = scheduler.alphas_cumprod
+    if not bool(((alphas >= 0) & (alphas <= 1)).all()):
+        raise base.refusal(file, "gives shares of signal beyond 0 to 1. Needed: betas between 0 and 1.")
+    if prediction_type == "epsilon" and alphas[-1] < 1e-8:
         raise InputError(
             f"the UNet of {base} predicts the noise, but its last timestep holds no signal to subtract from."
         )
     return scheduler
 
 
-def _embed_empty_prompt(base: str, length: PromptLength) -> Tensor:
+def _embed_empty_prompt(base: Base, length: PromptLength) -> Tensor:
     """Return the embedding (1,L,D) of the empty prompt; tokenizer and text encoder are dropped afterwards."""
     from transformers import CLIPTextModel, CLIPTokenizer
     from transformers.utils.logging import disable_progress_bar
@@ -236,8 +245,13 @@ def _embed_empty_prompt(base: str, length: PromptLength) -> Tensor:
     if length not in get_args(PromptLength):
         raise InputError(f"there is no prompt_length {length!r}; choose one of {', '.join(get_args(PromptLength))}.")
     tokenizer = load_part(CLIPTokenizer.from_pretrained, base, "tokenizer")
-    text_encoder = load_weights(CLIPTextModel.from_pretrained, base, "text_encoder", dtype=torch.float32)
+    text_encoder = load_weights(CLIPTextModel, base, "text_encoder", dtype=torch.float32)
     padding = "max_length" if length == "max_length" else "do_not_pad"
     tokens = tokenizer("", padding=padding, max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt")
+    ids = tokens.input_ids
+    if not ids.numel() or ids.max() >= text_encoder.config.vocab_size:
+        raise base.refusal(
+            "tokenizer", f"turns the empty prompt into {ids.flatten().tolist()[:4]}, words that text_encoder lacks."
+        )
     with torch.no_grad():
-        return text_encoder(tokens.input_ids)[0].detach()
+        return text_encoder(ids)[0].detach()

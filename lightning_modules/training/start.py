@@ -1,6 +1,7 @@
 """Starting weights from a checkpoint of another run: of the diffusion estimator for the single-step one, or back."""
 
 import pickle
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,6 +22,11 @@ def start_from(estimator: "Estimator", file: str) -> None:
     Raises:
         InputError: the file cannot be read, is no checkpoint, or does not fit the network.
     """
+    if Path(file).expanduser().is_dir():
+        raise InputError(
+            f"init_from {file}: this is a folder, not a checkpoint. Give a .ckpt file; an export or a base is given as "
+            "the base of the network, model.init_args.network.init_args.base."
+        )
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:

@@ -1,0 +1,213 @@
+"""Whether a base model is one that this project can use: every way into a base asks here before weights are loaded."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from geometry.errors import InputError
+from lightning_modules.networks.base_files import INDEX, PARTS, Base, absence, check_weights, missing_configs
+from lightning_modules.networks.hub import HUB_ID, download, find_on_hub
+
+# What a UNet's config may ask for beside latent, timestep and prompt. None of it is there to be given.
+_EXTRA_INPUTS = {
+    "class_embed_type": "a class embedding",
+    "num_class_embeds": "a class embedding",
+    "addition_embed_type": "added embeddings (in SDXL, time ids and a pooled prompt)",
+    "encoder_hid_dim": "a projection of prompts or images of another encoder",
+    "encoder_hid_dim_type": "a projection of prompts or images of another encoder",
+    "time_cond_proj_dim": "a guidance scale beside the timestep (as latent consistency models do)",
+    "dual_cross_attention": "two prompts at once",
+}
+_CLASSES = {
+    "unet": ("UNet2DConditionModel",),
+    "vae": ("AutoencoderKL",),
+    "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
+    # The last two are names of what reads tokenizer.json, in transformers 4 and 5.
+    "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"),
+}
+_CONSISTENCY = ("LCMScheduler", "TCDScheduler")
+# Parts of pipelines that have no influence on what UNet and VAE answer.
+_IDLE_PARTS = ("safety_checker", "feature_extractor", "image_processor")
+_LONGEST_PROMPT = 1000
+_MOST_TIMESTEPS = 100_000
+# What the classes take where their configs say nothing.
+_UNET_DEFAULTS = {"in_channels": 4, "out_channels": 4, "cross_attention_dim": 1280}
+_VAE_DEFAULTS = {"in_channels": 3, "out_channels": 3, "latent_channels": 4, "scaling_factor": 0.18215}
+_TEXT_DEFAULTS = {"hidden_size": 512, "max_position_embeddings": 77}
+
+
+def check_base(name: str) -> Base:
+    """Return a base model whose files are on this machine and which this project can use.
+
+    Convention:
+        Configs and the headers of the weights are read, no weights. Of a base on the hub, weights are fetched after
+        its configs have been found right.
+
+    Args:
+        name: folder, or hub id ``owner/name``.
+
+    Raises:
+        InputError: there is no such folder or model, it lacks a part, a file is damaged, or it needs what this
+            project does not have.
+    """
+    base = _find(name)
+    if missing := [absence(base, file) for file in missing_configs(base)]:
+        raise InputError(
+            f"{base} has {' and '.join(missing)}; a base is a folder in the diffusers layout with {', '.join(PARTS)}."
+        )
+    _check_index(base)
+    configs = {part: base.read_json(f"{part}/{file}") for part, file in PARTS.items()}
+    for part, config in configs.items():
+        if config.get("quantization_config") is not None:
+            raise base.refusal(f"{part}/{PARTS[part]}", "says that the weights are quantised. Needed: plain weights.")
+    vae = _check_vae(base, _VAE_DEFAULTS | configs["vae"])
+    text = _check_text_encoder(base, configs["text_encoder"])
+    _check_unet(base, _UNET_DEFAULTS | configs["unet"], vae["latent_channels"], text["hidden_size"])
+    _check_tokenizer(base, configs["tokenizer"], text["max_position_embeddings"])
+    _check_scheduler(base, configs["scheduler"])
+    if absent := [file for file in base.all_weights() if file in base.remote and not (base.folder / file).is_file()]:
+        download(base.name, absent)
+    check_weights(base)
+    return base
+
+
+def _find(name: str) -> Base:
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return Base(name, folder)
+    if folder.exists():
+        raise InputError(f"the base {name} is a file; give a folder in the diffusers layout or a hub id owner/name.")
+    if not HUB_ID.fullmatch(name):
+        raise InputError(f"there is no base folder {name}, and it is no hub id (owner/name) either.")
+    return find_on_hub(name)
+
+
+def _check_index(base: Base) -> None:
+    """Check what the whole model says about itself, where it does."""
+    if not (base.folder / INDEX).exists():
+        return
+    index = base.read_json(INDEX)
+    if index.get("_class_name") == "StableDiffusionInstructPix2PixPipeline":
+        raise base.refusal(INDEX, "is InstructPix2Pix, whose UNet takes the noisy latent first; here it comes second.")
+    if index.get("use_full_z_range") is False:
+        raise base.refusal(
+            INDEX,
+            "says use_full_z_range: false, so its normals hold z from 0 to 1 in place of -1 to 1. Needed: normals of "
+            "the full range, for instance prs-eth/marigold-normals-v1-1.",
+        )
+    for part, entry in index.items():
+        if part.startswith("_") or not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:
+            continue
+        if part not in PARTS and part not in _IDLE_PARTS:
+            raise base.refusal(
+                INDEX, f"has a part {part} ({entry[1]}), which is not read here. Needed: {', '.join(PARTS)} alone."
+            )
+        _check_class(base, INDEX, f"{part}: ", entry[1], _CLASSES.get(part))
+
+
+def _check_class(base: Base, file: str, where: str, name: Any, allowed: tuple[str, ...] | None) -> None:  # noqa: ANN401
+    if name is not None and allowed is not None and name not in allowed:
+        raise base.refusal(file, f"names the class {where}{name!r}. Needed: {' or '.join(allowed[:2])}.")
+
+
+def _check_unet(base: Base, config: dict[str, Any], latent_channels: int, prompt_width: int) -> None:
+    file = "unet/config.json"
+    _check_class(base, file, "", config.get("_class_name"), _CLASSES["unet"])
+    for name, what in _EXTRA_INPUTS.items():
+        if config.get(name) not in (None, False):
+            raise base.refusal(
+                file,
+                f"has {name}: {config[name]!r}: this UNet wants {what}, which this project does not have to give. "
+                "Needed: a UNet of latent, timestep and prompt alone.",
+            )
+    if config.get("attention_type", "default") != "default":
+        raise base.refusal(
+            file,
+            f"has attention_type: {config['attention_type']!r}: this UNet wants places of objects. Needed: default.",
+        )
+    _check_counts(base, file, config, "in_channels", "out_channels")
+    if config["out_channels"] != latent_channels:
+        raise base.refusal(
+            file,
+            f"has out_channels: {config['out_channels']!r}, but the VAE's latents have {latent_channels} channels. "
+            "Needed: as many.",
+        )
+    widths = config["cross_attention_dim"]
+    if any(width != prompt_width for width in (widths if isinstance(widths, list) else [widths])):
+        raise base.refusal(
+            file,
+            f"has cross_attention_dim: {widths!r}, but text_encoder/config.json says hidden_size: {prompt_width}. "
+            "Needed: a text encoder whose embeddings are as wide as the UNet's prompts.",
+        )
+
+
+def _check_vae(base: Base, config: dict[str, Any]) -> dict[str, Any]:
+    file = "vae/config.json"
+    _check_class(base, file, "", config.get("_class_name"), _CLASSES["vae"])
+    _check_counts(base, file, config, "latent_channels", "in_channels", "out_channels")
+    for name in ("in_channels", "out_channels"):
+        if config[name] != 3:
+            raise base.refusal(file, f"has {name}: {config[name]}. Needed: 3, the channels of a picture.")
+    for name in ("latents_mean", "latents_std"):
+        if config.get(name) is not None:
+            raise base.refusal(
+                file, f"has {name}: its latents are normalised channel by channel. Needed: scaling_factor alone."
+            )
+    if not _is_finite(config["scaling_factor"]) or config["scaling_factor"] == 0:
+        raise base.refusal(file, f"has scaling_factor: {config['scaling_factor']!r}. Needed: a number, not 0.")
+    if config.get("shift_factor") is not None and not _is_finite(config["shift_factor"]):
+        raise base.refusal(file, f"has shift_factor: {config['shift_factor']!r}. Needed: a number, or null.")
+    return config
+
+
+def _check_text_encoder(base: Base, config: dict[str, Any]) -> dict[str, Any]:
+    file = "text_encoder/config.json"
+    names = config.get("architectures")
+    for name in names if isinstance(names, list) else [names]:
+        _check_class(base, file, "", name, _CLASSES["text_encoder"])
+    if config.get("model_type", "clip_text_model") not in ("clip_text_model", "clip"):
+        raise base.refusal(
+            file, f"has model_type: {config['model_type']!r}. Needed: clip_text_model, the text encoder of CLIP."
+        )
+    inner = config.get("text_config")  # where the config is that of the whole CLIP
+    config = _TEXT_DEFAULTS | (inner if isinstance(inner, dict) else config)
+    _check_counts(base, file, config, "hidden_size", "max_position_embeddings")
+    return config
+
+
+def _check_tokenizer(base: Base, config: dict[str, Any], num_positions: int) -> None:
+    file = "tokenizer/tokenizer_config.json"
+    _check_class(base, file, "", config.get("tokenizer_class"), _CLASSES["tokenizer"])
+    _check_counts(base, file, config, "model_max_length")
+    if config["model_max_length"] > min(num_positions, _LONGEST_PROMPT):
+        raise base.refusal(
+            file,
+            f"has model_max_length: {config['model_max_length']}, but the text encoder has {num_positions} positions. "
+            "Needed: at most as many.",
+        )
+
+
+def _check_scheduler(base: Base, config: dict[str, Any]) -> None:
+    file, name = "scheduler/scheduler_config.json", config.get("_class_name")
+    if name in _CONSISTENCY:
+        raise base.refusal(
+            file,
+            f"names the class {name}: a consistency model, which wants gaussian noise and that scheduler's own steps. "
+            "Needed: a diffusion model, for instance the one that it was made from.",
+        )
+    _check_counts(base, file, {"num_train_timesteps": 1000} | config, "num_train_timesteps")
+    if config.get("num_train_timesteps", 0) > _MOST_TIMESTEPS:
+        raise base.refusal(file, f"has num_train_timesteps: {config['num_train_timesteps']}. Needed: 1000 or so.")
+    if config.get("use_flow_sigmas"):
+        raise base.refusal(file, "has use_flow_sigmas: true: a model of flow matching. Needed: a diffusion model.")
+
+
+def _check_counts(base: Base, file: str, config: dict[str, Any], *names: str) -> None:
+    for name in names:
+        value = config.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise base.refusal(file, f"has {name}: {value!r}. Needed: a whole number above 0.")
+
+
+def _is_finite(value: Any) -> bool:  # noqa: ANN401
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,221 @@
+"""The files of a base model on this machine, and whether they can be read at all."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geometry.errors import InputError
+
+PARTS = {
+    "unet": "config.json",
+    "vae": "config.json",
+    "text_encoder": "config.json",
+    "tokenizer": "tokenizer_config.json",
+    "scheduler": "scheduler_config.json",
+}
+# The stem of the weights' file in each part that has weights.
+WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
+INDEX = "model_index.json"
+_DTYPES = ("F64", "F32", "F16", "BF16")
+_POSITIONS = "position_ids"  # integers that old text encoders keep beside their weights
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The files that hold one part's weights.
+
+    Attributes:
+        variant: what is between the stem and the ending of their names, such as fp16, or None.
+        files: paths within the base.
+    """
+
+    variant: str | None
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model and its files.
+
+    Attributes:
+        name: folder or hub id, as it was given.
+        folder: where its files lie on this machine.
+        remote: paths of the files that the hub has and this machine may not have yet.
+        note: why the hub's files are not complete, for messages.
+    """
+
+    name: str
+    folder: Path
+    remote: frozenset[str] = frozenset()
+    note: str = ""
+
+    def __str__(self) -> str:
+        if Path(self.name).expanduser().is_dir():
+            return f"the base folder {self.name}"
+        return f"the hub's model {self.name} (its files are in {self.folder}{'; ' * bool(self.note)}{self.note})"
+
+    def refusal(self, file: str, reason: str) -> InputError:
+        """Return the error that says in one line why a base cannot be used.
+
+        Args:
+            file: path within the base, or a part.
+            reason: what is wrong with it, and what would be needed.
+        """
+        return InputError(f"{self} cannot be used: {file} {reason}")
+
+    def read_json(self, file: str) -> dict[str, Any]:
+        """Return the object in a JSON file.
+
+        Args:
+            file: path within the base.
+
+        Raises:
+            InputError: it cannot be read, or holds no JSON object.
+        """
+        try:
+            content = json.loads((self.folder / file).read_text(encoding="utf-8"))
+        except OSError as error:
+            raise self.refusal(file, f"cannot be read: {error.strerror}.") from error
+        except (ValueError, RecursionError) as error:
+            raise self.refusal(file, f"is no JSON ({error}). The base is damaged; fetch it again.") from error
+        if not isinstance(content, dict):
+            raise self.refusal(file, "holds no JSON object. The base is damaged; fetch it again.")
+        return content
+
+    def weights(self, part: str) -> Weights:
+        """Return the files of a part's weights: the plain ones, or those of a variant where there are no others.
+
+        Args:
+            part: unet, vae or text_encoder.
+
+        Raises:
+            InputError: there are none in safetensors, or of several variants and none plain.
+        """
+        stem = WEIGHTS[part]
+        heads: dict[str | None, str] = {}
+        for name in sorted(self._names(part)):
+            single = re.fullmatch(rf"{stem}(?:\.([\w-]+))?\.safetensors", name)
+            sharded = re.fullmatch(rf"{stem}\.safetensors\.index(?:\.([\w-]+))?\.json", name)
+            if found := single or sharded:
+                if single and re.search(r"-\d{5}-of-\d{5}$", found[1] or ""):
+                    continue  # a shard of a variant; its index names it
+                heads.setdefault(found[1], name)
+        usual: tuple[str | None, ...] = (None, "fp16", "bf16")
+        variants = [variant for variant in usual if variant in heads] or list(heads)
+        if not variants:
+            raise self._no_weights(part)
+        if len(variants) > 1 and variants[0] not in usual:
+            raise self.refusal(part, f"has weights of several variants, {', '.join(map(str, variants))}: keep one.")
+        head = heads[variants[0]]
+        shards = self._shards(f"{part}/{head}") if head.endswith(".json") else (head,)
+        return Weights(variants[0], tuple(f"{part}/{name}" for name in shards))
+
+    def all_weights(self) -> list[str]:
+        """Return the files of all weights, as paths within the base.
+
+        Raises:
+            InputError: a part has none in safetensors.
+        """
+        return [file for part in WEIGHTS for file in self.weights(part).files]
+
+    def _names(self, part: str) -> set[str]:
+        """Return the names of a part's files, here or on the hub."""
+        here = {path.name for path in (self.folder / part).glob("*")}
+        return here | {name.removeprefix(f"{part}/") for name in self.remote if name.startswith(f"{part}/")}
+
+    def _shards(self, index: str) -> tuple[str, ...]:
+        places = self.read_json(index).get("weight_map")
+        if not isinstance(places, dict) or not places or not all(isinstance(name, str) for name in places.values()):
+            raise self.refusal(index, "has no weight_map from tensors to files. The base is damaged; fetch it again.")
+        names = tuple(sorted(set(places.values())))
+        if strange := [name for name in names if not re.fullmatch(r"[\w.-]+\.safetensors", name)]:
+            raise self.refusal(index, f"names {strange[0]!r}, which is no safetensors file beside it.")
+        return names
+
+    def _no_weights(self, part: str) -> InputError:
+        stem = WEIGHTS[part]
+        if any(name.endswith((".bin", ".ckpt", ".pt", ".pth", ".pkl")) for name in self._names(part)):
+            return InputError(
+                f"{part} of {self} holds pickled weights (.bin) alone, which are never read: they could run code. "
+                "Convert them to safetensors, or download the base's safetensors."
+            )
+        return InputError(f"cannot read {part} of {self}: there is no {part}/{stem}.safetensors.")
+
+
+def check_weights(base: Base) -> None:
+    """Check that the weights of a base are whole files of plain numbers.
+
+    Convention:
+        Only the headers of the files are read.
+
+    Args:
+        base: a base whose files are on this machine.
+
+    Raises:
+        InputError: weights are missing, damaged or quantised.
+    """
+    for file in base.all_weights():
+        _check_header(base, file)
+
+
+def _check_header(base: Base, file: str) -> None:
+    """Check that a file is a whole safetensors file of plain floating-point numbers."""
+    from safetensors import SafetensorError, safe_open
+
+    path, part = base.folder / file, file.split("/")[0]
+    if not path.is_file():
+        raise InputError(f"cannot read {part} of {base}: it has {absence(base, file)}.")
+    try:
+        with safe_open(path, "pt") as content:
+            kinds = {name: content.get_slice(name).get_dtype() for name in content.keys()}
+    except (SafetensorError, OSError, ValueError, OverflowError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(
+            f"cannot read {part} of {base}: {file} is damaged or no safetensors file ({reason}). Fetch it again."
+        ) from error
+    if not kinds:
+        raise base.refusal(file, "holds no tensors. The base is damaged; fetch it again.")
+    for name, kind in kinds.items():
+        if kind not in _DTYPES and not name.endswith(_POSITIONS):
+            raise base.refusal(
+                file,
+                f"holds {name} as {kind}: quantised weights are not read. Needed: weights in float32, float16 or "
+                "bfloat16.",
+            )
+
+
+def missing_configs(base: Base) -> list[str]:
+    """Return the small files that a base lacks, as paths within it.
+
+    Args:
+        base: a base.
+    """
+    names = [f"{part}/{config}" for part, config in PARTS.items()]
+    missing = [name for name in names if not (base.folder / name).is_file()]
+    if "tokenizer/tokenizer_config.json" not in missing:
+        missing += [name for name in _vocabulary(base.folder) if not (base.folder / name).is_file()]
+    return missing
+
+
+def _vocabulary(folder: Path) -> Iterator[str]:
+    """Yield the files that hold a tokenizer's words: one of the new kind, or two of the old."""
+    old = ("tokenizer/vocab.json", "tokenizer/merges.txt")
+    yield from old if any((folder / name).exists() for name in old) else ("tokenizer/tokenizer.json",)
+
+
+def absence(base: Base, file: str) -> str:
+    """Say that a file is not there, or is something else.
+
+    Args:
+        base: a base.
+        file: path within it.
+    """
+    path = base.folder / file
+    if path.is_dir():
+        return f"a folder in place of the file {file}"
+    if path.is_symlink():
+        return f"a link to nothing in place of the file {file}"
+    return f"something else in place of the file {file}" if path.exists() else f"no {file}"

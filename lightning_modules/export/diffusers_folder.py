@@ -17,7 +17,7 @@ from lightning_modules.inference.predictor import DEFAULT_PROCESSING_RES, kind_o
 from lightning_modules.networks.base_check import check_base
 from lightning_modules.networks.base_files import Base
 from lightning_modules.networks.ddim import make_ddim
-from lightning_modules.networks.pretrained import load_part, load_weights
+from lightning_modules.networks.pretrained import load_part, load_text_encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -77,7 +77,6 @@ def stock_predictions(
 def _pipeline(model: LoadedModel) -> Any:  # noqa: ANN401 - one of two pipelines
     from diffusers import MarigoldDepthPipeline, MarigoldNormalsPipeline
     from diffusers.utils.logging import disable_progress_bar
-    from transformers import CLIPTextModel
 
     disable_progress_bar()
     estimator, network = model.estimator, network_of(model.estimator)
@@ -87,7 +86,7 @@ def _pipeline(model: LoadedModel) -> Any:  # noqa: ANN401 - one of two pipelines
         "unet": parts.unet,
         "vae": parts.vae,
         "scheduler": make_ddim(network.scheduler.config, **parts.scheduler_options),
-        "text_encoder": load_weights(CLIPTextModel, base, "text_encoder", dtype=torch.float32),
+        "text_encoder": load_text_encoder(base),
         "tokenizer": _tokenizer(base, is_padded=network.prompt_embedding.shape[1] > _SHORT_PROMPT),
         "default_denoising_steps": parts.num_steps,
         "default_processing_resolution": DEFAULT_PROCESSING_RES,

@@ -51,11 +51,11 @@ def check_base(name: str) -> Base:
             project does not have.
     """
     base = _find(name)
+    _check_index(base)
     if missing := [absence(base, file) for file in missing_configs(base)]:
         raise InputError(
             f"{base} has {' and '.join(missing)}; a base is a folder in the diffusers layout with {', '.join(PARTS)}."
         )
-    _check_index(base)
     configs = {part: base.read_json(f"{part}/{file}") for part, file in PARTS.items()}
     for part, config in configs.items():
         if config.get("quantization_config") is not None:

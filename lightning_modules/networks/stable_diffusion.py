@@ -16,7 +16,7 @@ from lightning_modules.networks.latent_network import LatentNetwork, VaePrecisio
 from lightning_modules.networks.lora import LoRA, merge_adapters
 from lightning_modules.networks.noise import NoiseKind
 from lightning_modules.networks.parameterization import PREDICTION_TYPES, clean_from_answer, clip_like_scheduler
-from lightning_modules.networks.pretrained import load_part, load_weights
+from lightning_modules.networks.pretrained import load_part, load_text_encoder, load_weights
 from lightning_modules.networks.sharding import shard_blocks
 
 if TYPE_CHECKING:
@@ -226,10 +226,10 @@ def _load_scheduler(base: Base, zero_terminal_snr: bool) -> Any:  # noqa: ANN401
         )
     if zero_terminal_snr:
         scheduler = make_ddim(scheduler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing")
-    alphas = scheduler.alphas_cumprod
-    if not bool(((alphas >= 0) & (alphas <= 1)).all()):
-        raise base.refusal(file, "gives shares of signal beyond 0 to 1. Needed: betas between 0 and 1.")
-    if prediction_type == "epsilon" and alphas[-1] < 1e-8:
+    betas = scheduler.betas
+    if not bool(((betas >= 0) & (betas <= 1)).all()):
+        raise base.refusal(file, "gives betas that are not between 0 and 1. Needed: a noise schedule.")
+    if prediction_type == "epsilon" and scheduler.alphas_cumprod[-1] < 1e-8:
         raise InputError(
             f"the UNet of {base} predicts the noise, but its last timestep holds no signal to subtract from."
         )
@@ -238,14 +238,12 @@ def _load_scheduler(base: Base, zero_terminal_snr: bool) -> Any:  # noqa: ANN401
 
 def _embed_empty_prompt(base: Base, length: PromptLength) -> Tensor:
     """Return the embedding (1,L,D) of the empty prompt; tokenizer and text encoder are dropped afterwards."""
-    from transformers import CLIPTextModel, CLIPTokenizer
-    from transformers.utils.logging import disable_progress_bar
+    from transformers import CLIPTokenizer
 
-    disable_progress_bar()
     if length not in get_args(PromptLength):
         raise InputError(f"there is no prompt_length {length!r}; choose one of {', '.join(get_args(PromptLength))}.")
     tokenizer = load_part(CLIPTokenizer.from_pretrained, base, "tokenizer")
-    text_encoder = load_weights(CLIPTextModel, base, "text_encoder", dtype=torch.float32)
+    text_encoder = load_text_encoder(base)
     padding = "max_length" if length == "max_length" else "do_not_pad"
     tokens = tokenizer("", padding=padding, max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt")
     ids = tokens.input_ids

@@ -293,7 +293,7 @@ class TestMistakes:
             ("the folder holds no pictures", tmp_path / "empty", *model, *out),
             ("--output {}/file cannot be made a folder: it is a file", photo, *model, "--output", tmp_path / "file"),
             ("{}/empty is no checkpoint", photo, "--model", tmp_path / "empty", *out),
-            ("model_index.json of {}/damaged is no JSON", photo, "--model", tmp_path / "damaged", *out),
+            ("{}/damaged cannot be used: model_index.json is no JSON", photo, "--model", tmp_path / "damaged", *out),
             ("{}/file cannot be read as a checkpoint: it is none", photo, "--ckpt_path", tmp_path / "file", *out),
             ("not allowed with argument", photo, *model, "--model", tmp_path, *out),
             ("must not be negative, got 32, -1", photo, *model, *out, "--tile-size", "-1"),

@@ -85,11 +85,36 @@ def test_every_recipe_can_be_built_on_all_hardware_and_keeps_the_papers_batch(co
         assert key == "trainer.accelerator" or built[0].config.fit[key] == value, key
 
 
+STARTS = ("marigold", "marigold_v1_1", "stable_diffusion")
+
+
 def test_normals_are_spoken_in_the_frame_of_the_checkpoint_that_training_starts_from():
-    tasks = {stem: (ROOT / f"configs/normals_{stem}.yaml").read_text() for stem in ("marigold", "stable_diffusion")}
+    tasks = {stem: (ROOT / f"configs/normals_{stem}.yaml").read_text() for stem in STARTS}
     assert "base: GonzaloMG/marigold-normals" in tasks["marigold"], "another checkpoint may speak another frame"
     assert "frame: dsine" in tasks["marigold"]
     assert "frame" not in tasks["stable_diffusion"]
+    assert "base: prs-eth/marigold-normals-v1-1" in tasks["marigold_v1_1"]
+    assert "frame:" not in tasks["marigold_v1_1"]
+
+
+@pytest.mark.parametrize("stem", ["depth_marigold_v1_1", "normals_marigold_v1_1"])
+def test_recipes_from_marigold_v1_1_ask_for_an_answer_to_noise_alone(stem, base, monkeypatch):
+    built = []
+    monkeypatch.setattr(train.OneStepCLI, "_run_subcommand", lambda self, subcommand: built.append(self.model.network))
+    options = [f"--model.init_args.network.init_args.base={base}", "--trainer.accelerator=cpu"]
+    train.main(["fit", "--config", str(ROOT / f"configs/{stem}.yaml"), *options])
+    assert built[0].alpha < 1e-8
+
+
+def test_nothing_names_a_model_that_has_moved_or_a_package_that_nobody_registered():
+    folders = "geometry lightning_modules datamodules benchmarks configs docs examples checkpoints".split()
+    files = [file for folder in folders for kind in ("py", "md", "yaml") for file in (ROOT / folder).rglob(f"*.{kind}")]
+    files += [*ROOT.glob("*.md"), ROOT / "train.py"]
+    assert len(files) > 100
+    for file in files:
+        text = file.read_text(encoding="utf-8")
+        assert "install 'onestep-geometry" not in text and "install onestep-geometry" not in text, file
+        assert "base: prs-eth/marigold-v1-0" not in text and "`prs-eth/marigold-v1-0`" not in text, file
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=stem)

@@ -47,7 +47,7 @@ def write_figures(experiment: Experiment, results: dict[str, Any], folder: Path)
         import matplotlib
     except ImportError as error:
         raise InputError(
-            "the figures need matplotlib: pip install 'onestep-geometry[benchmarks]'. The tables are written; give the "
+            "the figures need matplotlib: pip install -e '.[benchmarks]'. The tables are written; give the "
             "command again for the figures alone."
         ) from error
     matplotlib.use("Agg")

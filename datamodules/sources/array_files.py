@@ -62,7 +62,7 @@ def require_exr_reader() -> None:
     """
     if importlib.util.find_spec("OpenEXR") is None:
         raise InputError(
-            "reading .exr files needs the OpenEXR package. Install it with pip install 'onestep-geometry[exr]', "
+            "reading .exr files needs the OpenEXR package. Install it with pip install -e '.[exr]', "
             "or pip install -e '.[exr]' in a checkout."
         )
 

@@ -55,7 +55,7 @@ class LoRA:
         try:
             from peft import LoraConfig
         except ImportError as error:
-            raise InputError("lora needs the library peft: pip install 'onestep-geometry[lora]'.") from error
+            raise InputError("lora needs the library peft: pip install -e '.[lora]'.") from error
 
         names = [name for name, _ in unet.named_modules()]
         unknown = [end for end in self.target_modules if not any(f".{name}".endswith(f".{end}") for name in names)]

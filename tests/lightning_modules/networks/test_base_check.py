@@ -221,6 +221,27 @@ class TestWeights:
         found, expected = (StableDiffusion(str(folder)).prompt_embedding for folder in (own, base))
         assert torch.equal(found, expected)
 
+    def test_names_of_older_libraries_are_read_as_those_of_today(self, own, base):
+        names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+
+        def as_in_2022(weights):
+            for name in [name for name in weights if ".attentions." in name]:
+                old = name
+                for today, then in names.items():
+                    old = old.replace(today, then)
+                weights[old] = weights.pop(name)
+
+        def with_a_prefix(weights):
+            for name in list(weights):
+                weights[f"text_model.{name}"] = weights.pop(name)
+
+        with_tensors(own / VAE_FILE, as_in_2022)
+        with_tensors(own / TEXT_FILE, with_a_prefix)
+        found, expected = (StableDiffusion(str(folder)) for folder in (own, base))
+        assert torch.equal(found.prompt_embedding, expected.prompt_embedding)
+        for name, weight in expected.state_dict().items():
+            assert torch.equal(found.state_dict()[name], weight), name
+
     @pytest.mark.parametrize("file", [UNET_FILE, VAE_FILE, TEXT_FILE])
     @pytest.mark.parametrize(
         "spoil",

@@ -40,15 +40,16 @@ def find_on_hub(name: str) -> Base:
 
 
 def _cached(name: str) -> Base | None:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    """Return what the cache has of a model, complete or not."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
     try:
-        return Base(name, Path(snapshot_download(name, local_files_only=True)))
+        found = [try_to_load_from_cache(name, f"{part}/{file}") for part, file in PARTS.items()]
     except HFValidationError as error:
         raise InputError(f"{name} is no name of a model on the hub: {one_line(str(error))}") from error
-    except LocalEntryNotFoundError:
-        return None
+    folders = [Path(file).parents[1] for file in found if isinstance(file, str)]
+    return Base(name, folders[0]) if folders else None
 
 
 def _is_complete(base: Base) -> bool:

@@ -24,6 +24,7 @@ from lightning_modules.networks.sharding import divide_again, make_whole
 from lightning_modules.networks.sizes import pad_to_multiple
 from lightning_modules.schedules import warmup_exponential
 from lightning_modules.tasks import Task
+from lightning_modules.training.compilation_proof import CompilationProof
 from lightning_modules.training.gradients import GradientGuard
 from lightning_modules.training.logging_steps import Means, Sums, is_logging_step
 from lightning_modules.training.start import start_from
@@ -76,6 +77,7 @@ class Estimator(LightningModule, ABC):
         self.final_lr_ratio = final_lr_ratio
         self.init_from = init_from
         self.gradient_guard = GradientGuard(gradient_clip_norm, max_skips_in_a_row)
+        self._compilation_proof = CompilationProof()
         self.val_dataset_names: list[str] = []
         self.val_metrics = nn.ModuleList()
         self.last_validated_step = -1
@@ -148,6 +150,10 @@ class Estimator(LightningModule, ABC):
         """Go on with the means of the run that is resumed."""
         self._means.restore(self._stored_means, self.global_rank, self.trainer.world_size)
         self._stored_means = []
+
+    def on_train_batch_start(self, batch: GeometryBatch, batch_idx: int) -> None:
+        """Let what is compiled prove itself before it trains."""
+        self._compilation_proof.check(self, batch)
 
     def training_step(self, batch: GeometryBatch, batch_idx: int) -> Tensor:
         """Return the loss of a micro-batch.

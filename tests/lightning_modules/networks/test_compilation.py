@@ -30,18 +30,17 @@ def fresh_compiler():
 
 
 class Decoder(nn.Module):
-    """The part of a VAE's decoder whose gradient torch 2.13 loses: frozen blocks around an upsampling layer."""
+    """The part of a VAE's decoder whose gradient torch 2.13 loses: frozen layers around an upsampling layer."""
 
     def __init__(self):
         super().__init__()
-        self.before, self.after = (
-            ResnetBlock2D(in_channels=8, out_channels=8, temb_channels=None, groups=4) for _ in range(2)
-        )
+        self.before = ResnetBlock2D(in_channels=8, out_channels=8, temb_channels=None, groups=4)
         self.upsample = Upsample2D(8, use_conv=True)
+        self.after = nn.Conv2d(8, 8, 3, padding=1)
         self.requires_grad_(False)
 
     def forward(self, latent):
-        return self.after(self.upsample(self.before(latent, None)), None)
+        return self.after(self.upsample(self.before(latent, None)))
 
 
 def gradient_of(module, latent):

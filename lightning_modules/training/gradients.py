@@ -35,7 +35,7 @@ class _Step:
 
 
 class GradientGuard:
-    """Clips gradients by their norm, skips optimiser steps whose gradients are not finite, and notices those that are 0.
+    """Clips gradients by their norm, skips steps whose gradients are not finite, and notices gradients of exactly 0.
 
     Under DDP the gradients are averages over all ranks when they get here, so one rank's NaN is every rank's NaN and
     all ranks skip the same steps without a word between them. The host learns of a step one step later, so

@@ -24,6 +24,7 @@ from lightning_modules.networks.sharding import divide_again, make_whole
 from lightning_modules.networks.sizes import pad_to_multiple
 from lightning_modules.schedules import warmup_exponential
 from lightning_modules.tasks import Task
+from lightning_modules.training.compilation_proof import CompilationProof
 from lightning_modules.training.gradients import GradientGuard
 from lightning_modules.training.logging_steps import Means, Sums, is_logging_step
 from lightning_modules.training.start import start_from
@@ -44,7 +45,7 @@ class Estimator(LightningModule, ABC):
             trainer's max_steps, or 20,000 without one.
         final_lr_ratio: Share of the learning rate that is left at the end of the decay.
         gradient_clip_norm: Largest norm of the gradient; larger ones are scaled down. None does not clip.
-        max_skips_in_a_row: End the run after so many steps in a row whose gradients were not finite.
+        max_skips_in_a_row: End the run after so many steps in a row whose gradients were not finite, or exactly 0.
         init_from: Checkpoint of another run on the same base, of this or another estimator, whose weights training
             starts from. A run that is resumed keeps its own.
     """
@@ -76,6 +77,7 @@ class Estimator(LightningModule, ABC):
         self.final_lr_ratio = final_lr_ratio
         self.init_from = init_from
         self.gradient_guard = GradientGuard(gradient_clip_norm, max_skips_in_a_row)
+        self._compilation_proof = CompilationProof()
         self.val_dataset_names: list[str] = []
         self.val_metrics = nn.ModuleList()
         self.last_validated_step = -1
@@ -145,9 +147,14 @@ class Estimator(LightningModule, ABC):
         self.network.train()
 
     def on_train_start(self) -> None:
-        """Go on with the means of the run that is resumed."""
+        """Go on with the means of the run that is resumed, and see to it that all that trains gets a gradient."""
+        self.gradient_guard.watch(self.named_parameters())
         self._means.restore(self._stored_means, self.global_rank, self.trainer.world_size)
         self._stored_means = []
+
+    def on_train_batch_start(self, batch: GeometryBatch, batch_idx: int) -> None:
+        """Let what is compiled prove itself before it trains."""
+        self._compilation_proof.check(self, batch)
 
     def training_step(self, batch: GeometryBatch, batch_idx: int) -> Tensor:
         """Return the loss of a micro-batch.
@@ -235,7 +242,7 @@ class Estimator(LightningModule, ABC):
             optimizer: the optimiser that is about to step.
         """
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        norm = self.gradient_guard.apply(optimizer, self.global_step, scaler)
+        norm = self.gradient_guard.apply(optimizer, self.global_step, scaler, self._step_losses)
         self.log("loss", torch.stack(self._step_losses).mean(), prog_bar=True, logger=False)
         self._step_losses = []
         if is_logging_step(self.trainer, self.global_step + 1):
@@ -248,6 +255,7 @@ class Estimator(LightningModule, ABC):
             self.log("train/grad_norm", norm)
             self.log("train/lr", optimizer.param_groups[0]["lr"])
             self.log("train/skipped_steps", float(self.gradient_guard.num_skipped))
+            self.log("train/zero_gradient_steps", float(self.gradient_guard.num_zero))
 
     def on_train_end(self) -> None:
         """Hear of the last step, too."""

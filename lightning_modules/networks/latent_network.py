@@ -12,7 +12,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.nn import functional
 
 from geometry.errors import InputError
-from lightning_modules.networks.compilation import Compilation
+from lightning_modules.networks.compilation import Compilation, Part, compiled_regions
 from lightning_modules.networks.noise import NoiseKind, draw_noise
 from lightning_modules.networks.sharding import shard_blocks
 
@@ -191,21 +191,33 @@ class LatentNetwork(nn.Module, ABC):
         """
         return self.decode(self.predict_latent(image, seeds))
 
+    def compilable_parts(self) -> dict[Part, nn.Module]:
+        """Return the parts that torch.compile can translate. A backbone adds its own to them."""
+        return {"encoder": self.vae.encoder, "decoder": self.vae.decoder}
+
     def compile_parts(self, options: Compilation) -> None:
-        """Let torch.compile translate the VAE's encoder and decoder when they are first used.
+        """Let torch.compile translate parts of the network when they are first used.
 
         Args:
-            options: how to compile.
+            options: how to compile, and which parts.
         """
-        options.apply("encoder", self.vae.encoder)
-        options.apply("decoder", self.vae.decoder)
+        for part, module in self.compilable_parts().items():
+            options.apply(part, module)
 
     def shard(self, mesh: DeviceMesh) -> None:
         """Divide what trains among devices; what is frozen stays whole. A backbone adds its own weights to this.
 
         Args:
             mesh: the devices.
+
+        Raises:
+            InputError: something that trains is compiled.
         """
+        for module in self.compilable_parts().values():
+            if compiled_regions(module) and any(parameter.requires_grad for parameter in module.parameters()):
+                raise InputError(
+                    "network.compile does not work with weights that are divided among devices; leave it out."
+                )
         for part in self._trained_vae_parts:
             shard_blocks(part, [], mesh)
 

@@ -9,7 +9,7 @@ from torch.distributed.device_mesh import DeviceMesh
 from geometry.errors import InputError
 from lightning_modules.networks.base_check import check_base
 from lightning_modules.networks.base_files import Base
-from lightning_modules.networks.compilation import Compilation
+from lightning_modules.networks.compilation import Compilation, Part
 from lightning_modules.networks.constants import hold_constants
 from lightning_modules.networks.ddim import make_ddim
 from lightning_modules.networks.latent_network import LatentNetwork, VaePrecision, plain_copy
@@ -130,14 +130,9 @@ class StableDiffusion(LatentNetwork):
         prompt = self.prompt_embedding.expand(len(latent), -1, -1)
         return self.unet(latent, timesteps, encoder_hidden_states=prompt, return_dict=False)[0]
 
-    def compile_parts(self, options: Compilation) -> None:
-        """Let torch.compile translate UNet, encoder and decoder when they are first used.
-
-        Args:
-            options: how to compile.
-        """
-        super().compile_parts(options)
-        options.apply("unet", self.unet)
+    def compilable_parts(self) -> dict[Part, nn.Module]:
+        """Return the parts that torch.compile can translate."""
+        return {"unet": self.unet, **super().compilable_parts()}
 
     def hold_constants(self) -> None:
         """Keep what timestep and prompt make of themselves in the UNet, which can then only predict, and only so."""
@@ -152,10 +147,8 @@ class StableDiffusion(LatentNetwork):
             mesh: the devices.
 
         Raises:
-            InputError: the UNet is compiled.
+            InputError: something that trains is compiled.
         """
-        if self.unet._compiled_call_impl is not None:
-            raise InputError("network.compile does not work with weights that are divided among devices; leave it out.")
         super().shard(mesh)
         middle = [] if self.unet.mid_block is None else [self.unet.mid_block]
         shard_blocks(self.unet, [*self.unet.down_blocks, *middle, *self.unet.up_blocks], mesh)

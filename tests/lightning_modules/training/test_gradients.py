@@ -110,3 +110,68 @@ def test_a_loss_scale_that_is_still_being_looked_for_does_not_stop_the_run():
         scaler.update()
     guard.settle()
     assert all((weight == 1).all() for weight in weights)
+
+
+def zero_step(weights, optimizer, guard, number, loss=1.0, gradient=0.0):
+    for weight in weights:
+        weight.grad = torch.full_like(weight, gradient)
+    guard.note_source("indoor", [f"sample-{number}"])
+    guard.apply(optimizer, number, losses=[torch.tensor(0.0), torch.tensor(loss)])
+    optimizer.step()
+
+
+@pytest.mark.filterwarnings("ignore:step")
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_gradients_of_exactly_zero_in_a_row_stop_the_run_and_name_the_samples(name):
+    weights, optimizer, guard = make(name, max_skips=3)
+    for number in range(3):
+        zero_step(weights, optimizer, guard, number)
+    with pytest.raises(RuntimeError, match=r"3 steps in a row were exactly 0 .* step 2 \(indoor: sample-2\)"):
+        guard.settle()
+    assert guard.num_zero == 2
+    assert guard.num_skipped == 0
+
+
+def test_the_second_step_without_a_gradient_is_counted_and_named():
+    weights, optimizer, guard = make("fused")
+    zero_step(weights, optimizer, guard, 0)
+    guard.settle()
+    assert guard.num_zero == 0
+    zero_step(weights, optimizer, guard, 1)
+    with pytest.warns(UserWarning, match="step 1 taught nothing.*indoor: sample-1"):
+        guard.settle()
+    assert guard.num_zero == 1
+
+
+@pytest.mark.parametrize("loss_and_gradient", [(0.0, 0.0), (1.0, 1e-15)])
+def test_a_loss_of_zero_and_a_tiny_gradient_are_no_alarm(loss_and_gradient):
+    weights, optimizer, guard = make("fused", max_skips=2)
+    for number in range(4):
+        zero_step(weights, optimizer, guard, number, *loss_and_gradient)
+    guard.settle()
+    assert guard.num_zero == 0
+
+
+@pytest.mark.filterwarnings("ignore:step")
+def test_a_gradient_in_between_begins_the_count_anew_and_a_skipped_step_does_not():
+    weights, optimizer, guard = make("fused", max_skips=3)
+    for number, gradient in enumerate([0.0, 0.0, 1.0, 0.0, torch.nan, 0.0]):
+        zero_step(weights, optimizer, guard, number, gradient=gradient)
+    guard.settle()
+    assert (guard.num_zero, guard.num_skipped) == (2, 1)
+
+
+def test_a_trained_tensor_without_a_gradient_is_named_at_the_first_step_and_a_zero_is_one():
+    weights, optimizer, guard = make("fused")
+    guard.watch([("network.seen", weights[0]), ("network.forgotten", weights[1])])
+    weights[0].grad = torch.zeros(3)
+    with pytest.warns(UserWarning, match=r"1 of 2 trained tensors got no gradient .*: network\.forgotten$"):
+        guard.apply(optimizer, 0)
+    guard.apply(optimizer, 1)  # says it once
+
+
+def test_a_loss_that_reaches_no_trained_tensor_ends_the_run():
+    weights, optimizer, guard = make("fused")
+    guard.watch([("network.a", weights[0]), ("network.b", weights[1])])
+    with pytest.raises(RuntimeError, match=r"none of the 2 trained tensors \(network\.a \.\.\.\) got a gradient"):
+        guard.apply(optimizer, 0)

@@ -1,10 +1,10 @@
 """Who may talk to the web page: browsers that show the page itself, under a name that it is meant to have."""
 
 import ipaddress
+import re
 import socket
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
-from urllib.parse import urlsplit
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
@@ -13,6 +13,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 _EVERY_ADDRESS = frozenset({"0.0.0.0", "::", ""})
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([\w.-]+))(?::\d{1,5})?", re.ASCII | re.IGNORECASE)
 _REFUSAL = b"Refused: this page is not served under that name, or another page asks. See --allow-host.\n"
 
 
@@ -54,12 +55,11 @@ class OwnOrigin:
             headers: of the request, by names in lower case; one that was sent twice stands for both, with a comma.
         """
         host = headers.get("host", "")
-        if not self._is_own(_name_of(f"//{host}")):
+        if not self._is_own(_name_of(host)):
             return False
-        origin = headers.get("origin")
-        if origin is not None:
-            parts = urlsplit(origin) if origin.startswith(("http://", "https://")) else urlsplit("")
-            return parts.netloc.lower() == host.lower() or _name_of(origin) in self.named
+        if "origin" in headers:
+            _, _, origin = headers["origin"].rpartition("://")
+            return origin.lower() == host.lower() or _name_of(origin) in self.named
         is_foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site")
         return not is_foreign or headers.get("sec-fetch-mode") == "navigate"
 
@@ -76,12 +76,10 @@ def _headers(scope: Scope) -> dict[str, str]:
     return found
 
 
-def _name_of(url: str) -> str:
-    """Return the host in a URL, without its port; empty if there is none."""
-    try:
-        return (urlsplit(url).hostname or "").rstrip(".")
-    except ValueError:
-        return ""
+def _name_of(host: str) -> str:
+    """Return a host without its port; empty if it is none."""
+    match = _HOST.fullmatch(host)
+    return (match[1] or match[2]).lower().rstrip(".") if match else ""
 
 
 def _is_address(name: str) -> bool:

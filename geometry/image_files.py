@@ -20,6 +20,7 @@ from geometry.limits import MAX_JPEG_SCANS, MAX_PICTURE_BYTES, MAX_PICTURE_PIXEL
 # What Pillow may read. Others are refused, above all those that start another program (EPS starts Ghostscript).
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF", "TGA")
 _JPEG_FORMATS = ("JPEG", "MPO")  # MPO: a JPEG with more pictures behind it, as phones write them
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PAPER_WHITE = 255
 # Warnings of libjpeg about headers that change no pixel.
 _HARMLESS = ("Unknown Adobe color transform", "Invalid SOS parameters", "Warning: unknown JFIF revision")
@@ -90,6 +91,26 @@ def require_whole_jpeg(data: bytes, name: object = "the picture") -> None:
             raise InputError(
                 f"{name} is a damaged JPEG: {message}. Copy it again, or save anew what is left."
             ) from error
+
+
+def require_whole_png(data: bytes, name: object = "the picture") -> None:
+    """Make sure that the chunks of a PNG lie within it; OpenCV reserves whatever a chunk claims, up to 2 GB.
+
+    Args:
+        data: bytes of the file.
+        name: what messages call it.
+
+    Raises:
+        InputError: the bytes are no PNG, or a chunk claims more than there is.
+    """
+    if not data.startswith(PNG_SIGNATURE):
+        raise InputError(f"{name} cannot be read: it is no PNG.")
+    at, kind = len(PNG_SIGNATURE), b""
+    while kind != b"IEND":
+        length, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        at += 12 + length
+        if at > len(data):
+            raise InputError(f"{name} is no complete PNG. Copy it again.")
 
 
 def rgb_of(picture: Image.Image, is_upright: bool = True) -> np.ndarray:

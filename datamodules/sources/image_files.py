@@ -8,11 +8,10 @@ import numpy as np
 
 from geometry.errors import InputError
 from geometry.files import read_regular_file
-from geometry.image_files import open_picture, rgb_of
+from geometry.image_files import PNG_SIGNATURE, open_picture, require_whole_png, rgb_of
 from geometry.limits import MAX_ARRAY_BYTES, MAX_PICTURE_BYTES
 
 Array = np.ndarray
-_PNG = b"\x89PNG\r\n\x1a\n"
 _REMEDY = "Copy or export it again."
 # Channels times bytes of a PNG that OpenCV may return.
 _MAX_PNG_PIXEL_BYTES = 8
@@ -85,8 +84,7 @@ def decode_png(data: bytes, flags: int, name: str, remedy: str = _REMEDY) -> Arr
     Raises:
         InputError: the bytes are no PNG, damaged, or claim too many pixels.
     """
-    if not data.startswith(_PNG):
-        raise InputError(f"{name} cannot be read: it is no PNG. {remedy}")
+    require_whole_png(data, name)
     with open_picture(io.BytesIO(data), name, MAX_ARRAY_BYTES // _MAX_PNG_PIXEL_BYTES):
         pass  # its size is bounded
     return _decode(data, flags, name, remedy)
@@ -102,6 +100,8 @@ def _read(path: Path, remedy: str) -> bytes:
 
 
 def _decode(data: bytes, flags: int, name: str, remedy: str) -> Array:
+    if data.startswith(PNG_SIGNATURE):
+        require_whole_png(data, name)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except (cv2.error, MemoryError) as error:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from geometry.errors import InputError
-from geometry.image_files import FORMATS, open_picture, require_whole_jpeg, rgb_of
+from geometry.image_files import FORMATS, open_picture, require_whole_jpeg, require_whole_png, rgb_of
 from geometry.limits import MAX_JPEG_SCANS
 
 NOISE = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
@@ -108,3 +108,14 @@ def test_a_device_and_a_pipe_are_no_pictures(tmp_path):
     for name in ("pipe.png", "zero.png"):
         with pytest.raises(InputError, match=rf"{name}: this is no regular file"), open_picture(tmp_path / name):
             pass
+
+
+def test_a_png_whose_chunk_claims_gigabytes_is_refused_before_a_decoder_reserves_them():
+    data = bytearray(encoded(format_name="PNG"))
+    require_whole_png(bytes(data) + b"behind the end")
+    at = data.index(b"IDAT") - 4
+    data[at : at + 4] = (2**31 - 1).to_bytes(4)
+    with pytest.raises(InputError, match="photo is no complete PNG"):
+        require_whole_png(bytes(data), "photo")
+    with pytest.raises(InputError, match="photo is no complete PNG"):
+        require_whole_png(encoded(format_name="PNG")[:-5], "photo")

@@ -50,7 +50,9 @@ def read_array_file(path: Path, channels: int, name: str | None = None) -> Array
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing.") from error
     except InputError as error:
-        raise error if str(path) in str(error) else InputError(f"{path}: {error}") from error
+        if str(path) in str(error):
+            raise
+        raise InputError(f"{path} cannot be read ({error}).") from error
     except (OSError, ValueError, EOFError, RuntimeError, KeyError, MemoryError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read ({error}). Copy or export it again.") from error
     if array.dtype.kind not in "uif":

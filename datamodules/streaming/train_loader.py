@@ -232,7 +232,7 @@ class TrainLoader:
         if self._history and (self._history[-1].world_size, self._history[-1].batch_size) != now:
             rank_zero_info(
                 f"Data: continuing with {now[0]} ranks x {now[1]} samples after {self._history[-1].world_size} x "
-                f"{self._history[-1].batch_size}. Every stream goes on where it was: no sample is lost or repeated. "
+                f"{self._history[-1].batch_size}. No sample of an epoch of its data set is lost or repeated. "
                 "Not preserved: which samples meet in a batch, and with it the result to the last bit."
             )
 

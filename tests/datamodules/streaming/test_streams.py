@@ -100,9 +100,9 @@ def test_a_stream_reads_what_it_is_dealt_across_blocks_shards_and_epochs(dataset
 def test_a_stream_reads_nothing_of_a_block_but_its_own_part(dataset, monkeypatch):
     reader, order = epoch_reader(dataset, 9)
     read, original = [], ShardReader.read
-    monkeypatch.setattr(ShardReader, "read", lambda *args: read.append(args[1:]) or original(*args))
+    monkeypatch.setattr(ShardReader, "read", lambda self, *args: read.append(args) or original(self, *args))
     assert len(reader.read([Run(0, 3, 4, 6)])) == 1
     assert len(read) == 3
-    assert read == sorted(
-        read, key=lambda args: [order.place(0, stored) for stored in range(9)].index((args[0][1], args[2]))
-    )
+    stored = [order.place(0, number) for number in range(9)]
+    visited = [stored.index((visit[1], index)) for visit, _, index in read]
+    assert visited == sorted(visited)

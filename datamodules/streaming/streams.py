@@ -48,7 +48,9 @@ class ShardReader:
         sample = None
         while self._next <= index:
             sample = self._advance(url, shard)
-        return sample or EncodedSample(f"number {index}", url, {}, self._damage)
+        # Each sample that is lost is named and counted by itself, as if it alone were bad.
+        lost = f"sample number {index + 1} of {shard.samples} is lost: {self._damage}"
+        return sample or EncodedSample(f"number {index}", url, {}, lost)
 
     def _advance(self, url: str, shard: ShardInfo) -> EncodedSample | None:
         """Return the next sample, None from where the shard is damaged."""

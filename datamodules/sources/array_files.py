@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from datamodules.sources.image_files import decode_png
-from datamodules.sources.npy_files import decode_npy, read_npz_member
+from datamodules.untrusted.npy_arrays import decode_npy, read_npz_member
 from geometry.errors import InputError
 from geometry.files import open_regular_file, read_regular_file, require_bytes
 from geometry.limits import MAX_ARRAY_BYTES, MAX_PICTURE_BYTES, MIB
@@ -52,7 +52,7 @@ def read_array_file(path: Path, channels: int, name: str | None = None) -> Array
     except InputError as error:
         if str(path) in str(error):
             raise
-        raise InputError(f"{path} cannot be read ({error}).") from error
+        raise InputError(f"{path} cannot be read ({str(error).rstrip('.')}).") from error
     except (OSError, ValueError, EOFError, RuntimeError, KeyError, MemoryError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read ({error}). Copy or export it again.") from error
     if array.dtype.kind not in "uif":

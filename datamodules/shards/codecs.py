@@ -6,7 +6,6 @@ decoded; nothing is unpickled.
 
 import io
 import json
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -14,11 +13,10 @@ import cv2
 import numpy as np
 from numcodecs import blosc
 
+from datamodules.untrusted.json_text import parse_json
+from datamodules.untrusted.npy_header import read_npy_header
 from geometry.errors import InputError
-
-# An entry that claims to be larger when decompressed is refused before any memory is reserved for it.
-MAX_ARRAY_BYTES = 1 << 30
-MAX_HEADER_BYTES = 4096
+from geometry.limits import MAX_ARRAY_BYTES, MAX_JPEG_SCANS, MAX_NPY_HEADER_BYTES
 
 ENTRY_FORMATS: dict[str, tuple[str, ...]] = {
     "image": ("jpg", "png"),
@@ -103,6 +101,8 @@ def check_claim(data: bytes, format_name: str, max_bytes: int) -> None:
     """
     claims = {"jpg": _jpeg_bytes, "png": _png_bytes, "blosc": _blosc_bytes}
     num_bytes = claims[format_name](data) if format_name in claims else len(data)
+    if format_name == "jpg" and data.count(b"\xff\xda") > MAX_JPEG_SCANS:
+        raise InputError(f"the jpg has more than {MAX_JPEG_SCANS} scans")
     if num_bytes > max_bytes:
         raise InputError(f"the {format_name} claims {num_bytes} bytes; more than {max_bytes} are refused")
 
@@ -163,18 +163,11 @@ def decode_npy(data: bytes | Array) -> Array:
             and refused), or fewer numbers are there than announced.
     """
     buffer = np.frombuffer(bytearray(data), np.uint8) if isinstance(data, bytes) else data
-    file = io.BytesIO(buffer[:MAX_HEADER_BYTES].tobytes())
+    header = read_npy_header(buffer[: MAX_NPY_HEADER_BYTES + 16].tobytes())
+    if header.dtype.kind != "f" or header.fortran_order:
+        raise InputError(f"the array must hold floating-point numbers in C order, not {header.dtype}")
     try:
-        if np.lib.format.read_magic(file) != (1, 0):
-            raise InputError("the array is not a .npy file of format 1.0")
-        shape, fortran_order, dtype = np.lib.format.read_array_header_1_0(file)
-        if dtype.kind != "f" or fortran_order:
-            raise InputError(
-                f"the array must hold floating-point numbers in C order, not {dtype}; nothing is unpickled"
-            )
-        return np.frombuffer(buffer, dtype, math.prod(shape), file.tell()).reshape(shape)
-    except InputError:
-        raise
+        return np.frombuffer(buffer, header.dtype, header.num_elements, header.num_bytes).reshape(header.shape)
     except ValueError as error:
         raise InputError(f"the array cannot be decoded ({error})") from error
 
@@ -189,7 +182,7 @@ def decode_blosc(data: bytes) -> Array:
         As ``decode_npy``.
 
     Raises:
-        InputError: the bytes are no Blosc buffer, claim more than 1 GiB, or hold no such ``.npy`` file.
+        InputError: the bytes are no Blosc buffer, claim more than ``MAX_ARRAY_BYTES``, or hold no such ``.npy`` file.
     """
     # Header of a Blosc buffer: 4 bytes of versions and flags, then the sizes uncompressed, of a block and compressed.
     if len(data) < 16 or int.from_bytes(data[12:16], "little") != len(data):
@@ -218,10 +211,7 @@ def decode_json(data: bytes) -> dict[str, Any]:
     Raises:
         InputError: the bytes are no JSON object.
     """
-    try:
-        value = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"the JSON cannot be read ({error})") from error
+    value = parse_json(data)
     if not isinstance(value, dict):
         raise InputError("the JSON holds no object")
     return value

@@ -8,39 +8,25 @@ Convention:
 
 import hashlib
 import io
+import logging
 import os
 import re
 import tarfile
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from datamodules.shards.codecs import DECODERS, ENTRY_ROLES, MAX_ARRAY_BYTES, check_claim
+from datamodules.shards.archives import iterate_members
+from datamodules.shards.codecs import DECODERS, ENTRY_ROLES, check_claim
 from datamodules.shards.manifest import ShardInfo
+from datamodules.shards.samples import EncodedSample as EncodedSample
+from datamodules.shards.samples import Gatherer
 from datamodules.shards.transfer import DEFAULT_TRANSFER, Transfer, is_remote, open_url
+from datamodules.untrusted.text import shorten
 from geometry.errors import InputError
+from geometry.limits import MAX_ARRAY_BYTES
 
-# No entry of a sensible sample is larger; one that claims to be is refused before it is read.
-MAX_ENTRY_BYTES = 1 << 28
-MAX_HEADER_BYTES = 1 << 16
-
-
-@dataclass(frozen=True)
-class EncodedSample:
-    """A sample whose entries are still encoded.
-
-    Attributes:
-        key: id of the sample within its data set.
-        shard: path or URL of the shard it was read from; empty before it is written.
-        entries: bytes of every entry by name ("image.jpg", "depth.blosc", "normals.blosc", "json").
-        problem: why the sample cannot be used, naming shard and sample; empty if it can.
-    """
-
-    key: str
-    shard: str
-    entries: dict[str, bytes]
-    problem: str = ""
+_log = logging.getLogger(__name__)
 
 
 class DamagedShardError(InputError):
@@ -156,50 +142,26 @@ def scan_shard(
         DamagedShardError: the archive, a file of this machine, breaks off or is none.
         InputError: the file, connection or command fails, or what came is not what it should be.
     """
-    sample, index, problem = EncodedSample("", url, {}), -1, ""
+    gatherer = Gatherer(url, roles, skip)
     try:
-        # A local file can seek over what is not wanted; "r|" reads a stream from start to end.
-        with (
-            open_url(url, transfer, sha256) as stream,
-            tarfile.open(fileobj=stream, mode="r|" if is_remote(url) else "r:", tarinfo=_TarInfo) as tar,
-        ):
-            while member := tar.next():
-                key, name, complaint = _parse_member(member, url)
-                if key not in ("", sample.key):
-                    if index >= skip:
-                        yield _complete(sample, roles, problem)
-                    problem = problem if index < 0 else ""
-                    sample, index = EncodedSample(key, url, {}), index + 1
-                if name in sample.entries:
-                    complaint = f"{url}: sample {key!r} has the entry {name!r} twice. Prepare the data set again."
-                problem = problem or complaint
-                if not complaint:
-                    wanted = ENTRY_ROLES[name][0] in roles and index >= skip
-                    sample.entries[name] = _read_member(tar, member) if wanted else b""
-                tar.members.clear()  # type: ignore[attr-defined]
+        with open_url(url, transfer, sha256) as stream:
+            for member in iterate_members(stream, is_seekable=not is_remote(url)):
+                if sample := gatherer.add(member):
+                    yield sample
     except (EOFError, tarfile.TarError) as error:
         # What came over a network may come whole when the run is started again.
         kind = InputError if is_remote(url) else DamagedShardError
-        raise kind(_unreadable(url, sample, error)) from error
+        raise kind(_unreadable(url, gatherer.key, error)) from error
     except OSError as error:
-        raise InputError(_unreadable(url, sample, error)) from error
-    if index < 0 and problem:
-        raise DamagedShardError(problem)
-    if index >= skip:
-        yield _complete(sample, roles, problem)
+        raise InputError(_unreadable(url, gatherer.key, error)) from error
+    if gatherer.is_useless:
+        raise DamagedShardError(gatherer.problem)
+    if sample := gatherer.finish():
+        yield sample
 
 
-class _TarInfo(tarfile.TarInfo):
-    """A member of an archive, whose extended header is refused where it would fill the memory."""
-
-    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        if not self.isreg() and self.size > MAX_HEADER_BYTES:
-            raise tarfile.ReadError(f"a header claims {self.size} bytes")
-        return super()._proc_member(archive)  # type: ignore[misc]
-
-
-def _unreadable(url: str, sample: EncodedSample, error: Exception) -> str:
-    where = f" after sample {sample.key!r}" if sample.key else ""
+def _unreadable(url: str, key: str, error: Exception) -> str:
+    where = f" after sample {key!r}" if key else ""
     return f"shard {url} cannot be read{where}: {error}. Prepare or copy it again."
 
 
@@ -221,11 +183,16 @@ def decode_sample(sample: EncodedSample, roles: Collection[str], max_bytes: int 
     for name, data in sample.entries.items():
         role, format_name = ENTRY_ROLES[name]
         if role in roles:
+            where = f"{sample.shard}: sample {sample.key!r}, entry {name!r}"
             try:
                 check_claim(data, format_name, max_bytes)
                 decoded[role] = DECODERS[format_name](data)
             except InputError as error:
-                raise InputError(f"{sample.shard}: sample {sample.key!r}, entry {name!r}: {error}.") from error
+                raise InputError(f"{where}: {error}.") from error
+            except Exception as error:
+                # Whatever a decoder makes of arbitrary bytes is no reason to lose a run; the log keeps where it was.
+                _log.info("%s cannot be decoded", where, exc_info=True)
+                raise InputError(f"{where} cannot be decoded ({type(error).__name__}: {shorten(error)}).") from error
     return decoded
 
 
@@ -236,34 +203,3 @@ def _check_key(key: str, keys: set[str]) -> None:
         )
     if key in keys:
         raise InputError(f"two samples have the key {key!r}; every sample of a data set needs its own.")
-
-
-def _parse_member(member: tarfile.TarInfo, url: str) -> tuple[str, str, str]:
-    """Return key and entry name of a member of a shard, and a complaint; no key where the name is no sample's."""
-    key, dot, name = member.name.partition(".")
-    if not member.isreg() or not dot or not key or "/" in key or "\\" in key:
-        return "", "", f"{url}: {member.name!r} is no sample's entry; names are <key>.<entry>, without folders."
-    complaint = ""
-    if name not in ENTRY_ROLES:
-        known = ", ".join(ENTRY_ROLES)
-        complaint = f"{url}: sample {key!r} has an entry of unknown kind {name!r} (known: {known}). It is not read."
-    elif member.size > MAX_ENTRY_BYTES:
-        complaint = f"{url}: sample {key!r}, entry {name!r} claims {member.size} bytes; more than 256 MiB is refused."
-    return key, name, complaint
-
-
-def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
-    file = tar.extractfile(member)
-    assert file is not None, "only regular files get here"
-    return file.read()
-
-
-def _complete(sample: EncodedSample, roles: Collection[str], problem: str) -> EncodedSample:
-    """Return the sample with the wanted entries only, each wanted role exactly once; or without any, and why."""
-    kept = {name: data for name, data in sample.entries.items() if ENTRY_ROLES[name][0] in roles}
-    found = [ENTRY_ROLES[name][0] for name in kept]
-    for role in roles:
-        if not problem and found.count(role) != 1:
-            count = f"has no {role}" if role not in found else f"has more than one {role}"
-            problem = f"{sample.shard}: sample {sample.key!r} {count} entry. The shard is damaged or incomplete."
-    return EncodedSample(sample.key, sample.shard, {} if problem else kept, problem)

@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 from torch.utils.data import get_worker_info
 
-from datamodules.shards.codecs import MAX_HEADER_BYTES
 from datamodules.shards.files import EncodedSample, decode_sample
 from datamodules.shards.manifest import DatasetManifest
 from datamodules.streaming.packing import PackedBatch, empty_buffer
 from geometry.errors import InputError
+from geometry.limits import MAX_NPY_HEADER_BYTES
 
 Array = np.ndarray
 
@@ -93,7 +93,7 @@ class BatchAssembler:
         if sample.problem:
             raise InputError(sample.problem)
         expected = self._shapes
-        max_bytes = MAX_BYTES_PER_PIXEL * math.prod(self.manifest.image_size) + MAX_HEADER_BYTES
+        max_bytes = MAX_BYTES_PER_PIXEL * math.prod(self.manifest.image_size) + MAX_NPY_HEADER_BYTES
         decoded = decode_sample(sample, self.roles, max_bytes)
         where = f"{sample.shard}: sample {sample.key!r}"
         for role, array in decoded.items():

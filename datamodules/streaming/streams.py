@@ -1,13 +1,14 @@
 """Reads the samples of a data set in a given order, forward through its shards and without decoding them."""
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from datamodules.shards.cache import cached_shard
 from datamodules.shards.files import DamagedShardError, EncodedSample, scan_shard
 from datamodules.shards.manifest import Dataset, ShardInfo
 from datamodules.shards.transfer import is_remote
-from datamodules.streaming.order import Block, SourceOrder
+from datamodules.streaming.epoch_order import EpochOrder, Run
+from datamodules.streaming.stream_order import Block, SourceOrder
 
 
 class ShardReader:
@@ -47,7 +48,9 @@ class ShardReader:
         sample = None
         while self._next <= index:
             sample = self._advance(url, shard)
-        return sample or EncodedSample(f"number {index}", url, {}, self._damage)
+        # Each sample that is lost is named and counted by itself, as if it alone were bad.
+        lost = f"sample number {index + 1} of {shard.samples} is lost: {self._damage}"
+        return sample or EncodedSample(f"number {index}", url, {}, lost)
 
     def _advance(self, url: str, shard: ShardInfo) -> EncodedSample | None:
         """Return the next sample, None from where the shard is damaged."""
@@ -87,8 +90,58 @@ class StreamSample:
     sample: EncodedSample
 
 
+class EpochReader:
+    """Reads what one stream of a source is dealt, forward.
+
+    Args:
+        dataset: the data set.
+        shards: shards of its training split.
+        order: sequence of the epochs.
+        roles: entries to read: "image", "depth", "normals".
+    """
+
+    def __init__(self, dataset: Dataset, shards: list[ShardInfo], order: EpochOrder, roles: Collection[str]) -> None:
+        self._shards, self._order = shards, order
+        self._reader = ShardReader(dataset, roles)
+        self._epoch, self._part = -1, range(0)
+        self._shuffled: list[EncodedSample] = []
+
+    def read(self, runs: Sequence[Run]) -> list[StreamSample]:
+        """Return the samples of a batch.
+
+        Of a block that is begun, all is read that the stream was dealt of it. Whole shards before it stay unopened.
+
+        Args:
+            runs: what the stream is dealt.
+
+        Returns:
+            The samples with their epochs.
+
+        Raises:
+            InputError: a shard cannot be opened or read.
+        """
+        samples = []
+        for run in runs:
+            for position in range(run.start, run.stop):
+                if run.epoch != self._epoch or position not in self._part:
+                    self._load(run.epoch, position, run.end)
+                samples.append(StreamSample(run.epoch, self._shuffled[position - self._part.start]))
+        return samples
+
+    def _load(self, epoch: int, position: int, end: int) -> None:
+        block = self._order.rest_of_block(position)
+        part = range(position, min(block.stop, end))
+        stored = self._order.stored(epoch, part)
+        samples = {number: self._read(epoch, number) for number in sorted(stored)}
+        self._epoch, self._part, self._shuffled = epoch, part, [samples[number] for number in stored]
+
+    def _read(self, epoch: int, stored: int) -> EncodedSample:
+        shard, index = self._order.place(epoch, stored)
+        return self._reader.read((epoch, shard), self._shards[shard], index)
+
+
 class StreamReader:
-    """Reads one virtual stream of a source forward.
+    """Reads one virtual stream of a source forward, in the order of runs that began before version 2.
 
     Args:
         dataset: the data set.

@@ -4,25 +4,24 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from datamodules.shards.manifest import Dataset, ShardInfo
 from datamodules.streaming.batches import BatchAssembler
+from datamodules.streaming.epoch_order import Dealer, Draw, EpochOrder
 from datamodules.streaming.loading import Delivery, Failure, Receiver, Workers, data_loader, end_processes
-from datamodules.streaming.order import (
-    STEPS_PER_CHUNK,
-    Segment,
-    SourceOrder,
-    samples_consumed,
-    sources_of_steps,
-    stable_hash,
-)
+from datamodules.streaming.order import STEPS_PER_CHUNK, IntArray, Segment, sources_of_steps, stable_hash
 from datamodules.streaming.packing import PackedBatch
-from datamodules.streaming.streams import StreamReader
+from datamodules.streaming.source_batches import EpochBatches, Layout, SourceBatches, StreamBatches
+from datamodules.streaming.stream_order import SourceOrder, samples_consumed
+from datamodules.streaming.streams import StreamSample
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError
+
+# Versions of the order. Checkpoints hold theirs; those made before there were versions are of the first.
+FIRST_ORDER_VERSION = 1
+ORDER_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -42,9 +41,14 @@ class TrainSource:
     shards: tuple[ShardInfo, ...]
 
     @property
+    def shard_sizes(self) -> list[int]:
+        """Number of samples in every shard."""
+        return [shard.samples for shard in self.shards]
+
+    @property
     def num_samples(self) -> int:
         """Number of training samples."""
-        return sum(shard.samples for shard in self.shards)
+        return sum(self.shard_sizes)
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,11 @@ class TrainOrder:
 class _TrainBatches(IterableDataset):
     """Endless batches of one rank; each loader process makes every ``num_workers``-th of them."""
 
-    def __init__(self, order: TrainOrder, history: list[Segment], batch_size: int, workers: Workers) -> None:
-        self._order, self._history, self._batch_size, self._workers = order, history, batch_size, workers
+    def __init__(
+        self, order: TrainOrder, version: int, history: list[Segment], batch_size: int, workers: Workers
+    ) -> None:
+        self._order, self._version, self._history = order, version, history
+        self._batch_size, self._workers = batch_size, workers
 
     def __iter__(self) -> Iterator[Delivery | Failure]:
         try:
@@ -98,18 +105,19 @@ class _TrainBatches(IterableDataset):
         order, rank, world_size = self._order, self._workers.rank, self._workers.world_size
         worker = get_worker_info()
         worker_id, num_workers = (worker.id, worker.num_workers) if worker else (0, 1)
-        consumed = samples_consumed(order.seed, order.weights, order.num_streams, self._history)
+        layout = Layout(rank, world_size, self._batch_size)
+        sources = _open_sources(order, self._version, self._history, layout)
         start = sum(segment.micro_steps for segment in self._history)
-        sources = [_SourceStreams(order, source) for source in order.sources]
         for index, source in enumerate(_endless_sources(order, start)):
-            first = (start + index) * world_size
             if index % num_workers == worker_id:
-                stream = (first + rank) % order.num_streams
-                # With more ranks than streams, lower ranks take from the same stream first.
-                position = consumed[source, stream] + self._batch_size * (rank // order.num_streams)
-                yield sources[source].batch(stream, int(position), self._batch_size)
-            streams = np.arange(first, first + world_size) % order.num_streams
-            np.add.at(consumed[source], streams, self._batch_size)
+                yield self._assemble(order.sources[source], sources[source].read(start + index))
+            else:
+                sources[source].skip(start + index)
+
+    def _assemble(self, source: TrainSource, samples: list[StreamSample]) -> Delivery:
+        name = source.assembler.name
+        flips = [self._order.flips(name, item.epoch, item.sample.key) for item in samples]
+        return source.assembler.assemble([item.sample for item in samples], flips)
 
 
 def _endless_sources(order: TrainOrder, start: int) -> Iterator[int]:
@@ -118,24 +126,27 @@ def _endless_sources(order: TrainOrder, start: int) -> Iterator[int]:
         start += STEPS_PER_CHUNK
 
 
-class _SourceStreams:
-    """The virtual streams of one source, opened as they are needed."""
+def _open_sources(order: TrainOrder, version: int, history: list[Segment], layout: Layout) -> list[SourceBatches]:
+    """Return the batches of every source after the training so far. Nothing is opened before it is needed."""
+    if version == ORDER_VERSION:
+        return [_epoch_batches(order, index, history, layout) for index in range(len(order.sources))]
+    consumed = samples_consumed(order.seed, order.weights, order.num_streams, history)
+    return [_stream_batches(order, index, consumed[index], layout) for index in range(len(order.sources))]
 
-    def __init__(self, order: TrainOrder, source: TrainSource) -> None:
-        self._order, self._source = order, source
-        sizes = [shard.samples for shard in source.shards]
-        name = source.assembler.name
-        self._streams = SourceOrder(order.seed, name, sizes, order.num_streams, order.block_size)
-        self._readers: dict[int, StreamReader] = {}
 
-    def batch(self, stream: int, position: int, batch_size: int) -> Delivery:
-        source, assembler = self._source, self._source.assembler
-        if stream not in self._readers:
-            reader = StreamReader(source.dataset, list(source.shards), self._streams, stream, assembler.roles)
-            self._readers[stream] = reader
-        read = self._readers[stream].read(position, batch_size)
-        flips = [self._order.flips(assembler.name, item.epoch, item.sample.key) for item in read]
-        return assembler.assemble([item.sample for item in read], flips)
+def _epoch_batches(order: TrainOrder, index: int, history: list[Segment], layout: Layout) -> SourceBatches:
+    source = order.sources[index]
+    epochs = EpochOrder(order.seed, source.assembler.name, source.shard_sizes, order.block_size)
+    draw = Draw(order.seed, order.weights, index)
+    dealer = Dealer(draw, source.num_samples, order.num_streams, history, layout.world_size, layout.batch_size)
+    return EpochBatches(source.dataset, source.shards, source.assembler.roles, epochs, dealer, layout.rank)
+
+
+def _stream_batches(order: TrainOrder, index: int, consumed: IntArray, layout: Layout) -> SourceBatches:
+    source = order.sources[index]
+    name = source.assembler.name
+    streams = SourceOrder(order.seed, name, source.shard_sizes, order.num_streams, order.block_size)
+    return StreamBatches(source.dataset, source.shards, source.assembler.roles, streams, consumed, layout)
 
 
 class TrainLoader:
@@ -154,6 +165,7 @@ class TrainLoader:
     def __init__(self, order: TrainOrder, batch_size: int, batches_per_epoch: int, workers: Workers) -> None:
         self._order, self._batch_size, self._workers = order, batch_size, workers
         self._batches_per_epoch = batches_per_epoch
+        self._version = ORDER_VERSION
         self._history: list[Segment] = []
         self._steps_since_load = 0
         self._receiver = Receiver(workers.max_bad_samples, workers.packed)
@@ -167,7 +179,7 @@ class TrainLoader:
     def __iter__(self) -> Iterator[GeometryBatch | PackedBatch]:
         for _ in range(len(self)):
             if self._stream is None:
-                batches = _TrainBatches(self._order, self._segments(), self._batch_size, self._workers)
+                batches = _TrainBatches(self._order, self._version, self._segments(), self._batch_size, self._workers)
                 self._loader = data_loader(batches, self._workers)
                 self._stream = iter(self._loader)
             batch = self._receiver.next(self._stream)
@@ -182,14 +194,31 @@ class TrainLoader:
             "micro_step": sum(segment.micro_steps for segment in segments),
             "history": [asdict(segment) for segment in segments],
             "order": self._order.fingerprint(),
+            "order_version": self._version,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue after the micro-steps of a saved state.
 
+        A run goes on in the version of the order that it began with.
+
         Args:
             state: what ``state_dict`` returned.
+
+        Raises:
+            InputError: the state is of a version that is not known.
         """
+        self._version = state.get("order_version", FIRST_ORDER_VERSION)
+        if self._version not in (FIRST_ORDER_VERSION, ORDER_VERSION):
+            raise InputError(
+                f"the checkpoint's training data are in order number {self._version}, which a newer version of this "
+                "program made. Go on with that version, or start anew."
+            )
+        if self._version != ORDER_VERSION:
+            rank_zero_info(
+                "Data: this run began in the order of an earlier version and goes on in it. In an epoch of its data "
+                "set a sample may come again before another came; runs started anew do not have that."
+            )
         self._history = [Segment(**segment) for segment in state["history"]]
         self._steps_since_load = 0
         self._loader = self._stream = None
@@ -203,7 +232,7 @@ class TrainLoader:
         if self._history and (self._history[-1].world_size, self._history[-1].batch_size) != now:
             rank_zero_info(
                 f"Data: continuing with {now[0]} ranks x {now[1]} samples after {self._history[-1].world_size} x "
-                f"{self._history[-1].batch_size}. Every stream goes on where it was: no sample is lost or repeated. "
+                f"{self._history[-1].batch_size}. No sample of an epoch of its data set is lost or repeated. "
                 "Not preserved: which samples meet in a batch, and with it the result to the last bit."
             )
 

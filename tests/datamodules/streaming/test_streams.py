@@ -4,8 +4,9 @@ import re
 import pytest
 
 from datamodules.shards.manifest import ShardInfo
-from datamodules.streaming.order import SourceOrder
-from datamodules.streaming.streams import ShardReader, StreamReader
+from datamodules.streaming.epoch_order import EpochOrder, Run
+from datamodules.streaming.stream_order import SourceOrder
+from datamodules.streaming.streams import EpochReader, ShardReader, StreamReader
 from geometry.errors import InputError
 from tests.datamodules.planes import make_dataset
 
@@ -68,3 +69,40 @@ def test_samples_can_be_read_again_and_in_any_order(dataset):
     shard: ShardInfo = dataset.manifest.splits["train"][1]
     reader = ShardReader(dataset, ("depth",))
     assert [reader.read(0, shard, index).key[-1] for index in (2, 0, 0, 3)] == ["5", "3", "3", "6"]
+
+
+def epoch_reader(dataset, block_size=4):
+    order = EpochOrder(0, "planes", SIZES, block_size)
+    return EpochReader(dataset, dataset.manifest.splits["train"], order, ("depth",)), order
+
+
+def expected_keys(order, epoch):
+    """Keys in the sequence of an epoch; those of shard s begin after the samples of the shards before it."""
+    keys, position = [], 0
+    while position < order.num_samples:
+        block = order.rest_of_block(position)
+        places = [order.place(epoch, stored) for stored in order.stored(epoch, block)]
+        keys += [f"train-{sum(SIZES[:shard]) + index:04d}" for shard, index in places]
+        position = block.stop
+    return keys
+
+
+@pytest.mark.parametrize("block_size", [1, 4, 100])
+def test_a_stream_reads_what_it_is_dealt_across_blocks_shards_and_epochs(dataset, block_size):
+    reader, order = epoch_reader(dataset, block_size)
+    runs = [Run(0, 2, 3, 9), Run(0, 3, 8, 9), Run(1, 1, 5, 5), Run(1, 7, 9, 9)]
+    sequences = [expected_keys(order, epoch) for epoch in range(2)]
+    assert [(item.epoch, item.sample.key) for item in reader.read(runs)] == [
+        (run.epoch, sequences[run.epoch][position]) for run in runs for position in range(run.start, run.stop)
+    ]
+
+
+def test_a_stream_reads_nothing_of_a_block_but_its_own_part(dataset, monkeypatch):
+    reader, order = epoch_reader(dataset, 9)
+    read, original = [], ShardReader.read
+    monkeypatch.setattr(ShardReader, "read", lambda self, *args: read.append(args) or original(self, *args))
+    assert len(reader.read([Run(0, 3, 4, 6)])) == 1
+    assert len(read) == 3
+    stored = [order.place(0, number) for number in range(9)]
+    visited = [stored.index((visit[1], index)) for visit, _, index in read]
+    assert visited == sorted(visited)

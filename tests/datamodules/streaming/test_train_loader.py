@@ -139,6 +139,57 @@ def test_ranks_see_disjoint_samples_that_make_up_an_epoch(even, world_size, step
         assert sorted(seen) == [f"train-{i:04d}" for i in range(8)]
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_sample_of_an_epoch_comes_once_whatever_the_numbers_of_shards_and_streams(datasets, num_workers):
+    seen = {"a": [], "b": []}
+    for batch in take(loader_of(datasets, num_workers=num_workers), 60):
+        seen[batch["dataset"]] += batch["key"]
+    for name, size in (("a", 20), ("b", 13)):
+        assert len(seen[name]) > 2 * size
+        for start in range(0, len(seen[name]), size):
+            part = seen[name][start : start + size]
+            assert len(set(part)) == len(part), "a sample came twice before others came once"
+
+
+# What version 0.1.0 handed out after the seventh step, and the state that it saved then.
+OLD_STATE = {
+    "micro_step": 7,
+    "history": [{"micro_steps": 7, "world_size": 1, "batch_size": 2}],
+    "order": "a40d99041c9e3401",
+}
+OLD_BATCHES = "a:11,10 a:00,04 b:00,02 a:19,16 b:12,11 b:07,08 a:09,11 b:03,04 a:09,12 a:03,00 a:10,14 a:17,15".split()
+OLD_BATCHES_OF_RANK_1 = "a:11,10,09 a:09,11,10 b:12,11,11 a:14,13,12 b:10,09,00 b:00,02,01".split()
+
+
+def names_of(batches):
+    return [f"{batch['dataset']}:{','.join(key[-2:] for key in batch['key'])}" for batch in batches]
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_run_of_an_earlier_version_goes_on_in_its_order_for_good(datasets, num_workers):
+    old = loader_of(datasets, num_workers=num_workers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("ignore", "This DataLoader will create")
+        old.load_state_dict(OLD_STATE)
+    assert names_of(take(old, 5)) == OLD_BATCHES[:5]
+    later = loader_of(datasets)
+    later.load_state_dict(old.state_dict())
+    assert names_of(take(later, 7)) == OLD_BATCHES[5:]
+
+
+def test_a_run_of_an_earlier_version_keeps_its_order_on_other_ranks(datasets):
+    old = loader_of(datasets, batch_size=3, rank=1, world_size=2)
+    old.load_state_dict(OLD_STATE)
+    assert names_of(take(old, 6)) == OLD_BATCHES_OF_RANK_1
+
+
+def test_a_run_of_an_order_that_is_not_known_yet_is_refused(datasets):
+    loader = loader_of(datasets)
+    with pytest.raises(InputError, match="order number 3"):
+        loader.load_state_dict({**loader.state_dict(), "order_version": 3})
+
+
 def test_all_ranks_read_from_the_same_source_in_the_same_step(datasets):
     names = [
         [batch["dataset"] for batch in take(loader_of(datasets, rank=rank, world_size=3), 20)] for rank in range(3)

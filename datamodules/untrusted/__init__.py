@@ -1,0 +1,1 @@
+"""The border: what bytes from elsewhere must pass before they are used, one module per format."""

@@ -1,0 +1,36 @@
+"""How much a file from elsewhere may claim, before memory is taken: limits of pictures, arrays, tables."""
+
+MIB = 1 << 20
+
+# Pillow refuses larger pictures by itself; OpenCV takes eight times as many.
+MAX_PICTURE_PIXELS = 178_956_970
+MAX_PICTURE_BYTES = 1024 * MIB
+# A progressive JPEG has some ten scans; each costs as much time as a picture.
+MAX_JPEG_SCANS = 500
+# One array of one frame: 33 megapixels of three float32 numbers.
+MAX_ARRAY_BYTES = 384 * MIB
+# Tables, file lists, intrinsics. Hypersim's largest table has 10 MB.
+MAX_TEXT_BYTES = 64 * MIB
+# Samples of a prepared data set: 8192x8192.
+MAX_SAMPLE_PIXELS = 67_108_864
+
+# NumPy writes headers of 128 bytes; only structured types with many names, which are refused anyway, need more.
+MAX_NPY_HEADER_BYTES = 4096
+# One member of a shard as it is stored. No sensible entry is a tenth of that.
+MAX_MEMBER_BYTES = 256 * MIB
+# An extended header of a tar file holds one long name.
+MAX_TAR_HEADER_BYTES = 65_536
+# A long name, a long link, a header for one member and one for all may precede a member.
+MAX_TAR_HEADERS_IN_A_ROW = 8
+# A sample has four entries; twice as many companions of macOS may lie between them.
+MAX_MEMBERS_PER_SAMPLE = 64
+# Names of samples end up in messages and tables.
+MAX_KEY_LETTERS = 255
+# What a server or a command sends after the end of a shard. tar fills up to 10 kB, with large blocks to a MiB.
+MAX_BYTES_AFTER_SHARD = 16 * MIB
+# Description of one sample.
+MAX_JSON_BYTES = MIB
+# dataset.json lists 90,000 shards in that. Parsed, the worst text takes twenty times as much memory.
+MAX_MANIFEST_BYTES = 16 * MIB
+# A dataset.json that comes from elsewhere byte by byte.
+MAX_MANIFEST_SECONDS = 300.0

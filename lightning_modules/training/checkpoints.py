@@ -11,7 +11,12 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from geometry.errors import InputError
 from lightning_modules.training.checkpoint_files import LAST, also_name
 from lightning_modules.training.preemption import Preempted, RankAgreement, StopSignals, exit_code
-from lightning_modules.training.resuming import end_epoch_that_was_over, metrics_to_come, validate_now
+from lightning_modules.training.resuming import (
+    continue_epochs,
+    metrics_to_come,
+    start_next_step_whole,
+    validate_now,
+)
 from lightning_modules.training.run_folders import OnDamage
 
 
@@ -110,7 +115,8 @@ class Checkpoints(ModelCheckpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen to signals, and do what the resumed run was about to when it saved."""
-        end_epoch_that_was_over(trainer)
+        continue_epochs(trainer)
+        start_next_step_whole(trainer)
         self._saved_s = time.monotonic()
         self._agreement.open()
         self._signals.note()

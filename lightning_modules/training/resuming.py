@@ -26,7 +26,7 @@ def continue_epochs(trainer: Trainer) -> None:
         loop.epoch_loop.restarting = False
     elif loop.epoch_loop.restarted_on_last:
         for progress in (loop.epoch_progress.total, loop.epoch_progress.current):
-            progress.processed -= 1
+            progress.processed -= 1  # type: ignore[attr-defined]
             progress.completed -= 1
         loop.update_restart_stage()
 
@@ -45,15 +45,16 @@ def count_logged_steps_anew(trainer: Trainer) -> None:
 
 @contextmanager
 def logged_under_last_step(trainer: Trainer) -> Iterator[None]:
-    """Log a validation after the end of training under the step that it follows, as one within training.
+    """Log a validation after the end of training under the step and epoch that it follows, as one within training.
 
     Args:
         trainer: the trainer, after fit.
     """
-    loop = trainer.fit_loop.epoch_loop
-    after, loop._batches_that_stepped = loop._batches_that_stepped, max(trainer.global_step - 1, 0)
+    loop, epochs = trainer.fit_loop.epoch_loop, trainer.fit_loop.epoch_progress.current
+    after = loop._batches_that_stepped, epochs.completed
+    loop._batches_that_stepped, epochs.completed = max(trainer.global_step - 1, 0), max(epochs.ready - 1, 0)
     yield
-    loop._batches_that_stepped = after
+    loop._batches_that_stepped, epochs.completed = after
 
 
 def start_next_step_whole(trainer: Trainer) -> None:

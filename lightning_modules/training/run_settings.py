@@ -1,4 +1,4 @@
-"""What a run was trained with, kept in its checkpoints, and what becomes of it when the run goes on with other settings."""
+"""What a run was trained with, kept in its checkpoints, and what happens when it goes on with other settings."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -100,8 +100,8 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, Plain]:
         config: resolved configuration of a command.
 
     Returns:
-        For instance ``{"model.optimizer.lr": 3e-5}``, in the order of the names. The level ``init_args`` is left out, as
-        the command line allows it, too.
+        For instance ``{"model.optimizer.lr": 3e-5}``, in the order of the names. The level ``init_args`` is left out,
+        as the command line allows it, too.
     """
     trainer = config.get("trainer") or {}
     sections = {name: config[name] for name in _SECTIONS if name in config}

@@ -4,7 +4,7 @@ import signal
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, Trainer
@@ -17,7 +17,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from omegaconf import OmegaConf
 
 from geometry.errors import InputError
-from lightning_modules.command_line.console import input_error_behind, leave, quieten
+from lightning_modules.command_line.console import input_error_behind, leave, leave_stopped, quieten
 from lightning_modules.command_line.own_commands import COMMANDS, list_commands, run_command
 from lightning_modules.command_line.parser import Parser
 from lightning_modules.estimator import Estimator
@@ -29,7 +29,7 @@ from lightning_modules.training.checkpoints import Checkpoints
 from lightning_modules.training.ema import ExponentialMovingAverage
 from lightning_modules.training.monitoring import MemoryPeak, UpdateRatio
 from lightning_modules.training.precision import TF32, set_tf32
-from lightning_modules.training.preemption import StopSignals
+from lightning_modules.training.preemption import StopSignals, handlers_restored
 from lightning_modules.training.progress import StepProgress
 from lightning_modules.training.resuming import logged_under_last_step
 from lightning_modules.training.run_folders import last_checkpoint, newest_run
@@ -45,6 +45,11 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "log_every_n_steps": 10,
     "use_distributed_sampler": False,
     "enable_model_summary": False,
+}
+# What Ctrl-C leaves behind.
+KEPT = {
+    "fit": "All that was saved is kept: the same command with --ckpt_path last goes on.",
+    "test": "Data sets that were finished are kept: the same command scores the others.",
 }
 TF32_HELP = (
     "Where GPUs may round float32 to TF32: none, convolutions (PyTorch's default, and the paper's), or all, which is "
@@ -188,6 +193,7 @@ class OneStepCLI(LightningCLI):
         return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(resolved)))
 
 
+@handlers_restored()
 def main(args: ArgsType = None) -> None:
     """Run a command; mistakes that a user can mend end with ``error: ...`` and status 2.
 
@@ -226,11 +232,22 @@ def main(args: ArgsType = None) -> None:
         )
     except SIGTERMException:
         sys.exit(128 + signal.SIGTERM)  # Lightning ends validate and test with status 0, as if they were complete
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):  # Lightning has tidied up, and would end with status 1
+            _leave_stopped(words)
+        raise
+    except KeyboardInterrupt:
+        _leave_stopped(words)
     except Exception as error:
         mistake = input_error_behind(error)
         if mistake is None:
             raise
         leave(mistake)
+
+
+def _leave_stopped(words: ArgsType) -> NoReturn:
+    command = words[0] if isinstance(words, list) and words else ""
+    leave_stopped(KEPT.get(str(command), ""))
 
 
 def _check_usable(checkpoint: str | None) -> None:

@@ -9,6 +9,7 @@ from typing import NoReturn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from geometry.errors import InputError
+from geometry.storage import storage_problem
 
 # Lines of jsonargparse's errors that repeat what was given, or what else would have been accepted.
 _NOISE = re.compile(
@@ -67,7 +68,8 @@ def input_error_behind(error: BaseException) -> str | None:
     """Return the message of the user's mistake that an exception stands for, or None if it is a bug.
 
     Convention:
-        A mistake is an ``InputError``, or Lightning's ``MisconfigurationException``. jsonargparse raises a
+        A mistake is an ``InputError``, or Lightning's ``MisconfigurationException``, or a disk that is full or
+        read-only. jsonargparse raises a
         ``ValueError`` from it, and PyTorch wraps a traceback around it where a loader's process raised it.
 
     Args:
@@ -78,7 +80,18 @@ def input_error_behind(error: BaseException) -> str | None:
         if isinstance(cause, InputError | MisconfigurationException):
             return str(cause).rsplit("InputError: ", 1)[-1].strip()
         cause = cause.__cause__
-    return None
+    problem = storage_problem(error)
+    return f"a file cannot be read or written ({problem}). What was finished before is intact." if problem else None
+
+
+def leave_stopped(kept: str) -> NoReturn:
+    """Say that Ctrl-C has ended a command, and end the process with status 130.
+
+    Args:
+        kept: what is kept, and how to go on.
+    """
+    print(f"Stopped. {kept}", file=sys.stderr)
+    sys.exit(130)
 
 
 def leave(message: str) -> NoReturn:
@@ -108,4 +121,4 @@ def quieten() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith(("💡 Tip", "TPU available"))
+    return not record.getMessage().startswith(("💡 Tip", "TPU available", "\nDetected KeyboardInterrupt"))

@@ -27,8 +27,8 @@ def follow_settings(checkpoint: dict[str, Any], optimizer: Optimizer, scheduler:
     if [set(group) for group in groups] != [set(group) for group in optimizer.param_groups]:
         raise InputError(
             f"the states in the checkpoint are not those of the optimiser {type(optimizer).__name__}: use the one that "
-            "it was trained with. To start from its weights alone, give it to --model.init_from in place of --ckpt_path, "
-            "and the run another --name."
+            "it was trained with. To start from its weights alone, give it to --model.init_from in place of "
+            "--ckpt_path, and the run another --name."
         )
     for group, own in zip(groups, optimizer.param_groups, strict=True):
         group |= {name: value for name, value in own.items() if name not in ("params", "lr", "initial_lr")}

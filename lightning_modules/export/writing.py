@@ -64,6 +64,10 @@ def export_model(model: LoadedModel, options: ExportOptions) -> ExportRecord:
         InputError: the output exists, the model cannot be exported so, or the export is wrong.
     """
     output = options.output
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output {output} cannot be made: {error.strerror}.") from error
     with sole_use(output.parent, f".{output.name[:80]}.lock"):
         return _export_alone(model, options)
 

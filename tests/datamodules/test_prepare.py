@@ -7,6 +7,7 @@ import pytest
 
 from datamodules.prepare import main
 from datamodules.shards.manifest import read_dataset
+from geometry.locks import sole_use
 from tests.datamodules.planes import make_dataset, write_hypersim_frame, write_virtual_kitti_frame
 
 
@@ -95,3 +96,12 @@ def test_preview_refuses_a_file_it_cannot_write(tmp_path, capsys):
     make_dataset(tmp_path)
     assert main(["preview", str(tmp_path), "--out", str(tmp_path / "sheet.gif")]) == 2
     assert ".png or .jpg" in capsys.readouterr().err
+
+
+def test_a_second_preparation_into_the_same_folder_is_refused_at_once_and_other_parts_are_not(tmp_path, capsys):
+    write_hypersim_frame(tmp_path / "raw")
+    command = ["hypersim", "--raw", str(tmp_path / "raw"), "--out", str(tmp_path / "out"), "--size", "24", "32"]
+    with sole_use(tmp_path / "out", ".part-1-of-1.lock"):
+        assert main([*command, "--workers", "1", "--quiet"]) == 2
+        assert "in use by process" in capsys.readouterr().err
+        assert main([*command, "--workers", "1", "--quiet", "--part", "2/2"]) == 0

@@ -26,7 +26,7 @@ from lightning_modules.schedules import warmup_exponential
 from lightning_modules.tasks import Task
 from lightning_modules.training.gradients import GradientGuard
 from lightning_modules.training.logging_steps import Means, Sums, is_logging_step
-from lightning_modules.training.resumed_optimizer import follow_settings
+from lightning_modules.training.resumed_optimizer import StoredSettings
 from lightning_modules.training.resuming import count_logged_steps_anew
 from lightning_modules.training.start import start_from
 from lightning_modules.training.strategy import FullySharded, check_strategy
@@ -84,7 +84,7 @@ class Estimator(LightningModule, ABC):
         self._step_losses: list[Tensor] = []
         self._means = Means()
         self._stored_means: list[Sums] = []
-        self._resumed: dict[str, Any] = {}
+        self._resumed: StoredSettings | None = None
 
     @abstractmethod
     def forward(self, image: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
@@ -151,9 +151,9 @@ class Estimator(LightningModule, ABC):
         """
         self.network.train()
         schedules = self.trainer.lr_scheduler_configs
-        if self._resumed and schedules:
-            follow_settings(self._resumed, self.trainer.optimizers[0], schedules[0].scheduler)
-        self._resumed = {}
+        if self._resumed is not None and schedules:
+            self._resumed.follow(self.trainer.optimizers[0], schedules[0].scheduler)
+        self._resumed = None
 
     def on_train_start(self) -> None:
         """Go on with the means of the run that is resumed."""
@@ -294,8 +294,7 @@ class Estimator(LightningModule, ABC):
         """
         self.check_fits(checkpoint["state_dict"])
         self._stored_means = checkpoint.get("means", [])
-        if self.trainer.state.fn == "fit":
-            self._resumed = checkpoint
+        self._resumed = StoredSettings(checkpoint)
 
     def check_fits(self, weights: Mapping[str, Tensor]) -> None:
         """Check that stored weights are all of those that train.

@@ -1,5 +1,6 @@
 """An optimiser that goes on from a checkpoint, with the settings of now."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch.optim import Optimizer
@@ -8,22 +9,49 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from geometry.errors import InputError
 
 
-def follow_settings(checkpoint: dict[str, Any], optimizer: Optimizer, scheduler: LRScheduler) -> None:
+class StoredSettings:
+    """The settings of optimiser and schedule in a checkpoint, which is about to be loaded.
+
+    Args:
+        checkpoint: content of the checkpoint.
+    """
+
+    def __init__(self, checkpoint: Mapping[str, Any]) -> None:
+        # Not the checkpoint itself: its moments are twice the size of the weights.
+        self._groups = [state["param_groups"] for state in checkpoint.get("optimizer_states", [])]
+        self._schedules = list(checkpoint.get("lr_schedulers", []))
+
+    def follow(self, optimizer: Optimizer, scheduler: LRScheduler) -> None:
+        """Put the settings of a new optimiser and its schedule into the checkpoint.
+
+        Args:
+            optimizer: the optimiser as it was configured.
+            scheduler: its schedule.
+
+        Raises:
+            InputError: the states in the checkpoint are another optimiser's.
+        """
+        for groups, schedule in zip(self._groups, self._schedules, strict=True):
+            _follow(groups, schedule, optimizer, scheduler)
+
+
+def _follow(
+    groups: list[dict[str, Any]], schedule: dict[str, Any], optimizer: Optimizer, scheduler: LRScheduler
+) -> None:
     """Put the settings of a new optimiser and its schedule into a checkpoint that is about to be loaded into them.
 
     PyTorch would take the learning rate and all other settings from the checkpoint. The moments and the number of steps
     stay. With unchanged settings, nothing changes, to the bit.
 
     Args:
-        checkpoint: content of the checkpoint, changed in place.
+        groups: the optimiser's groups in the checkpoint, changed in place.
+        schedule: state of the schedule in the checkpoint, changed in place.
         optimizer: the optimiser as it was configured.
         scheduler: its schedule. One that is no ``LambdaLR`` keeps the learning rates of the checkpoint.
 
     Raises:
         InputError: the states in the checkpoint are another optimiser's.
     """
-    (state,), (schedule,) = checkpoint["optimizer_states"], checkpoint["lr_schedulers"]
-    groups = state["param_groups"]
     if [set(group) for group in groups] != [set(group) for group in optimizer.param_groups]:
         raise InputError(
             f"the states in the checkpoint are not those of the optimiser {type(optimizer).__name__}: use the one that "

@@ -3,6 +3,7 @@
 import logging
 import re
 import sys
+import threading
 import warnings
 from typing import NoReturn
 
@@ -108,6 +109,7 @@ def quieten() -> None:
     """Hide advertisements and warnings that concern nobody who uses the project."""
     rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     rank_zero.addFilter(_is_news)
+    threading.excepthook = _report_from_thread
     for message, category in (
         (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),
         (r"Found \d+ module\(s\) in eval mode at the start of training", UserWarning),
@@ -118,6 +120,12 @@ def quieten() -> None:
         (r"The `local_dir_use_symlinks` argument is deprecated", UserWarning),
     ):
         warnings.filterwarnings("ignore", message=message, category=category)
+
+
+def _report_from_thread(arguments: threading.ExceptHookArgs) -> None:
+    """Be silent on a disk that a writer of curves finds full: the main thread hears of it, too, and says it once."""
+    if arguments.exc_value is None or storage_problem(arguments.exc_value) is None:
+        threading.__excepthook__(arguments)
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -17,6 +17,7 @@ from datamodules.sources.virtual_kitti import VirtualKitti
 from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
 from datamodules.synthetic.rooms import HALLS
 from geometry.errors import InputError
+from geometry.locks import sole_use
 
 _ROOM_SIZE = (64, 96)
 _STREET_SIZE = (64, 224)
@@ -81,12 +82,19 @@ class SyntheticDataModule(GeometryDataModule):
         """Render and prepare what the cache does not hold yet."""
         for kind, folder in self.folders.items():
             if not (folder / FILE_NAME).exists():
-                rank_zero_info(f"Making {self.num_frames[kind]} {kind} in {folder}, once.")
-                self._make(kind, folder)
+                with sole_use(folder.parent, f".{folder.name}.lock", is_patient=True):
+                    self._make_once(kind, folder)
+
+    def _make_once(self, kind: str, folder: Path) -> None:
+        """Make one data set, unless another process has made it in the meantime."""
+        if not (folder / FILE_NAME).exists():
+            rank_zero_info(f"Making {self.num_frames[kind]} {kind} in {folder}, once.")
+            self._make(kind, folder)
 
     def _make(self, kind: str, folder: Path) -> None:
         """Render and prepare one data set beside its place, then move it there."""
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        for left in folder.parent.glob(f".{folder.name}-*"):  # by a process that was killed
+            shutil.rmtree(left, ignore_errors=True)
         workers = max(1, min(os.cpu_count() or 1, 8))
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
             raw, shards = Path(scratch) / "raw", Path(scratch) / "shards"

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("Stopped. To continue, run the same command again.", file=sys.stderr)
+        print("Stopped. What is finished is kept; to continue, run the same command again.", file=sys.stderr)
         return 130
 
 

@@ -27,6 +27,8 @@ from lightning_modules.tasks import Task
 from lightning_modules.training.compilation_proof import CompilationProof
 from lightning_modules.training.gradients import GradientGuard
 from lightning_modules.training.logging_steps import Means, Sums, is_logging_step
+from lightning_modules.training.resumed_optimizer import StoredSettings
+from lightning_modules.training.resuming import count_logged_steps_anew
 from lightning_modules.training.start import start_from
 from lightning_modules.training.strategy import FullySharded, check_strategy
 
@@ -84,6 +86,7 @@ class Estimator(LightningModule, ABC):
         self._step_losses: list[Tensor] = []
         self._means = Means()
         self._stored_means: list[Sums] = []
+        self._resumed: StoredSettings | None = None
 
     @abstractmethod
     def forward(self, image: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
@@ -143,8 +146,16 @@ class Estimator(LightningModule, ABC):
             )
 
     def on_fit_start(self) -> None:
-        """Put the trained parts into training mode; loaded models come in eval mode."""
+        """Put the trained parts into training mode (loaded models come in eval mode), and the settings of now in force.
+
+        Raises:
+            InputError: the checkpoint was trained with another optimiser.
+        """
         self.network.train()
+        schedules = self.trainer.lr_scheduler_configs
+        if self._resumed is not None and schedules:
+            self._resumed.follow(self.trainer.optimizers[0], schedules[0].scheduler)
+        self._resumed = None
 
     def on_train_start(self) -> None:
         """Go on with the means of the run that is resumed, and see to it that all that trains gets a gradient."""
@@ -153,7 +164,13 @@ class Estimator(LightningModule, ABC):
         self._stored_means = []
 
     def on_train_batch_start(self, batch: GeometryBatch, batch_idx: int) -> None:
-        """Let what is compiled prove itself before it trains."""
+        """Keep the steps of the curves right in a run that is extended, and let what is compiled prove itself.
+
+        Args:
+            batch: images of one data set.
+            batch_idx: number of the micro-batch in the epoch.
+        """
+        count_logged_steps_anew(self.trainer)
         self._compilation_proof.check(self, batch)
 
     def training_step(self, batch: GeometryBatch, batch_idx: int) -> Tensor:
@@ -280,13 +297,25 @@ class Estimator(LightningModule, ABC):
         Raises:
             InputError: trained weights are missing, unknown or of another shape.
         """
-        found = misfits(checkpoint["state_dict"], self.state_dict(), self._trained_names())
+        self.check_fits(checkpoint["state_dict"])
+        self._stored_means = checkpoint.get("means", [])
+        self._resumed = StoredSettings(checkpoint)
+
+    def check_fits(self, weights: Mapping[str, Tensor]) -> None:
+        """Check that stored weights are all of those that train.
+
+        Args:
+            weights: the weights by name.
+
+        Raises:
+            InputError: weights are missing, unknown or of another shape.
+        """
+        found = misfits(weights, self.state_dict(), self._trained_names())
         if found:
             raise InputError(
                 f"the checkpoint does not fit the network: it {found}. It was made with another base or with other "
                 "settings of the network."
             )
-        self._stored_means = checkpoint.get("means", [])
 
     def _trained_names(self) -> set[str]:
         return {name for name, parameter in self.named_parameters() if parameter.requires_grad}

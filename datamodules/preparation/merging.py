@@ -6,6 +6,7 @@ from pathlib import Path
 from datamodules.preparation.journal import Journal, storage_error
 from datamodules.preparation.summaries import SplitSummary, summarize
 from geometry.errors import InputError
+from geometry.locks import sole_use
 
 
 def merge_parts(folders: Sequence[str | Path], report: Callable[[str], None] = print) -> list[SplitSummary]:
@@ -22,6 +23,11 @@ def merge_parts(folders: Sequence[str | Path], report: Callable[[str], None] = p
     Raises:
         InputError: the folders hold parts of different data sets, or a shard is missing.
     """
+    with sole_use(Path(folders[0])):
+        return _merge_alone(folders, report)
+
+
+def _merge_alone(folders: Sequence[str | Path], report: Callable[[str], None]) -> list[SplitSummary]:
     target, *others = (Journal(Path(folder)) for folder in folders)
     manifest = target.finished()
     if manifest:

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -34,6 +35,7 @@ def process_pool(workers: int, initializer: Callable[[], None] | None = None) ->
 
 
 def _start(initializer: Callable[[], None] | None) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all, but the one that made the pool decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if initializer:
         initializer()

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from datamodules.preparation.encoding import EncodedFrame, encode_frames
 from datamodules.preparation.journal import Journal, ShardRecord, storage_error, with_records
-from datamodules.preparation.plan import PlannedShard, ShardOptions, make_plan
+from datamodules.preparation.plan import Plan, PlannedShard, ShardOptions, make_plan
 from datamodules.preparation.statistics import SplitStatistics
 from datamodules.preparation.summaries import SplitSummary, summarize
 from datamodules.shards.files import EncodedSample, write_shard
@@ -26,6 +26,7 @@ from datamodules.shards.manifest import NAME_PATTERN
 from datamodules.sources.protocol import RawDataset
 from geometry.errors import InputError
 from geometry.limits import MAX_SAMPLE_PIXELS
+from geometry.locks import sole_use
 
 DEFAULT_OPTIONS = ShardOptions()
 
@@ -68,7 +69,27 @@ def prepare_dataset(
     for notice in frames.notices:
         report(notice)
     plan = make_plan(raw, frames.splits, options)
-    journal, mine = Journal(Path(out)), plan.part(*part)
+    try:
+        with sole_use(Path(out), f".part-{part[0]}-of-{part[1]}.lock"):
+            return _prepare_alone(raw, plan, Path(out), options, workers, overwrite, progress, report, part, max_errors)
+    except OSError as error:
+        raise storage_error(error, Path(out)) from error
+
+
+def _prepare_alone(
+    raw: RawDataset,
+    plan: Plan,
+    out: Path,
+    options: ShardOptions,
+    workers: int,
+    overwrite: bool,
+    progress: bool,
+    report: Callable[[str], None],
+    part: tuple[int, int],
+    max_errors: int,
+) -> list[SplitSummary]:
+    """Prepare what the plan says, in a folder that no other process prepares the same part in."""
+    journal, mine = Journal(out), plan.part(*part)
     manifest = journal.finished()
     if manifest and manifest.plan_sha256 == plan.manifest.plan_sha256 and not overwrite:
         report(f"{out} is complete already: nothing to do.")
@@ -80,11 +101,8 @@ def prepare_dataset(
     if manifest or (overwrite and begun and begun[0].plan_sha256 != plan.manifest.plan_sha256):
         journal.discard()
     journal.begin(plan)
-    try:
-        records = _write_shards(raw, journal, mine, options, workers, max_errors, progress, report)
-        manifest = journal.finish()
-    except OSError as error:
-        raise storage_error(error, journal.folder) from error
+    records = _write_shards(raw, journal, mine, options, workers, max_errors, progress, report)
+    manifest = journal.finish()
     if manifest is None and part[1] > 1:
         report(f"Part {part[0]} of {part[1]} is finished: {len(mine)} of {len(plan.shards)} shards.")
     splits = [shard.split for shard in mine]

@@ -75,8 +75,10 @@ def data_loader(batches: IterableDataset, workers: Workers) -> DataLoader:
 def _start_worker(_worker_id: int) -> None:
     cv2.setNumThreads(0)
     # A scheduler that ends a job signals all of its processes, but only the trainer can tell when work is done.
+    # A terminal does the same with Ctrl-C, or when it is closed.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_later)
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, _end_later)
 
 
 def _end_later(number: int, frame: FrameType | None) -> None:

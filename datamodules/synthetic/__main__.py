@@ -20,6 +20,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("Stopped. Frames that were finished are kept; the same command renders all anew.", file=sys.stderr)
+        return 130
     print(f"{options.frames} frames in {options.out}. To make shards of them:")
     print(f"python -m datamodules.prepare {options.layout} --raw {options.out} --out SHARDS")
     return 0

@@ -3,12 +3,14 @@
 import logging
 import re
 import sys
+import threading
 import warnings
 from typing import NoReturn
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from geometry.errors import InputError, printable
+from geometry.storage import storage_problem
 
 # Lines of jsonargparse's errors that repeat what was given, or what else would have been accepted.
 _NOISE = re.compile(
@@ -67,7 +69,8 @@ def input_error_behind(error: BaseException) -> str | None:
     """Return the message of the user's mistake that an exception stands for, or None if it is a bug.
 
     Convention:
-        A mistake is an ``InputError``, or Lightning's ``MisconfigurationException``. jsonargparse raises a
+        A mistake is an ``InputError``, or Lightning's ``MisconfigurationException``, or a disk that is full or
+        read-only. jsonargparse raises a
         ``ValueError`` from it, and PyTorch wraps a traceback around it where a loader's process raised it.
 
     Args:
@@ -80,7 +83,18 @@ def input_error_behind(error: BaseException) -> str | None:
         if isinstance(cause, InputError):
             return str(cause).rsplit("InputError: ", 1)[-1].strip()
         cause = cause.__cause__
-    return None
+    problem = storage_problem(error)
+    return f"a file cannot be read or written ({problem}). What was finished before is intact." if problem else None
+
+
+def leave_stopped(kept: str) -> NoReturn:
+    """Say that Ctrl-C has ended a command, and end the process with status 130.
+
+    Args:
+        kept: what is kept, and how to go on.
+    """
+    print(f"Stopped. {kept}", file=sys.stderr)
+    sys.exit(130)
 
 
 def leave(message: str) -> NoReturn:
@@ -97,6 +111,7 @@ def quieten() -> None:
     """Hide advertisements and warnings that concern nobody who uses the project."""
     rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     rank_zero.addFilter(_is_news)
+    threading.excepthook = _report_from_thread
     for message, category in (
         (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),
         (r"Found \d+ module\(s\) in eval mode at the start of training", UserWarning),
@@ -109,5 +124,11 @@ def quieten() -> None:
         warnings.filterwarnings("ignore", message=message, category=category)
 
 
+def _report_from_thread(arguments: threading.ExceptHookArgs) -> None:
+    """Be silent on a disk that a writer of curves finds full: the main thread hears of it, too, and says it once."""
+    if arguments.exc_value is None or storage_problem(arguments.exc_value) is None:
+        threading.__excepthook__(arguments)
+
+
 def _is_news(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith(("💡 Tip", "TPU available"))
+    return not record.getMessage().startswith(("💡 Tip", "TPU available", "\nDetected KeyboardInterrupt"))

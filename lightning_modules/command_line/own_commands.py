@@ -3,12 +3,16 @@
 from importlib import import_module
 from typing import Any
 
-from geometry.errors import InputError
-from lightning_modules.command_line.console import leave
+from lightning_modules.command_line.console import input_error_behind, leave, leave_stopped
 
 COMMANDS = {
     "predict": ("lightning_modules.inference.command", "Depth or normals of pictures."),
     "export": ("lightning_modules.export.command", "A trained model for diffusers, torch.export or ONNX."),
+}
+# What Ctrl-C leaves behind.
+KEPT = {
+    "predict": "Pictures that were finished are kept: the same command predicts the others.",
+    "export": "Nothing was written.",
 }
 
 
@@ -20,11 +24,13 @@ def run_command(words: list[str]) -> int:
     """
     try:
         return import_module(COMMANDS[words[0]][0]).main(words[1:])
-    except InputError as error:
-        leave(str(error))
     except KeyboardInterrupt:
-        print("Stopped.")
-        return 130
+        leave_stopped(KEPT[words[0]])
+    except Exception as error:
+        mistake = input_error_behind(error)
+        if mistake is None:
+            raise
+        leave(mistake)
 
 
 def list_commands(parser: Any) -> None:  # noqa: ANN401 - Lightning's parser, by its subcommands

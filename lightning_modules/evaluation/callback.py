@@ -1,5 +1,6 @@
 """Scores what ``test`` predicts, data set by data set, and writes the results."""
 
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tqdm import tqdm
 
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError
+from geometry.locks import sole_use
 from lightning_modules.estimator import Estimator
 from lightning_modules.evaluation.identity import digest, file_stamp, prediction_settings, weights_digest
 from lightning_modules.evaluation.pictures import paint_sample
@@ -50,6 +52,7 @@ class Evaluation(Callback):
         self._results: dict[str, DatasetScores] = {}
         self._to_run: list[str] = []
         self._num_finished = 0
+        self._folder_use = ExitStack()
         self._forget()
 
     def setup(self, trainer: Trainer, pl_module: Estimator, stage: str) -> None:  # type: ignore[override]
@@ -60,6 +63,7 @@ class Evaluation(Callback):
         """
         if stage != "test":
             return
+        self._take_folder(trainer)
         data = _data(trainer)
         names = list(getattr(data, "test_dataset_names", []))
         if not names:
@@ -78,6 +82,29 @@ class Evaluation(Callback):
             if not self._to_run:
                 self._write_results(data, pl_module.task.headline_metric)
                 print(screen_table(pl_module.task.headline_metric, self._in_order(data)))
+
+    def _take_folder(self, trainer: Trainer) -> None:
+        """Let no other test write here; the first rank holds the lock for all.
+
+        Raises:
+            InputError: another test does; on every rank.
+        """
+        problem = None
+        if trainer.is_global_zero:
+            try:
+                self._folder_use.enter_context(sole_use(self.folder))
+            except InputError as error:
+                problem = str(error)
+        if problem := trainer.strategy.broadcast(problem):
+            raise InputError(problem)
+
+    def teardown(self, trainer: Trainer, pl_module: Estimator, stage: str) -> None:  # type: ignore[override]
+        """Give the folder back."""
+        self._folder_use.close()
+
+    def on_exception(self, trainer: Trainer, pl_module: Estimator, exception: BaseException) -> None:  # type: ignore[override]
+        """Give the folder back."""
+        self._folder_use.close()
 
     def on_test_batch_end(  # type: ignore[override]
         self,

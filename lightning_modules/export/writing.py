@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 
 from geometry.errors import InputError
+from geometry.locks import sole_use
+from geometry.storage import storage_problem
 from lightning_modules.export.card import ExportRecord, describe, write_card
 from lightning_modules.export.denoising import without_ensemble
 from lightning_modules.export.diffusers_folder import VARIANTS, stock_predictions, write_diffusers
@@ -62,9 +64,18 @@ def export_model(model: LoadedModel, options: ExportOptions) -> ExportRecord:
         InputError: the output exists, the model cannot be exported so, or the export is wrong.
     """
     output = options.output
-    check_output(output, options.overwrite)
     try:
         output.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"--output {output} cannot be made: {error.strerror}.") from error
+    with sole_use(output.parent, f".{output.name[:80]}.lock"):
+        return _export_alone(model, options)
+
+
+def _export_alone(model: LoadedModel, options: ExportOptions) -> ExportRecord:
+    output = options.output
+    check_output(output, options.overwrite)
+    try:
         partial = Path(tempfile.mkdtemp(prefix=f".{output.name[:80]}-", dir=output.parent))
     except OSError as error:
         raise InputError(f"--output {output} cannot be made: {error.strerror}.") from error
@@ -75,6 +86,10 @@ def export_model(model: LoadedModel, options: ExportOptions) -> ExportRecord:
         write_card(model, record, partial, output.name)
         partial.chmod(0o755)
         _put_in_place(partial, output)
+    except Exception as error:
+        if (problem := storage_problem(error)) is not None:
+            raise InputError(f"--output {output} cannot be written ({problem}). Nothing was changed.") from error
+        raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return record

@@ -9,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from geometry.errors import InputError
+from geometry.storage import concerns_all_files
 from lightning_modules.inference.photos import Photo
 from lightning_modules.inference.pictures import read_picture
 from lightning_modules.inference.point_cloud import PointCloudCamera, ply_bytes, point_cloud
@@ -119,6 +120,11 @@ class BatchRun:
                 self._write(photo, image, prediction)
                 report.num_predicted += 1
             except (OSError, InputError) as error:
+                if isinstance(error, OSError) and concerns_all_files(error):
+                    raise InputError(
+                        f"--output {self.output} cannot be written to ({error.strerror}). What is there is complete: "
+                        "make room, and the same command predicts the other pictures."
+                    ) from error
                 report.failed.append((photo.file, str(error)))
             bar.update()
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from geometry.errors import InputError, printable
+from geometry.locks import sole_use
 from lightning_modules.inference.arguments import add_model_arguments, load_from_arguments, parse
 
 _CAMERA_OPTIONS = ("intrinsics", "fov_deg", "near_m", "far_m")
@@ -43,7 +44,8 @@ def main(arguments: Sequence[str]) -> int:
         options.seed,
     )
     run = BatchRun(predictor, options.output, options.batch_size, options.overwrite, camera)
-    report = run.predict(photos, show_progress=not options.quiet)
+    with sole_use(options.output):
+        report = run.predict(photos, show_progress=not options.quiet)
     for file, reason in report.failed:
         line = reason if str(file) in reason else f"{file}: {reason}"
         print(f"failed: {printable(line)}", file=sys.stderr)

@@ -1,6 +1,7 @@
 """When checkpoints are written, and which of them stay."""
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,9 +10,15 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from geometry.errors import InputError
+from geometry.locks import sole_use
 from lightning_modules.training.checkpoint_files import LAST, also_name
 from lightning_modules.training.preemption import Preempted, RankAgreement, StopSignals, exit_code
-from lightning_modules.training.resuming import end_epoch_that_was_over, metrics_to_come, validate_now
+from lightning_modules.training.resuming import (
+    continue_epochs,
+    metrics_to_come,
+    start_next_step_whole,
+    validate_now,
+)
 from lightning_modules.training.run_folders import OnDamage
 
 
@@ -19,7 +26,8 @@ class Checkpoints(ModelCheckpoint):
     """Writes last.ckpt every so many steps or minutes, when the run is told to stop, and at its end.
 
     The one before stays as previous.ckpt. Nothing is saved between the micro-batches of an optimiser step, so that
-    every checkpoint can be resumed exactly. SIGTERM and SIGUSR1 end the run after the step, with exit status 75.
+    every checkpoint can be resumed exactly. SIGTERM, SIGUSR1 and SIGHUP end the run after the step, with exit status
+    75, and so does Ctrl-C, with 130.
 
     Args:
         every_n_steps: Number of optimiser steps between two checkpoints.
@@ -70,6 +78,7 @@ class Checkpoints(ModelCheckpoint):
         self._saved_s = time.monotonic()
         self._signals = StopSignals()
         self._agreement = RankAgreement()
+        self._folder_use = ExitStack()
 
     @property
     def state_key(self) -> str:
@@ -88,6 +97,8 @@ class Checkpoints(ModelCheckpoint):
             stage: fit, validate or another of Lightning's stages.
         """
         super().setup(trainer, pl_module, stage)
+        if stage == "fit":
+            self._take_folder(trainer)
         self._is_tidy = False
         trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
         # It would tell all ranks with a broadcast, and make the host wait for the device, in every micro-step.
@@ -110,7 +121,8 @@ class Checkpoints(ModelCheckpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Listen to signals, and do what the resumed run was about to when it saved."""
-        end_epoch_that_was_over(trainer)
+        continue_epochs(trainer)
+        start_next_step_whole(trainer)
         self._saved_s = time.monotonic()
         self._agreement.open()
         self._signals.note()
@@ -163,12 +175,14 @@ class Checkpoints(ModelCheckpoint):
         self._tidy(trainer)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the signals back."""
+        """Give signals and folder back."""
         self._signals.give_back()
+        self._folder_use.close()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give the signals back."""
+        """Give signals and folder back."""
         self._signals.give_back()
+        self._folder_use.close()
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is kept, and what the run was about to do when it saved."""
@@ -187,6 +201,21 @@ class Checkpoints(ModelCheckpoint):
             self._named = list(state_dict.get("named", []))
         self._owes_validation = state_dict.get("owes_validation", False)
         self._owed_metrics = state_dict.get("owed_metrics")
+
+    def _take_folder(self, trainer: Trainer) -> None:
+        """Let no other run write here; the first rank holds the lock for all.
+
+        Raises:
+            InputError: another run does, or the folder cannot be written to; on every rank.
+        """
+        problem = None
+        if trainer.is_global_zero and self.dirpath is not None and "://" not in str(self.dirpath):
+            try:
+                self._folder_use.enter_context(sole_use(self._folder))
+            except InputError as error:
+                problem = str(error)
+        if problem := trainer.strategy.broadcast(problem):
+            raise InputError(problem)
 
     def _save(self, trainer: Trainer) -> None:
         """Write last.ckpt, unless it holds this step already; keep it under the step's name, too, if asked."""
@@ -250,7 +279,7 @@ class Checkpoints(ModelCheckpoint):
             f"stopped by {signal.name if signal else 'a signal to another rank'} after step {trainer.global_step}; "
             f"everything is saved in {self.last_model_path}. The same command with --ckpt_path last goes on."
         )
-        raise Preempted(exit_code())
+        raise Preempted(exit_code(signal))
 
     @property
     def _folder(self) -> Path:

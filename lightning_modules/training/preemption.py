@@ -4,19 +4,22 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
 
 # What sysexits.h calls "temporary failure, try again": a batch script can tell it from a crash.
 EXIT_CODE = 75
-SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
+# SIGHUP: a terminal that was closed. SIGINT: Ctrl-C.
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
 NO_STEP = "while no step was under way: all that was trained is saved. The same command with --ckpt_path last goes on."
+AT_ONCE = "at once: what was trained since the last checkpoint is lost. The same command with --ckpt_path last goes on."
+PATIENCE = "Ctrl-C: the step is being finished and saved. Once more leaves at once, without saving."
 
 
 class Preempted(SystemExit):
@@ -24,7 +27,10 @@ class Preempted(SystemExit):
 
 
 class StopSignals:
-    """Notes SIGTERM and SIGUSR1 while steps are taken; at any other time leaves at once, for all is saved then.
+    """Notes the signals while steps are taken; at any other time leaves at once, for all is saved then.
+
+    A second Ctrl-C leaves at once even amid a step. A signal that is ignored when the process starts stays ignored:
+    ``nohup`` means it, and so does a shell that starts a job in the background.
 
     Leaving at once is no exception that unwinds, for a signal comes anywhere, also amid code that takes any exception
     for an error of its own. It is as abrupt as SIGKILL, which a run survives, but has a status to requeue on.
@@ -62,22 +68,47 @@ class StopSignals:
         if threading.current_thread() is threading.main_thread():
             self._process = os.getpid()
             for number in SIGNALS:
-                self._before.setdefault(number, signal.signal(number, handler))
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before.setdefault(number, signal.signal(number, handler))
 
     def _note(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._process:
+            return  # a helper that was forked works on for this process, and ends with it
+        is_second = self.received == number == signal.SIGINT
         self.received = signal.Signals(number)
+        if is_second:
+            self._end(number, AT_ONCE)
+        if number == signal.SIGINT and exit_code():
+            _tell(PATIENCE)
 
     def _leave(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._process:
             os._exit(128 + number)  # a helper that was forked, told together with the run
+        self._end(number, NO_STEP)
+
+    def _end(self, number: int, words: str) -> NoReturn:
         if self._pass_on is not None:
             self._pass_on(number)
         with suppress(Exception):  # the signal may have come amid printing
             sys.stdout.flush()
             sys.stderr.flush()
         if exit_code():
-            os.write(2, f"\nstopped by {signal.Signals(number).name} {NO_STEP}\n".encode())
-        os._exit(exit_code())
+            _tell(f"stopped by {signal.Signals(number).name} {words}")
+        os._exit(exit_code(number))
+
+
+@contextmanager
+def handlers_restored() -> Iterator[None]:
+    """Leave the signals' handlers as they were before a block, however it ends."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 class RankAgreement:
@@ -125,10 +156,20 @@ class RankAgreement:
             self._travelling = None
 
 
-def exit_code() -> int:
-    """Return the status that this process ends with when it was preempted.
+def _tell(words: str) -> None:
+    """Print from within a handler of signals, where the terminal may be gone."""
+    with suppress(OSError):
+        os.write(2, f"\n{words}\n".encode())
+
+
+def exit_code(number: int | None = None) -> int:
+    """Return the status that this process ends with when it was told to stop: 130 after Ctrl-C, else 75.
 
     Lightning starts the ranks of a machine as children of the first one and kills that if a child fails, so the
     others end with 0.
+
+    Args:
+        number: the signal, None for one that another rank got.
     """
-    return EXIT_CODE if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")) == "0" else 0
+    status = 128 + signal.SIGINT if number == signal.SIGINT else EXIT_CODE
+    return status if os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0")) == "0" else 0

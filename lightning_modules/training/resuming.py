@@ -1,20 +1,76 @@
 """What Lightning loses or miscounts when a run is saved after a step and resumed, made good."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from lightning.pytorch import Trainer
 
+from lightning_modules.training.logging_steps import is_logging_step
 
-def end_epoch_that_was_over(trainer: Trainer) -> None:
-    """Let a run that was saved after the last batch of an epoch begin the next one, as it would have.
 
-    Lightning counts the epoch, but not the start of the next; when that one is saved after its last batch, too, its end
-    is not counted, and neither is any later one.
+def continue_epochs(trainer: Trainer) -> None:
+    """Let epochs go on as if the run had not been interrupted.
+
+    Lightning counts an epoch that a run was saved at the last batch of, but not the start of the next; when that one is
+    saved after its last batch, too, its end is not counted, and neither is any later one. A run that is extended would
+    begin with an epoch without batches if it ended with an epoch; if it ended within one, that would count twice.
 
     Args:
         trainer: the trainer, at the start of training.
     """
     loop = trainer.fit_loop
-    if loop.epoch_loop.restarted_on_train_batch_end and loop.epoch_loop.batch_progress.is_last_batch:
+    is_over = loop.epoch_loop.batch_progress.is_last_batch
+    if loop.epoch_loop.restarted_on_train_batch_end and is_over:
         loop.reset_restart_stage()
+    elif loop.epoch_loop.restarted_on_last and is_over:
+        loop.epoch_loop.restarting = False
+    elif loop.epoch_loop.restarted_on_last:
+        for progress in (loop.epoch_progress.total, loop.epoch_progress.current):
+            progress.processed -= 1  # type: ignore[attr-defined]
+            progress.completed -= 1
+        loop.update_restart_stage()
+
+
+def count_logged_steps_anew(trainer: Trainer) -> None:
+    """Let the next optimiser step be logged under its own number.
+
+    Lightning counts the steps of its curves apart from those of the optimiser. When a run is extended whose last step
+    was one to validate after, it counts a step that it does not take.
+
+    Args:
+        trainer: the trainer, at the start of a micro-batch.
+    """
+    trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
+
+@contextmanager
+def logged_under_last_step(trainer: Trainer) -> Iterator[None]:
+    """Log a validation after the end of training under the step and epoch that it follows, as one within training.
+
+    Args:
+        trainer: the trainer, after fit.
+    """
+    loop, epochs = trainer.fit_loop.epoch_loop, trainer.fit_loop.epoch_progress.current
+    after = loop._batches_that_stepped, epochs.completed
+    loop._batches_that_stepped, epochs.completed = max(trainer.global_step - 1, 0), max(epochs.ready - 1, 0)
+    yield
+    loop._batches_that_stepped, epochs.completed = after
+
+
+def start_next_step_whole(trainer: Trainer) -> None:
+    """Let the next optimiser step have all of its micro-batches after a change of accumulate_grad_batches.
+
+    Lightning counts micro-batches from the start of the epoch, and ends a step where the count is a multiple. The epoch
+    becomes longer by as many micro-batches as lie beyond a multiple.
+
+    Args:
+        trainer: the trainer, at the start of training, between two optimiser steps.
+    """
+    progress = trainer.fit_loop.epoch_loop.batch_progress
+    beyond = progress.current.ready % trainer.accumulate_grad_batches
+    if beyond and not progress.is_last_batch:
+        for stage in ("ready", "started", "processed", "completed"):
+            setattr(progress.current, stage, getattr(progress.current, stage) - beyond)
 
 
 def metrics_to_come(trainer: Trainer) -> tuple[int, dict[str, float]] | None:
@@ -24,7 +80,7 @@ def metrics_to_come(trainer: Trainer) -> tuple[int, dict[str, float]] | None:
         trainer: the trainer, at the end of a batch that was the last one of an optimiser step.
     """
     step = trainer.fit_loop.epoch_loop._batches_that_stepped
-    if (step + 1) % max(trainer.log_every_n_steps, 1) != 0:  # type: ignore[attr-defined]
+    if not is_logging_step(trainer, step + 1):
         return None
     values = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("train/")}
     return step, values | {"epoch": float(trainer.current_epoch)}
@@ -36,8 +92,13 @@ def validate_now(trainer: Trainer) -> None:
     Args:
         trainer: the trainer, at the start of training.
     """
-    loop = trainer.fit_loop.epoch_loop.val_loop
-    loop.restarting = False
+    fit_loop = trainer.fit_loop
+    epochs, loop = fit_loop.epoch_progress.current, fit_loop.epoch_loop
+    # Lightning has counted an epoch that ended with the batch before, of which this validation is a part.
+    counted = int(loop.restarted_on_train_batch_end and loop.batch_progress.is_last_batch)
+    loop.val_loop.restarting = False
+    epochs.completed -= counted
     trainer.validating = True
-    loop.run()
+    loop.val_loop.run()
     trainer.training = True
+    epochs.completed += counted

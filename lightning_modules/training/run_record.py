@@ -18,6 +18,18 @@ class RunRecord(SaveConfigCallback):
     TensorBoard shows them under *Text*. Other loggers get them as hyperparameters, the commit as ``git_commit``.
     """
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write nothing yet: a run that is refused at its start must leave the record of the one before as it is."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the record.
+
+        Args:
+            trainer: the trainer.
+            pl_module: the estimator.
+        """
+        super().setup(trainer, pl_module, "fit")
+
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give the record to the loggers; only the first rank calls this.
 

@@ -35,7 +35,7 @@ def start_from(estimator: "Estimator", file: str) -> None:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise InputError(f"init_from {file}: this is no checkpoint of a run of this project.")
     try:
-        estimator.on_load_checkpoint(checkpoint)
+        estimator.check_fits(checkpoint["state_dict"])
     except InputError as error:
         raise InputError(f"init_from {file}: {error}") from error
     estimator.load_state_dict(checkpoint["state_dict"], strict=False)

@@ -7,6 +7,7 @@ import pytest
 
 from datamodules.prepare import main
 from datamodules.shards.manifest import read_dataset
+from geometry.locks import sole_use
 from tests.datamodules.planes import make_dataset, write_hypersim_frame, write_virtual_kitti_frame
 
 
@@ -119,3 +120,12 @@ def test_a_name_with_control_codes_is_printed_escaped(tmp_path, capsys):
     )
     error = capsys.readouterr().err
     assert r"a\x1b[2J\nerror: b.png" in error and "\x1b" not in error and error.count("\n") == 1
+
+
+def test_a_second_preparation_into_the_same_folder_is_refused_at_once_and_other_parts_are_not(tmp_path, capsys):
+    write_hypersim_frame(tmp_path / "raw")
+    command = ["hypersim", "--raw", str(tmp_path / "raw"), "--out", str(tmp_path / "out"), "--size", "24", "32"]
+    with sole_use(tmp_path / "out", ".part-1-of-1.lock"):
+        assert main([*command, "--workers", "1", "--quiet"]) == 2
+        assert "in use by process" in capsys.readouterr().err
+        assert main([*command, "--workers", "1", "--quiet", "--part", "2/2"]) == 0

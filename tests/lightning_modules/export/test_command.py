@@ -1,9 +1,12 @@
 """python train.py export."""
 
+import resource
+
 import huggingface_hub
 import pytest
 
 import train
+from geometry.locks import sole_use
 from tests.lightning_modules.inference.runs import make_run
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -47,3 +50,23 @@ def test_every_option_is_explained(command, capsys):
     assert ended.value.code == 0
     text = capsys.readouterr().out
     assert "--ckpt_path" in text and "--output" in text
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_former_export(run, tmp_path, capsys):
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "former").write_text("kept")
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, most))
+    try:
+        error = error_of(capsys, "--ckpt_path", run, "--output", output, "--overwrite")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    assert "cannot be written (File too large" in error and "Nothing was changed" in error
+    assert [file.name for file in tmp_path.iterdir()] == ["out"]
+    assert [file.name for file in output.iterdir()] == ["former"]
+
+
+def test_a_folder_that_another_export_is_writing_is_refused_at_once(run, tmp_path, capsys):
+    with sole_use(tmp_path, ".out.lock"):
+        assert "in use by process" in error_of(capsys, "--ckpt_path", run, "--output", tmp_path / "out")

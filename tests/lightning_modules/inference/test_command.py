@@ -2,6 +2,7 @@
 
 import io
 import os
+import resource
 
 import cv2
 import huggingface_hub
@@ -11,6 +12,7 @@ from PIL import Image
 
 import train
 from geometry.errors import InputError
+from geometry.locks import sole_use
 from lightning_modules.inference import Predictor
 from lightning_modules.inference.pictures import read_picture
 from tests.lightning_modules.inference.runs import make_run, picture
@@ -345,3 +347,25 @@ class TestMistakes:
         save(tmp_path, "a.png")
         error = self.error(capsys, tmp_path / "a.png", "--model", "export/demo", "--output", tmp_path / "out")
         assert "there is no folder export/demo, and a model of that name cannot be had from the hub" in error
+
+
+def test_a_full_disk_ends_the_command_and_keeps_what_is_complete(run, tmp_path, capsys):
+    save(tmp_path / "photos", "a.png")
+    assert predict(tmp_path / "photos", "--ckpt_path", run, "--output", tmp_path / "out") == 0
+    before = sorted((tmp_path / "out").iterdir())
+    save(tmp_path / "photos", "b.png")
+    _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, most))
+    try:
+        assert predict(tmp_path / "photos", "--ckpt_path", run, "--output", tmp_path / "out") == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    assert "cannot be written to (File too large). What is there is complete" in capsys.readouterr().err
+    assert sorted((tmp_path / "out").iterdir()) == before
+
+
+def test_a_folder_that_another_process_predicts_into_is_refused(run, tmp_path, capsys):
+    save(tmp_path / "photos", "a.png")
+    with sole_use(tmp_path / "out"):
+        assert predict(tmp_path / "photos", "--ckpt_path", run, "--output", tmp_path / "out") == 2
+    assert "in use by process" in capsys.readouterr().err

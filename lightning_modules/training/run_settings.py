@@ -1,0 +1,201 @@
+"""What a run was trained with, kept in its checkpoints, and what happens when it goes on with other settings."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.utilities.rank_zero import rank_zero_info
+
+from geometry.errors import InputError
+from lightning_modules.estimator import Estimator
+
+CHECKPOINT_KEY = "settings"
+
+Plain = str | int | float | bool | None
+
+_SECTIONS = ("model", "data", "ema", "seed_everything", "tf32", "attention")
+_OF_TRAINER = (
+    "max_steps",
+    "max_epochs",
+    "accumulate_grad_batches",
+    "precision",
+    "limit_train_batches",
+    "limit_val_batches",
+    "val_check_interval",
+    "check_val_every_n_epoch",
+    "log_every_n_steps",
+)
+# Where data lie and how they are read, which changes nothing that is learned; places may also hold passwords.
+_LEFT_OUT = re.compile(
+    r"data\.((val_)?datasets\.\d+\.path|num_workers|val_num_workers|prefetch_factor|cache_dir|retries|timeout_s|"
+    r"loader_timeout_s|max_bad_samples|pin_memory|cache|root)$"
+)
+_NEVER_TAKEN = {
+    "model.class_path": "estimator",
+    "model.network.class_path": "network",
+    "model.task.class_path": "task",
+    "model.optimizer.class_path": "optimiser",
+    "data.class_path": "data module",
+}
+_NAMES = {"model.optimizer.lr": "learning rate", "seed_everything": "seed"}
+
+
+class RunSettings(Callback):
+    """Keeps a run's settings in its checkpoints, and says or refuses what differs when a run goes on.
+
+    Another estimator, network, task, optimiser or data module is refused: weights, states and place in the data belong
+    to the old one. Everything else holds from there on, and is said in one line.
+
+    Args:
+        config: resolved configuration of the command, plain values.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._settings = flat_settings(config)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: Estimator, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+        """Add the settings to a checkpoint.
+
+        Args:
+            trainer: the trainer.
+            pl_module: the estimator.
+            checkpoint: the checkpoint that is about to be saved.
+        """
+        checkpoint[CHECKPOINT_KEY] = dict(self._settings)
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: Estimator, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+        """Compare the settings of a checkpoint with those of this run.
+
+        Args:
+            trainer: the trainer.
+            pl_module: the estimator.
+            checkpoint: the checkpoint that is being loaded.
+
+        Raises:
+            InputError: the checkpoint belongs to another kind of run, or is past the end of this one.
+        """
+        stored = checkpoint.get(CHECKPOINT_KEY)
+        is_fit = trainer.state.fn == "fit"
+        if is_fit and -1 < trainer.max_steps < checkpoint["global_step"]:
+            raise InputError(
+                f"trainer.max_steps is {trainer.max_steps}, but the checkpoint has {checkpoint['global_step']} steps "
+                "already. Set it to as many at least, or start a new run without --ckpt_path."
+            )
+        if stored is not None:
+            refuse_others(stored, self._settings, is_fit)  # also where the checkpoint is not on this machine
+        if not is_fit:
+            return
+        if stored is None:
+            rank_zero_info("the checkpoint does not say what it was trained with (an earlier version wrote it).")
+        elif changes := list(describe_changes(stored, self._settings)):
+            rank_zero_info(f"other settings than the checkpoint's: {'; '.join(changes)}.")
+
+
+def flat_settings(config: Mapping[str, Any]) -> dict[str, Plain]:
+    """Return what matters of a configuration: a dotted name and a plain value for each setting.
+
+    Args:
+        config: resolved configuration of a command.
+
+    Returns:
+        For instance ``{"model.optimizer.lr": 3e-5}``, in the order of the names. The level ``init_args`` is left out,
+        as the command line allows it, too.
+    """
+    trainer = config.get("trainer") or {}
+    sections = {name: config[name] for name in _SECTIONS if name in config}
+    sections["trainer"] = {name: trainer[name] for name in _OF_TRAINER if name in trainer}
+    found = {name: value for name, value in _leaves(sections) if not _LEFT_OUT.match(name)}
+    return dict(sorted(found.items()))
+
+
+def _leaves(node: Any, name: str = "") -> Iterator[tuple[str, Plain]]:  # noqa: ANN401
+    if isinstance(node, Mapping | list) and node:
+        pairs = node.items() if isinstance(node, Mapping) else enumerate(node)
+        for key, value in pairs:
+            yield from _leaves(value, name if key == "init_args" else f"{name}.{key}".lstrip("."))
+    elif isinstance(node, str | int | float | bool | None):
+        yield name, node
+    else:
+        yield name, "none" if isinstance(node, Mapping | list) else str(node)
+
+
+def settings_in(file: str) -> Mapping[str, Plain]:
+    """Return the settings in a checkpoint, without reading its weights.
+
+    Args:
+        file: path of the checkpoint.
+
+    Returns:
+        The settings; none of a file that holds none, is elsewhere (``s3://...``) or cannot be read, which those who
+        load it say.
+    """
+    try:
+        checkpoint = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
+    except Exception:  # whatever reading a foreign file may raise
+        return {}
+    settings = checkpoint.get(CHECKPOINT_KEY) if isinstance(checkpoint, Mapping) else None
+    return settings if isinstance(settings, Mapping) else {}
+
+
+def refuse_others(stored: Mapping[str, Plain], own: Mapping[str, Plain], is_fit: bool = True) -> None:
+    """Check that a checkpoint is of the same kind of run.
+
+    Args:
+        stored: settings in the checkpoint.
+        own: settings of this run.
+        is_fit: whether the run is to go on; otherwise only the task counts, for weights may be tried otherwise.
+
+    Raises:
+        InputError: it is not; names what differs and the remedy.
+    """
+    for key, what in _NEVER_TAKEN.items():
+        if (is_fit or what == "task") and key in stored and _class_name(stored[key]) != _class_name(own.get(key)):
+            remedy = (
+                "To start from its weights alone, give it to --model.init_from in place of --ckpt_path, and the run "
+                "another --name."
+                if is_fit
+                else f"Set {key.removesuffix('.class_path')} as it was trained."
+            )
+            raise InputError(
+                f"the checkpoint was trained with the {what} {stored[key]}, not {own.get(key)}: it cannot serve as "
+                f"--ckpt_path. {remedy}"
+            )
+
+
+def _class_name(path: Plain) -> str:
+    """Return the class of a dotted path; a class may be had from several modules."""
+    return str(path).rpartition(".")[2]
+
+
+def describe_changes(stored: Mapping[str, Plain], own: Mapping[str, Plain]) -> Iterator[str]:
+    """Say for each setting that differs what it was and what it is from now on.
+
+    Args:
+        stored: settings in the checkpoint.
+        own: settings of this run.
+
+    Returns:
+        For instance ``learning rate: 0.001 in the checkpoint, 1e-05 from now on``. Of another class (such as a loss)
+        only the class is named, not the settings that come with it.
+    """
+    different = [key for key in sorted({*stored, *own}) if stored.get(key) != own.get(key)]
+    paths = [key.removesuffix("class_path") for key in different if key.endswith(".class_path")]
+    new_classes = tuple(path for path in paths if _is_new_class(path, stored, own))
+    for key in different:
+        if key.endswith(".class_path") or not key.startswith(new_classes):
+            yield _change(key.removesuffix(".class_path"), stored.get(key), own.get(key))
+
+
+def _is_new_class(prefix: str, stored: Mapping[str, Plain], own: Mapping[str, Plain]) -> bool:
+    return _class_name(stored.get(f"{prefix}class_path")) != _class_name(own.get(f"{prefix}class_path"))
+
+
+def _change(key: str, old: Plain, new: Plain) -> str:
+    if key == "model.init_from":
+        return f"model.init_from {new} has no effect, the run keeps its own weights"
+    if key == "ema.decay" and new is None:
+        return f"ema.decay: {old} in the checkpoint, none from now on: its average is dropped"
+    was, is_now = ("not set" if value is None else value for value in (old, new))
+    return f"{_NAMES.get(key, key)}: {was} in the checkpoint, {is_now} from now on"

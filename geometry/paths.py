@@ -1,5 +1,6 @@
 """Paths as people write them: in configurations and after options that no shell expands."""
 
+import argparse
 import os
 import tempfile
 from pathlib import Path
@@ -22,6 +23,18 @@ def given_path(text: str | os.PathLike[str], option: str = "a path") -> Path:
     if not text.strip() or "\0" in text:
         raise InputError(f"{option} is {'empty' if not text.strip() else 'no path: it holds a zero byte'}.")
     return Path(os.path.expanduser(text))
+
+
+def path_argument(text: str) -> Path:
+    """Return ``given_path`` of a word on the command line, as the ``type`` of an option of argparse.
+
+    Raises:
+        ArgumentTypeError: the word can be no path.
+    """
+    try:
+        return given_path(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def check_writable(folder: Path, option: str) -> None:

@@ -1,7 +1,6 @@
 """The command line of ``prepare folder``: from options to a ``FolderDataset``."""
 
 import argparse
-from pathlib import Path
 from typing import Literal, get_args
 
 from datamodules.sources.fitting import Shape
@@ -71,7 +70,11 @@ def add_folder_options(parser: argparse.ArgumentParser) -> None:
         "--images", type=path_argument, required=True, metavar="DIR", help="folder of images, searched throughout"
     )
     files.add_argument(
-        "--depth", type=path_argument, required=True, metavar="DIR", help="folder of depth: .png (16 bits) .npy .npz .exr .pfm"
+        "--depth",
+        type=path_argument,
+        required=True,
+        metavar="DIR",
+        help="folder of depth: .png (16 bits) .npy .npz .exr .pfm",
     )
     files.add_argument(
         "--normals",

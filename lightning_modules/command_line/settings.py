@@ -50,7 +50,8 @@ def settle(command: str, config: Namespace) -> None:
     _choose_validation(trainer)
     if trainer.callbacks is not None and not isinstance(trainer.callbacks, list):
         trainer.callbacks = [trainer.callbacks]
-    trainer.default_root_dir = _expand(trainer.default_root_dir or "runs", "trainer.default_root_dir")
+    runs = "runs" if trainer.default_root_dir is None else trainer.default_root_dir
+    trainer.default_root_dir = _expand(runs, "trainer.default_root_dir")
     if command == "fit" and "://" not in trainer.default_root_dir:
         check_writable(Path(trainer.default_root_dir, config.name), "the run's folder")
     if config.get("ckpt_path") is not None:
@@ -71,7 +72,9 @@ def _refuse_interpolations(value: Any, key: str = "") -> None:  # noqa: ANN401 -
         for name, below in pairs:
             _refuse_interpolations(below, f"{key}.{name}" if key else str(name))
     elif isinstance(value, str) and re.search(r"\$\{[^}]*\}", value):
-        raise InputError(f"{key}: {value} is resolved in files alone. On the command line, let your shell do it: $NAME.")
+        raise InputError(
+            f"{key}: {value} is resolved in files alone. On the command line, let your shell do it: $NAME."
+        )
 
 
 def _check_seed(seed: int | bool) -> None:

@@ -19,8 +19,8 @@ HELP = {
     "trainer.default_root_dir": "Folder of all runs.",
     "trainer.gradient_clip_val": "Not for this project: set gradient_clip_norm of the model.",
     "trainer.val_check_interval": "Number of batches (not optimiser steps) between two validations, or a time such as "
-    '"00:01:00:00". By default 1000, or 1.0, the end of the epoch, with check_val_every_n_epoch. fit also validates the '
-    "final weights.",
+    '"00:01:00:00". By default 1000, or 1.0, the end of the epoch, with check_val_every_n_epoch. fit also validates '
+    "the final weights.",
     "ckpt_path": "Checkpoint to start from: a path, or last for the newest run of this name. fit then goes on in that "
     "run's folder, or starts afresh if there is none.",
 }

@@ -110,7 +110,7 @@ def _choose_validation(trainer: Namespace) -> None:
         trainer.val_check_interval = _BATCHES_BETWEEN_VALIDATIONS if by_epoch is None else 1.0
     elif by_epoch is not None and isinstance(interval, int):
         raise InputError(
-            f"trainer.check_val_every_n_epoch {by_epoch} counts epochs and trainer.val_check_interval {interval} counts "
-            "batches. Set val_check_interval to 1.0 to validate at the end of every so many epochs, or leave "
+            f"trainer.check_val_every_n_epoch {by_epoch} counts epochs and trainer.val_check_interval {interval} "
+            "counts batches. Set val_check_interval to 1.0 to validate at the end of every so many epochs, or leave "
             "check_val_every_n_epoch away."
         )

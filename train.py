@@ -20,6 +20,7 @@ from geometry.errors import InputError
 from lightning_modules.command_line.console import input_error_behind, leave, leave_stopped, quieten
 from lightning_modules.command_line.own_commands import COMMANDS, list_commands, run_command
 from lightning_modules.command_line.parser import Parser
+from lightning_modules.command_line.settings import settle
 from lightning_modules.estimator import Estimator
 from lightning_modules.evaluation.callback import Evaluation, begin_evaluation
 from lightning_modules.training.attention import Attention, prefer_attention
@@ -39,7 +40,7 @@ from lightning_modules.training.run_settings import RunSettings, flat_settings, 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs",
     "max_steps": 20_000,
-    "val_check_interval": 1000,
+    "val_check_interval": None,
     "check_val_every_n_epoch": None,
     "num_sanity_val_steps": 0,
     "log_every_n_steps": 10,
@@ -103,6 +104,19 @@ class OneStepCLI(LightningCLI):
             parser.add_lightning_class_args(Evaluation, "evaluation")
         return parser
 
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Read the command line, and check what needs no model and no data.
+
+        Args:
+            parser: the parser of all commands.
+            args: the command line.
+        """
+        super().parse_arguments(parser, args)
+        settle(self.config.subcommand, self.config[self.config.subcommand])
+
+    def _parse_ckpt_path(self) -> None:
+        """Let no checkpoint change the configuration: what a file names is not what somebody asked for."""
+
     def before_instantiate_classes(self) -> None:
         """Find the checkpoint that ``last`` means."""
         config = self._options()
@@ -164,7 +178,7 @@ class OneStepCLI(LightningCLI):
         callbacks.append(RunSettings(self._plain_options()))
         try:
             return super().instantiate_trainer(callbacks=callbacks, **kwargs)
-        except (TypeError, ValueError, RuntimeError) as error:
+        except (TypeError, ValueError, RuntimeError, ImportError) as error:
             raise InputError(f"the trainer cannot be set up like this: {error}") from error
 
     def after_fit(self) -> None:
@@ -173,6 +187,14 @@ class OneStepCLI(LightningCLI):
         if trainer.enable_validation and self.model.last_validated_step != trainer.global_step:
             with logged_under_last_step(trainer):
                 trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+
+    def after_validate(self) -> None:
+        """Say so if there was nothing to validate on."""
+        if self.model.last_validated_step < 0:
+            raise InputError(
+                "there is nothing to validate on: no data set of the configuration has a split val with samples. Name "
+                "one in data.val_datasets."
+            )
 
     def before_test(self) -> None:
         """Tell the evaluation what is evaluated."""
@@ -252,7 +274,7 @@ def _leave_stopped(words: ArgsType) -> NoReturn:
 
 def _check_usable(checkpoint: str | None) -> None:
     """Say early and in one line that a checkpoint is not there, or is damaged."""
-    if checkpoint is None or checkpoint in ("last", "best", "hpc") or "://" in checkpoint:
+    if checkpoint is None or checkpoint == "last" or "://" in checkpoint:
         return
     if (Path(checkpoint) / "model_index.json").is_file():
         raise InputError(

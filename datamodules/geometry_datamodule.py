@@ -1,7 +1,7 @@
 """The data module: mixes prepared data sets for training and validates on each of them."""
 
 from dataclasses import dataclass
-from math import isfinite
+from math import inf, isfinite
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
@@ -104,7 +104,7 @@ class GeometryDataModule(LightningDataModule):
         # A rank may get no validation batch when there are more ranks than batches.
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.datasets, self.val_datasets = datasets, val_datasets
-        self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
+        self.batch_size, self.val_batch_size = batch_size, batch_size if val_batch_size is None else val_batch_size
         self.normals, self.horizontal_flip = normals, horizontal_flip
         self.max_val_samples = max_val_samples
         self.num_workers = num_workers
@@ -281,14 +281,14 @@ class GeometryDataModule(LightningDataModule):
         least = {"batch_size": 1, "val_batch_size": 1, "num_workers": 0, "val_num_workers": 0, "prefetch_factor": 1}
         least |= {"shuffle_buffer": 1, "retries": 0, "loader_timeout_s": 0, "max_bad_samples": 0}
         for name, minimum in least.items():
-            if getattr(self, name) < minimum:
+            if not minimum <= getattr(self, name) < inf:
                 raise InputError(f"data.{name} must be at least {minimum}, not {getattr(self, name)}.")
         for name in ("max_val_samples", "batches_per_epoch"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"data.{name} must be at least 1, not {getattr(self, name)}.")
         if not 0 <= self.horizontal_flip <= 1:
             raise InputError(f"data.horizontal_flip is a probability from 0 to 1, not {self.horizontal_flip}.")
-        if not self.timeout_s > 0:
+        if not 0 < self.timeout_s < inf:
             raise InputError(f"data.timeout_s must be more than 0 seconds, not {self.timeout_s}.")
         if self.max_streams not in STREAM_COUNTS:
             raise InputError(f"data.max_streams must be one of {STREAM_COUNTS}, not {self.max_streams}.")

@@ -8,7 +8,6 @@ from datamodules.preparation.checking import check_dataset
 from datamodules.preparation.folder_options import folder_dataset
 from datamodules.preparation.merging import merge_parts
 from datamodules.preparation.options import add_folder, add_hypersim, add_virtual_kitti
-from datamodules.preparation.paths import folder_or_url, user_path
 from datamodules.preparation.plan import ShardOptions
 from datamodules.preparation.preview import preview_dataset
 from datamodules.preparation.run import prepare_dataset
@@ -19,6 +18,7 @@ from datamodules.sources.hypersim_frames import HypersimSelection
 from datamodules.sources.protocol import RawDataset
 from datamodules.sources.virtual_kitti import PRESETS, VirtualKitti
 from geometry.errors import InputError, printable
+from geometry.paths import folder_or_url, path_argument
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -166,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     merge = commands.add_parser("merge", help="bring parts that were prepared with --part together in one data set")
     merge.add_argument(
         "folders",
-        type=user_path,
+        type=path_argument,
         nargs="+",
         metavar="OUT",
         help="the folder to complete, then the other parts' folders; their shards are linked or copied",
@@ -188,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
 
     preview = commands.add_parser("preview", help="make a contact sheet: image, depth and normals of a few samples")
     preview.add_argument("shards", type=folder_or_url, help="folder or URL of a prepared data set")
-    preview.add_argument("--out", type=user_path, required=True, help="picture to write, .png or .jpg")
+    preview.add_argument("--out", type=path_argument, required=True, help="picture to write, .png or .jpg")
     preview.add_argument("--samples", type=int, default=4, help="samples to show per split (default: %(default)s)")
     preview.set_defaults(run=_run_preview)
     return parser

@@ -27,6 +27,8 @@ from lightning_modules.tasks import Task
 from lightning_modules.training.compilation_proof import CompilationProof
 from lightning_modules.training.gradients import GradientGuard
 from lightning_modules.training.logging_steps import Means, Sums, is_logging_step
+from lightning_modules.training.monitors import check_monitors
+from lightning_modules.training.precision import check_precision
 from lightning_modules.training.resumed_optimizer import StoredSettings
 from lightning_modules.training.resuming import count_logged_steps_anew
 from lightning_modules.training.start import start_from
@@ -70,6 +72,13 @@ class Estimator(LightningModule, ABC):
                 f"the model needs warmup_steps >= 0 and 0 < final_lr_ratio <= 1, got {warmup_steps} and "
                 f"{final_lr_ratio}."
             )
+        if (decay_steps is not None and decay_steps < 1) or max_skips_in_a_row < 1:
+            raise InputError(
+                f"the model needs decay_steps and max_skips_in_a_row of at least 1, got {decay_steps} and "
+                f"{max_skips_in_a_row}."
+            )
+        if gradient_clip_norm is not None and not gradient_clip_norm > 0:
+            raise InputError(f"the model needs a gradient_clip_norm above 0, or null, got {gradient_clip_norm}.")
         self.strict_loading = False  # frozen weights are in no checkpoint
         self.network = network
         self.task = task
@@ -115,6 +124,7 @@ class Estimator(LightningModule, ABC):
                 "gradient_clip_norm of the model in its place."
             )
         check_strategy(self.trainer.strategy)
+        check_precision(self.trainer.precision, "trainer.precision")
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         for name, size in getattr(data, "image_sizes", {}).items():
             try:
@@ -126,6 +136,8 @@ class Estimator(LightningModule, ABC):
         self.val_metrics = nn.ModuleList(
             self.task.make_metric(ranges.get(name, (0.0, math.inf))) for name in self.val_dataset_names
         )
+        if stage == "fit":
+            check_monitors(self)
         if stage == "fit" and self.init_from is not None:
             start_from(self, self.init_from)
 
@@ -240,7 +252,13 @@ class Estimator(LightningModule, ABC):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Return the optimiser over what trains, and its schedule, stepped with the optimiser."""
-        optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
+        try:
+            optimizer = self.make_optimizer(p for p in self.parameters() if p.requires_grad)
+        except (TypeError, ValueError, RuntimeError) as error:  # whatever the optimiser refuses
+            raise InputError(f"model.optimizer cannot be made like this: {error}.") from error
+        rates = [group["lr"] for group in optimizer.param_groups]
+        if not all(0 < rate < math.inf for rate in rates):
+            raise InputError(f"model.optimizer needs an lr above 0 and below infinity, got {rates[0]}.")
         max_steps = self.trainer.max_steps
         decay_steps = self.decay_steps or (max_steps if max_steps > 0 else _PAPER_STEPS)
         scheduler = LambdaLR(

@@ -1,5 +1,6 @@
 """Extra terms of a training loss, off by default: each has a weight, and is logged under its own name."""
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from typing import ClassVar
@@ -25,8 +26,8 @@ class LossTerm(nn.Module, ABC):
 
     def __init__(self, weight: float) -> None:
         super().__init__()
-        if not weight >= 0:
-            raise InputError(f"the weight of {type(self).__name__} must not be negative, got {weight}.")
+        if not 0 <= weight < math.inf:
+            raise InputError(f"the weight of {type(self).__name__} must not be negative or infinite, got {weight}.")
         self.weight = weight
 
     @abstractmethod

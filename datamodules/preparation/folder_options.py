@@ -1,15 +1,14 @@
 """The command line of ``prepare folder``: from options to a ``FolderDataset``."""
 
 import argparse
-from pathlib import Path
 from typing import Literal, get_args
 
-from datamodules.preparation.paths import folder_or_url, user_path
 from datamodules.sources.fitting import Shape
 from datamodules.sources.folder import FAR_PLANE_M, NEAR_PLANE_M, DepthFormat, DepthKind, FolderDataset, NormalsFrame
 from datamodules.sources.folder_cameras import FolderCameras
 from datamodules.sources.folder_frames import IMAGE_SUFFIXES, FolderSplit, NamedFiles
 from datamodules.sources.image_files import read_image
+from geometry.paths import given_path, path_argument
 
 
 def folder_dataset(options: argparse.Namespace) -> FolderDataset:
@@ -61,21 +60,21 @@ def _normals(options: argparse.Namespace, cameras: FolderCameras) -> NamedFiles 
         return "from-depth" if cameras.known else "none"
     if options.normals in ("from-depth", "none"):
         return options.normals
-    return NamedFiles(Path(options.normals), options.normals_pattern)
+    return NamedFiles(given_path(options.normals, "--normals"), options.normals_pattern)
 
 
 def add_folder_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``prepare folder`` to a parser, apart from those on output."""
     files = parser.add_argument_group("files")
     files.add_argument(
-        "--images", type=user_path, required=True, metavar="DIR", help="folder of images, searched throughout"
+        "--images", type=path_argument, required=True, metavar="DIR", help="folder of images, searched throughout"
     )
     files.add_argument(
         "--depth",
-        type=user_path,
+        type=path_argument,
         required=True,
         metavar="DIR",
-        help="folder of depth: 16-bit .png .npy .npz .exr .pfm",
+        help="folder of depth: .png (16 bits) .npy .npz .exr .pfm",
     )
     files.add_argument(
         "--normals",
@@ -150,7 +149,7 @@ def _add_meaning(group: argparse._ArgumentGroup) -> None:
     )
     cameras.add_argument(
         "--cameras",
-        type=user_path,
+        type=path_argument,
         metavar="PATH",
         help="a .txt or .json file with the intrinsics of all images; a folder with one such file per image; or a .csv "
         "with the columns image,fx,fy,cx,cy",
@@ -185,7 +184,7 @@ def _add_size_and_split(group: argparse._ArgumentGroup) -> None:
     )
     held_out.add_argument(
         "--val-list",
-        type=user_path,
+        type=path_argument,
         metavar="FILE",
         help="text file that names the folders or images to hold out, one a line",
     )

@@ -23,6 +23,9 @@ def merge_parts(folders: Sequence[str | Path], report: Callable[[str], None] = p
     Raises:
         InputError: the folders hold parts of different data sets, or a shard is missing.
     """
+    for folder in folders:
+        if Path(folder).exists() and not Path(folder).is_dir():
+            raise InputError(f"{folder} is a file. Give folders that `python -m datamodules.prepare` wrote into.")
     with sole_use(Path(folders[0])):
         return _merge_alone(folders, report)
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 from tqdm import tqdm
@@ -27,7 +28,10 @@ from datamodules.sources.protocol import RawDataset
 from geometry.errors import InputError
 from geometry.limits import MAX_SAMPLE_PIXELS
 from geometry.locks import sole_use
+from geometry.paths import check_writable
 
+# Shards are files of that name and a number.
+_LONGEST_NAME = 100
 DEFAULT_OPTIONS = ShardOptions()
 
 
@@ -64,7 +68,8 @@ def prepare_dataset(
     Raises:
         InputError: there is nothing to prepare, too many frames cannot be used, or another data set is already there.
     """
-    _check_options(raw, options, part, overwrite, max_errors)
+    _check_options(raw, options, part, overwrite, max_errors, workers)
+    check_writable(Path(out), "--out")
     frames = raw.list_frames()
     for notice in frames.notices:
         report(notice)
@@ -189,10 +194,14 @@ class _ErrorGate:
 
 
 def _check_options(
-    raw: RawDataset, options: ShardOptions, part: tuple[int, int], overwrite: bool, max_errors: int
+    raw: RawDataset, options: ShardOptions, part: tuple[int, int], overwrite: bool, max_errors: int, workers: int
 ) -> None:
-    if not re.fullmatch(NAME_PATTERN, raw.name):
-        raise InputError(f"--name may hold letters, digits, _ and - only, not {raw.name!r}.")
+    if not re.fullmatch(NAME_PATTERN, raw.name) or len(raw.name) > _LONGEST_NAME:
+        raise InputError(
+            f"--name may hold up to {_LONGEST_NAME} letters, digits, _ and - only, not {shorten(repr(raw.name), 60)}."
+        )
+    if workers < 1:
+        raise InputError(f"--workers must be at least 1, not {workers}.")
     if min(raw.image_size) < 1:
         raise InputError(f"--size and --crop must be positive, not {raw.image_size[0]} {raw.image_size[1]}.")
     if math.prod(raw.image_size) > MAX_SAMPLE_PIXELS:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from datamodules.shards.manifest import DatasetManifest
+from geometry.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,14 @@ def summarize(manifest: DatasetManifest) -> list[SplitSummary]:
 
     Args:
         manifest: a manifest with statistics, as preparation writes them.
+
+    Raises:
+        InputError: the manifest has none: it was written by another program.
     """
-    return [_summarize_split(manifest, split) for split in manifest.splits]
+    try:
+        return [_summarize_split(manifest, split) for split in manifest.splits]
+    except (KeyError, TypeError) as error:
+        raise InputError(f"data set {manifest.name!r} holds no statistics of its splits ({error}).") from error
 
 
 def _summarize_split(manifest: DatasetManifest, split: str) -> SplitSummary:

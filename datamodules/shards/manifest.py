@@ -11,6 +11,7 @@ from typing import Any
 from datamodules.shards.transfer import CHUNK_BYTES as CHUNK_BYTES
 from datamodules.shards.transfer import DEFAULT_TRANSFER, Transfer, is_remote, open_url
 from geometry.errors import InputError
+from geometry.paths import given_path
 
 FORMAT_VERSION = 1
 FRAME = "x right, y up, z toward the viewer"
@@ -126,7 +127,7 @@ def read_dataset(
     Raises:
         InputError: there is no readable ``dataset.json``, or its content is not what it should be.
     """
-    root = str(path).rstrip("/") if is_remote(str(path)) else os.path.abspath(path)
+    root = str(path).rstrip("/") if is_remote(str(path)) else os.path.abspath(given_path(path, "the data set's path"))
     source = locate(root, FILE_NAME)
     remedy = "Give the folder that `python -m datamodules.prepare` wrote (its --out)."
     if not is_remote(root) and not os.path.isdir(root):

@@ -28,6 +28,11 @@ _REWORDED = (
     (r"Option '([^']*)' is not accepted", r"there is no option \1"),
     (r'"<unicode string>"', "the configuration"),
     (
+        r"KeyError raised while resolving interpolation: .*Environment variable '([^']*)' not found\W+full_key: (\S+)"
+        r"( object_type=\w+)?",
+        r"\2 needs the environment variable \1, which is not set",
+    ),
+    (
         r"Type typing\.Callable.* expects a function or a callable class: No module named '([^']*)', got (\S+)",
         r"\2 needs the package \1, which is not installed: pip install \1",
     ),

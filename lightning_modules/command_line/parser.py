@@ -1,8 +1,14 @@
 """The parser of the command line: plain help, and errors of one line."""
 
+import os
+from textwrap import shorten
 from typing import Any, NoReturn
 
+import yaml
+from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from lightning_modules.command_line.console import leave, plain_help, readable_error
 
@@ -13,7 +19,8 @@ HELP = {
     "trainer.default_root_dir": "Folder of all runs.",
     "trainer.gradient_clip_val": "Not for this project: set gradient_clip_norm of the model.",
     "trainer.val_check_interval": "Number of batches (not optimiser steps) between two validations, or a time such as "
-    '"00:01:00:00". fit also validates the final weights.',
+    '"00:01:00:00". By default 1000, or 1.0, the end of the epoch, with check_val_every_n_epoch. fit also validates '
+    "the final weights.",
     "ckpt_path": "Checkpoint to start from: a path, or last for the newest run of this name. fit then goes on in that "
     "run's folder, or starts afresh if there is none.",
 }
@@ -42,6 +49,36 @@ class Parser(LightningArgumentParser):
         if not self.exit_on_error:  # a parser inside another, which may try something else
             super().error(message, ex)
         leave(readable_error(message))
+
+    def _load_config_parser_mode(
+        self,
+        content: str,
+        path: str | os.PathLike[str] = "",
+        ext_vars: dict[str, Any] | None = None,
+        prev_cfg: Namespace | None = None,
+    ) -> Namespace:
+        """Read a configuration; one without settings, such as an overlay that is commented out, changes nothing."""
+        place = path or "--config"
+        try:
+            section = yaml.safe_load(content)
+            if not isinstance(section, dict) and (section is not None or not path):
+                raise TypeError(f"{place}: a configuration holds sections, not {shorten(repr(content), 60)}")
+            return super()._load_config_parser_mode(content if section else "{}", path, ext_vars, prev_cfg)
+        except (YAMLError, OmegaConfBaseException, RecursionError) as error:
+            raise TypeError(f"{place}: {' '.join(str(error).split())}") from error
+
+    def parse_path(self, cfg_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Namespace:  # noqa: ANN401
+        """Read a configuration file.
+
+        Args:
+            cfg_path: the file.
+            *args: what the parser of jsonargparse takes.
+            **kwargs: what the parser of jsonargparse takes.
+        """
+        try:
+            return super().parse_path(cfg_path, *args, **kwargs)
+        except UnicodeDecodeError as error:
+            raise TypeError(f"{cfg_path} is no configuration: it holds more than text ({error.reason})") from error
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:  # noqa: ANN401
         """Return the help, without the markup of docstrings.

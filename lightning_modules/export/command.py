@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from geometry.errors import InputError
+from geometry.paths import path_argument
 from lightning_modules.inference.arguments import add_model_arguments, load_from_arguments, parse
 
 
@@ -87,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add_model_arguments(parser)
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument("--output", type=path_argument, required=True, metavar="DIR", help="folder to write")
     parser.add_argument(
         "--format",
         choices=("diffusers", "torch", "onnx"),

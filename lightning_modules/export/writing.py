@@ -11,13 +11,14 @@ import numpy as np
 
 from geometry.errors import InputError
 from geometry.locks import sole_use
+from geometry.paths import check_writable
 from geometry.storage import storage_problem
 from lightning_modules.export.card import ExportRecord, describe, write_card
 from lightning_modules.export.denoising import without_ensemble
 from lightning_modules.export.diffusers_folder import VARIANTS, stock_predictions, write_diffusers
 from lightning_modules.export.programs import run_onnx, run_torch, write_onnx, write_torch
 from lightning_modules.export.verification import Agreement, compare, probe
-from lightning_modules.inference.loading import LoadedModel
+from lightning_modules.inference.loading import EXPORT_RECORD, LoadedModel
 from lightning_modules.inference.predictor import Predictor
 
 Format = Literal["diffusers", "torch", "onnx"]
@@ -99,12 +100,17 @@ def check_output(output: Path, overwrite: bool) -> None:
     """Check that a folder can be written.
 
     Raises:
-        InputError: it exists and must not be overwritten, or is no folder.
+        InputError: it exists and must not be overwritten, holds anything but an export, or is no folder.
     """
+    check_writable(output, "--output")
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output} is a file; give a folder.")
     if output.is_dir() and any(output.iterdir()) and not overwrite:
         raise InputError(f"--output {output} exists and is not empty; give another folder, or --overwrite.")
+    if output.is_dir() and any(output.iterdir()) and not (output / EXPORT_RECORD).is_file():
+        raise InputError(
+            f"--output {output} holds no export, and --overwrite replaces nothing else; give another folder."
+        )
 
 
 def _put_in_place(partial: Path, output: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from geometry.errors import InputError
+from geometry.paths import given_path
 
 if TYPE_CHECKING:
     from lightning_modules.inference.loading import LoadedModel
@@ -50,7 +51,12 @@ def load_from_arguments(options: argparse.Namespace) -> "LoadedModel":
     """
     from lightning_modules.inference.loading import load_model
 
-    return load_model(options.ckpt_path or options.model, options.config, options.base, options.ema)
+    given = {"--ckpt_path": options.ckpt_path, "--model": options.model, "--base": options.base}
+    for option, value in given.items():
+        if value is not None:
+            given_path(value, option)
+    configs = [given_path(file, "--config") for file in options.config]
+    return load_model(options.ckpt_path or options.model, configs, options.base, options.ema)
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:

@@ -3,11 +3,11 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from geometry.errors import InputError, printable
 from geometry.locks import sole_use
+from geometry.paths import path_argument
 from lightning_modules.inference.arguments import add_model_arguments, load_from_arguments, parse
 
 _CAMERA_OPTIONS = ("intrinsics", "fov_deg", "near_m", "far_m")
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("pictures", nargs="+", metavar="PICTURES", help="files, folders or patterns")
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="folder of the results")
+    parser.add_argument("--output", type=path_argument, required=True, metavar="DIR", help="folder of the results")
     add_model_arguments(parser)
     group = parser.add_argument_group("computation")
     group.add_argument(

@@ -1,6 +1,7 @@
 """Turns what training left behind, or an exported folder, into an estimator that is ready to predict."""
 
 import pickle
+from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,7 @@ def build_estimator(model: dict[str, Any]) -> Estimator:
         mistake = input_error_behind(error)
         if mistake is not None:
             raise InputError(mistake) from error
-        if isinstance(error, (ValueError, TypeError)) or type(error).__module__.startswith("jsonargparse"):
+        if isinstance(error, ValueError | TypeError | ArgumentError):
             raise InputError(f"the configuration's model cannot be built: {readable_error(str(error))}") from error
         raise
 

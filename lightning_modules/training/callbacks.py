@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from geometry.batch import GeometryBatch
+from geometry.errors import InputError
 from lightning_modules.command_line.tables import format_table
 from lightning_modules.estimator import Estimator
 from lightning_modules.training.logging_steps import is_logging_step
@@ -29,6 +30,11 @@ class ValidationPanels(Callback):
     """
 
     def __init__(self, num_images: int = 6, max_width_px: int = 256) -> None:
+        if num_images < 0 or max_width_px < 1:
+            raise InputError(
+                f"panels needs num_images of at least 0 and max_width_px of at least 1, got {num_images} and "
+                f"{max_width_px}."
+            )
         self.num_images = num_images
         self.max_width_px = max_width_px
         self._rows: dict[int, list[Tensor]] = {}

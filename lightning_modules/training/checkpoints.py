@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from geometry.errors import InputError
 from geometry.locks import sole_use
+from geometry.paths import check_writable, given_path
 from lightning_modules.training.checkpoint_files import LAST, also_name
 from lightning_modules.training.preemption import Preempted, RankAgreement, StopSignals, exit_code
 from lightning_modules.training.resuming import (
@@ -56,6 +57,14 @@ class Checkpoints(ModelCheckpoint):
                 "checkpoints needs every_n_steps of at least 1, every_n_minutes above 0 and keep of at least -1, got "
                 f"{every_n_steps}, {every_n_minutes} and {keep}."
             )
+        if monitor is not None and not keep:
+            raise InputError(
+                f"checkpoints.monitor {monitor!r} chooses which checkpoints to keep, but checkpoints.keep is 0; set it "
+                "to at least 1."
+            )
+        if folder is not None and "://" not in folder:
+            folder = str(given_path(folder, "checkpoints.folder"))
+            check_writable(Path(folder), "checkpoints.folder")
         super().__init__(
             dirpath=folder,
             filename="step{step:06d}",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from geometry.errors import InputError
+from geometry.paths import given_path
 
 if TYPE_CHECKING:
     from lightning_modules.estimator import Estimator
@@ -28,11 +29,13 @@ def start_from(estimator: "Estimator", file: str) -> None:
             "the base of the network, model.init_args.network.init_args.base."
         )
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        checkpoint = torch.load(given_path(file, "init_from"), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:  # PyTorch's own message advises to load it unsafely
+        raise InputError(f"init_from {file}: this is no checkpoint, or it holds more than plain values.") from error
+    except (OSError, RuntimeError, EOFError) as error:
         reason = " ".join(str(error).split())[:200]
         raise InputError(f"init_from {file}: the checkpoint cannot be read: {reason}") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
         raise InputError(f"init_from {file}: this is no checkpoint of a run of this project.")
     try:
         estimator.check_fits(checkpoint["state_dict"])

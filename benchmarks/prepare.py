@@ -42,6 +42,7 @@ STAGES: list[tuple[str, Any, str]] = [
     ("normals from depth", hypersim, "normals_from_depth"),
     ("normals from depth", virtual_kitti, "normals_from_depth"),
     ("decode image and depth", virtual_kitti, "read_image"),
+    ("decode image and depth", virtual_kitti, "read_png"),
     ("compress image", encoding, "encode_image"),
     ("compress depth and normals", encoding, "encode_array"),
     ("statistics", encoding, "_describe"),

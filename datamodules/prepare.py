@@ -3,12 +3,12 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from datamodules.preparation.checking import check_dataset
 from datamodules.preparation.folder_options import folder_dataset
 from datamodules.preparation.merging import merge_parts
 from datamodules.preparation.options import add_folder, add_hypersim, add_virtual_kitti
+from datamodules.preparation.paths import folder_or_url, user_path
 from datamodules.preparation.plan import ShardOptions
 from datamodules.preparation.preview import preview_dataset
 from datamodules.preparation.run import prepare_dataset
@@ -18,7 +18,7 @@ from datamodules.sources.hypersim import Hypersim
 from datamodules.sources.hypersim_frames import HypersimSelection
 from datamodules.sources.protocol import RawDataset
 from datamodules.sources.virtual_kitti import PRESETS, VirtualKitti
-from geometry.errors import InputError
+from geometry.errors import InputError, printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.run(options)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Stopped. To continue, run the same command again.", file=sys.stderr)
@@ -81,6 +81,7 @@ def _prepare(raw: RawDataset, options: argparse.Namespace) -> int:
         options.workers,
         options.overwrite,
         not options.quiet,
+        report=_say,
         part=options.part,
         max_errors=options.max_errors,
     )
@@ -90,6 +91,10 @@ def _prepare(raw: RawDataset, options: argparse.Namespace) -> int:
     else:
         print(f"When all parts are finished: python -m datamodules.prepare merge {options.out} [OTHER FOLDERS]")
     return 0
+
+
+def _say(notice: str) -> None:
+    print(printable(notice))
 
 
 def _run_merge(options: argparse.Namespace) -> int:
@@ -131,7 +136,7 @@ def _run_check(options: argparse.Namespace) -> int:
     print_table(["split", "samples", "shards", "valid", "depth", "normals to depth", "verdict"], rows)
     problems = [problem for check in checks for problem in check.problems]
     for problem in problems[: options.max_lines]:
-        print(problem, file=sys.stderr)
+        print(printable(problem), file=sys.stderr)
     if len(problems) > options.max_lines:
         print(f"... and {len(problems) - options.max_lines} more.", file=sys.stderr)
     return 1 if problems else 0
@@ -161,7 +166,7 @@ def _parser() -> argparse.ArgumentParser:
     merge = commands.add_parser("merge", help="bring parts that were prepared with --part together in one data set")
     merge.add_argument(
         "folders",
-        type=Path,
+        type=user_path,
         nargs="+",
         metavar="OUT",
         help="the folder to complete, then the other parts' folders; their shards are linked or copied",
@@ -169,7 +174,7 @@ def _parser() -> argparse.ArgumentParser:
     merge.set_defaults(run=_run_merge)
 
     check = commands.add_parser("check", help="compare every shard with dataset.json and every sample with the format")
-    check.add_argument("shards", help="folder or URL of a prepared data set")
+    check.add_argument("shards", type=folder_or_url, help="folder or URL of a prepared data set")
     check.add_argument("--max-lines", type=int, default=20, help="number of problems to print (default: %(default)s)")
     check.add_argument(
         "--compare-normals",
@@ -182,8 +187,8 @@ def _parser() -> argparse.ArgumentParser:
     check.set_defaults(run=_run_check)
 
     preview = commands.add_parser("preview", help="make a contact sheet: image, depth and normals of a few samples")
-    preview.add_argument("shards", help="folder or URL of a prepared data set")
-    preview.add_argument("--out", type=Path, required=True, help="picture to write, .png or .jpg")
+    preview.add_argument("shards", type=folder_or_url, help="folder or URL of a prepared data set")
+    preview.add_argument("--out", type=user_path, required=True, help="picture to write, .png or .jpg")
     preview.add_argument("--samples", type=int, default=4, help="samples to show per split (default: %(default)s)")
     preview.set_defaults(run=_run_preview)
     return parser

@@ -1,4 +1,7 @@
-"""Maths that data modules and estimators share: tensors in, tensors out. Imports torch alone."""
+"""What data modules and estimators share: maths on tensors, and the border that files from elsewhere have to pass.
+
+Imports torch alone; ``geometry.image_files``, which is imported where pictures are opened, also Pillow and simplejpeg.
+"""
 
 from geometry.alignment import align_scale_shift, alignment_is_defined
 from geometry.batch import GeometryBatch

@@ -1,4 +1,6 @@
-"""The one exception for mistakes that a user can mend."""
+"""The one exception for mistakes that a user can mend, and how messages with foreign names are printed."""
+
+import unicodedata
 
 
 class InputError(ValueError):
@@ -7,3 +9,23 @@ class InputError(ValueError):
     The message names the file, key or option and says what to do. The commands print it
     without a traceback and exit with status 2; every other exception is a bug and keeps its traceback.
     """
+
+
+def printable(text: object) -> str:
+    r"""Return a text that a terminal shows as one line and does not obey.
+
+    Names of files may hold anything: codes that clear the screen, ends of lines, marks that turn the direction of
+    writing, bytes that are no text. All of these are written as escapes such as ``\x1b``.
+
+    Args:
+        text: a message with names in it.
+    """
+    return "".join(_escaped(letter) if unicodedata.category(letter) in _UNSAFE else letter for letter in str(text))
+
+
+# Controls, formats (direction of writing, zero width), halves of pairs, separators of lines and of paragraphs.
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def _escaped(letter: str) -> str:
+    return letter.encode("unicode_escape", errors="surrogatepass").decode("ascii")

@@ -67,7 +67,9 @@ def read_text_file(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror or error}).") from error
     except UnicodeDecodeError as error:
-        raise InputError(f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8.") from error
+        raise InputError(
+            f"{path} is no text in UTF-8 ({error.reason} at byte {error.start}). Save it as UTF-8."
+        ) from error
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 

@@ -14,6 +14,7 @@ from lightning_modules.command_line.console import leave
 from lightning_modules.inference.arguments import add_model_arguments, load_from_arguments, parse
 from lightning_modules.inference.predictor import DEFAULT_PROCESSING_RES, Predictor
 from lightning_modules.page import EXAMPLES, RESOLUTIONS, Page, build_page
+from lightning_modules.page_origin import OwnOrigin
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -48,6 +49,7 @@ def serve(options: argparse.Namespace, is_waiting: bool = True) -> Any:  # noqa:
     """
     try:
         import gradio  # noqa: F401
+        from starlette.middleware import Middleware
     except ImportError as error:
         raise InputError("the page needs Gradio: pip install -e '.[app]'.") from error
     model = load_from_arguments(options)
@@ -63,6 +65,7 @@ def serve(options: argparse.Namespace, is_waiting: bool = True) -> Any:  # noqa:
             max_file_size=f"{options.max_upload_mb}mb",
             allowed_paths=[str(folder), str(EXAMPLES)],
             share=False,
+            app_kwargs={"middleware": [Middleware(OwnOrigin, options.host, options.allow_host)]},
             prevent_thread_lock=not is_waiting,
         )
     except OSError as error:
@@ -81,6 +84,14 @@ def make_parser() -> argparse.ArgumentParser:
     group = parser.add_argument_group("page")
     group.add_argument(
         "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets others in (default: %(default)s)"
+    )
+    group.add_argument(
+        "--allow-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="further host name that the page is asked for by, for instance a proxy's; others are refused. May be "
+        "given several times",
     )
     group.add_argument("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
     group.add_argument(

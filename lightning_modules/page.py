@@ -139,7 +139,7 @@ def _controls(gradio: Any, processing_res: int) -> tuple[Any, ...]:  # noqa: ANN
     )
     button = gradio.Button("Predict", variant="primary", elem_id="predict")
     timing = gradio.Markdown(elem_id="timing")
-    samples = [[str(file)] for file in sorted(EXAMPLES.glob("*.jpg"))]
+    samples = [[str(file)] for file in sorted(EXAMPLES.glob("[!.]*.jpg"))]
     examples = gradio.Dataset(components=["image"], samples=samples, label="Examples", elem_id="examples")
     return upload, resolution, button, timing, examples
 

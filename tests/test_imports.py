@@ -52,6 +52,16 @@ def test_geometry_is_free_of_frameworks():
         assert not imports_of(file) & {"lightning", "diffusers", "transformers", "webdataset", "cv2", "h5py"}, file
 
 
+def test_geometry_needs_torch_alone_but_where_pictures_are_opened():
+    # Both packages open pictures and neither may import the other: what decides which pictures are let in lies below.
+    for file in sources("geometry"):
+        needs = imports_of(file) - sys.stdlib_module_names - {"geometry", "torch"}
+        assert not needs or (file.name == "image_files.py" and needs == {"PIL", "numpy", "simplejpeg"}), file
+    code = "import sys, geometry; print(sorted({'PIL', 'simplejpeg', 'cv2'} & set(sys.modules)))"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("library", CONFINED)
 def test_libraries_that_change_often_are_confined_to_their_place(library):
     users = [file.relative_to(ROOT).as_posix() for package in ALLOWED_OWN for file in sources(package)]

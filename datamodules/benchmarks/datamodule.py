@@ -15,7 +15,7 @@ from datamodules.benchmarks.normals import IbimsNormals, NyuNormals, ScanNetNorm
 from datamodules.benchmarks.protocol import Benchmark
 from datamodules.streaming.loading import Workers
 from datamodules.streaming.order import even_subset
-from geometry.errors import InputError
+from geometry.errors import InputError, printable
 
 ALL: tuple[type[Benchmark], ...] = (
     NyuDepth,
@@ -124,7 +124,7 @@ class Benchmarks(LightningDataModule):
         if not self._found or (self.benchmarks and self.missing_tests):
             raise InputError(self._nothing_found(known))
         for name, reason in self.missing_tests.items():
-            rank_zero_info(f"{name} is left out: {reason}.")
+            rank_zero_info(f"{name} is left out: {printable(reason)}.")
         for benchmark, files in self._found:
             self._loaders[benchmark.name] = self._make_loader(benchmark, files)
 

@@ -1,16 +1,18 @@
 """What the benchmarks' files hold: bytes in, arrays out.
 
-All functions raise ``ValueError`` where the bytes are not what they should be.
+All functions raise ``ValueError`` where the bytes are not what they should be, or claim to be too much.
 """
 
-import io
 import tempfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from datamodules.sources import image_files, npy_files
 from datamodules.sources.array_files import read_array_file
+from datamodules.sources.image_files import decode_png
+from geometry.errors import InputError
 
 Array = np.ndarray
 
@@ -18,13 +20,12 @@ Array = np.ndarray
 def decode_image(data: bytes) -> Array:
     """Return a picture as (H,W,3) uint8 in the order red, green, blue, as it is stored: not turned by its EXIF tag.
 
+    What is transparent lies on white.
+
     Args:
         data: bytes of a .png or .jpg.
     """
-    image = _decode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise ValueError("it is no picture that can be decoded")
-    return image
+    return image_files.decode_image(data, "it", "", is_upright=False)
 
 
 def decode_depth_png(data: bytes, units_per_m: float) -> Array:
@@ -34,8 +35,8 @@ def decode_depth_png(data: bytes, units_per_m: float) -> Array:
         data: bytes of the file.
         units_per_m: stored value of one metre.
     """
-    stored = _decode(data, cv2.IMREAD_UNCHANGED)
-    if stored is None or stored.dtype != np.uint16 or stored.ndim != 2:
+    stored = decode_png(data, cv2.IMREAD_UNCHANGED, "it", "")
+    if stored.dtype != np.uint16 or stored.ndim != 2:
         raise ValueError("it is no 16-bit grey PNG")
     return (stored / units_per_m).astype(np.float32)
 
@@ -46,10 +47,7 @@ def decode_npy(data: bytes) -> Array:
     Args:
         data: bytes of the file.
     """
-    try:
-        return np.load(io.BytesIO(data), allow_pickle=False).squeeze()
-    except EOFError as error:
-        raise ValueError(str(error)) from error
+    return npy_files.decode_npy(data).squeeze()
 
 
 def decode_floats(data: bytes, height: int, width: int) -> Array:
@@ -74,8 +72,8 @@ def decode_normals_png(data: bytes) -> tuple[Array, Array]:
     Returns:
         (H,W,3) float32 and (H,W) bool.
     """
-    stored = _decode(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH)
-    if stored is None or stored.dtype != np.uint8:
+    stored = decode_png(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH, "it", "")
+    if stored.dtype != np.uint8:
         raise ValueError("it is no 8-bit colour PNG")
     return stored.astype(np.float32) / 255 * 2 - 1, stored.max(axis=2) > 0
 
@@ -90,13 +88,16 @@ def decode_normals_exr(data: bytes) -> tuple[Array, Array]:
         (H,W,3) float32 and (H,W) bool.
 
     Raises:
-        InputError: the OpenEXR package is not installed; the message says how to install it.
+        InputError: the file is damaged, or the OpenEXR package is not installed.
     """
     # OpenEXR reads from files alone.
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "normals.exr"
         path.write_bytes(data)
-        normals = read_array_file(path, channels=3)
+        try:
+            normals = read_array_file(path, channels=3)
+        except InputError as error:
+            raise InputError(str(error).replace(str(path), "it")) from error
     return _with_mask(normals)
 
 
@@ -118,8 +119,3 @@ def decode_normals_npy(data: bytes) -> tuple[Array, Array]:
 def _with_mask(normals: Array) -> tuple[Array, Array]:
     normals = normals.astype(np.float32)
     return normals, np.linalg.norm(normals, axis=2) > 0.5
-
-
-def _decode(data: bytes, flags: int) -> Array | None:
-    """Return the picture, or None. OpenCV would fail in another way on no bytes at all."""
-    return cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None

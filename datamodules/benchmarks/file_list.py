@@ -4,6 +4,7 @@ from pathlib import Path
 
 from datamodules.benchmarks.files import BenchmarkFiles
 from geometry.errors import InputError
+from geometry.files import read_text_file
 
 # What stands in a list in place of a file that does not exist.
 NO_FILE = "None"
@@ -20,10 +21,7 @@ def listed_samples(file_list: Path, files: BenchmarkFiles, num_truths: int) -> l
     Raises:
         InputError: the list cannot be read, or a line is too short.
     """
-    try:
-        lines = file_list.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"the file list {file_list} cannot be read ({error}).") from error
+    lines = read_text_file(file_list).split("\n")
     rows = [(number, line.split()) for number, line in enumerate(lines, start=1) if line.strip()]
     before = _folder_before({fields[0] for _, fields in rows}, files)
     samples = []

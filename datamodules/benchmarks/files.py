@@ -3,15 +3,19 @@
 import os
 import tarfile
 import zipfile
-import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+from datamodules.sources.npy_files import read_zip_member
 from geometry.errors import InputError
+from geometry.files import read_regular_file, require_bytes
+from geometry.limits import MAX_ARRAY_BYTES, MIB
+from geometry.listing import is_junk
 
 _BLOCK_BYTES = 512
+_MAX_FILE_BYTES = MAX_ARRAY_BYTES + MIB
 
 
 @dataclass(frozen=True)
@@ -38,14 +42,16 @@ class BenchmarkFiles:
         Raises:
             FileNotFoundError: there is no such file.
             OSError: it cannot be read.
+            InputError: it is no regular file, or too large.
         """
         if name not in self.places:
             raise FileNotFoundError(f"{name} is missing")
         if self.root.is_dir():
-            return (self.root / name).read_bytes()
+            return read_regular_file(self.root / name, _MAX_FILE_BYTES)
         if self.root.suffix == ".zip":
             return _read_zip_member(self.root, name)
         offset, size = self.places[name]
+        require_bytes(size, _MAX_FILE_BYTES, name)
         with self.root.open("rb") as file:
             file.seek(offset)
             return file.read(size)
@@ -61,14 +67,14 @@ def open_files(path: Path) -> BenchmarkFiles:
         InputError: the archive cannot be read at all.
     """
     if path.is_dir():
-        found = ((Path(folder), name) for folder, _, names in os.walk(path, followlinks=True) for name in names)
-        return BenchmarkFiles(path, {(folder / name).relative_to(path).as_posix(): (-1, -1) for folder, name in found})
+        return BenchmarkFiles(path, dict.fromkeys(_files_below(path), (-1, -1)))
     try:
         if path.suffix == ".zip":
             with zipfile.ZipFile(path) as archive:
-                return BenchmarkFiles(path, {i.filename: (-1, -1) for i in archive.infolist() if not i.is_dir()})
+                names = [member.filename for member in archive.infolist() if not member.is_dir()]
+            return BenchmarkFiles(path, {name: (-1, -1) for name in names if not is_junk(name)})
         return _index_tar(path)
-    except (OSError, tarfile.TarError, zipfile.BadZipFile) as error:
+    except Exception as error:  # neither zipfile nor tarfile has an error of its own for every oddity
         raise InputError(
             f"{path} cannot be read as an archive ({error}). Download it again; a compressed .tar must be unpacked."
         ) from error
@@ -87,6 +93,19 @@ def find_files(root: Path, archives: Sequence[str], folders: Sequence[str]) -> l
     return found
 
 
+def _files_below(folder: Path) -> Iterator[str]:
+    """Yield the paths of what is no junk; links to folders are followed, but never in a circle."""
+    seen: set[str] = set()
+    for top, folders, names in os.walk(folder, followlinks=True):
+        here = os.path.realpath(top)
+        if here in seen:
+            folders.clear()
+            continue
+        seen.add(here)
+        folders[:] = [name for name in folders if not is_junk(name)]
+        yield from ((Path(top) / name).relative_to(folder).as_posix() for name in names if not is_junk(name))
+
+
 def _index_tar(path: Path) -> BenchmarkFiles:
     """Read the headers; a file that is cut off, and what follows it, is left out."""
     places: dict[str, tuple[int, int]] = {}
@@ -95,11 +114,14 @@ def _index_tar(path: Path) -> BenchmarkFiles:
     with tarfile.open(path, "r:") as archive:
         try:
             for member in archive:
+                if member.size < 0 or member.offset_data < end:
+                    raise tarfile.ReadError(f"{member.name} claims {member.size} bytes")  # else it never ends
                 end = member.offset_data + -(-member.size // _BLOCK_BYTES) * _BLOCK_BYTES
-                if member.isfile() and member.offset_data + member.size <= total:
+                is_plain = member.isfile() and not member.issparse() and not is_junk(member.name)
+                if is_plain and member.offset_data + member.size <= total:
                     places[member.name.removeprefix("./")] = (member.offset_data, member.size)
-        except tarfile.TarError as error:
-            damage = str(error)
+        except (tarfile.TarError, ValueError, OverflowError, RecursionError, MemoryError) as error:
+            damage = str(error) or type(error).__name__
     if not damage and not _has_end_mark(path, end):
         damage = "the mark of its end is missing"
     if damage:
@@ -114,10 +136,7 @@ def _has_end_mark(path: Path, end: int) -> bool:
 
 
 def _read_zip_member(path: Path, name: str) -> bytes:
-    try:
-        return _open_zip(path, os.getpid()).read(name)
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise OSError(f"{name}: {error}") from error
+    return read_zip_member(_open_zip(path, os.getpid()), name, _MAX_FILE_BYTES)
 
 
 @lru_cache(maxsize=8)

@@ -12,9 +12,8 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from datamodules.benchmarks.files import BenchmarkFiles
 from datamodules.benchmarks.protocol import Array, Benchmark, Entry, NoGroundTruthError, Sample
-from datamodules.streaming.loading import Failure, Workers, data_loader
+from datamodules.streaming.loading import Workers, data_loader
 from geometry.batch import GeometryBatch
-from geometry.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -53,8 +52,6 @@ class BenchmarkLoader:
 
     def __iter__(self) -> Iterator[GeometryBatch]:
         for item in data_loader(_Batches(self), self.workers):
-            if isinstance(item, Failure):
-                raise InputError(item.message)
             if isinstance(item, Unscored):
                 self.problems[item.key] = item.reason
             else:
@@ -64,7 +61,7 @@ class BenchmarkLoader:
         """Return the samples of this rank."""
         return self.entries[self.workers.rank :: self.workers.world_size]
 
-    def load(self, entry: Entry) -> GeometryBatch | Unscored | Failure:
+    def load(self, entry: Entry) -> GeometryBatch | Unscored:
         """Return the batch of a sample, or what hinders it.
 
         Args:
@@ -74,11 +71,9 @@ class BenchmarkLoader:
             sample = self.benchmark.load(self.files, entry)
             if sample.image.shape[:2] != sample.truth.shape[:2] and self.benchmark.geometry == "normals":
                 raise ValueError(f"picture and truth have {sample.image.shape[:2]} and {sample.truth.shape[:2]} pixels")
-        except InputError as error:
-            return Failure(str(error))
         except NoGroundTruthError as error:
             return Unscored(entry.key, str(error))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, MemoryError) as error:
             return Unscored(entry.key, f"unreadable ({error})")
         return self._batch(sample, entry)
 
@@ -100,7 +95,7 @@ class _Batches(IterableDataset):
     def __init__(self, loader: BenchmarkLoader) -> None:
         self.loader = loader
 
-    def __iter__(self) -> Iterator[GeometryBatch | Unscored | Failure]:
+    def __iter__(self) -> Iterator[GeometryBatch | Unscored]:
         info = get_worker_info()
         first, step = (0, 1) if info is None else (info.id, info.num_workers)
         yield from map(self.loader.load, self.loader.own_entries()[first::step])

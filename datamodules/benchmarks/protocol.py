@@ -13,6 +13,7 @@ import numpy as np
 from datamodules.benchmarks.decoding import decode_image
 from datamodules.benchmarks.file_list import listed_samples
 from datamodules.benchmarks.files import BenchmarkFiles, find_files, open_files
+from datamodules.sources.array_files import require_exr_reader
 from geometry.errors import InputError
 
 Array = np.ndarray
@@ -130,8 +131,8 @@ class Benchmark(ABC):
             file_list: lines of a picture's path and those of its ground truth, as in Marigold's lists.
 
         Raises:
-            InputError: the list cannot be read, has a line that is too short, or names nothing that is there; or a
-                sample is there twice.
+            InputError: the list cannot be read, has a line that is too short, or names nothing that is there; a sample
+                is there twice; or the package is missing that reads the ground truth.
         """
         if file_list is None:
             found = [(name, self.truth_of(name)) for name in sorted(files.places) if self.match(name)]
@@ -151,6 +152,8 @@ class Benchmark(ABC):
                     f"{entry.image}. Remove one, or name the samples in data.file_lists."
                 )
             images[entry.key] = entry.image
+        if any(path.endswith(".exr") for entry in entries for path in entry.truth):
+            require_exr_reader()
         return entries
 
     def load(self, files: BenchmarkFiles, entry: Entry) -> Sample:

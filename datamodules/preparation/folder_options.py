@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Literal, get_args
 
+from datamodules.preparation.paths import folder_or_url, user_path
 from datamodules.sources.fitting import Shape
 from datamodules.sources.folder import FAR_PLANE_M, NEAR_PLANE_M, DepthFormat, DepthKind, FolderDataset, NormalsFrame
 from datamodules.sources.folder_cameras import FolderCameras
@@ -67,13 +68,18 @@ def add_folder_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``prepare folder`` to a parser, apart from those on output."""
     files = parser.add_argument_group("files")
     files.add_argument(
-        "--images", type=Path, required=True, metavar="DIR", help="folder of images, searched throughout"
+        "--images", type=user_path, required=True, metavar="DIR", help="folder of images, searched throughout"
     )
     files.add_argument(
-        "--depth", type=Path, required=True, metavar="DIR", help="folder of depth: .png (16 bits) .npy .npz .exr .pfm"
+        "--depth",
+        type=user_path,
+        required=True,
+        metavar="DIR",
+        help="folder of depth: 16-bit .png .npy .npz .exr .pfm",
     )
     files.add_argument(
         "--normals",
+        type=folder_or_url,
         metavar="DIR",
         help="folder of normals (.npy .npz .exr .pfm, .png of 8 or 16 bits); or from-depth: compute them; or none "
         "(default: from-depth where cameras are given, else none)",
@@ -144,7 +150,7 @@ def _add_meaning(group: argparse._ArgumentGroup) -> None:
     )
     cameras.add_argument(
         "--cameras",
-        type=Path,
+        type=user_path,
         metavar="PATH",
         help="a .txt or .json file with the intrinsics of all images; a folder with one such file per image; or a .csv "
         "with the columns image,fx,fy,cx,cy",
@@ -179,7 +185,7 @@ def _add_size_and_split(group: argparse._ArgumentGroup) -> None:
     )
     held_out.add_argument(
         "--val-list",
-        type=Path,
+        type=user_path,
         metavar="FILE",
         help="text file that names the folders or images to hold out, one a line",
     )

@@ -2,10 +2,10 @@
 
 import argparse
 import re
-from pathlib import Path
 from typing import get_args
 
 from datamodules.preparation.folder_options import add_folder_options
+from datamodules.preparation.paths import user_path
 from datamodules.preparation.run import default_workers
 from datamodules.sources.hypersim import NormalsSource
 from datamodules.sources.hypersim_frames import SPLITS
@@ -33,18 +33,18 @@ def add_hypersim(commands: argparse._SubParsersAction) -> argparse.ArgumentParse
     )
     parser.add_argument(
         "--split-csv",
-        type=Path,
+        type=user_path,
         help="metadata_images_split_scene_v1.csv (default: the one inside or beside RAW; without it, all frames "
         "are trained on)",
     )
     parser.add_argument(
         "--camera-csv",
-        type=Path,
+        type=user_path,
         help="metadata_camera_parameters.csv (default: the one in RAW; scenes without an entry get the nominal camera)",
     )
     parser.add_argument(
         "--file-list",
-        type=Path,
+        type=user_path,
         nargs="+",
         default=(),
         help="prepare only the frames in these lists (Marigold's format)",
@@ -108,8 +108,8 @@ def add_folder(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
 
 def _add_input_and_output(parser: argparse.ArgumentParser, name: str, has_raw: bool = True) -> None:
     if has_raw:
-        parser.add_argument("--raw", type=Path, required=True, help="folder of the data set as released")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write shards and dataset.json into")
+        parser.add_argument("--raw", type=user_path, required=True, help="folder of the data set as released")
+    parser.add_argument("--out", type=user_path, required=True, help="folder to write shards and dataset.json into")
     parser.add_argument("--name", default=name, help="name in logs and shard names (default: %(default)s)")
     parser.add_argument(
         "--samples-per-shard",

@@ -4,6 +4,7 @@ The content of a shard is a pure function of the sorted list of frames, the opti
 number of worker processes, nor the division into parts, nor where a run was killed and continued changes a byte.
 """
 
+import math
 import os
 import re
 import sys
@@ -24,6 +25,7 @@ from datamodules.shards.files import EncodedSample, write_shard
 from datamodules.shards.manifest import NAME_PATTERN
 from datamodules.sources.protocol import RawDataset
 from geometry.errors import InputError
+from geometry.limits import MAX_SAMPLE_PIXELS
 
 DEFAULT_OPTIONS = ShardOptions()
 
@@ -175,6 +177,11 @@ def _check_options(
         raise InputError(f"--name may hold letters, digits, _ and - only, not {raw.name!r}.")
     if min(raw.image_size) < 1:
         raise InputError(f"--size and --crop must be positive, not {raw.image_size[0]} {raw.image_size[1]}.")
+    if math.prod(raw.image_size) > MAX_SAMPLE_PIXELS:
+        raise InputError(
+            f"samples of {raw.image_size[0]}x{raw.image_size[1]} pixels are too large; at most "
+            f"{MAX_SAMPLE_PIXELS / 1e6:.0f} megapixels are stored. Give --size or --crop."
+        )
     if options.samples_per_shard < 1:
         raise InputError(f"--samples-per-shard must be at least 1, not {options.samples_per_shard}.")
     if not 1 <= options.image_quality <= 100:

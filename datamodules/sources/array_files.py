@@ -9,7 +9,11 @@ from typing import Any
 import cv2
 import numpy as np
 
+from datamodules.sources.image_files import decode_png
+from datamodules.sources.npy_files import decode_npy, read_npz_member
 from geometry.errors import InputError
+from geometry.files import open_regular_file, read_regular_file, require_bytes
+from geometry.limits import MAX_ARRAY_BYTES, MAX_PICTURE_BYTES, MIB
 
 ARRAY_SUFFIXES = (".png", ".npy", ".npz", ".exr", ".pfm")
 # Names under which one-channel images are commonly stored in OpenEXR files, the most telling first.
@@ -45,9 +49,9 @@ def read_array_file(path: Path, channels: int, name: str | None = None) -> Array
         array = readers[suffix](path, channels, name)
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing.") from error
-    except (OSError, ValueError, EOFError, RuntimeError, KeyError, zipfile.BadZipFile, cv2.error) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError as error:
+        raise error if str(path) in str(error) else InputError(f"{path}: {error}") from error
+    except (OSError, ValueError, EOFError, RuntimeError, KeyError, MemoryError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read ({error}). Copy or export it again.") from error
     if array.dtype.kind not in "uif":
         raise InputError(f"{path} holds values of type {array.dtype}, not numbers.")
@@ -61,10 +65,7 @@ def require_exr_reader() -> None:
         InputError: the OpenEXR package is not installed; the message says how to install it.
     """
     if importlib.util.find_spec("OpenEXR") is None:
-        raise InputError(
-            "reading .exr files needs the OpenEXR package. Install it with pip install 'onestep-geometry[exr]', "
-            "or pip install -e '.[exr]' in a checkout."
-        )
+        raise InputError("reading .exr files needs the OpenEXR package. Install it with pip install -e '.[exr]'.")
 
 
 def read_pfm(data: bytes) -> Array:
@@ -110,38 +111,35 @@ def read_pfm(data: bytes) -> Array:
 
 def _read_png(path: Path, channels: int, name: str | None) -> Array:
     flags = cv2.IMREAD_UNCHANGED if channels == 1 else cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH
-    array = cv2.imdecode(np.fromfile(path, np.uint8), flags)
-    if array is None:
-        raise ValueError("it is no image that can be decoded")
+    array = decode_png(read_regular_file(path, MAX_PICTURE_BYTES), flags, str(path))
     if channels == 1 and array.dtype != np.uint16:
         raise InputError(f"{path} has {8 * array.dtype.itemsize} bits per channel: Depth must be a 16-bit grey PNG.")
     return array
 
 
 def _read_npy(path: Path, channels: int, name: str | None) -> Array:
-    return np.load(path, allow_pickle=False)
+    return decode_npy(read_regular_file(path, MAX_ARRAY_BYTES + MIB))
 
 
 def _read_npz(path: Path, channels: int, name: str | None) -> Array:
-    with np.load(path, allow_pickle=False) as arrays:
-        if isinstance(arrays, np.ndarray):
-            raise ValueError("it is a .npy file under another name")
-        names = list(arrays.files)
+    with open_regular_file(path, MAX_PICTURE_BYTES) as file, zipfile.ZipFile(file) as archive:
+        names = [member.removesuffix(".npy") for member in archive.namelist() if member.endswith(".npy")]
         default = "depth" if channels == 1 else "normals"
         wanted = name or (names[0] if len(names) == 1 else default)
         if wanted not in names:
             raise InputError(
                 f"{path} has no array {wanted!r}; it holds {', '.join(names) or 'none'}. Choose one by --array-name."
             )
-        return arrays[wanted]
+        return read_npz_member(archive, wanted)
 
 
 def _read_exr(path: Path, channels: int, name: str | None) -> Array:
     require_exr_reader()
     import OpenEXR
 
-    if not path.is_file():  # the library would print a message of its own
-        raise FileNotFoundError(path)
+    open_regular_file(path, MAX_PICTURE_BYTES).close()
+    with OpenEXR.File(str(path), separate_channels=True, header_only=True) as file:
+        _require_bounded(file.header(), len(file.parts))
     with OpenEXR.File(str(path), separate_channels=True) as file:
         planes: dict[str, Any] = {key: np.array(channel.pixels) for key, channel in file.channels().items()}
     found = ", ".join(planes) or "none"
@@ -161,7 +159,18 @@ def _read_exr(path: Path, channels: int, name: str | None) -> Array:
 
 
 def _read_pfm(path: Path, channels: int, name: str | None) -> Array:
-    return read_pfm(path.read_bytes())
+    return read_pfm(read_regular_file(path, MAX_ARRAY_BYTES + MIB))
+
+
+def _require_bounded(header: dict[str, Any], num_parts: int) -> None:
+    """Refuse an OpenEXR file of several parts, and one whose header claims more than an array may have."""
+    if num_parts != 1:
+        raise ValueError(f"it has {num_parts} parts, not one")
+    (left, top), (right, bottom) = (map(int, corner) for corner in header["dataWindow"])
+    width, height = right - left + 1, bottom - top + 1
+    if width < 1 or height < 1:
+        raise ValueError(f"it has {width}x{height} pixels")
+    require_bytes(4 * width * height * len(header["channels"]), MAX_ARRAY_BYTES, "the picture")
 
 
 def _in_image_order(array: Array, channels: int, path: Path) -> Array:

@@ -2,20 +2,20 @@
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from datamodules.shards.files import file_sha256
 from datamodules.sources.folder_frames import IMAGE_SUFFIXES
+from datamodules.sources.pinhole import matrix_of, pinhole_matrix
 from datamodules.sources.tables import read_csv
 from geometry.errors import InputError
+from geometry.files import read_text_file
 
 _CSV_COLUMNS = ("image", "fx", "fy", "cx", "cy")
 _JSON_KEYS = ("intrinsics", "K", "camera_matrix", "cam_in")
@@ -87,26 +87,13 @@ class FolderCameras:
         if self.fov_deg is not None:
             focal = width / 2 / math.tan(math.radians(self.fov_deg) / 2)
             edge = self.pixel_center - 0.5
-            return _matrix((focal, focal, width / 2 + edge, height / 2 + edge)), "fov"
+            return matrix_of((focal, focal, width / 2 + edge, height / 2 + edge)), "fov"
         if self.intrinsics is not None:
             numbers, source = self.intrinsics, "--intrinsics"
         else:
             assert self.files is not None, "asked for a camera without any"
             numbers, source = _from_files(self.files, identifier)
-        fx, fy, cx, cy = numbers
-        if not (all(map(math.isfinite, numbers)) and fx > 0 and fy > 0):
-            raise InputError(f"{source}: focal lengths must be positive numbers of pixels, not {fx:g} and {fy:g}.")
-        if not (0 < cx < width and 0 < cy < height):
-            raise InputError(
-                f"{source}: the principal point ({cx:g}, {cy:g}) lies outside image {identifier!r} of {height}x{width} "
-                "pixels. Intrinsics are in pixels (fx fy cx cy) of the image as it is on disk, before --size or --crop."
-            )
-        return _matrix(numbers), "own"
-
-
-def _matrix(numbers: Sequence[float]) -> Tensor:
-    fx, fy, cx, cy = numbers
-    return torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64)
+        return pinhole_matrix(numbers, size, source, identifier), "own"
 
 
 def _from_files(files: Path, identifier: str) -> tuple[tuple[float, float, float, float], str]:
@@ -153,14 +140,13 @@ def read_intrinsics_file(path: Path) -> tuple[float, float, float, float]:
     Raises:
         InputError: the file cannot be read or holds something else.
     """
-    expected = "expected fx fy cx cy, a 3x3 or a 4x4 matrix"
+    expected, text = "expected fx fy cx cy, a 3x3 or a 4x4 matrix", read_text_file(path)
     try:
-        text = path.read_text(encoding="utf-8")
         if path.suffix.lower() == ".json":
             numbers = np.asarray(_numbers_of_json(json.loads(text)), np.float64).flatten()
         else:
             numbers = np.array([float(word) for word in text.replace(",", " ").split()])
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as intrinsics ({error}); {expected}.") from error
     if numbers.size in (9, 16):
         matrix = numbers.reshape(3, 3) if numbers.size == 9 else numbers.reshape(4, 4)[:3, :3]

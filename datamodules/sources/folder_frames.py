@@ -11,6 +11,8 @@ from datamodules.sources.array_files import ARRAY_SUFFIXES
 from datamodules.sources.protocol import FrameList
 from datamodules.streaming.order import stable_hash
 from geometry.errors import InputError
+from geometry.files import read_text_file
+from geometry.listing import is_junk
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAX_KEY_LETTERS = 80
@@ -50,7 +52,7 @@ class NamedFiles:
     """A folder of files of one kind, and how they are named.
 
     Attributes:
-        folder: searched with everything below it; hidden files are passed over.
+        folder: searched with everything below it; hidden files and those of systems (``Thumbs.db``) are passed over.
         pattern: None takes every file of a known format. Otherwise what names look like, with ``{}`` for the part that
             files of other kinds share: "rgb_{}.jpg" for names alone, "{}/color/{}.png" for paths below the folder.
     """
@@ -211,15 +213,14 @@ def match_files(
 
 
 def _files_below(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    """Return what is no hidden file, and none that a system has put beside the others."""
+    found = (path for path in folder.rglob("*") if not path.name.startswith(".") and path.is_file())
+    return [path for path in found if not is_junk(path.relative_to(folder))]
 
 
 def _read_val_list(path: Path, frames: list[FolderFrame]) -> set[str]:
     """Return the identifiers that a list names one by one or by their folder."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error}).") from error
+    lines = read_text_file(path).split("\n")
     identifiers = {frame.identifier for frame in frames}
     folders: dict[str, set[str]] = {}
     for frame in frames:

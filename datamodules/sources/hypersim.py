@@ -5,18 +5,17 @@ Raw layout: ``RAW/<scene>/images/scene_<camera>_{final,geometry}_hdf5/frame.IIII
 Which frames to prepare, and in which split, is decided in ``datamodules.sources.hypersim_frames``.
 """
 
-import hashlib
-import io
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
-import h5py
 import numpy as np
 import torch
 from torch import Tensor
 
+from datamodules.shards.files import file_sha256
+from datamodules.sources.hdf5_files import read_hdf5_array
 from datamodules.sources.hypersim_files import HypersimFiles
 from datamodules.sources.hypersim_frames import HypersimFrame, HypersimSelection, find_table, list_hypersim_frames
 from datamodules.sources.protocol import FrameList, PreparedSample
@@ -40,6 +39,8 @@ NEAR_PLANE_M = 1e-5
 FAR_PLANE_M = 65.0
 PIXEL_CENTER = 0.5
 NO_ENTITY = -1
+# Entries are slopes of rays: 1 is 45 degrees. NaN and infinity are not below it.
+_LARGEST_CAMERA_ENTRY = 1e4
 CAMERA_TABLE = "metadata_camera_parameters.csv"
 
 
@@ -82,7 +83,7 @@ class Hypersim:
             "size": list(self.image_size),
             "normals": self.normals,
             "camera_csv": table and table.name,
-            "camera_csv_sha256": hashlib.sha256(table.read_bytes()).hexdigest() if table and table.is_file() else None,
+            "camera_csv_sha256": file_sha256(table) if table and table.is_file() else None,
             **self.selection.options(self.raw),
         }
 
@@ -140,18 +141,14 @@ class Hypersim:
         """Return one of the frame's arrays, checked against the size of the frame's colour."""
         files, name = HypersimFiles(self.raw), frame.name(content)
         place = files.describe(frame.scene, name)
-        try:
-            with h5py.File(io.BytesIO(files.read(frame.scene, name)), "r") as file:
-                array = np.asarray(file["dataset"][()])
-        except FileNotFoundError as error:
-            raise InputError(f"{place} is missing. Every frame needs color, depth_meters, render_entity_id.") from error
-        except (OSError, KeyError, RuntimeError, TypeError) as error:
-            raise InputError(f"{place} cannot be read ({error}). Download or extract it again.") from error
         channels = (3,) if content in ("color", "normal_cam") else ()
         kind = "i" if content == "render_entity_id" else "f"
-        if array.ndim < 2 or array.shape[2:] != channels or array.dtype.kind != kind:
-            expected = f"{'integers' if kind == 'i' else 'floating-point numbers'} of shape {('H', 'W', *channels)}"
-            raise InputError(f"{place} holds {array.dtype} of shape {array.shape}, expected {expected}.")
+        try:
+            array = read_hdf5_array(files.read(frame.scene, name), "dataset", kind, channels)
+        except FileNotFoundError as error:
+            raise InputError(f"{place} is missing. Every frame needs color, depth_meters, render_entity_id.") from error
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError, OverflowError, MemoryError) as error:
+            raise InputError(f"{place} cannot be read ({error}). Download or extract it again.") from error
         if size is not None and array.shape[:2] != tuple(size):
             height, width = array.shape[:2]
             raise InputError(f"{place} is {height}x{width} pixels, the frame's colour {size[0]}x{size[1]}.")
@@ -219,14 +216,18 @@ def read_camera_table(path: Path) -> dict[str, list[list[float]]]:
     """Return ``M_cam_from_uv`` (3x3) by scene from ``metadata_camera_parameters.csv``.
 
     Raises:
-        InputError: the file cannot be read, lacks a column or holds something that is no number.
+        InputError: the file cannot be read, lacks a column or holds something that is no number or no camera.
     """
     columns = [[f"M_cam_from_uv_{row}{column}" for column in range(3)] for row in range(3)]
     rows = read_csv(path, ["scene_name", *(name for names in columns for name in names)])
     try:
-        return {row["scene_name"]: [[float(row[name]) for name in names] for names in columns] for row in rows}
+        table = {row["scene_name"]: [[float(row[name]) for name in names] for names in columns] for row in rows}
     except ValueError as error:
         raise InputError(f"{path}: an entry of M_cam_from_uv is no number ({error}).") from error
+    for scene, matrix in table.items():
+        if not all(abs(entry) < _LARGEST_CAMERA_ENTRY for row in matrix for entry in row):
+            raise InputError(f"{path}: M_cam_from_uv of {scene} is {matrix}, which is no camera.")
+    return table
 
 
 @lru_cache(maxsize=2)

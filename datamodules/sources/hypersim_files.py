@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from geometry.errors import InputError
+from geometry.files import read_regular_file, require_bytes
+from geometry.limits import MAX_ARRAY_BYTES, MIB
 
 _SCENE = r"ai_\d{3}_\d{3}"
 # What preparation reads; the previews beside it are many and not indexed.
@@ -21,6 +23,7 @@ _WANTED = re.compile(
     r"(?:ai_\d{3}_\d{3}/)?(images/scene_[\w-]+_(?:final|geometry)_hdf5/frame\.\d+\."
     r"(?:color|depth_meters|normal_cam|render_entity_id)\.hdf5)"
 )
+_MAX_FILE_BYTES = MAX_ARRAY_BYTES + 16 * MIB
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
@@ -29,6 +32,7 @@ class _Member(NamedTuple):
 
     header_offset: int
     stored_bytes: int
+    num_bytes: int
     method: int
     crc: int
 
@@ -79,10 +83,11 @@ class HypersimFiles:
         Raises:
             FileNotFoundError: there is no such file.
             OSError: it cannot be read, or its checksum in the archive is wrong.
+            InputError: it is no regular file, or too large.
         """
         path = self.raw / scene / name
         if path.is_file() or name not in self._members(scene):
-            return path.read_bytes()
+            return read_regular_file(path, _MAX_FILE_BYTES)
         return _read_member(self._archive(scene), self._members(scene)[name])
 
     def describe(self, scene: str, name: str) -> str:
@@ -105,16 +110,17 @@ def _index(archive: Path) -> dict[str, _Member]:
     try:
         with zipfile.ZipFile(archive) as file:
             return {
-                match[1]: _Member(info.header_offset, info.compress_size, info.compress_type, info.CRC)
+                match[1]: _Member(info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC)
                 for info in file.infolist()
                 if (match := _WANTED.fullmatch(info.filename))
             }
-    except (OSError, zipfile.BadZipFile) as error:
+    except Exception as error:  # zipfile has no error of its own for odd dates, names and extra fields
         raise InputError(f"{archive} is no complete archive ({error}). Download it again, or move it away.") from error
 
 
 def _read_member(archive: Path, member: _Member) -> bytes:
     """Return a member's content. ``zipfile`` would parse the whole directory again for every archive opened."""
+    require_bytes(max(member.stored_bytes, member.num_bytes), _MAX_FILE_BYTES, "a file in the archive")
     with open(archive, "rb") as file:
         file.seek(member.header_offset)
         header = file.read(_LOCAL_HEADER.size)
@@ -125,11 +131,11 @@ def _read_member(archive: Path, member: _Member) -> bytes:
         data = file.read(member.stored_bytes)
     if member.method == zipfile.ZIP_DEFLATED:
         try:
-            data = zlib.decompress(data, wbits=-zlib.MAX_WBITS)
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, member.num_bytes + 1)
         except zlib.error as error:
             raise OSError(f"damaged inside the archive: {error}") from error
     elif member.method != zipfile.ZIP_STORED:
         raise OSError(f"compressed in a way that is not supported (method {member.method})")
-    if zlib.crc32(data) != member.crc:
+    if len(data) != member.num_bytes or zlib.crc32(data) != member.crc:
         raise OSError("its checksum in the archive is wrong")
     return data

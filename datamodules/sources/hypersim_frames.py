@@ -11,6 +11,7 @@ from datamodules.sources.hypersim_files import HypersimFiles
 from datamodules.sources.protocol import FrameList
 from datamodules.sources.tables import read_csv
 from geometry.errors import InputError
+from geometry.files import read_text_file
 
 SPLIT_TABLE = "metadata_images_split_scene_v1.csv"
 SPLITS = ("train", "val", "test")
@@ -137,12 +138,8 @@ def read_file_list(path: Path) -> list[HypersimFrame]:
     Raises:
         InputError: the file cannot be read, or a line is of another form.
     """
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} cannot be read ({error}).") from error
     frames = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text_file(path).split("\n"), start=1):
         if not line.strip():
             continue
         match = re.match(r"(?:[\w-]+/)*([\w-]+)/rgb_(cam_\d+)_fr(\d+)\.\w+", line)

@@ -1,35 +1,111 @@
-"""Images and depth maps in the files of raw data sets."""
+"""Pictures, and numbers stored as PNG, in the files of raw data sets."""
 
+import io
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from geometry.errors import InputError
+from geometry.files import read_regular_file
+from geometry.image_files import PNG_SIGNATURE, open_picture, require_whole_png, rgb_of
+from geometry.limits import MAX_ARRAY_BYTES, MAX_PICTURE_BYTES
 
 Array = np.ndarray
+_REMEDY = "Copy or export it again."
+# Channels times bytes of a PNG that OpenCV may return.
+_MAX_PNG_PIXEL_BYTES = 8
 
 
-def read_image(path: Path, flags: int = cv2.IMREAD_COLOR_RGB, remedy: str = "Copy or export it again.") -> Array:
-    """Return the image in a file.
+def read_image(path: Path, remedy: str = _REMEDY) -> Array:
+    """Return the picture in a file as people see it: upright, on white where it is transparent.
 
     Args:
-        path: file of a format that OpenCV decodes.
-        flags: how OpenCV decodes it. By default, 16 bits are reduced to 8, grey becomes colour, and alpha is dropped.
+        path: file of a format in ``geometry.image_files.FORMATS``.
         remedy: sentence that tells a user how to get a whole file.
 
     Returns:
-        (H,W,3) uint8, RGB; what the file holds with ``cv2.IMREAD_UNCHANGED``.
+        (H,W,3) uint8, RGB. 16 bits are reduced to 8, grey becomes colour.
 
     Raises:
-        InputError: the file is missing or no image.
+        InputError: the file is missing, no picture, damaged or too large.
     """
+    return decode_image(_read(path, remedy), str(path), remedy)
+
+
+def decode_image(data: bytes, name: str, remedy: str = _REMEDY, is_upright: bool = True) -> Array:
+    """Return the picture in the bytes of a file; see ``read_image``.
+
+    Args:
+        data: bytes of the file.
+        name: what messages call it.
+        remedy: sentence that tells a user how to get a whole file.
+        is_upright: turn it as its EXIF data says.
+
+    Returns:
+        (H,W,3) uint8, RGB.
+
+    Raises:
+        InputError: the bytes are no picture, damaged, or claim too many pixels.
+    """
+    with open_picture(io.BytesIO(data), name) as picture:
+        if picture.has_transparency_data and not picture.mode.startswith(("I", "F")):
+            return rgb_of(picture, is_upright)
+    turn = 0 if is_upright else cv2.IMREAD_IGNORE_ORIENTATION
+    return _decode(data, cv2.IMREAD_COLOR_RGB | turn, name, remedy)
+
+
+def read_png(path: Path, flags: int, remedy: str = _REMEDY) -> Array:
+    """Return the numbers that a PNG file stores.
+
+    Args:
+        path: the file.
+        flags: how OpenCV decodes it.
+        remedy: sentence that tells a user how to get a whole file.
+
+    Returns:
+        (H,W) or (H,W,C) uint8 or uint16.
+
+    Raises:
+        InputError: the file is missing, no PNG, damaged or too large.
+    """
+    return decode_png(_read(path, remedy), flags, str(path), remedy)
+
+
+def decode_png(data: bytes, flags: int, name: str, remedy: str = _REMEDY) -> Array:
+    """Return the numbers that the bytes of a PNG file store; see ``read_png``.
+
+    Args:
+        data: bytes of the file.
+        flags: how OpenCV decodes it.
+        name: what messages call it.
+        remedy: sentence that tells a user how to get a whole file.
+
+    Raises:
+        InputError: the bytes are no PNG, damaged, or claim too many pixels.
+    """
+    require_whole_png(data, name)
+    with open_picture(io.BytesIO(data), name, MAX_ARRAY_BYTES // _MAX_PNG_PIXEL_BYTES):
+        pass  # its size is bounded
+    return _decode(data, flags, name, remedy)
+
+
+def _read(path: Path, remedy: str) -> bytes:
     try:
-        image = cv2.imdecode(np.fromfile(path, np.uint8), flags)
+        return read_regular_file(path, MAX_PICTURE_BYTES)
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing. Every frame needs its image and its depth.") from error
-    except (OSError, cv2.error) as error:
+    except OSError as error:
         raise InputError(f"{path} cannot be read ({error}). {remedy}") from error
+
+
+def _decode(data: bytes, flags: int, name: str, remedy: str) -> Array:
+    if data.startswith(PNG_SIGNATURE):
+        require_whole_png(data, name)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except (cv2.error, MemoryError) as error:
+        raise InputError(f"{name} cannot be read ({error}). {remedy}") from error
     if image is None:
-        raise InputError(f"{path} is no complete image that can be decoded. {remedy}")
+        raise InputError(f"{name} is no complete image that can be decoded. {remedy}")
     return image

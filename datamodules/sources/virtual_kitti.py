@@ -16,10 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.sources.image_files import read_image
+from datamodules.sources.image_files import read_image, read_png
+from datamodules.sources.pinhole import matrix_of, pinhole_matrix
 from datamodules.sources.protocol import FrameList, PreparedSample
 from geometry.camera import camera_from_intrinsics, crop_camera, pixel_rays
 from geometry.errors import InputError
+from geometry.files import read_text_file
 from geometry.normals import normals_from_depth
 
 NEAR_PLANE_M = 1e-5
@@ -148,7 +150,7 @@ class VirtualKitti:
         """
         image = read_image(frame.path(self._root("rgb"), "rgb"), remedy=_REMEDY)
         depth_path = frame.path(self._root("depth"), "depth")
-        centimetres = read_image(depth_path, cv2.IMREAD_UNCHANGED, _REMEDY)
+        centimetres = read_png(depth_path, cv2.IMREAD_UNCHANGED, _REMEDY)
         size = image.shape[:2]
         if centimetres.dtype != np.uint16 or centimetres.shape != size:
             raise InputError(
@@ -194,14 +196,11 @@ class VirtualKitti:
         path = self._intrinsics_path(frame.scene, frame.condition)
         if path is None:
             focal = NOMINAL_FOCAL_LENGTH_PX * size[1] / NOMINAL_WIDTH_PX
-            rows, source = (focal, focal, (size[1] - 1) / 2, (size[0] - 1) / 2), "nominal"
-        else:
-            table = read_intrinsics(path)
-            if (frame.number, frame.camera) not in table:
-                raise InputError(f"{path} has no row for frame {frame.number}, camera {frame.camera}.")
-            rows, source = table[frame.number, frame.camera], "scene"
-        fx, fy, cx, cy = rows
-        return torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64), source
+            return matrix_of((focal, focal, (size[1] - 1) / 2, (size[0] - 1) / 2)), "nominal"
+        table = read_intrinsics(path)
+        if (frame.number, frame.camera) not in table:
+            raise InputError(f"{path} has no row for frame {frame.number}, camera {frame.camera}.")
+        return pinhole_matrix(table[frame.number, frame.camera], size, path, str(frame)), "scene"
 
     def _crop_corner(self, frame: VirtualKittiFrame, size: tuple[int, int]) -> tuple[int, int]:
         (height, width), (crop_height, crop_width) = size, self.image_size
@@ -225,12 +224,13 @@ def read_intrinsics(path: Path) -> dict[tuple[int, int], tuple[float, float, flo
         InputError: the file cannot be read or a row is of another form.
     """
     table = {}
+    lines = read_text_file(path).split("\n")[1:]
     try:
-        for line in path.read_text(encoding="utf-8").splitlines()[1:]:
+        for line in lines:
             if line.strip():
                 frame, camera, fx, fy, cx, cy = line.split()
                 table[int(frame), int(camera)] = (float(fx), float(fy), float(cx), float(cy))
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise InputError(f"{path}: rows must be 'frame cameraID K[0,0] K[1,1] K[0,2] K[1,2]' ({error}).") from error
     return table
 

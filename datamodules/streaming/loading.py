@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from datamodules.streaming.packing import PackedBatch
 from geometry.batch import GeometryBatch
-from geometry.errors import InputError
+from geometry.errors import InputError, printable
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ class Receiver:
             raise InputError(
                 f"{problem} It is bad sample number {len(self._seen)}; data.max_bad_samples is {self.max_bad_samples}."
             )
-        warnings.warn(f"skipped bad sample number {len(self._seen)}: {problem}", stacklevel=2)
+        warnings.warn(f"skipped bad sample number {len(self._seen)}: {printable(problem)}", stacklevel=2)
 
 
 def _is_loss_of_process(error: Exception) -> bool:

@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from geometry.errors import InputError
+from geometry.errors import InputError, printable
 
 # Lines of jsonargparse's errors that repeat what was given, or what else would have been accepted.
 _NOISE = re.compile(
@@ -75,19 +75,21 @@ def input_error_behind(error: BaseException) -> str | None:
     """
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, InputError | MisconfigurationException):
+        if isinstance(cause, MisconfigurationException):
+            return " ".join(str(cause).split())
+        if isinstance(cause, InputError):
             return str(cause).rsplit("InputError: ", 1)[-1].strip()
         cause = cause.__cause__
     return None
 
 
 def leave(message: str) -> NoReturn:
-    """Print ``error: message`` and end the process with status 2.
+    """Print ``error: message`` as one line and end the process with status 2.
 
     Args:
         message: what is wrong and what to do.
     """
-    print(f"error: {message}", file=sys.stderr)
+    print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(2)
 
 

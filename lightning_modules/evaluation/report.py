@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from geometry.errors import InputError
+from geometry.errors import InputError, printable
 from lightning_modules.command_line.tables import format_markdown, format_table
 from lightning_modules.evaluation.published import PAPER, PUBLISHED
 
@@ -48,7 +48,7 @@ class DatasetScores:
             found.append(f"{len(left_out)} left out, the first {left_out[0]}: {self.problems[left_out[0]]}")
         if self.num_images and any(math.isnan(value) for value in self.scores.values()):
             found.append("predictions are not finite: see the samples without numbers in samples.csv")
-        return "; ".join([*found, *([self.problems[""]] if "" in self.problems else [])])
+        return printable("; ".join([*found, *([self.problems[""]] if "" in self.problems else [])]))
 
 
 def read_scores(folder: Path) -> DatasetScores | None:

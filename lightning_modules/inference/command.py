@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from geometry.errors import InputError
+from geometry.errors import InputError, printable
 from lightning_modules.inference.arguments import add_model_arguments, load_from_arguments, parse
 
 _CAMERA_OPTIONS = ("intrinsics", "fov_deg", "near_m", "far_m")
@@ -32,6 +32,7 @@ def main(arguments: Sequence[str]) -> int:
 
     described = _described_camera(options)
     camera = PointCloudCamera(**described) if options.point_cloud else None
+    options.output = options.output.expanduser()
     photos = find_photos(options.pictures, options.output)
     predictor = Predictor(
         load_from_arguments(options).estimator,
@@ -44,12 +45,14 @@ def main(arguments: Sequence[str]) -> int:
     run = BatchRun(predictor, options.output, options.batch_size, options.overwrite, camera)
     report = run.predict(photos, show_progress=not options.quiet)
     for file, reason in report.failed:
-        print(f"failed: {reason if str(file) in reason else f'{file}: {reason}'}", file=sys.stderr)
+        line = reason if str(file) in reason else f"{file}: {reason}"
+        print(f"failed: {printable(line)}", file=sys.stderr)
     skipped = (
         f", {report.num_skipped} were there already (--overwrite predicts them again)" if report.num_skipped else ""
     )
     print(
-        f"{report.num_predicted} predicted, {len(report.failed)} failed{skipped}; {predictor.kind} in {options.output}"
+        f"{report.num_predicted} predicted, {len(report.failed)} failed{skipped}; {predictor.kind} in "
+        f"{printable(options.output)}"
     )
     return 1 if report.failed else 0
 

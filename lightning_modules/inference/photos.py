@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geometry.errors import InputError
+from geometry.listing import is_junk
 from lightning_modules.inference.pictures import SUFFIXES
 
 # Names of files may have 255 bytes; results add an ending, temporary files a random part.
@@ -34,7 +35,8 @@ def find_photos(inputs: Sequence[str], output: Path) -> list[Photo]:
     """Return the pictures that files, folders and patterns name, each once, with names that never collide.
 
     Folders are searched with all their subfolders, for files that end like a picture; links to folders are not
-    followed, and the output folder is left out. Files that are named themselves are taken whatever they end in.
+    followed, and the output folder is left out, as are the files that systems put beside pictures, such as
+    ``._photo.jpg``. Files that are named themselves are taken whatever they end in.
 
     Args:
         inputs: files, folders, and patterns such as ``photos/**/*.jpg``.
@@ -58,15 +60,15 @@ def _expand(name: str, output: Path) -> Iterator[tuple[Path, Path]]:
     path = Path(os.path.abspath(os.path.expanduser(name)))
     if path.is_dir():
         for top, folders, files in os.walk(path):
-            folders[:] = sorted(folder for folder in folders if Path(top, folder) != output)
+            folders[:] = sorted(name for name in folders if Path(top, name) != output and not is_junk(name))
             for file in sorted(files):
-                if Path(file).suffix.lower() in SUFFIXES:
+                if Path(file).suffix.lower() in SUFFIXES and not is_junk(file):
                     yield Path(top, file), Path(top).relative_to(path)
     elif os.path.lexists(path):
         yield path, Path()
     else:
         for match in sorted(glob.glob(os.path.expanduser(name), recursive=True)):
-            if not os.path.isdir(match):
+            if not os.path.isdir(match) and (is_junk(name) or not is_junk(match)):
                 yield Path(os.path.abspath(match)), Path()
 
 

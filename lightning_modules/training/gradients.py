@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from geometry.errors import printable
+
 # The loss scale of fp16 starts at 2^16, and each overflow halves it.
 _SCALER_HALVINGS = 16
 
@@ -112,7 +114,7 @@ class GradientGuard:
             return
         self.num_skipped += 1
         self._in_a_row += 1
-        samples = "; ".join(step.sources)
+        samples = printable("; ".join(step.sources))
         rank_zero_warn(f"step {step.number} skipped: its gradients are not finite. Samples on this rank: {samples}")
         if self._in_a_row >= self._allowed_in_a_row:
             raise RuntimeError(

@@ -95,3 +95,27 @@ def test_preview_refuses_a_file_it_cannot_write(tmp_path, capsys):
     make_dataset(tmp_path)
     assert main(["preview", str(tmp_path), "--out", str(tmp_path / "sheet.gif")]) == 2
     assert ".png or .jpg" in capsys.readouterr().err
+
+
+def test_a_path_with_a_tilde_means_the_home_folder_where_no_shell_expands_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_hypersim_frame(tmp_path / "raw")
+    words = ["hypersim", "--raw=~/raw", "--out=~/out", "--size", "24", "32", "--workers", "1", "--quiet"]
+    assert main(words) == 0
+    assert (tmp_path / "out/dataset.json").is_file()
+    assert main(["check", "~/out", "--quiet"]) == 0
+    with pytest.raises(SystemExit) as ended:
+        main([*words, "--camera-csv", "~nobody-of-that-name/cameras.csv"])
+    assert ended.value.code == 2 and "no such user" in capsys.readouterr().err
+
+
+def test_a_name_with_control_codes_is_printed_escaped(tmp_path, capsys):
+    for kind in ("image", "depth"):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "a\x1b[2J\nerror: b.png").write_text("no picture")
+    words = ["folder", "--images", tmp_path / "image", "--depth", tmp_path / "depth", "--depth-scale", "1000"]
+    assert (
+        main([*map(str, words), "--out", str(tmp_path / "out"), "--size", "8", "8", "--workers", "1", "--quiet"]) == 2
+    )
+    error = capsys.readouterr().err
+    assert r"a\x1b[2J\nerror: b.png" in error and "\x1b" not in error and error.count("\n") == 1

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from http.client import HTTPConnection
 from pathlib import Path
 
 import numpy as np
@@ -68,6 +69,35 @@ def test_a_program_gets_what_predict_answers_and_a_message_for_other_files(url, 
             client.predict(handle_file(files / name), 256, api_name="/predict")
     with pytest.raises(Exception, match=r"413|[Ll]arge|exceed"):
         client.predict(handle_file(files / "heavy.png"), 256, api_name="/predict")
+
+
+def ask(url, method="GET", path="/", **headers):
+    """Return the status of a request with these headers alone."""
+    connection = HTTPConnection(url.split("/")[2], timeout=60)
+    connection.putrequest(method, path, skip_host=True)
+    for name, value in {"Content-Length": "0", **headers}.items():
+        connection.putheader(name.replace("_", "-"), value)
+    connection.endheaders()
+    response = connection.getresponse()
+    response.read()
+    return response.status
+
+
+def test_a_page_of_another_name_that_resolves_here_cannot_use_it(url):
+    own, port = url.split("/")[2], url.rstrip("/").rsplit(":", 1)[1]
+    assert ask(url, Host=own) == ask(url, Host=f"localhost:{port}") == 200
+    for host in ("evil.example", f"evil.example:{port}", f"localhost.evil.example:{port}", "", f"{own},evil.example"):
+        assert ask(url, Host=host) == 403, host
+        assert ask(url, "POST", "/gradio_api/queue/join", Host=host, Origin=f"http://{host}") == 403
+
+
+def test_another_page_in_the_same_browser_cannot_send_requests(url):
+    own = url.split("/")[2]
+    assert ask(url, "POST", "/gradio_api/queue/join", Host=own, Origin=f"http://{own}") == 422  # let in, and empty
+    for origin in ("http://evil.example", "http://localhost:3000", "null", f"http://{own}.evil.example"):
+        assert ask(url, "POST", "/gradio_api/queue/join", Host=own, Origin=origin) == 403, origin
+    assert ask(url, Host=own, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="no-cors") == 403
+    assert ask(url, Host=own, Sec_Fetch_Site="cross-site", Sec_Fetch_Mode="navigate") == 200  # a link to the page
 
 
 @pytest.mark.skipif(not is_installed(), reason="no Chromium with chromedriver")

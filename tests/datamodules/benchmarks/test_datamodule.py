@@ -15,6 +15,7 @@ from tests.benchmark_archives import (
     DEPTH_ARCHIVES,
     SAMPLES,
     depth_members,
+    exr,
     needs_samples,
     npy,
     png,
@@ -106,6 +107,44 @@ def test_a_list_for_diode_names_the_mask_too(tmp_path):
     assert len(found) == 1
     ((key, reason),) = data.test_problems["diode"].items()
     assert "_009_" in key and "is missing" in reason
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_file_list_may_have_a_byte_order_mark(tmp_path, end):
+    image, depth = write_depth_archive(tmp_path, "kitti", num_samples=1)
+    (tmp_path / "list.txt").write_text(f"\ufeff{image} {depth}{end}", newline="")
+    (found,), _ = batches(root=str(tmp_path), file_lists={"kitti": str(tmp_path / "list.txt")})
+    assert len(found) == 1
+
+
+def test_damaged_samples_are_counted_and_end_nothing(tmp_path):
+    generator = np.random.default_rng(0)
+    normals, _ = random_normals(generator, (20, 30))
+    picture, whole = png(random_image(generator, (20, 30))), exr(normals, tmp_path)
+    members = {f"lab_0{number}_img.png": picture for number in (1, 2, 3)}
+    members |= {"lab_01_normal.exr": whole, "lab_02_normal.exr": whole[: len(whole) // 2], "lab_03_normal.exr": b"no"}
+    write_folder(tmp_path / "ibims", members)
+    (found,), data = batches(root=str(tmp_path), normals=True)
+    assert [batch["key"] for batch in found] == [["lab_01_img"]]
+    assert set(data.test_problems["ibims"]) == {"lab_02_img", "lab_03_img"}
+    assert all(reason.startswith("unreadable (it ") for reason in data.test_problems["ibims"].values())
+
+
+def test_a_damaged_jpeg_is_not_scored_as_if_it_were_whole(tmp_path):
+    members = depth_members("scannet", 1, np.random.default_rng(0))
+    image = next(iter(members))
+    damaged = bytearray(members[image])
+    damaged[len(damaged) // 2 : len(damaged) // 2 + 1024] = bytes(1024)
+    write_folder(tmp_path / "scannet", members | {image: bytes(damaged)})
+    (found,), data = batches(root=str(tmp_path))
+    assert not found and "damaged JPEG" in next(iter(data.test_problems["scannet"].values()))
+
+
+def test_without_the_exr_package_a_test_ends_before_it_begins(tmp_path, monkeypatch):
+    write_folder(tmp_path / "ibims", {"lab_01_img.png": b"", "lab_01_normal.exr": b""})
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(InputError, match="OpenEXR"):
+        batches(root=str(tmp_path), normals=True)
 
 
 def test_the_same_sample_in_two_places_is_not_counted_twice(tmp_path):

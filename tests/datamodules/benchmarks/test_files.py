@@ -71,3 +71,44 @@ def test_reading_a_damaged_zip_is_an_os_error(tmp_path):
     path.write_bytes(data)
     with pytest.raises(OSError, match=r"a\.png"):
         files.read("a.png")
+
+
+def negative_size(path):
+    """A .tar whose second file claims to be as large as the way back to its own header."""
+    write_tar(path, {"a": bytes(512), "b": bytes(512)})
+    data = bytearray(path.read_bytes())
+    header = data[1024:1536]
+    header[124:136] = (256**12 - 512).to_bytes(12)
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    data[1024:1536] = header
+    path.write_bytes(data)
+    return path
+
+
+def test_a_tar_with_a_negative_size_ends(tmp_path):
+    files = open_files(negative_size(tmp_path / "data.tar"))
+    assert set(files.places) == {"a"} and files.damage
+
+
+def test_a_zip_that_would_unpack_to_gigabytes_is_refused_by_name(tmp_path):
+    with zipfile.ZipFile(tmp_path / "data.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with archive.open("test/a.png", "w", force_zip64=True) as member:
+            for _ in range(60):
+                member.write(bytes(8 << 20))
+    with pytest.raises(InputError, match=r"test/a\.png has 480 MiB; more"):
+        open_files(tmp_path / "data.zip").read("test/a.png")
+
+
+def test_links_in_a_circle_and_what_systems_leave_are_passed_over(tmp_path):
+    write_folder(tmp_path / "data", {"a/x.png": b"1", "a/._x.png": b"2", "__MACOSX/a/x.png": b"3", "Thumbs.db": b"4"})
+    (tmp_path / "data/a/again").symlink_to(tmp_path / "data")
+    (tmp_path / "data/a/more").symlink_to(tmp_path / "data/a")
+    assert set(open_files(tmp_path / "data").places) == {"a/x.png"}
+
+
+def test_a_device_in_place_of_a_file_is_refused(tmp_path):
+    write_folder(tmp_path / "data", {"a.png": b"1"})
+    (tmp_path / "data/b.png").symlink_to("/dev/zero")
+    with pytest.raises(InputError, match="no regular file"):
+        open_files(tmp_path / "data").read("b.png")

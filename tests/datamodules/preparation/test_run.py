@@ -125,6 +125,7 @@ def test_a_broken_frame_stops_with_its_name_and_leaves_no_dataset_json(raw, tmp_
         ({"image_quality": 0}, "hypersim", SIZE, "--image-quality"),
         ({}, "my data", SIZE, "--name"),
         ({}, "hypersim", (0, 32), "--size"),
+        ({}, "hypersim", (30_000, 30_000), "too large.*--size"),
     ],
 )
 def test_an_option_out_of_range_is_named_before_anything_is_written(raw, tmp_path, options, name, size, message):

@@ -50,6 +50,10 @@ def test_common_notations_of_intrinsics_are_understood(tmp_path, name, text):
         ("a.csv", "image,fx,fy,cx,cy\nb,60,61,32,24\n", "no row for image 'a'"),
         ("a.txt", "0 61 32.5 23.5", "focal lengths must be positive"),
         ("a.txt", "60 nan 32.5 23.5", "focal lengths must be positive"),
+        ("a.txt", "1e400 61 32.5 23.5", "focal lengths must be positive"),
+        ("a.json", f"[1{400 * '0'}, 61, 32.5, 23.5]", "cannot be read as intrinsics"),
+        ("a.json", 10_000 * "[", "cannot be read as intrinsics"),
+        ("a.json", '{"K": [[1, 2], [3]]}', "cannot be read as intrinsics"),
         ("a.txt", "600 610 325 235", r"\(325, 235\) lies outside image 'a' of 48x64"),
     ],
 )
@@ -78,3 +82,13 @@ def test_a_field_of_view_reaches_from_edge_to_edge(pixel_center):
 def test_an_impossible_field_of_view_is_refused(fov_deg):
     with pytest.raises(InputError, match="--fov-deg"):
         FolderCameras(fov_deg=fov_deg).check()
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_table_with_a_byte_order_mark_is_read_as_one_without(tmp_path, end):
+    (tmp_path / "a.csv").write_text(f"\ufeffimage,fx,fy,cx,cy{end}a.png,60,61,32.5,23.5{end}", newline="")
+    (tmp_path / "a.json").write_text(f'\ufeff{{"K": [60, 61, 32.5, 23.5]}}{end}', newline="")
+    (tmp_path / "a.txt").write_text(f"\ufeff60 61{end}32.5 23.5{end}", newline="")
+    for name in ("a.csv", "a.json", "a.txt"):
+        matrix, _ = FolderCameras(files=tmp_path / name).matrix("a", SIZE)
+        assert matrix.tolist() == [[60, 0, 32.5], [0, 61, 23.5], [0, 0, 1]], name

@@ -99,8 +99,10 @@ def test_a_share_of_a_single_folder_is_one_of_images_and_warns():
     assert "neighbours in a video" in listed.notices[0]
 
 
-def test_a_list_names_folders_and_images(tmp_path):
-    (tmp_path / "val.txt").write_text("# held out\ns1\n\ns2/b.jpg\n")
+@pytest.mark.parametrize("start", ["", "\ufeff"], ids=["plain", "byte order mark"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_a_list_names_folders_and_images_whatever_editor_wrote_it(tmp_path, start, end):
+    (tmp_path / "val.txt").write_text(f"{start}s1{end}# held out{end}{end}s2/b.jpg{end}", newline="")
     listed = FolderSplit(val_list=tmp_path / "val.txt").apply(frames_named("s1/a", "s1/b", "s2/a", "s2/b"))
     assert [frame.identifier for frame in listed.splits["val"]] == ["s1/a", "s1/b", "s2/b"]
 
@@ -119,3 +121,14 @@ def test_a_split_that_cannot_be_is_refused(tmp_path, split, message):
         split = {"val_list": tmp_path / "val.txt"}
     with pytest.raises(InputError, match=message):
         FolderSplit(**split).apply(frames_named("s1/a"))
+
+
+def test_what_systems_put_beside_pictures_is_no_image_and_no_depth(tmp_path):
+    for name in ("image/1.jpg", "depth/1.png", "image/._1.jpg", "depth/._1.png", "image/.trash/a.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    for name in ("image/__MACOSX/2.jpg", "image/@eaDir/1.jpg/thumb.jpg", "image/.Trashes/3.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = NamedFiles(tmp_path / "image").scan((".jpg",), "image")
+    assert set(found) == {"1", ".trash/a"}

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -199,3 +200,42 @@ def test_real_normals_agree_with_those_computed_from_the_prepared_depth():
     distance = depth * rays.norm(dim=0, keepdim=True)
     wrong, _ = normals_from_depth(distance, rays, depth > 0)
     assert np.median(angle_deg(wrong.numpy(), sample.normals)[both]) > 10
+
+
+@pytest.mark.parametrize("entry", [np.nan, np.inf, 1e300])
+def test_a_camera_table_with_what_is_no_camera_is_named(tmp_path, entry):
+    write_hypersim_frame(tmp_path)
+    matrix = np.array(TILT_SHIFT, float)
+    matrix[1, 2] = entry
+    table = write_camera_table(tmp_path / "cameras.csv", "ai_001_001", matrix)
+    with pytest.raises(InputError, match=r"cameras\.csv: M_cam_from_uv of ai_001_001 is .* no camera"):
+        load(tmp_path, camera_csv=table)
+
+
+def test_a_camera_table_may_have_a_byte_order_mark(tmp_path):
+    write_hypersim_frame(tmp_path)
+    table = write_camera_table(tmp_path / "cameras.csv", "ai_001_001", TILT_SHIFT)
+    expected = load(tmp_path, camera_csv=table).camera_from_pixel
+    marked = tmp_path / "marked.csv"
+    marked.write_bytes(b"\xef\xbb\xbf" + table.read_bytes().replace(b"\r\n", b"\n").replace(b"\n", b"\r\n"))
+    np.testing.assert_array_equal(load(tmp_path, camera_csv=marked).camera_from_pixel, expected)
+
+
+def test_a_frame_whose_numbers_lie_in_another_file_is_refused_by_name(tmp_path):
+    write_hypersim_frame(tmp_path)
+    path = FRAME.path(tmp_path, "depth_meters")
+    secret = tmp_path / "secret"
+    secret.write_bytes(np.full((48, 64), 7, "<f4").tobytes())
+    with h5py.File(path, "w") as file:
+        file.create_dataset("dataset", (48, 64), "<f4", external=[(str(secret), 0, h5py.h5f.UNLIMITED)])
+    with pytest.raises(InputError, match=r"depth_meters\.hdf5 cannot be read \(its numbers lie in other files"):
+        load(tmp_path)
+
+
+def test_a_raw_file_that_is_a_pipe_or_a_device_is_not_waited_for(tmp_path):
+    write_hypersim_frame(tmp_path)
+    path = FRAME.path(tmp_path, "depth_meters")
+    path.unlink()
+    path.symlink_to("/dev/zero")
+    with pytest.raises(InputError, match=r"depth_meters\.hdf5.*no regular file"):
+        load(tmp_path)

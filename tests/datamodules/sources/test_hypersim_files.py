@@ -81,3 +81,30 @@ def test_an_archive_cut_off_while_downloading_is_named(extracted, tmp_path):
     archive.write_bytes(archive.read_bytes()[:-100])
     with pytest.raises(InputError, match=rf"{archive.name} is no complete archive.*Download it again"):
         list_hypersim_frames(archive.parent, HypersimSelection())
+
+
+def test_a_file_that_would_unpack_to_gigabytes_is_refused_by_name(tmp_path):
+    frame = HypersimFrame(SCENES[0], "cam_00", 0)
+    with zipfile.ZipFile(tmp_path / f"{SCENES[0]}.zip", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+        with archive.open(frame.name("color"), "w", force_zip64=True) as member:
+            for _ in range(60):
+                member.write(bytes(8 << 20))
+    with pytest.raises(
+        InputError, match=rf"{SCENES[0]}\.zip: images.*color\.hdf5 cannot be read \(a file in the archive has"
+    ):
+        Hypersim(tmp_path, SIZE).load(frame)
+
+
+def test_a_file_that_unpacks_to_more_than_its_archive_says_is_not_unpacked_further(extracted, tmp_path):
+    frame = HypersimFrame(SCENES[0], "cam_00", 0)
+    archive = pack(extracted, tmp_path / "raw", SCENES[0])
+    with zipfile.ZipFile(archive) as content:
+        size = content.getinfo(f"{SCENES[0]}/{frame.name('color')}").file_size
+    data = bytearray(archive.read_bytes())
+    entry = data.index(frame.name("color").encode(), data.index(b"PK\x01\x02"))
+    at = data.rindex(b"PK\x01\x02", 0, entry) + 24
+    assert int.from_bytes(data[at : at + 4], "little") == size
+    data[at : at + 4] = (size - 8).to_bytes(4, "little")
+    archive.write_bytes(data)
+    with pytest.raises(InputError, match=r"color\.hdf5 cannot be read \(its checksum"):
+        Hypersim(archive.parent, SIZE).load(frame)

@@ -155,3 +155,25 @@ def test_a_preset_trains_on_what_its_authors_trained_on(tmp_path, preset, traine
         for split, shards in dataset.manifest.splits.items()
     }
     assert (prepared.get("train"), prepared.get("val", set())) == (trained, held_out)
+
+
+@pytest.mark.parametrize("row", ["nan 60 49.5 19.5", "1e400 60 49.5 19.5", "60 60 49.5 1e9", "-60 60 49.5 19.5"])
+def test_intrinsics_that_are_no_camera_are_named(tmp_path, row):
+    write_virtual_kitti_frame(tmp_path)
+    (path,) = tmp_path.rglob("intrinsic.txt")
+    path.write_text(f"\ufeffframe cameraID K[0,0] K[1,1] K[0,2] K[1,2]\r\n0 0 {row}\r\n", newline="")
+    with pytest.raises(InputError, match=r"intrinsic\.txt: (focal lengths|the principal point)"):
+        load(tmp_path)
+
+
+def test_a_damaged_jpeg_is_named_in_place_of_training_on_grey_blocks(tmp_path):
+    write_virtual_kitti_frame(tmp_path)
+    path = FRAME.path(tmp_path / "vkitti_2.0.3_rgb", "rgb")
+    noise = np.random.default_rng(0).integers(0, 255, (40, 100, 3), dtype=np.uint8)
+    data = bytearray(cv2.imencode(".jpg", noise)[1].tobytes())
+    path.write_bytes(data)
+    load(tmp_path)
+    data[len(data) // 2 : len(data) // 2 + 1024] = bytes(1024)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"rgb_00000\.jpg is a damaged JPEG"):
+        load(tmp_path)

@@ -83,3 +83,10 @@ def test_advertisements_are_dropped_and_news_kept(caplog):
         log.info("💡 Tip: install something")
         log.info("Restored all states")
     assert [record.getMessage() for record in caplog.records] == ["Restored all states"]
+
+
+def test_an_error_is_one_line_whatever_names_it_holds(capsys):
+    with pytest.raises(SystemExit) as ended:
+        leave("runs/a\x1b[2J\nerror: b is damaged.")
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: runs/a\\x1b[2J\\nerror: b is damaged.\n"

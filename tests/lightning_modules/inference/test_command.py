@@ -182,6 +182,36 @@ def test_a_picture_that_may_not_be_read_is_named(tmp_path):
         os.seteuid(user)
 
 
+def test_a_damaged_jpeg_is_listed_as_failed_and_not_predicted_from_grey_blocks(run, tmp_path, capsys):
+    save(tmp_path, "whole.jpg", picture(96, 128), quality=95)
+    data = bytearray((tmp_path / "whole.jpg").read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 512] = bytes(512)
+    (tmp_path / "bad.jpg").write_bytes(data)
+    assert predict(tmp_path, "--ckpt_path", run, "--output", tmp_path / "out") == 1
+    captured = capsys.readouterr()
+    assert "bad.jpg is a damaged JPEG" in captured.err and "1 predicted, 1 failed" in captured.out
+
+
+def test_what_macos_puts_beside_pictures_is_passed_over(run, tmp_path, capsys):
+    for name in ("in/a.png", "in/__MACOSX/a.png", "in/@eaDir/a.png/thumb.png"):
+        save((tmp_path / name).parent, "a.png")
+    (tmp_path / "in/._a.png").write_bytes(b"\0\5\26\7")
+    assert predict(tmp_path / "in", "--ckpt_path", run, "--output", tmp_path / "out") == 0
+    assert predict(tmp_path / "in/**/*.png", "--ckpt_path", run, "--output", tmp_path / "out2") == 0
+    assert capsys.readouterr().out.count("1 predicted, 0 failed") == 2
+    assert predict(tmp_path / "in/._a.png", "--ckpt_path", run, "--output", tmp_path / "out3") == 1  # named itself
+
+
+def test_names_with_control_codes_are_printed_escaped(run, tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for name in ("a\x1b[2Jred.jpg", "b\nfailed: innocent.jpg"):
+        (tmp_path / "in" / name).write_text("no picture")
+    assert predict(tmp_path / "in", "--ckpt_path", run, "--output", tmp_path / "out") == 1
+    error = capsys.readouterr().err
+    assert "\x1b" not in error and r"a\x1b[2Jred.jpg" in error
+    assert [line[:8] for line in error.splitlines()] == ["failed: "] * 2
+
+
 class TestResults:
     def test_files_hold_what_the_predictor_answers(self, run, tmp_path):
         save(tmp_path, "a.png")

@@ -1,0 +1,182 @@
+"""Opening pictures: the one place that decides which files are pictures, and whether they are whole.
+
+Needs Pillow and simplejpeg, which nothing else of ``geometry`` does; ``geometry`` does not import it by itself.
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+import simplejpeg
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from geometry.errors import InputError
+from geometry.files import open_regular_file, require_bytes
+from geometry.limits import MAX_JPEG_SCANS, MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS
+
+# What Pillow may read. Others are refused, above all those that start another program (EPS starts Ghostscript).
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF", "TGA")
+_JPEG_FORMATS = ("JPEG", "MPO")  # MPO: a JPEG with more pictures behind it, as phones write them
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_PAPER_WHITE = 255
+# Warnings of libjpeg about headers that change no pixel.
+_HARMLESS = ("Unknown Adobe color transform", "Invalid SOS parameters", "Warning: unknown JFIF revision")
+
+
+@contextmanager
+def open_picture(
+    file: str | Path | IO[bytes], name: object = "the picture", max_pixels: int | None = None
+) -> Iterator[Image.Image]:
+    """Open a picture whose format is known, whose size is bounded, and which is whole if it is a JPEG.
+
+    What the decoder raises within the context becomes an ``InputError``, too.
+
+    Args:
+        file: a path, or an open binary file.
+        name: what messages call it.
+        max_pixels: refuse larger pictures before they are decoded; None takes up to ``MAX_PICTURE_PIXELS``.
+
+    Yields:
+        The picture, not decoded yet.
+
+    Raises:
+        InputError: the file is not there, is no picture of a known kind, is damaged or too large.
+    """
+    try:
+        with warnings.catch_warnings(), _stream(file) as stream:
+            warnings.simplefilter("ignore")  # large pictures and odd metadata
+            with Image.open(stream, formats=FORMATS) as picture:
+                _require_size(picture, name, max_pixels)
+                if picture.format in _JPEG_FORMATS:
+                    _require_whole(stream, name)
+                yield picture
+    except InputError:
+        raise
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name} is no picture of a known kind.") from error
+    except Image.DecompressionBombError as error:
+        raise InputError(
+            f"{name} has more than {MAX_PICTURE_PIXELS // 10**6} megapixels. Make it smaller first."
+        ) from error
+    except MemoryError as error:
+        raise InputError(f"{name} does not fit in memory.") from error
+    except Exception as error:  # whatever Pillow makes of arbitrary bytes
+        raise InputError(f"{name} cannot be read: {_reason(error)}") from error
+
+
+def require_whole_jpeg(data: bytes, name: object = "the picture") -> None:
+    """Make sure that a JPEG is not damaged; other decoders return grey or shifted blocks without a word.
+
+    Every code is read, for about a quarter of the time that decoding takes. A damage that leaves a valid sequence of
+    codes cannot be told from a picture.
+
+    Args:
+        data: bytes of the file.
+        name: what messages call it.
+
+    Raises:
+        InputError: the decoder warns about the data, or there are hundreds of scans.
+    """
+    if data.count(b"\xff\xda") > MAX_JPEG_SCANS:
+        raise InputError(f"{name} is a JPEG of more than {MAX_JPEG_SCANS} scans.")
+    try:
+        simplejpeg.decode_jpeg(data, "GRAY", min_height=1, min_width=1, strict=True)
+    except ValueError as error:
+        message = str(error)
+        # Messages of the wrapper are about layouts that it cannot read, not about damage.
+        if not message.startswith(("tj", *_HARMLESS)):
+            raise InputError(
+                f"{name} is a damaged JPEG: {message}. Copy it again, or save anew what is left."
+            ) from error
+
+
+def require_whole_png(data: bytes, name: object = "the picture") -> None:
+    """Make sure that the chunks of a PNG lie within it; OpenCV reserves whatever a chunk claims, up to 2 GB.
+
+    Args:
+        data: bytes of the file.
+        name: what messages call it.
+
+    Raises:
+        InputError: the bytes are no PNG, or a chunk claims more than there is.
+    """
+    if not data.startswith(PNG_SIGNATURE):
+        raise InputError(f"{name} cannot be read: it is no PNG.")
+    at, kind = len(PNG_SIGNATURE), b""
+    while kind != b"IEND":
+        length, kind = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8]
+        at += 12 + length
+        if at > len(data):
+            raise InputError(f"{name} is no complete PNG. Copy it again.")
+
+
+def rgb_of(picture: Image.Image, is_upright: bool = True) -> np.ndarray:
+    """Return an open picture as people see it, on white where it is transparent.
+
+    Args:
+        picture: an image of any mode.
+        is_upright: turn it as its EXIF data says.
+
+    Returns:
+        (H,W,3), uint8, uint16 or float32 in [0, 1].
+    """
+    picture = _upright(picture) if is_upright else picture
+    if picture.mode.startswith(("I", "F")):
+        return np.repeat(_high_depth(np.asarray(picture))[..., None], 3, axis=2)
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        paper = Image.new("RGBA", picture.size, (_PAPER_WHITE,) * 4)
+        picture = Image.alpha_composite(paper, picture)
+    return np.asarray(picture.convert("RGB"))
+
+
+@contextmanager
+def _stream(file: str | Path | IO[bytes]) -> Iterator[IO[bytes]]:
+    if not isinstance(file, str | Path):
+        yield file
+        return
+    with open_regular_file(Path(file), MAX_PICTURE_BYTES) as stream:
+        yield stream
+
+
+def _require_whole(stream: IO[bytes], name: object) -> None:
+    place = stream.tell()
+    stream.seek(0)
+    data = stream.read(MAX_PICTURE_BYTES + 1)
+    require_bytes(len(data), MAX_PICTURE_BYTES, str(name))
+    require_whole_jpeg(data, name)
+    stream.seek(place)
+
+
+def _require_size(picture: Image.Image, name: object, max_pixels: int | None) -> None:
+    pixels = picture.size[0] * picture.size[1]
+    if max_pixels is not None and pixels > max_pixels:
+        raise InputError(
+            f"{name}: {pixels / 1e6:.0f} megapixels are too many; at most {max_pixels / 1e6:.0f} are taken."
+        )
+    if pixels > MAX_PICTURE_PIXELS:  # also where Pillow's own limit was changed
+        raise Image.DecompressionBombError
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF data says; damaged EXIF data says nothing."""
+    picture.load()
+    try:
+        return ImageOps.exif_transpose(picture)
+    except Exception:  # whatever Pillow makes of arbitrary bytes
+        return picture
+
+
+def _high_depth(grey: np.ndarray) -> np.ndarray:
+    """Return (H,W) grey of more than 8 bits as uint16, or as float32 in [0, 1]."""
+    if grey.dtype.kind in "ui" and grey.min() >= 0 and grey.max() <= 65535:
+        return grey.astype(np.uint16)
+    grey = np.nan_to_num(grey.astype(np.float32), nan=0.0, posinf=0.0, neginf=0.0).clip(min=0)
+    return grey / max(1.0, float(grey.max()))
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__

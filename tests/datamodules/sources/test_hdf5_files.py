@@ -1,0 +1,131 @@
+"""What an HDF5 file from elsewhere may not do."""
+
+import io
+
+import h5py
+import numpy as np
+import pytest
+
+from datamodules.sources import hdf5_files
+from datamodules.sources.hdf5_files import read_hdf5_array
+from geometry.errors import InputError
+
+SHAPE = (8, 12)
+DEPTH = np.arange(96, dtype=np.float32).reshape(SHAPE)
+
+
+def written(write):
+    """Return the bytes of a file that a function has filled."""
+    file = io.BytesIO()
+    with h5py.File(file, "w") as content:
+        write(content)
+    return file.getvalue()
+
+
+def stored(array, **options):
+    return written(lambda file: file.create_dataset("dataset", data=array, **options))
+
+
+def read(data, kind="f", channels=()):
+    return read_hdf5_array(data, "dataset", kind, channels)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"chunks": (3, 5)}, {"compression": "gzip"}, {"compression": "gzip", "shuffle": True, "fletcher32": True}],
+    ids=str,
+)
+@pytest.mark.parametrize("dtype", ["<f2", "<f4", ">f4", "<f8"])
+def test_numbers_in_the_file_are_read_in_every_common_packing(options, dtype):
+    array = read(stored(DEPTH.astype(dtype), **options))
+    assert array.dtype.isnative and np.array_equal(array, DEPTH)
+
+
+def test_another_file_of_the_machine_is_never_read(tmp_path):
+    secret = tmp_path / "secret.h5"
+    with h5py.File(secret, "w") as file:
+        file["dataset"] = DEPTH
+    raw = tmp_path / "secret.raw"
+    raw.write_bytes(DEPTH.tobytes())
+
+    def external(file):
+        file.create_dataset("dataset", SHAPE, "<f4", external=[(str(raw), 0, h5py.h5f.UNLIMITED)])
+
+    def virtual(file):
+        layout = h5py.VirtualLayout(SHAPE, "<f4")
+        layout[:] = h5py.VirtualSource(str(secret), "dataset", SHAPE)
+        file.create_virtual_dataset("dataset", layout)
+
+    def linked(file):
+        file["dataset"] = h5py.ExternalLink(str(secret), "dataset")
+
+    def soft(file):
+        file["other"] = DEPTH
+        file["dataset"] = h5py.SoftLink("/other")
+
+    for write, message in ((external, "other files"), (virtual, "other files"), (linked, "link"), (soft, "link")):
+        with pytest.raises(ValueError, match=message):
+            read(written(write))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda file: file.create_group("dataset"),
+        lambda file: file.create_dataset("dataset", data="text"),
+        lambda file: file.create_dataset("dataset", SHAPE, h5py.vlen_dtype(np.float32)),
+        lambda file: file.create_dataset("dataset", SHAPE, h5py.ref_dtype),
+        lambda file: file.create_dataset("dataset", data=np.zeros(SHAPE, [("a", "f4"), ("b", "f4")])),
+        lambda file: file.create_dataset("dataset", data=DEPTH.astype(int)),
+        lambda file: file.create_dataset("dataset", data=DEPTH > 3),
+        lambda file: file.create_dataset("dataset", data=DEPTH.astype(np.longdouble)),
+        lambda file: file.create_dataset("dataset", data=DEPTH[None]),
+        lambda file: file.create_dataset("dataset", data=DEPTH[:0]),
+        lambda file: file.create_dataset("dataset", data=h5py.Empty("f4")),
+        lambda file: file.create_dataset("other", data=DEPTH),
+    ],
+)
+def test_what_is_no_picture_of_numbers_of_the_expected_kind_is_refused(write):
+    with pytest.raises(ValueError, match=r"expected floating-point numbers|no array|missing"):
+        read(written(write))
+
+
+def test_numbers_that_are_claimed_but_not_there_are_not_zeros():
+    with pytest.raises(ValueError, match="not in the file"):
+        read(written(lambda file: file.create_dataset("dataset", SHAPE, "f4")))
+
+    def partly(file):
+        file.create_dataset("dataset", SHAPE, "f4", chunks=(4, 12))[:4] = DEPTH[:4]
+
+    with pytest.raises(ValueError, match="1 of its 2 chunks"):
+        read(written(partly))
+
+
+def test_a_claim_of_gigabytes_is_refused_before_memory_is_taken():
+    for shape, chunks in (((40_000, 40_000), (1000, 1000)), ((40_000, 40_000), None)):
+        with pytest.raises(InputError, match="6104 MiB; more than"):
+            read(written(lambda file, s=shape, c=chunks: file.create_dataset("dataset", s, "f4", chunks=c)))
+    with pytest.raises(InputError, match="a chunk of the array has"):
+        read(
+            written(
+                lambda file: file.create_dataset("dataset", SHAPE, "f4", chunks=(2**14, 2**14), maxshape=(None, None))
+            )
+        )
+
+
+def test_a_chunk_that_unpacks_to_more_than_its_numbers_is_refused(monkeypatch):
+    import zlib
+
+    def bomb(file):
+        array = file.create_dataset("dataset", SHAPE, "f4", chunks=SHAPE, compression="gzip")
+        array.id.write_direct_chunk((0, 0), zlib.compress(bytes(1 << 20)))
+
+    monkeypatch.setattr(hdf5_files, "_DEFLATE_RATIO", 1 << 30)  # as if the chunk were large enough to do harm
+    with pytest.raises(ValueError, match="unpacks to more than its numbers"):
+        read(written(bomb))
+    assert np.array_equal(read(stored(DEPTH, compression="gzip", fletcher32=True)), DEPTH)
+
+
+def test_a_filter_that_the_library_would_have_to_load_is_refused():
+    with pytest.raises(ValueError, match="filter 32000"):
+        read(stored(DEPTH, compression="lzf"))

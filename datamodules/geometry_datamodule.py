@@ -1,7 +1,7 @@
 """The data module: mixes prepared data sets for training and validates on each of them."""
 
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
@@ -16,6 +16,10 @@ from datamodules.streaming.train_loader import TrainLoader, TrainOrder, TrainSou
 from datamodules.streaming.val_loader import ValLoader
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError
+
+_MAX_TIMEOUT_S = 7 * 24 * 3600.0
+# Weights are added up and divided: their sum must be a number.
+_MAX_WEIGHT = 1e9
 
 
 @dataclass(frozen=True)
@@ -271,8 +275,10 @@ class GeometryDataModule(LightningDataModule):
                 f"data set {manifest.name!r} ({dataset.root}) has no 'normals', which the task needs. "
                 "Prepare it again with --normals, or leave it out."
             )
-        if not (isfinite(source.weight) and source.weight > 0):
-            raise InputError(f"the weight of data set {source.path} must be a positive number, not {source.weight}.")
+        if not (source.weight > 0 and source.weight <= _MAX_WEIGHT):
+            raise InputError(
+                f"the weight of data set {source.path} must be a positive number up to 1e9, not {source.weight}."
+            )
         return _OpenSource(source, dataset, source.name or manifest.name, split)
 
     def _check_options(self) -> None:
@@ -288,7 +294,9 @@ class GeometryDataModule(LightningDataModule):
                 raise InputError(f"data.{name} must be at least 1, not {getattr(self, name)}.")
         if not 0 <= self.horizontal_flip <= 1:
             raise InputError(f"data.horizontal_flip is a probability from 0 to 1, not {self.horizontal_flip}.")
-        if not 0 < self.timeout_s < inf:
-            raise InputError(f"data.timeout_s must be more than 0 seconds, not {self.timeout_s}.")
+        if not 0 < self.timeout_s <= _MAX_TIMEOUT_S:
+            raise InputError(f"data.timeout_s must be more than 0 seconds and at most a week, not {self.timeout_s}.")
+        if not self.loader_timeout_s <= _MAX_TIMEOUT_S:
+            raise InputError(f"data.loader_timeout_s must be at most a week, not {self.loader_timeout_s} seconds.")
         if self.max_streams not in STREAM_COUNTS:
             raise InputError(f"data.max_streams must be one of {STREAM_COUNTS}, not {self.max_streams}.")

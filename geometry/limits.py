@@ -14,8 +14,6 @@ MAX_TEXT_BYTES = 64 * MIB
 # Samples of a prepared data set: 8192x8192.
 MAX_SAMPLE_PIXELS = 67_108_864
 
-# NumPy writes headers of 128 bytes; only structured types with many names, which are refused anyway, need more.
-MAX_NPY_HEADER_BYTES = 4096
 # One member of a shard as it is stored. No sensible entry is a tenth of that.
 MAX_MEMBER_BYTES = 256 * MIB
 # An extended header of a tar file holds one long name.
@@ -34,3 +32,7 @@ MAX_JSON_BYTES = MIB
 MAX_MANIFEST_BYTES = 16 * MIB
 # A dataset.json that comes from elsewhere byte by byte.
 MAX_MANIFEST_SECONDS = 300.0
+# The order of an epoch is an array over its shards, and numbers its samples.
+MAX_SAMPLES_PER_SHARD = 1 << 31
+# Of a shard below the folder of dataset.json.
+MAX_FILE_NAME_LETTERS = 1024

@@ -1,6 +1,7 @@
 """Checks a prepared data set: every shard against ``dataset.json``, every sample against the format."""
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,9 +12,20 @@ import torch
 from tqdm import tqdm
 
 from datamodules.shards.files import decode_sample, iterate_shard
-from datamodules.shards.manifest import CHUNK_BYTES, Dataset, DatasetManifest, ShardInfo, open_url, read_dataset
+from datamodules.shards.manifest import (
+    CHUNK_BYTES,
+    MAX_BYTES_PER_PIXEL,
+    Dataset,
+    DatasetManifest,
+    ShardInfo,
+    open_url,
+    read_dataset,
+)
+from datamodules.untrusted.json_text import is_finite_number
+from datamodules.untrusted.text import shorten
 from geometry.camera import pixel_rays
 from geometry.errors import InputError
+from geometry.limits import MAX_JSON_BYTES
 from geometry.normals import normals_from_depth
 
 # Stored normals that differ from those computed from depth by more, in the median over a sample, are in another frame.
@@ -89,11 +101,11 @@ def _check_shard(
     bar: Any,  # noqa: ANN401
     stride: int,
 ) -> Iterator[str]:
-    url = dataset.shard_url(shard)
+    url, size = dataset.shard_url(shard), dataset.manifest.image_size
     found = 0
     try:
         with open_url(url) as stream:
-            checksum = _sha256(stream)
+            checksum = _sha256(stream, dataset.max_shard_bytes(shard))
         if checksum != shard.sha256:
             yield f"{url}: sha256 is {checksum}, dataset.json says {shard.sha256}"
         roles = (*dataset.manifest.entries, "info")
@@ -103,14 +115,14 @@ def _check_shard(
             if sample.key in keys:
                 yield f"{url}: sample {sample.key!r} exists twice"
             keys.add(sample.key)
-            decoded = decode_sample(sample, roles)
+            decoded = decode_sample(sample, roles, MAX_BYTES_PER_PIXEL * math.prod(size) + MAX_JSON_BYTES)
             problems = list(_check_sample(decoded, dataset.manifest, check))
             if not problems and "normals" in decoded and stride and (check.samples + found - 1) % stride == 0:
                 problems.extend(_compare_normals(decoded, check))
             for problem in problems:
                 yield f"{url}: sample {sample.key!r}: {problem}"
     except (InputError, OSError) as error:
-        yield str(error)
+        yield str(error) if url in str(error) else f"{url}: {error}"
     check.samples += found
     if found != shard.samples:
         yield f"{url}: holds {found} readable samples, dataset.json says {shard.samples}"
@@ -121,6 +133,7 @@ def _check_sample(sample: dict[str, Any], manifest: DatasetManifest, check: Spli
     image, depth = sample["image"], sample["depth"].astype(np.float32)
     if image.shape[:2] != size or depth.shape != size:
         yield f"image is {image.shape[:2]}, depth {depth.shape}, dataset.json says {size}"
+        return
     valid = depth != 0
     if not np.isfinite(depth).all() or (depth < 0).any():
         yield "depth holds NaN, infinite or negative numbers"
@@ -135,12 +148,16 @@ def _check_sample(sample: dict[str, Any], manifest: DatasetManifest, check: Spli
         normals = sample["normals"].astype(np.float32)
         if normals.shape != (3, *size):
             yield f"normals are {normals.shape}, not {(3, *size)}"
+            return
         length = np.sqrt(np.square(normals).sum(axis=0))
         if not np.isfinite(normals).all() or ((length > 0) & (abs(length - 1) > UNIT_TOLERANCE)).any():
             yield "normals are neither unit vectors nor zero"
     camera = sample["info"].get("camera_from_pixel")
-    if camera is not None and np.shape(camera) != (3, 3):
-        yield f"camera_from_pixel is {camera!r}, not a 3x3 matrix"
+    if camera is not None and not _is_camera(camera):
+        yield f"camera_from_pixel is {shorten(repr(camera))}, not a 3x3 matrix of numbers"
+    pixel_center = sample["info"].get("pixel_center")
+    if pixel_center is not None and not is_finite_number(pixel_center):
+        yield f"pixel_center is {shorten(repr(pixel_center))}, not a number"
 
 
 def _compare_normals(sample: dict[str, Any], check: SplitCheck) -> Iterator[str]:
@@ -170,8 +187,18 @@ def _compare_normals(sample: dict[str, Any], check: SplitCheck) -> Iterator[str]
         )
 
 
-def _sha256(stream: BinaryIO) -> str:
-    checksum = hashlib.sha256()
+def _sha256(stream: BinaryIO, max_bytes: int) -> str:
+    checksum, num_bytes = hashlib.sha256(), 0
     while chunk := stream.read(CHUNK_BYTES):
         checksum.update(chunk)
+        num_bytes += len(chunk)
+        if num_bytes > max_bytes:
+            raise OSError(f"it has more than {max_bytes} bytes, which no such shard can have")
     return checksum.hexdigest()
+
+
+def _is_camera(value: object) -> bool:
+    rows = value if isinstance(value, list) else []
+    return len(rows) == 3 and all(
+        isinstance(row, list) and len(row) == 3 and all(map(is_finite_number, row)) for row in rows
+    )

@@ -50,7 +50,7 @@ def _fetch(dataset: Dataset, shard: ShardInfo, target: Path) -> None:
     url, temporary = dataset.shard_url(shard), target.with_suffix(".part")
     try:
         for _ in range(_ATTEMPTS):
-            checksum, num_bytes = _copy(dataset, url, temporary)
+            checksum, num_bytes = _copy(dataset, url, temporary, dataset.max_shard_bytes(shard))
             if checksum == shard.sha256:
                 os.replace(temporary, target)
                 return
@@ -62,7 +62,7 @@ def _fetch(dataset: Dataset, shard: ShardInfo, target: Path) -> None:
     )
 
 
-def _copy(dataset: Dataset, url: str, temporary: Path) -> tuple[str, int]:
+def _copy(dataset: Dataset, url: str, temporary: Path, max_bytes: int) -> tuple[str, int]:
     """Return sha256 and length of what was written."""
     checksum, num_bytes = hashlib.sha256(), 0
     with open(temporary, "wb") as copy:
@@ -71,6 +71,8 @@ def _copy(dataset: Dataset, url: str, temporary: Path) -> tuple[str, int]:
                 while chunk := stream.read(CHUNK_BYTES):
                     checksum.update(chunk)
                     num_bytes += len(chunk)
+                    if num_bytes > max_bytes:
+                        raise InputError(f"shard {url} has more than {max_bytes} bytes, which no such shard can have.")
                     _write(copy.fileno(), chunk)
         except OSError as error:
             raise InputError(

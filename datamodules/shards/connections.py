@@ -4,6 +4,7 @@ Every failure is an ``OSError``; those that another attempt cannot mend are a ``
 """
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -103,7 +104,7 @@ class HttpConnection:
         except (HTTPException, ValueError) as error:
             raise OSError(f"no valid answer ({error!r})") from error
         length = self._response.headers.get("Content-Length")
-        self._remaining = int(length) if length and length.isdigit() else None
+        self._remaining = int(length) if length and re.fullmatch("[0-9]{1,18}", length) else None
         resumed = self._response.status == 206
         self.version = self._content_version(offset if resumed else 0)
         if any(old != new for old, new in zip(version, self.version, strict=False) if old and new):

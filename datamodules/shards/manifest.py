@@ -3,14 +3,27 @@
 import json
 import os
 import re
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from reprlib import repr as shown
 from typing import Any
 
 from datamodules.shards.transfer import CHUNK_BYTES as CHUNK_BYTES
 from datamodules.shards.transfer import DEFAULT_TRANSFER, Transfer, is_remote, open_url
+from datamodules.untrusted.json_text import is_finite_number, parse_json
 from geometry.errors import InputError
+from geometry.limits import (
+    MAX_BYTES_AFTER_SHARD,
+    MAX_FILE_NAME_LETTERS,
+    MAX_JSON_BYTES,
+    MAX_MANIFEST_BYTES,
+    MAX_MANIFEST_SECONDS,
+    MAX_SAMPLE_PIXELS,
+    MAX_SAMPLES_PER_SHARD,
+    MIB,
+)
 from geometry.paths import given_path
 
 FORMAT_VERSION = 1
@@ -18,6 +31,9 @@ FRAME = "x right, y up, z toward the viewer"
 FILE_NAME = "dataset.json"
 NAME_PATTERN = r"[A-Za-z0-9_-]+"
 REQUIRED_ENTRIES = ("image", "depth")
+ENTRIES = (*REQUIRED_ENTRIES, "normals", "info")
+# Of an entry of the right size: normals as float64. What claims more is refused before memory is reserved for it.
+MAX_BYTES_PER_PIXEL = 24
 
 
 @dataclass(frozen=True)
@@ -100,6 +116,12 @@ class Dataset:
     transfer: Transfer = DEFAULT_TRANSFER
     cache_dir: str | None = None
 
+    def max_shard_bytes(self, shard: ShardInfo) -> int:
+        """Return how long a shard can be at most if its entries are what they should be."""
+        height, width = self.manifest.image_size
+        per_entry = MAX_BYTES_PER_PIXEL * height * width + MAX_JSON_BYTES
+        return shard.samples * len(ENTRIES) * per_entry + MAX_BYTES_AFTER_SHARD
+
     def shard_url(self, shard: ShardInfo) -> str:
         """Return what ``open_url`` needs to open a shard."""
         return locate(self.root, shard.file)
@@ -133,17 +155,34 @@ def read_dataset(
     if not is_remote(root) and not os.path.isdir(root):
         raise InputError(f"{root} is not a folder. {remedy}")
     try:
-        with open_url(source, transfer) as stream:
-            data = stream.read()
-        document = json.loads(data)
+        document = parse_json(_read_bounded(source, transfer), MAX_MANIFEST_BYTES)
     except FileNotFoundError as error:
         raise InputError(f"{root} holds no {FILE_NAME}, so it is not a prepared data set. {remedy}") from error
     except OSError as error:
         raise InputError(f"{source} cannot be read ({error}). {remedy}") from error
-    except ValueError as error:
-        raise InputError(f"{source} is no valid JSON ({error}). {remedy}") from error
+    except InputError as error:
+        raise InputError(f"{source} is no valid JSON of a data set: {str(error).rstrip('.')}. {remedy}") from error
     place = None if cache_dir is None else os.path.abspath(os.path.expanduser(cache_dir))
     return Dataset(root, parse_manifest(document, source), transfer, place)
+
+
+def _read_bounded(source: str, transfer: Transfer) -> bytes:
+    """Return a ``dataset.json`` that ends within its limits of size and time.
+
+    Raises:
+        InputError: it does not.
+        OSError: it cannot be read.
+    """
+    data, give_up = bytearray(), time.monotonic() + MAX_MANIFEST_SECONDS
+    with open_url(source, transfer) as stream:
+        # As it comes: a read of so many bytes would wait for all of them.
+        while chunk := stream.read1(CHUNK_BYTES):  # type: ignore[attr-defined]
+            data += chunk
+            if len(data) > MAX_MANIFEST_BYTES:
+                raise InputError(f"it has more than {MAX_MANIFEST_BYTES // MIB} MiB")
+            if time.monotonic() > give_up:
+                raise InputError(f"it has no end after {MAX_MANIFEST_SECONDS:g} seconds")
+    return bytes(data)
 
 
 def parse_manifest(document: Any, source: str) -> DatasetManifest:  # noqa: ANN401
@@ -166,29 +205,37 @@ def parse_manifest(document: Any, source: str) -> DatasetManifest:  # noqa: ANN4
 
     require(isinstance(document, dict), "the file holds no JSON object")
     version = document.get("format_version")
-    require(version == FORMAT_VERSION, f"format_version is {version!r}, this program reads {FORMAT_VERSION}")
+    require(version == FORMAT_VERSION, f"format_version is {shown(version)}, this program reads {FORMAT_VERSION}")
     name = document.get("name")
-    require(isinstance(name, str) and re.fullmatch(NAME_PATTERN, name) is not None, f"name is {name!r}")
-    require(document.get("units") == "m", f"units are {document.get('units')!r}, only 'm' is known")
-    require(document.get("frame") == FRAME, f"frame is {document.get('frame')!r}, only {FRAME!r} is known")
+    require(isinstance(name, str) and re.fullmatch(NAME_PATTERN, name) is not None, f"name is {shown(name)}")
+    require(document.get("units") == "m", f"units are {shown(document.get('units'))}, only 'm' is known")
+    require(document.get("frame") == FRAME, f"frame is {shown(document.get('frame'))}, only {FRAME!r} is known")
     size = document.get("image_size")
-    require(_are_sizes(size), f"image_size is {size!r}, not [height, width] in pixels")
+    require(_are_sizes(size), f"image_size is {shown(size)}, not [height, width] in pixels")
+    require(
+        size[0] * size[1] <= MAX_SAMPLE_PIXELS, f"image_size is {shown(size)}, more than {MAX_SAMPLE_PIXELS} pixels"
+    )
     near, far = document.get("near_plane_m"), document.get("far_plane_m")
-    require(_is_number(near) and _is_number(far) and 0 <= near < far, f"near and far plane are {near!r} and {far!r}")
+    require(
+        is_finite_number(near) and is_finite_number(far) and 0 <= near < far,
+        f"near and far plane are {shown(near)}, {shown(far)}",
+    )
     entries = document.get("entries")
     require(
-        isinstance(entries, list) and set(REQUIRED_ENTRIES) <= set(entries) <= {*REQUIRED_ENTRIES, "normals"},
-        f"entries are {entries!r}; image and depth are needed, normals are optional",
+        _are_entries(entries),
+        f"entries are {shown(entries)}; image and depth are needed, normals are optional",
     )
     splits = document.get("splits")
     require(isinstance(splits, dict) and all(isinstance(shards, list) for shards in splits.values()), "no splits")
-    for shard in (shard for shards in splits.values() for shard in shards):
-        require(_is_shard(shard), f"{shard!r} is no shard of this folder (file, samples, sha256)")
+    for split in splits:
+        require(re.fullmatch(r"[\w.-]{1,80}", split) is not None, f"{shown(split)} is no name of a split")
+    wrong = [shard for shards in splits.values() for shard in shards if not _is_shard(shard)][:1]
+    require(not wrong, f"{shown(wrong)} is no shard of this folder (file, samples, sha256)")
     options = document.get("options", {})
-    require(isinstance(options, dict), f"options are {options!r}")
+    require(isinstance(options, dict), f"options are {shown(options)}")
     statistics, plan_sha256 = document.get("statistics", {}), document.get("plan_sha256", "")
-    require(isinstance(statistics, dict), f"statistics are {statistics!r}")
-    require(isinstance(plan_sha256, str), f"plan_sha256 is {plan_sha256!r}")
+    require(isinstance(statistics, dict), f"statistics are {shown(statistics)}")
+    require(isinstance(plan_sha256, str), f"plan_sha256 is {shown(plan_sha256)}")
     return DatasetManifest(
         name=name,
         image_size=(size[0], size[1]),
@@ -202,8 +249,11 @@ def parse_manifest(document: Any, source: str) -> DatasetManifest:  # noqa: ANN4
     )
 
 
-def _is_number(value: Any) -> bool:  # noqa: ANN401
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < float("inf")
+def _are_entries(value: Any) -> bool:  # noqa: ANN401
+    known = {*REQUIRED_ENTRIES, "normals"}
+    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
+        return False
+    return set(REQUIRED_ENTRIES) <= set(value) <= known and len(value) == len(set(value))
 
 
 def _are_sizes(value: Any) -> bool:  # noqa: ANN401
@@ -215,7 +265,9 @@ def _is_shard(value: Any) -> bool:  # noqa: ANN401
     if not isinstance(value, dict) or set(value) != {"file", "samples", "sha256"}:
         return False
     file, samples, sha256 = value["file"], value["samples"], value["sha256"]
-    if not isinstance(file, str) or not isinstance(sha256, str) or type(samples) is not int or samples < 1:
+    if not isinstance(file, str) or not isinstance(sha256, str) or type(samples) is not int:
+        return False
+    if not 1 <= samples <= MAX_SAMPLES_PER_SHARD or len(file) > MAX_FILE_NAME_LETTERS:
         return False
     inside = re.fullmatch(r"[\w.-]+(/[\w.-]+)*", file) is not None and ".." not in file.split("/")
     return inside and re.fullmatch(r"[0-9a-f]{64}", sha256) is not None

@@ -5,13 +5,17 @@ import io
 import logging
 import random
 import re
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 from datamodules.shards.connections import Connection, PermanentError, open_connection
+from geometry.files import open_regular_file
+from geometry.limits import MAX_BYTES_AFTER_SHARD, MIB
 
 CHUNK_BYTES = 1 << 20
 
@@ -57,19 +61,23 @@ def open_url(url: str, transfer: Transfer = DEFAULT_TRANSFER, sha256: str | None
         sha256: checksum that a remote file must have when all of it was read; None checks nothing.
 
     Raises:
+        InputError: a local file is a pipe, a device or a folder.
         OSError: the file cannot be opened; or the download or the command keeps failing, up to its last byte; or the
             checksum is another.
     """
     if not is_remote(url):
-        with open(url, "rb") as file:
+        with open_regular_file(Path(url), sys.maxsize) as file:
             yield file
         return
     with closing_quietly(ResumingStream(url, transfer)) as raw:
         stream = io.BufferedReader(raw, CHUNK_BYTES)
         yield stream
         # A command that could not print its last bytes would be taken for one that failed.
-        while stream.read(CHUNK_BYTES):
-            pass
+        for _ in range(0, MAX_BYTES_AFTER_SHARD, CHUNK_BYTES):
+            if not stream.read(CHUNK_BYTES):
+                break
+        else:
+            raise OSError(f"more than {MAX_BYTES_AFTER_SHARD // MIB} MiB follow the end of the archive")
         if sha256 is not None and raw.sha256 != sha256:
             raise OSError(f"it is short or was changed: its sha256 is {raw.sha256}, dataset.json says {sha256}")
 

@@ -9,15 +9,13 @@ import numpy as np
 from torch.utils.data import get_worker_info
 
 from datamodules.shards.files import EncodedSample, decode_sample
-from datamodules.shards.manifest import DatasetManifest
+from datamodules.shards.manifest import MAX_BYTES_PER_PIXEL, DatasetManifest
 from datamodules.streaming.packing import PackedBatch, empty_buffer
 from geometry.errors import InputError
-from geometry.limits import MAX_NPY_HEADER_BYTES
 
 Array = np.ndarray
 
-# Of an entry of the right size: normals as float64. What claims more is refused before memory is reserved for it.
-MAX_BYTES_PER_PIXEL = 24
+_MAX_NPY_HEADER_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ class BatchAssembler:
         if sample.problem:
             raise InputError(sample.problem)
         expected = self._shapes
-        max_bytes = MAX_BYTES_PER_PIXEL * math.prod(self.manifest.image_size) + MAX_NPY_HEADER_BYTES
+        max_bytes = MAX_BYTES_PER_PIXEL * math.prod(self.manifest.image_size) + _MAX_NPY_HEADER_BYTES
         decoded = decode_sample(sample, self.roles, max_bytes)
         where = f"{sample.shard}: sample {sample.key!r}"
         for role, array in decoded.items():

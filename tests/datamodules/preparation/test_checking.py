@@ -44,6 +44,11 @@ def test_a_good_data_set_has_no_problems(tmp_path):
         ({"image_png": b"rubbish"}, "image.png"),
         ({"json": b"[]"}, "JSON"),
         ({"json": b'{"camera_from_pixel": [1, 2]}'}, "3x3"),
+        ({"json": b'{"camera_from_pixel": [[1], [1, 2], 3]}'}, "3x3"),
+        ({"json": b'{"camera_from_pixel": [[1, 2, 1%s], [1, 2, 3], [1, 2, 3]]}' % (b"0" * 400)}, "3x3"),
+        ({"json": b'{"pixel_center": {}}'}, "pixel_center"),
+        ({"depth_blosc": field((), 5)}, r"\(1,\)"),
+        ({"normals_blosc": field((), 1)}, r"normals are \(1,\)"),
     ],
 )
 def test_every_kind_of_damage_is_found_and_named(tmp_path, entries, problem):

@@ -1,10 +1,20 @@
 import io
 import pickle
+import struct
 
 import numpy as np
 import pytest
 
-from datamodules.shards.codecs import DECODERS, decode_blosc, decode_image, decode_npy, encode_array, encode_image
+from datamodules.shards.codecs import (
+    DECODERS,
+    check_claim,
+    decode_blosc,
+    decode_image,
+    decode_json,
+    decode_npy,
+    encode_array,
+    encode_image,
+)
 from geometry.errors import InputError
 
 
@@ -82,3 +92,37 @@ def test_red_stays_red():
 def test_a_file_that_is_no_image_is_refused():
     with pytest.raises(InputError, match="image"):
         decode_image(b"not an image")
+
+
+def npy_with_header(text):
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text) + 1) + text.encode() + b"\n" + bytes(64)
+
+
+def header_text(shape="1, 1", descr="'<f2'"):
+    return f"{{'descr': {descr}, 'fortran_order': False, 'shape': ({shape},), }}"
+
+
+SHAPES = (10**20, 10**400, -1, "True, True", "-" * 3000 + "1", "'a'", 2.0, f"0, {10**30}", "1, " * 500)
+TYPES = ("()", "('<f2',)", "'O'", "'<V9999999999'", "[('a', '<f2')]", "'<f2', 'x'", "'(99999,99999)<f2'")
+LYING_HEADERS = [header_text(shape=shape) for shape in SHAPES] + [header_text(descr=descr) for descr in TYPES]
+
+
+@pytest.mark.parametrize("text", [*LYING_HEADERS, "{'descr': ((('<f2'", "(" * 3000, "", "\x00"])
+def test_a_header_of_npy_that_lies_is_refused(text):
+    with pytest.raises(InputError):
+        decode_npy(npy_with_header(text))
+
+
+def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded():
+    data = encode_image(np.zeros((8, 8, 3), np.uint8), "jpg")
+    check_claim(data, "jpg", 1000)
+    with pytest.raises(InputError, match="scans"):
+        check_claim(data[:-2] + b"\xff\xda" * 5000, "jpg", 1000)
+
+
+@pytest.mark.parametrize(
+    "data", [b"[" * 200_000, b'{"a": ' * 100_000, b"{" + b" " * (1 << 20) + b"}", b"\xff{}", b"[]"]
+)
+def test_json_that_is_deep_long_or_no_object_is_refused(data):
+    with pytest.raises(InputError):
+        decode_json(data)

@@ -1,7 +1,9 @@
 import json
+import os
 
 import pytest
 
+from datamodules.shards import manifest
 from datamodules.shards.manifest import read_dataset
 from geometry.errors import InputError
 from tests.datamodules.planes import make_dataset
@@ -72,12 +74,27 @@ def test_a_shard_name_that_leaves_the_folder_or_runs_a_command_is_refused(folder
         {"entries": ["image", "depth", "pickle"]},
         {"splits": None},
         {"name": "a b"},
+        {"name": "n" * 10 + "\x1b[2J"},
+        {"entries": [["image"], "depth"]},
+        {"entries": [{}, "image", "depth"]},
+        {"entries": ["image", "depth", "depth"]},
+        {"far_plane_m": 10**400},
+        {"far_plane_m": float("nan")},
+        {"far_plane_m": True},
+        {"image_size": [30_000, 30_000]},
+        {"image_size": [10**1000, 1]},
+        {"image_size": [True, 16]},
+        {"splits": {"\x1b[2J": []}},
+        {"splits": {"train": [None]}},
+        {"splits": {"train": [{"file": "a" * 5000, "samples": 1, "sha256": "0" * 64}]}},
+        {"splits": {"train": [{"file": "a.tar", "samples": 10**30, "sha256": "0" * 64}]}},
     ],
 )
 def test_a_field_that_would_change_the_meaning_of_the_data_is_refused(folder, fields):
     change(folder, **fields)
-    with pytest.raises(InputError, match=r"dataset\.json: "):
+    with pytest.raises(InputError, match=r"dataset\.json: ") as caught:
         read_dataset(folder)
+    assert len(str(caught.value)) < 1000 and str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize("content", ["[]", "3", "null", '"planes"', "{}"])
@@ -92,3 +109,37 @@ def test_a_cut_off_dataset_json_is_named(folder):
     path.write_text(path.read_text()[:50])
     with pytest.raises(InputError, match="no valid JSON"):
         read_dataset(folder)
+
+
+@pytest.mark.parametrize("text", ["[" * 200_000, '{"a":' * 100_000, "[" + "9" * 5000 + "]", "\ud800", '"\\ud800"'])
+def test_a_text_that_no_parser_likes_is_refused_with_its_name(folder, text):
+    (folder / "dataset.json").write_text(text, encoding="utf-8", errors="surrogatepass")
+    with pytest.raises(InputError, match=r"dataset\.json"):
+        read_dataset(folder)
+
+
+def test_a_byte_order_mark_is_no_error(folder):
+    path = folder / "dataset.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_dataset(folder).manifest.name == "planes"
+
+
+def test_a_dataset_json_that_is_no_regular_file_is_refused_at_once(folder):
+    path = folder / "dataset.json"
+    for make in (lambda: os.mkfifo(path), lambda: path.symlink_to("/dev/zero"), lambda: path.mkdir()):
+        path.unlink()
+        make()
+        with pytest.raises(InputError, match="no regular file"):
+            read_dataset(folder)
+
+
+@pytest.mark.parametrize("command", ["cat /dev/zero #", "yes '[' #"])
+def test_a_dataset_json_without_end_is_refused_early(command):
+    with pytest.raises(InputError, match="more than 16 MiB"):
+        read_dataset(f"pipe:{command} {{}}")
+
+
+def test_a_dataset_json_that_drips_is_given_up_in_time(monkeypatch):
+    monkeypatch.setattr(manifest, "MAX_MANIFEST_SECONDS", 0.2)
+    with pytest.raises(InputError, match="no end after"):
+        read_dataset("pipe:while printf ' '; do sleep 0.05; done # {}")

@@ -13,6 +13,7 @@ from collections import Counter
 import pytest
 import torch
 
+from datamodules.shards.codecs import DECODERS
 from datamodules.shards.files import EncodedSample, write_shard
 from datamodules.streaming.batches import BatchAssembler
 from datamodules.streaming.loading import Receiver, Workers
@@ -374,6 +375,44 @@ def test_what_lies_beyond_the_damage_of_a_shard_is_skipped_and_counted_up_to_the
     resumed.load_state_dict({**resumed.state_dict(), "micro_step": 6, "history": [{**ONE_STEP, "micro_steps": 6}]})
     with pytest.warns(UserWarning):
         assert torch.equal(take(resumed, 2)[1]["valid_mask"], batches[7]["valid_mask"])
+
+
+def test_every_sample_of_a_lost_rest_is_counted_and_named_and_once_only(tmp_path):
+    dataset = make_dataset(tmp_path, shards={"train": [8]})
+    shard = tmp_path / "train/planes-train-000000.tar"
+    shard.write_bytes(b"")
+    with pytest.warns(UserWarning) as caught:
+        take(loader_of([dataset], batch_size=1, max_bad_samples=8), 24)
+    named = sorted(re.search(r"sample number \d of 8 is lost: shard .*000000\.tar", str(w.message))[0] for w in caught)
+    assert len(named) == len(set(named)) == 8
+    with pytest.raises(InputError, match=r"bad sample number 8; data\.max_bad_samples is 7"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        take(loader_of([dataset], batch_size=1, max_bad_samples=7), 8)
+
+
+def test_a_shard_of_another_data_set_loses_as_many_samples_as_it_was_to_hold(tmp_path):
+    dataset = make_dataset(tmp_path, shards={"train": [4, 4]})
+    write_shard(
+        tmp_path, "train/planes-train-000000.tar", [encode_plane(f"other-{i}", size=(24, 32)) for i in range(4)]
+    )
+    with pytest.warns(UserWarning, match="has the shape") as caught:
+        batches = take(loader_of([dataset], batch_size=1, max_bad_samples=4), 8)
+    assert len(caught) == 4
+    assert sum(bool(batch["valid_mask"].any()) for batch in batches) == 4
+
+
+@pytest.mark.parametrize("error", [TypeError("what?"), MemoryError(), RecursionError("deep")])
+def test_a_sample_is_skipped_whatever_its_decoder_raises_and_the_log_keeps_where(tmp_path, monkeypatch, caplog, error):
+    def raise_it(data):
+        raise error
+
+    dataset = make_dataset(tmp_path, shards={"train": [2]})
+    monkeypatch.setitem(DECODERS, "png", raise_it)
+    kind = type(error).__name__
+    with caplog.at_level("INFO"), pytest.warns(UserWarning, match=f"entry 'image.png' cannot be decoded .{kind}"):
+        batches = take(loader_of([dataset], batch_size=2, max_bad_samples=2), 1)
+    assert not batches[0]["valid_mask"].any()
+    assert "raise_it" in caplog.text, "the traceback"
 
 
 def test_a_gigabyte_of_zeros_in_a_shard_is_skipped_unread(tmp_path, monkeypatch):

@@ -24,6 +24,7 @@ from lightning_modules.networks.sharding import divide_again, make_whole
 from lightning_modules.networks.sizes import pad_to_multiple
 from lightning_modules.schedules import warmup_exponential
 from lightning_modules.tasks import Task
+from lightning_modules.training.checkpoint_states import check_states
 from lightning_modules.training.gradients import GradientGuard
 from lightning_modules.training.logging_steps import Means, Sums, is_logging_step
 from lightning_modules.training.start import start_from
@@ -270,15 +271,28 @@ class Estimator(LightningModule, ABC):
             checkpoint: the checkpoint that is about to be loaded.
 
         Raises:
-            InputError: trained weights are missing, unknown or of another shape.
+            InputError: trained weights are missing, unknown or of another shape, or the trainer cannot go on from the
+                other states.
         """
-        found = misfits(checkpoint["state_dict"], self.state_dict(), self._trained_names())
+        self.check_fits(checkpoint["state_dict"])
+        check_states(checkpoint, self.trainer, self)
+        self._stored_means = checkpoint.get("means", [])
+
+    def check_fits(self, weights: Mapping[str, Tensor]) -> None:
+        """Check that stored weights are all of those that train.
+
+        Args:
+            weights: the weights by name.
+
+        Raises:
+            InputError: weights are missing, unknown or of another shape.
+        """
+        found = misfits(weights, self.state_dict(), self._trained_names())
         if found:
             raise InputError(
                 f"the checkpoint does not fit the network: it {found}. It was made with another base or with other "
                 "settings of the network."
             )
-        self._stored_means = checkpoint.get("means", [])
 
     def _trained_names(self) -> set[str]:
         return {name for name, parameter in self.named_parameters() if parameter.requires_grad}

@@ -189,8 +189,11 @@ class TrainLoader:
 
         Args:
             state: what ``state_dict`` returned.
+
+        Raises:
+            InputError: it is no such state.
         """
-        self._history = [Segment(**segment) for segment in state["history"]]
+        self._history = _history_in(state)
         self._steps_since_load = 0
         self._loader = self._stream = None
         if state["order"] != self._order.fingerprint():
@@ -223,3 +226,15 @@ class TrainLoader:
         elif current.micro_steps:
             history.append(current)
         return history
+
+
+def _history_in(state: dict[str, Any]) -> list[Segment]:
+    try:
+        history = [Segment(**segment) for segment in state["history"]]
+        counts = [count for segment in history for count in asdict(segment).values()]
+        is_right = all(type(count) is int and count >= 0 for count in [*counts, state["micro_step"]])
+    except (KeyError, TypeError):
+        is_right = False
+    if not is_right or not isinstance(state.get("order"), str):
+        raise InputError("the checkpoint's state of the training data is not one of this project. Use another one.")
+    return history

@@ -1,9 +1,6 @@
 """Starting weights from a checkpoint of another run: of the diffusion estimator for the single-step one, or back."""
 
-import pickle
 from typing import TYPE_CHECKING
-
-import torch
 
 from geometry.errors import InputError
 
@@ -21,15 +18,11 @@ def start_from(estimator: "Estimator", file: str) -> None:
     Raises:
         InputError: the file cannot be read, is no checkpoint, or does not fit the network.
     """
+    from lightning_modules.training.checkpoint_content import read_checkpoint  # slow to import
+
     try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise InputError(f"init_from {file}: the checkpoint cannot be read: {reason}") from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise InputError(f"init_from {file}: this is no checkpoint of a run of this project.")
-    try:
-        estimator.on_load_checkpoint(checkpoint)
+        weights = read_checkpoint(file)["state_dict"]
+        estimator.check_fits(weights)
     except InputError as error:
         raise InputError(f"init_from {file}: {error}") from error
-    estimator.load_state_dict(checkpoint["state_dict"], strict=False)
+    estimator.load_state_dict(weights, strict=False)

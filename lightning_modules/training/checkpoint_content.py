@@ -1,4 +1,4 @@
-"""What a checkpoint may hold: plain tensors and plain values, each by name and type. Nothing else is taken from a file."""
+"""What a checkpoint may hold: plain tensors and plain values, each by name and type; nothing else is taken from one."""
 
 import os
 import pickletools
@@ -52,6 +52,12 @@ def _weight(tensor: Tensor) -> Tensor:
     return tensor
 
 
+def _filled(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    if not weights:
+        raise ValueError("holds no weights")
+    return weights
+
+
 def _name(text: str) -> str:
     if not text.isprintable():
         raise ValueError("is no name of a weight")
@@ -91,7 +97,7 @@ def _files_of_its_folder(state: dict[str, Any]) -> dict[str, Any]:
 _Plain = Annotated[Any, AfterValidator(plain)]
 _Count = Annotated[int, Field(ge=0, lt=1 << 62)]
 _Name = Annotated[str, Field(max_length=500), AfterValidator(_name)]
-_Weights = Annotated[dict[_Name, Annotated[Tensor, AfterValidator(_weight)]], Field(min_length=1)]
+_Weights = Annotated[dict[_Name, Annotated[Tensor, AfterValidator(_weight)]], AfterValidator(_filled)]
 _OPEN = ConfigDict(strict=True, extra="allow", arbitrary_types_allowed=True)
 
 
@@ -127,7 +133,7 @@ class _OptimizerState(TypedDict):
 
 
 # The one list of what a checkpoint may hold. Of other names in a file, nothing is taken.
-_Content = TypedDict(  # noqa: UP013 - one of the names is no Python name
+_Content = TypedDict(
     "_Content",
     {
         "state_dict": Required[_Weights],
@@ -193,9 +199,9 @@ def _decoded(file: str | os.PathLike[str], mmap: bool = False) -> dict[str, Any]
     except FileNotFoundError as error:
         raise InputError(f"there is no checkpoint {file}.") from error
     except InputError as error:
-        raise InputError(f"the checkpoint {file} cannot be read: {error} Use another one.") from error
+        raise InputError(f"{file} cannot be read as a checkpoint: {error} Use another one.") from error
     except Exception as error:  # whatever a decoder raises on bytes from elsewhere
-        raise InputError(f"the checkpoint {file} cannot be read: {_reason(error)}. Use another one.") from error
+        raise InputError(f"{file} cannot be read as a checkpoint: {_reason(error)}. Use another one.") from error
     if not isinstance(content, dict) or "state_dict" not in content:
         raise InputError(f"{file} is no checkpoint of this project: it has no state_dict.")
     return content
@@ -226,10 +232,10 @@ def _check_archive(stream: IO[bytes]) -> None:
             if not is_stored or sum(member.file_size for member in members) > size:
                 raise InputError("it claims to hold more than its size.")
             if len(pickles) != 1 or pickles[0].file_size > _MAX_PICKLE_BYTES:
-                raise InputError("it is no checkpoint.")
+                raise InputError("it is none.")
             content = archive.read(pickles[0])
     except BadZipFile as error:
-        raise InputError("it is cut off, or no checkpoint.") from error
+        raise InputError("it is none, or cut off.") from error
     for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         if opcode.name in _FOREIGN_OPCODES or (opcode.name == "GLOBAL" and argument not in _NAMES):
             name = printable(str(argument or opcode.name).replace(" ", "."))

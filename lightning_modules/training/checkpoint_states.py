@@ -44,7 +44,7 @@ def unlike(state: object, example: object, place: str) -> str | None:
         if missing:
             return f"{place} lacks {missing[0]}"
         return next(filter(None, (unlike(state[key], example[key], f"{place}/{key}") for key in example)), None)
-    if isinstance(example, bool | int) and not (type(state) is type(example) and int(state) >= 0):  # type: ignore[call-overload]
+    if isinstance(example, bool | int) and not (type(state) is type(example) and int(state) >= 0):
         return f"{place} is no {'truth value' if isinstance(example, bool) else 'count'}"
     return None
 

@@ -88,7 +88,7 @@ def keep_checkpoints_in(run: Path, trainer: Trainer) -> None:
             callback.dirpath = os.path.realpath(kept) if kept.is_symlink() else str(kept)
 
 
-def link_checkpoints(run: Path, folder: str | None) -> None:
+def link_checkpoints(run: Path, folder: str) -> None:
     """Let a run whose checkpoints are written elsewhere be found like any other: by a link in its folder.
 
     Args:
@@ -96,12 +96,14 @@ def link_checkpoints(run: Path, folder: str | None) -> None:
         folder: where its checkpoints are written.
     """
     link = run / "checkpoints"
-    if folder is None or "://" in folder or os.path.realpath(folder) == os.path.realpath(link):
+    if "://" in folder or os.path.realpath(folder) == os.path.realpath(link):
         return
     try:
         link.symlink_to(os.path.realpath(folder), target_is_directory=True)
     except OSError as error:
-        rank_zero_warn(f"--ckpt_path last will not find the checkpoints in {folder}: no link {link} ({error.strerror}).")
+        rank_zero_warn(
+            f"--ckpt_path last will not find the checkpoints in {folder}: no link {link} ({error.strerror})."
+        )
 
 
 def _candidates(run: Path) -> Iterator[Path]:

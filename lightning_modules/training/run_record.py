@@ -55,7 +55,7 @@ class RunRecord(SaveConfigCallback):
         self.parser.save(self.config, file, skip_none=False, overwrite=self.overwrite, multifile=self.multifile)
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, Checkpoints):
-                link_checkpoints(self.folder, callback.dirpath)
+                link_checkpoints(self.folder, str(callback.dirpath))
 
     @staticmethod
     def _log(logger: Logger, config: str, commit: str | None, step: int) -> None:

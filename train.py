@@ -22,16 +22,16 @@ from lightning_modules.estimator import Estimator
 from lightning_modules.evaluation.callback import Evaluation, begin_evaluation
 from lightning_modules.training.attention import Attention, prefer_attention
 from lightning_modules.training.callbacks import RunAnnouncement, Throughput, ValidationPanels, ValidationSummary
-from lightning_modules.training.checkpoint_files import DurableCheckpointIO, damage
+from lightning_modules.training.checkpoint_files import DurableCheckpointIO
 from lightning_modules.training.checkpoints import Checkpoints
 from lightning_modules.training.csv_curves import CsvCurves
 from lightning_modules.training.ema import ExponentialMovingAverage
-from lightning_modules.training.loggers import check_packages, placed
+from lightning_modules.training.loggers import check_packages, open_services, placed
 from lightning_modules.training.monitoring import MemoryPeak, UpdateRatio
 from lightning_modules.training.precision import TF32, set_tf32
 from lightning_modules.training.preemption import StopSignals
 from lightning_modules.training.progress import StepProgress
-from lightning_modules.training.run_choice import last_run, new_run
+from lightning_modules.training.run_choice import choose_run
 from lightning_modules.training.run_folders import keep_checkpoints_in
 from lightning_modules.training.run_record import RunRecord
 
@@ -109,12 +109,9 @@ class OneStepCLI(LightningCLI):
             self._parser(self.subcommand).callback_keys.remove("checkpoints")
         else:
             StopSignals().leave_at_once()  # until there are steps to finish
-        options = config.as_dict()
-        wants_last = config.get("ckpt_path") == "last"
-        self._run = last_run(options, self.subcommand == "fit") if wants_last else new_run(options)
+        self._run = choose_run(config.as_dict(), self.subcommand == "fit")
+        self._curves = CsvCurves(self._run.goes_on)
         config.ckpt_path = self._run.checkpoint
-        if not wants_last:
-            _check_usable(config.ckpt_path)
         self.save_config_kwargs |= {"folder": self._run.folder}
 
     def _parse_ckpt_path(self) -> None:
@@ -124,6 +121,8 @@ class OneStepCLI(LightningCLI):
         """Make model, data and trainer; a run that goes on logs where it did before."""
         with placed(self._options().trainer.logger, self._run.folder, self._run.goes_on):
             super().instantiate_classes()
+        open_services(self.trainer.loggers)
+        self._curves.put_aside(self.trainer.loggers)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
         """Return the trainer, with the run's folder and a progress bar.
@@ -141,7 +140,7 @@ class OneStepCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(DurableCheckpointIO([type(self.datamodule).__qualname__]))
         kwargs["plugins"] = plugins
-        callbacks = [*(config.callbacks or []), RunAnnouncement(self._run.folder), CsvCurves(self._run.goes_on)]
+        callbacks = [*(config.callbacks or []), RunAnnouncement(self._run.folder), self._curves]
         has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
         if config.enable_progress_bar is not False and not has_bar:
             callbacks.append(StepProgress())
@@ -217,24 +216,6 @@ def main(args: ArgsType = None) -> None:
         if mistake is None:
             raise
         leave(mistake)
-
-
-def _check_usable(checkpoint: str | None) -> None:
-    """Say early and in one line that a checkpoint is not there, or is damaged."""
-    if checkpoint is None or "://" in checkpoint:
-        return
-    if (Path(checkpoint) / "model_index.json").is_file():
-        raise InputError(
-            f"--ckpt_path {checkpoint} is a base or an export, not a checkpoint: give it as the base of the network, "
-            f"--model.init_args.network.init_args.base {checkpoint}."
-        )
-    if not Path(checkpoint).is_file():
-        raise InputError(f"--ckpt_path {checkpoint}: there is no such file.")
-    from lightning_modules.training.checkpoint_content import check_checkpoint  # slow to import
-
-    if problem := damage(Path(checkpoint)):
-        raise InputError(f"--ckpt_path {checkpoint}: the file is damaged: {problem}. Use another checkpoint.")
-    check_checkpoint(checkpoint)
 
 
 def _needs_normals(task: Namespace) -> bool:

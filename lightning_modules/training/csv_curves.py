@@ -1,12 +1,13 @@
 """Keeps metrics.csv of a run that goes on: Lightning's CSVLogger would delete it."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_warn
+from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.utilities.rank_zero import rank_zero_only, rank_zero_warn
 
 # The curves before this start, until they are in metrics.csv again. A start that is killed meanwhile leaves it.
 _BEFORE = "metrics_before.csv"
@@ -32,17 +33,14 @@ class CsvCurves(Callback):
         """Name of the state in a checkpoint; it stays when options change."""
         return type(self).__qualname__
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Put the file aside before the logger opens it.
+    @rank_zero_only
+    def put_aside(self, loggers: Sequence[Logger]) -> None:
+        """Put the files aside before Lightning opens the loggers, which is before any callback's turn.
 
         Args:
-            trainer: the trainer.
-            pl_module: the estimator.
-            stage: fit, validate or another of Lightning's stages.
+            loggers: the trainer's loggers.
         """
-        if stage != "fit" or not trainer.is_global_zero:
-            return
-        self._loggers = [logger for logger in trainer.loggers if isinstance(logger, CSVLogger)]
+        self._loggers = [logger for logger in loggers if isinstance(logger, CSVLogger)]
         for logger in self._loggers if self.goes_on else []:
             file, before = _files(logger)
             if file.is_file() and not before.is_file():

@@ -9,7 +9,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 from torch import Tensor
 
 from geometry.errors import InputError
@@ -109,22 +109,27 @@ def show_picture(logger: Logger, name: str, picture: Tensor, step: int) -> None:
         logger.log_image(name, [pixels], step)
 
 
-@contextmanager
-def opened_by_user() -> Iterator[None]:
-    """Turn what the clients of services raise when a run cannot be opened into one line.
+@rank_zero_only
+def open_services(loggers: Sequence[Logger]) -> None:
+    """Open the runs of loggers that need a service.
+
+    Args:
+        loggers: the trainer's loggers.
 
     Raises:
         InputError: nobody is logged in, or the service cannot be reached.
     """
-    try:
-        yield
-    except Exception as error:
-        if not type(error).__module__.startswith("wandb."):
-            raise
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise InputError(
-            f"WandbLogger cannot open a run: {reason}. Log in with wandb login, or set WANDB_MODE=offline."
-        ) from error
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            import wandb
+
+            try:
+                _ = logger.experiment
+            except wandb.Error as error:
+                reason = " ".join(str(error).split()).rstrip(".")
+                raise InputError(
+                    f"WandbLogger cannot open a run: {reason}. Log in with wandb login, or set WANDB_MODE=offline."
+                ) from error
 
 
 def _configured(option: object) -> list[Namespace]:

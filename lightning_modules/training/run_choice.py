@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from geometry.errors import InputError
-from lightning_modules.training.checkpoint_files import LAST
+from lightning_modules.training.checkpoint_files import LAST, damage
 from lightning_modules.training.run_folders import OnDamage, has_checkpoint, last_checkpoint, newest_run, next_run
 
 
@@ -28,13 +28,21 @@ class RunChoice:
     checkpoint: str | None = None
 
 
-def new_run(options: Mapping[str, Any]) -> RunChoice:
-    """Return the next run of a name.
+def choose_run(options: Mapping[str, Any], is_fit: bool) -> RunChoice:
+    """Return the run of a command.
 
     Args:
-        options: the configuration of a command.
+        options: the configuration of the command.
+        is_fit: the command trains.
+
+    Raises:
+        InputError: the checkpoint to start from is not there, or cannot be used.
     """
-    return RunChoice(next_run(runs_of(options)), checkpoint=options.get("ckpt_path"))
+    checkpoint = options.get("ckpt_path")
+    if checkpoint == "last":
+        return last_run(options, is_fit)
+    _check_usable(checkpoint)
+    return RunChoice(next_run(runs_of(options)), checkpoint=checkpoint)
 
 
 def last_run(options: Mapping[str, Any], is_fit: bool) -> RunChoice:
@@ -121,3 +129,21 @@ def _check_folder(run: Path, own_folder: str, is_fit: bool) -> None:
             f"the run {run} keeps its checkpoints in {kept.resolve()}: leave checkpoints.folder as it was, or start "
             "a new run from its checkpoint."
         )
+
+
+def _check_usable(checkpoint: str | None) -> None:
+    """Say early and in one line that a checkpoint is not there, or is damaged."""
+    if checkpoint is None or "://" in checkpoint:
+        return
+    if (Path(checkpoint) / "model_index.json").is_file():
+        raise InputError(
+            f"--ckpt_path {checkpoint} is a base or an export, not a checkpoint: give it as the base of the network, "
+            f"--model.init_args.network.init_args.base {checkpoint}."
+        )
+    if not Path(checkpoint).is_file():
+        raise InputError(f"--ckpt_path {checkpoint}: there is no such file.")
+    from lightning_modules.training.checkpoint_content import check_checkpoint  # slow to import
+
+    if problem := damage(Path(checkpoint)):
+        raise InputError(f"--ckpt_path {checkpoint}: the file is damaged: {problem}. Use another checkpoint.")
+    check_checkpoint(checkpoint)

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import OmegaConf
 
 from lightning_modules.training.checkpoints import Checkpoints
-from lightning_modules.training.loggers import opened_by_user, write_record
+from lightning_modules.training.loggers import write_record
 from lightning_modules.training.run_folders import link_checkpoints
 
 _PATIENCE_S = 10.0
@@ -44,10 +44,9 @@ class RunRecord(SaveConfigCallback):
         config = self.parser.dump(self.config, skip_none=False)
         self._write(trainer)
         commit = git_commit(Path.cwd())
-        with opened_by_user():
-            for logger in trainer.loggers:
-                self._log(logger, config, commit, trainer.global_step)
-            write_record(self.folder, trainer.loggers)
+        for logger in trainer.loggers:
+            self._log(logger, config, commit, trainer.global_step)
+        write_record(self.folder, trainer.loggers)
 
     def _write(self, trainer: Trainer) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,6 @@
 import signal
 import sys
 from importlib import import_module
-from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace

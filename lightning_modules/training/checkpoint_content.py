@@ -112,7 +112,7 @@ class _CheckpointsState(TypedDict, total=False):
     newest: list[str]
     named: list[str]
     owes_validation: bool
-    owed_metrics: tuple[int, dict[str, float]] | None
+    owed_metrics: tuple[int, dict[str, int | float]] | None
 
 
 @with_config(_OPEN)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import struct
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ runs.start_server()
 
 KILLED = -9
 LOGGERS = "lightning.pytorch.loggers"
+NAMED = "--trainer.logger.name=tiny"
 TWO = ("TensorBoardLogger", "CSVLogger")
 
 
@@ -28,6 +30,7 @@ def resumable(tmp_path_factory):
 
 def logger(name, folder, **options):
     (folder / "logs").mkdir(exist_ok=True, parents=True)
+    options |= {"offline": "true"} if name == "WandbLogger" else {}
     own = [f"--trainer.logger.{key}={value}" for key, value in options.items()]
     return [f"--trainer.logger={LOGGERS}.{name}", f"--trainer.logger.save_dir={folder / 'logs'}", *own]
 
@@ -40,14 +43,14 @@ def rows(folder):
     return [{name: value for name, value in row.items() if name not in times} for row in found]
 
 
-def killed_and_undisturbed(tmp_path, config, name):
+def killed_and_undisturbed(tmp_path, file, name):
     """Return the folders of a run that was killed twice, and of one that was not."""
     killed, undisturbed = tmp_path / "killed", tmp_path / "undisturbed"
-    assert runs.fit(undisturbed, config, *logger(name, undisturbed)) == [0], runs.log_of(undisturbed)
+    assert runs.fit(undisturbed, file, *logger(name, undisturbed)) == [0], runs.log_of(undisturbed)
     for micro_step in (8, 14):
-        status = runs.fit(killed, config, *logger(name, killed), *runs.kill_at(micro_step))
+        status = runs.fit(killed, file, *logger(name, killed), *runs.kill_at(micro_step))
         assert status == [KILLED], runs.log_of(killed)
-    assert runs.fit(killed, config, *logger(name, killed)) == [0], runs.log_of(killed)
+    assert runs.fit(killed, file, *logger(name, killed)) == [0], runs.log_of(killed)
     assert [folder.name for folder in (killed / "tiny").iterdir()] == ["version_0"], "it went on in its folder"
     for part in ("state_dict", "ema_state_dict", "optimizer_states", "lr_schedulers", "loops"):
         states = [runs.last(folder)[part] for folder in (killed, undisturbed)]
@@ -63,11 +66,7 @@ def test_a_killed_run_with_a_csv_logger_ends_with_the_weights_and_the_rows_of_an
     assert rows(killed) == rows(undisturbed)
 
 
-def test_a_killed_run_with_wandb_ends_with_the_weights_and_the_curves_of_an_undisturbed_one(
-    tmp_path, resumable, monkeypatch
-):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
+def test_a_killed_run_with_wandb_ends_with_the_weights_and_the_curves_of_an_undisturbed_one(tmp_path, resumable):
     killed, undisturbed = killed_and_undisturbed(tmp_path, resumable, "WandbLogger")
     ids = {file.stem for file in (killed / "logs").rglob("*.wandb")}
     assert len(list((killed / "logs").rglob("*.wandb"))) == 3 and len(ids) == 1, "every start adds to the same page"
@@ -110,9 +109,7 @@ def wandb_curves(folder):
     return found
 
 
-def test_wandb_gets_the_panels_and_the_config(tmp_path, resumable, monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_SILENT", "true")
+def test_wandb_gets_the_panels_and_the_config(tmp_path, resumable):
     options = ("--panels.num_images=1", "--trainer.max_steps=2")
     assert runs.fit(tmp_path, resumable, *logger("WandbLogger", tmp_path), *options) == [0], runs.log_of(tmp_path)
     assert list((tmp_path / "logs").rglob("media/images/val/*.png"))
@@ -146,8 +143,11 @@ class TestLast:
         own = {
             "csv": logger("CSVLogger", tmp_path),
             "tensorboard": logger("TensorBoardLogger", tmp_path),
-            "in the run": [f"--trainer.logger={LOGGERS}.CSVLogger", f"--trainer.logger.save_dir={tmp_path}/runs"]
-            + ["--trainer.logger.name=tiny"],
+            "in the run": [
+                f"--trainer.logger={LOGGERS}.CSVLogger",
+                f"--trainer.logger.save_dir={tmp_path}/runs",
+                NAMED,
+            ],
             "list": [f"--trainer.logger=[{', '.join(entries)}]"],
             "none": ["--trainer.logger=false"],
         }[kind]
@@ -182,6 +182,7 @@ class TestLast:
         old = tmp_path / "logs/lightning_logs/version_0"
         for name in ("checkpoints", "config.yaml"):
             (tmp_path / "runs/tiny/version_0" / name).rename(old / name)
+        shutil.rmtree(tmp_path / "runs")
         caplog.set_level("INFO")
         run("fit", "--config", config, *own, "--ckpt_path=last", "--trainer.max_steps=5")
         assert f"an earlier version of this project, in {old}" in caplog.text

@@ -3,7 +3,6 @@
 import signal
 import sys
 from importlib import import_module
-from pathlib import Path
 from typing import Any, NoReturn, cast
 
 from jsonargparse import Namespace
@@ -13,7 +12,6 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.exceptions import SIGTERMException
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from omegaconf import OmegaConf
 
 from geometry.errors import InputError
@@ -25,15 +23,18 @@ from lightning_modules.estimator import Estimator
 from lightning_modules.evaluation.callback import Evaluation, begin_evaluation
 from lightning_modules.training.attention import Attention, prefer_attention
 from lightning_modules.training.callbacks import RunAnnouncement, Throughput, ValidationPanels, ValidationSummary
-from lightning_modules.training.checkpoint_files import DurableCheckpointIO, damage
+from lightning_modules.training.checkpoint_files import DurableCheckpointIO
 from lightning_modules.training.checkpoints import Checkpoints
+from lightning_modules.training.csv_curves import CsvCurves
 from lightning_modules.training.ema import ExponentialMovingAverage
+from lightning_modules.training.loggers import check_packages, open_services, placed
 from lightning_modules.training.monitoring import MemoryPeak, UpdateRatio
 from lightning_modules.training.precision import TF32, set_tf32
 from lightning_modules.training.preemption import StopSignals, handlers_restored
 from lightning_modules.training.progress import StepProgress
 from lightning_modules.training.resuming import logged_under_last_step
-from lightning_modules.training.run_folders import last_checkpoint, newest_run
+from lightning_modules.training.run_choice import choose_run
+from lightning_modules.training.run_folders import keep_checkpoints_in
 from lightning_modules.training.run_record import RunRecord
 from lightning_modules.training.run_settings import RunSettings, flat_settings, refuse_others, settings_in
 
@@ -122,35 +123,33 @@ class OneStepCLI(LightningCLI):
         config = self._options()
         set_tf32(config.tf32)
         prefer_attention(config.attention)
-        self._has_own_logger = config.trainer.logger not in (None, True)
-        self._version: str | None = None
+        check_packages(config.trainer.logger)
         if self.subcommand != "fit":
             self.save_config_callback = None
         if self.subcommand != "fit" or config.trainer.enable_checkpointing is False:
             self._parser(self.subcommand).callback_keys.remove("checkpoints")
         else:
             StopSignals().leave_at_once()  # until there are steps to finish
-        if config.get("ckpt_path") != "last" or self._has_own_logger:
-            _check_usable(config.get("ckpt_path"))
-            return
-        runs = Path(config.trainer.default_root_dir) / config.name
-        run = newest_run(runs)
-        if run is not None:
-            self._version = run.name
-            is_fit = self.subcommand == "fit"
-            config.ckpt_path = str(last_checkpoint(run, config.checkpoints.on_damage, set_aside=is_fit))
-        elif self.subcommand == "fit":
-            config.ckpt_path = None
-            rank_zero_info(f"no checkpoint in {runs} yet: starting afresh.")
-        else:
-            raise InputError(f"--ckpt_path last: there is no checkpoint in {runs}.")
+        self._run = choose_run(config.as_dict(), self.subcommand == "fit")
+        self._curves = CsvCurves(self._run.goes_on)
+        config.ckpt_path = self._run.checkpoint
+        self.save_config_kwargs |= {"folder": self._run.folder}
+
+    def _parse_ckpt_path(self) -> None:
+        """Take nothing of a checkpoint into the configuration, where Lightning would let it choose the model."""
 
     def instantiate_classes(self) -> None:
-        """Refuse a checkpoint of another kind of run before anything is loaded."""
+        """Make model, data and trainer; a run that goes on logs where it did before.
+
+        A checkpoint of another kind of run is refused before anything is loaded.
+        """
         options = self._options()
         if path := options.get("ckpt_path"):
             refuse_others(settings_in(path), flat_settings(self._plain_options()), self.subcommand == "fit")
-        super().instantiate_classes()
+        with placed(self._options().trainer.logger, self._run.folder, self._run.goes_on):
+            super().instantiate_classes()
+        open_services(self.trainer.loggers)
+        self._curves.put_aside(self.trainer.loggers)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
         """Return the trainer, with the run's folder and a progress bar.
@@ -159,27 +158,28 @@ class OneStepCLI(LightningCLI):
             **kwargs: arguments of the trainer that go before the configuration's.
         """
         config = self._get(self.config_init, "trainer")
-        if not self._has_own_logger:
-            name = self._get(self.config_init, "name")
-            is_fit = self.subcommand == "fit"
-            kwargs["logger"] = is_fit and TensorBoardLogger(
-                config.default_root_dir, name, self._version, default_hp_metric=False
-            )
+        is_fit = self.subcommand == "fit"
+        if config.logger in (None, True):
+            place = (config.default_root_dir, self._get(self.config_init, "name"), self._run.folder.name)
+            kwargs["logger"] = is_fit and TensorBoardLogger(*place, default_hp_metric=False)
         plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins]
         plugins = [plugin for plugin in plugins if plugin is not None]
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            plugins.append(DurableCheckpointIO())
+            plugins.append(DurableCheckpointIO([type(self.datamodule).__qualname__]))
         kwargs["plugins"] = plugins
-        callbacks = [*(config.callbacks or []), RunAnnouncement()]
+        callbacks = [*(config.callbacks or []), RunAnnouncement(self._run.folder), self._curves]
         has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
         if config.enable_progress_bar is not False and not has_bar:
             callbacks.append(StepProgress())
         callbacks += [Throughput(), UpdateRatio(), MemoryPeak(), ValidationSummary()]
         callbacks.append(RunSettings(self._plain_options()))
         try:
-            return super().instantiate_trainer(callbacks=callbacks, **kwargs)
+            trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         except (TypeError, ValueError, RuntimeError, ImportError) as error:
             raise InputError(f"the trainer cannot be set up like this: {error}") from error
+        if is_fit:
+            keep_checkpoints_in(self._run.folder, trainer)
+        return trainer
 
     def after_fit(self) -> None:
         """Validate the final weights, if the last validation came before them."""
@@ -270,21 +270,6 @@ def main(args: ArgsType = None) -> None:
 def _leave_stopped(words: ArgsType) -> NoReturn:
     command = words[0] if isinstance(words, list) and words else ""
     leave_stopped(KEPT.get(str(command), ""))
-
-
-def _check_usable(checkpoint: str | None) -> None:
-    """Say early and in one line that a checkpoint is not there, or is damaged."""
-    if checkpoint is None or checkpoint == "last" or "://" in checkpoint:
-        return
-    if (Path(checkpoint) / "model_index.json").is_file():
-        raise InputError(
-            f"--ckpt_path {checkpoint} is a base or an export, not a checkpoint: give it as the base of the network, "
-            f"--model.init_args.network.init_args.base {checkpoint}."
-        )
-    if not Path(checkpoint).is_file():
-        raise InputError(f"--ckpt_path {checkpoint}: there is no such file.")
-    if problem := damage(Path(checkpoint)):
-        raise InputError(f"--ckpt_path {checkpoint}: the file is damaged: {problem}. Use another checkpoint.")
 
 
 def _needs_normals(task: Namespace) -> bool:

@@ -24,6 +24,7 @@ from lightning_modules.networks.sharding import divide_again, make_whole
 from lightning_modules.networks.sizes import pad_to_multiple
 from lightning_modules.schedules import warmup_exponential
 from lightning_modules.tasks import Task
+from lightning_modules.training.checkpoint_states import check_states
 from lightning_modules.training.compilation_proof import CompilationProof
 from lightning_modules.training.gradients import GradientGuard
 from lightning_modules.training.logging_steps import Means, Sums, is_logging_step
@@ -313,9 +314,11 @@ class Estimator(LightningModule, ABC):
             checkpoint: the checkpoint that is about to be loaded.
 
         Raises:
-            InputError: trained weights are missing, unknown or of another shape.
+            InputError: trained weights are missing, unknown or of another shape, or the trainer cannot go on from the
+                other states.
         """
         self.check_fits(checkpoint["state_dict"])
+        check_states(checkpoint, self.trainer, self)
         self._stored_means = checkpoint.get("means", [])
         self._resumed = StoredSettings(checkpoint)
 

@@ -8,7 +8,7 @@ from datamodules.sources.folder import FAR_PLANE_M, NEAR_PLANE_M, DepthFormat, D
 from datamodules.sources.folder_cameras import FolderCameras
 from datamodules.sources.folder_frames import IMAGE_SUFFIXES, FolderSplit, NamedFiles
 from datamodules.sources.image_files import read_image
-from geometry.paths import given_path, path_argument
+from geometry.paths import folder_or_url, given_path, path_argument
 
 
 def folder_dataset(options: argparse.Namespace) -> FolderDataset:

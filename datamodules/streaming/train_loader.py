@@ -206,7 +206,7 @@ class TrainLoader:
             state: what ``state_dict`` returned.
 
         Raises:
-            InputError: the state is of a version that is not known.
+            InputError: it is no such state, or one of a version that is not known.
         """
         self._version = state.get("order_version", FIRST_ORDER_VERSION)
         if self._version not in (FIRST_ORDER_VERSION, ORDER_VERSION):
@@ -219,7 +219,7 @@ class TrainLoader:
                 "Data: this run began in the order of an earlier version and goes on in it. In an epoch of its data "
                 "set a sample may come again before another came; runs started anew do not have that."
             )
-        self._history = [Segment(**segment) for segment in state["history"]]
+        self._history = _history_in(state)
         self._steps_since_load = 0
         self._loader = self._stream = None
         if state["order"] != self._order.fingerprint():
@@ -252,3 +252,15 @@ class TrainLoader:
         elif current.micro_steps:
             history.append(current)
         return history
+
+
+def _history_in(state: dict[str, Any]) -> list[Segment]:
+    try:
+        history = [Segment(**segment) for segment in state["history"]]
+        counts = [count for segment in history for count in asdict(segment).values()]
+        is_right = all(type(count) is int and count >= 0 for count in [*counts, state["micro_step"]])
+    except (KeyError, TypeError):
+        is_right = False
+    if not is_right or not isinstance(state.get("order"), str):
+        raise InputError("the checkpoint's state of the training data is not one of this project. Use another one.")
+    return history

@@ -30,7 +30,7 @@ TITLES = {
     "data": "Data",
     "checkpoints": "Checkpoints that fit writes",
     "evaluation": "Scores, files and pictures of a test",
-    "panels": "Pictures of validation images in TensorBoard",
+    "panels": "Pictures of validation images in TensorBoard or W&B",
     "ema": "Average of the trained weights (EMA)",
     "ckpt_path": "Start",
 }

@@ -1,6 +1,5 @@
 """Turns what training left behind, or an exported folder, into an estimator that is ready to predict."""
 
-import pickle
 from argparse import ArgumentError
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,6 +124,8 @@ def build_estimator(model: dict[str, Any]) -> Estimator:
 
 
 def _load_checkpoint(file: Path, configs: Sequence[str | Path], base: str | None, ema: EmaChoice) -> LoadedModel:
+    from lightning_modules.training.checkpoint_content import read_checkpoint  # slow to import
+
     checkpoint = read_checkpoint(file)
     beside = config_beside(file)
     config = read_config([Path(name) for name in configs] or [beside])
@@ -138,11 +139,7 @@ def _load_checkpoint(file: Path, configs: Sequence[str | Path], base: str | None
             raise
         raise InputError(f"{error} If it has moved, name its folder with --base, or base=... in Python.") from error
     weights, used_ema = _choose_weights(checkpoint, ema, file)
-    broken = sorted(name for name, tensor in weights.items() if not bool(tensor.isfinite().all()))
-    if broken:
-        raise InputError(f"{file} holds weights that are not finite ({broken[0]} ...): its training went wrong.")
-    checkpoint["state_dict"] = weights
-    estimator.on_load_checkpoint(checkpoint)
+    estimator.check_fits(weights)
     estimator.load_state_dict(weights, strict=False)
     return LoadedModel(
         estimator.eval().requires_grad_(False),
@@ -153,26 +150,6 @@ def _load_checkpoint(file: Path, configs: Sequence[str | Path], base: str | None
         used_ema=used_ema,
         run_folder=beside.parent if beside.is_file() else None,
     )
-
-
-def read_checkpoint(file: Path) -> dict[str, Any]:
-    """Return the contents of a checkpoint, without unpickling code.
-
-    Raises:
-        InputError: the file is no checkpoint.
-    """
-    try:
-        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:  # PyTorch's own message advises to load it unsafely
-        raise InputError(
-            f"{file} cannot be read as a checkpoint: it is none, or it holds more than tensors and plain values, which "
-            "is not loaded for safety."
-        ) from error
-    except (OSError, RuntimeError, EOFError, ValueError) as error:
-        raise InputError(f"{file} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from error
-    if not isinstance(checkpoint, dict) or not isinstance(checkpoint.get("state_dict"), dict):
-        raise InputError(f"{file} is no checkpoint of this project: it has no state_dict.")
-    return checkpoint
 
 
 def _choose_weights(checkpoint: dict[str, Any], ema: EmaChoice, file: Path) -> tuple[dict[str, torch.Tensor], bool]:

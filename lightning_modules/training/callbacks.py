@@ -1,12 +1,12 @@
 """What happens beside training: panels of pictures, throughput, a closing table. One purpose each."""
 
 import time
+from pathlib import Path
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
@@ -14,13 +14,14 @@ from geometry.batch import GeometryBatch
 from geometry.errors import InputError
 from lightning_modules.command_line.tables import format_table
 from lightning_modules.estimator import Estimator
+from lightning_modules.training.loggers import can_show_pictures, show_picture
 from lightning_modules.training.logging_steps import is_logging_step
 
 _GAP_PX = 4
 
 
 class ValidationPanels(Callback):
-    """Shows the first validation images of every data set in TensorBoard, the same ones every time.
+    """Shows the first validation images of every data set in TensorBoard or W&B, the same ones every time.
 
     One picture per data set, a row per image: image, prediction, ground truth, error.
 
@@ -56,7 +57,9 @@ class ValidationPanels(Callback):
         """Paint the rows that are still missing."""
         rows = self._rows.setdefault(dataloader_idx, [])
         missing = self.num_images - len(rows)
-        if missing <= 0 or not trainer.is_global_zero or trainer.sanity_checking or not _tensorboards(trainer):
+        if missing <= 0 or not trainer.is_global_zero or trainer.sanity_checking:
+            return
+        if not any(map(can_show_pictures, trainer.loggers)):
             return
         cut = {key: value[:missing] if isinstance(value, Tensor | list) else value for key, value in batch.items()}
         first = cast(GeometryBatch, cut)
@@ -71,8 +74,8 @@ class ValidationPanels(Callback):
                 continue
             narrowest = min(row.shape[2] for row in rows)
             sheet = torch.cat([row[:, :, :narrowest] for row in rows], dim=1)[:, :-_GAP_PX, :-_GAP_PX]
-            for logger in _tensorboards(trainer):
-                logger.experiment.add_image(f"val/{pl_module.val_dataset_names[index]}", sheet, trainer.global_step)
+            for logger in filter(can_show_pictures, trainer.loggers):
+                show_picture(logger, f"val/{pl_module.val_dataset_names[index]}", sheet, trainer.global_step)
 
     def _tile(self, picture: Tensor) -> Tensor:
         """Shrink a picture (B,3,H,W) and leave a gap to the right of it and below."""
@@ -83,14 +86,15 @@ class ValidationPanels(Callback):
         return F.pad(picture.clamp(0, 1), (0, _GAP_PX, 0, _GAP_PX), value=1.0).cpu()
 
 
-def _tensorboards(trainer: Trainer) -> list[TensorBoardLogger]:
-    return [logger for logger in trainer.loggers if isinstance(logger, TensorBoardLogger)]
-
-
 class RunAnnouncement(Callback):
-    """Says at the start what trains, on how many images per step, and where the run's files go."""
+    """Says at the start what trains, on how many images per step, and where the run's files go.
 
-    def __init__(self) -> None:
+    Args:
+        folder: folder of the run.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._announced = False
 
     def on_train_batch_start(  # type: ignore[override]
@@ -105,7 +109,7 @@ class RunAnnouncement(Callback):
         size, accumulated, ranks = len(batch["key"]), trainer.accumulate_grad_batches, trainer.world_size
         rank_zero_info(
             f"training {trained:,} weights, {frozen:,} are frozen; {size} images x {accumulated} accumulated x "
-            f"{ranks} ranks = {size * accumulated * ranks} images per step; files in {trainer.log_dir}"
+            f"{ranks} ranks = {size * accumulated * ranks} images per step; files in {self._folder}"
         )
 
 

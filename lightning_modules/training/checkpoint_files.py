@@ -3,7 +3,7 @@
 import os
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -26,7 +26,15 @@ class DurableCheckpointIO(TorchCheckpointIO):
 
     A file of the same name is not lost: it becomes ``previous.ckpt``. At every moment a complete file has the name.
     Places that are no paths of this machine (``s3://...``) are left to Lightning.
+
+    Args:
+        states_of: names in a checkpoint that are taken beside those that every checkpoint has: of data modules that
+            keep a state.
     """
+
+    def __init__(self, states_of: Collection[str] = ()) -> None:
+        super().__init__()
+        self.states_of = states_of
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: _PathLike, storage_options: Any = None) -> None:  # noqa: ANN401
         """Write a checkpoint.
@@ -63,19 +71,15 @@ class DurableCheckpointIO(TorchCheckpointIO):
 
         Args:
             path: where it is.
-            map_location: device that tensors go to, as ``torch.load`` takes it.
+            map_location: ignored; tensors come on the CPU.
             weights_only: ignored; only tensors and plain values are ever read.
 
         Raises:
-            InputError: the file is no checkpoint, or holds more than tensors and plain values.
+            InputError: the file is no checkpoint, or holds something of another kind than it should.
         """
-        try:
-            return super().load_checkpoint(str(path), map_location, weights_only=True)
-        except FileNotFoundError as error:
-            raise InputError(f"there is no checkpoint {path}.") from error
-        except Exception as error:
-            reason = str(error).splitlines()[0]
-            raise InputError(f"the checkpoint {path} cannot be read ({reason}). Use another one.") from error
+        from lightning_modules.training.checkpoint_content import read_checkpoint  # slow to import
+
+        return read_checkpoint(path, self.states_of)
 
 
 class _NotedWrites:

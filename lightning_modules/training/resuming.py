@@ -83,7 +83,7 @@ def metrics_to_come(trainer: Trainer) -> tuple[int, dict[str, float]] | None:
     if not is_logging_step(trainer, step + 1):
         return None
     values = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("train/")}
-    return step, values | {"epoch": float(trainer.current_epoch)}
+    return step, values | {"epoch": trainer.current_epoch}
 
 
 def validate_now(trainer: Trainer) -> None:

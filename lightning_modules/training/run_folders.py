@@ -1,10 +1,13 @@
 """Where runs are, and which of a run's checkpoints it goes on from."""
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from geometry.errors import InputError
@@ -21,6 +24,16 @@ def newest_run(folder: Path) -> Path | None:
     """
     numbered = {int(run.name.removeprefix("version_")): run for run in folder.glob("version_*") if _is_run(run)}
     return numbered[max(numbered)] if numbered else None
+
+
+def next_run(folder: Path) -> Path:
+    """Return the folder ``version_N`` that a new run gets; it is not made yet.
+
+    Args:
+        folder: folder of all runs of one name.
+    """
+    numbers = [run.name.removeprefix("version_") for run in folder.glob("version_*")]
+    return folder / f"version_{max((int(number) + 1 for number in numbers if number.isdigit()), default=0)}"
 
 
 def has_checkpoint(run: Path) -> bool:
@@ -60,6 +73,37 @@ def last_checkpoint(run: Path, on_damage: OnDamage = "previous", set_aside: bool
             with suppress(FileNotFoundError):  # another rank was faster
                 file.replace(file.with_name(f"{file.name}{DAMAGED}"))
     raise InputError(f"{' '.join(problems)} There is no other one in {run}; start anew without --ckpt_path.")
+
+
+def keep_checkpoints_in(run: Path, trainer: Trainer) -> None:
+    """Let all checkpoints go to a run's folder that have no other place, where Lightning would follow the loggers.
+
+    Args:
+        run: folder of the run.
+        trainer: the trainer; its ranks follow the first one.
+    """
+    kept = run / "checkpoints"
+    for callback in trainer.checkpoint_callbacks:
+        if isinstance(callback, ModelCheckpoint) and callback.dirpath is None:
+            callback.dirpath = os.path.realpath(kept) if kept.is_symlink() else str(kept)
+
+
+def link_checkpoints(run: Path, folder: str) -> None:
+    """Let a run whose checkpoints are written elsewhere be found like any other: by a link in its folder.
+
+    Args:
+        run: folder of the run, which exists.
+        folder: where its checkpoints are written.
+    """
+    link = run / "checkpoints"
+    if "://" in folder or os.path.realpath(folder) == os.path.realpath(link):
+        return
+    try:
+        link.symlink_to(os.path.realpath(folder), target_is_directory=True)
+    except OSError as error:
+        rank_zero_warn(
+            f"--ckpt_path last will not find the checkpoints in {folder}: no link {link} ({error.strerror})."
+        )
 
 
 def _candidates(run: Path) -> Iterator[Path]:

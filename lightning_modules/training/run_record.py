@@ -4,10 +4,15 @@ import subprocess
 from pathlib import Path
 from typing import Any, cast
 
+from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.cli import SaveConfigCallback
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import OmegaConf
+
+from lightning_modules.training.checkpoints import Checkpoints
+from lightning_modules.training.loggers import write_record
+from lightning_modules.training.run_folders import link_checkpoints
 
 _PATIENCE_S = 10.0
 
@@ -16,7 +21,17 @@ class RunRecord(SaveConfigCallback):
     """Saves config.yaml in the run's folder, and gives configuration and git commit to every logger.
 
     TensorBoard shows them under *Text*. Other loggers get them as hyperparameters, the commit as ``git_commit``.
+
+    Args:
+        parser: parser of the command.
+        config: the resolved configuration.
+        folder: folder of the run.
+        **options: what Lightning's callback takes.
     """
+
+    def __init__(self, parser: LightningArgumentParser, config: Namespace, folder: Path, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(parser, config, save_to_log_dir=False, **options)
+        self.folder = folder
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write nothing yet: a run that is refused at its start must leave the record of the one before as it is."""
@@ -31,7 +46,7 @@ class RunRecord(SaveConfigCallback):
         super().setup(trainer, pl_module, "fit")
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Give the record to the loggers; only the first rank calls this.
+        """Write the record, and give it to the loggers; only the first rank calls this.
 
         Args:
             trainer: the trainer.
@@ -39,15 +54,29 @@ class RunRecord(SaveConfigCallback):
             stage: the stage of the trainer.
         """
         config = self.parser.dump(self.config, skip_none=False)
+        self._write(trainer)
         commit = git_commit(Path.cwd())
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_text("config", f"```yaml\n{config}\n```", trainer.global_step)
-                if commit:
-                    logger.experiment.add_text("git_commit", commit, trainer.global_step)
-            else:
-                values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(config)))
-                logger.log_hyperparams(values | ({"git_commit": commit} if commit else {}))
+            self._log(logger, config, commit, trainer.global_step)
+        write_record(self.folder, trainer.loggers)
+
+    def _write(self, trainer: Trainer) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        file = self.folder / self.config_filename
+        self.parser.save(self.config, file, skip_none=False, overwrite=self.overwrite, multifile=self.multifile)
+        for callback in trainer.checkpoint_callbacks:
+            if isinstance(callback, Checkpoints):
+                link_checkpoints(self.folder, str(callback.dirpath))
+
+    @staticmethod
+    def _log(logger: Logger, config: str, commit: str | None, step: int) -> None:
+        if isinstance(logger, TensorBoardLogger):
+            logger.experiment.add_text("config", f"```yaml\n{config}\n```", step)
+            if commit:
+                logger.experiment.add_text("git_commit", commit, step)
+        else:
+            values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(config)))
+            logger.log_hyperparams(values | ({"git_commit": commit} if commit else {}))
 
 
 def git_commit(folder: Path) -> str | None:

@@ -1,4 +1,5 @@
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -155,8 +156,9 @@ class TestThroughput:
 
 def test_the_start_says_how_many_images_make_a_step(base, caplog):
     with caplog.at_level("INFO"):
-        run(base, "fit", [RunAnnouncement()], accumulate_grad_batches=2, max_steps=2)
+        run(base, "fit", [RunAnnouncement(Path("runs/tiny/version_3"))], accumulate_grad_batches=2, max_steps=2)
     assert caplog.text.count("2 images x 2 accumulated x 1 ranks = 4 images per step") == 1
+    assert "files in runs/tiny/version_3" in caplog.text
 
 
 class TestValidationSummary:

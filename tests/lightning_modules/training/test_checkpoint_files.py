@@ -15,12 +15,12 @@ def folder(tmp_path):
 
 
 def content(step):
-    return {"step": step, "weights": torch.full((1000,), float(step))}
+    return {"global_step": step, "state_dict": {"weights": torch.full((1000,), float(step))}}
 
 
 def step_in(file):
     assert damage(file) is None
-    return DurableCheckpointIO().load_checkpoint(file)["step"]
+    return DurableCheckpointIO().load_checkpoint(file)["global_step"]
 
 
 def test_a_new_checkpoint_takes_the_name_and_the_old_one_stays_as_the_previous(folder):
@@ -70,7 +70,7 @@ def test_one_wrong_bit_in_a_weight_is_noticed_though_torch_loads_it(folder):
     data = bytearray(file.read_bytes())
     data[data.index(torch.ones(4).numpy().tobytes())] ^= 1
     file.write_bytes(data)
-    assert torch.load(file, weights_only=True)["step"] == 1
+    assert torch.load(file, weights_only=True)["global_step"] == 1
     assert "checksum" in damage(file)
 
 

@@ -53,9 +53,9 @@ def test_starting_weights_that_cannot_be_used_are_one_line_with_the_name_of_the_
     torch.save({"weights": torch.zeros(1)}, tmp_path / "other.ckpt")
     torch.save({"state_dict": {"network.unet.conv_in.bias": torch.zeros(3)}}, tmp_path / "small.ckpt")
     for name, reason in (
-        ("missing.ckpt", "cannot be read: .*No such file"),
+        ("missing.ckpt", "there is no checkpoint"),
         ("text.ckpt", "cannot be read"),
-        ("other.ckpt", "no checkpoint of a run"),
+        ("other.ckpt", "no checkpoint of this project"),
         ("small.ckpt", "does not fit the network: it lacks .* has in another shape 1 weights"),
     ):
         with pytest.raises(InputError, match=f"{name}: .*{reason}") as error:

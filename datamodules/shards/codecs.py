@@ -16,6 +16,7 @@ from numcodecs import blosc
 from datamodules.sources.npy_files import decode_npy as decode_numbers
 from datamodules.untrusted.json_text import parse_json
 from geometry.errors import InputError
+from geometry.image_files import require_whole_png
 from geometry.limits import MAX_ARRAY_BYTES, MAX_JPEG_SCANS
 
 ENTRY_FORMATS: dict[str, tuple[str, ...]] = {
@@ -110,6 +111,7 @@ def check_claim(data: bytes, format_name: str, max_bytes: int) -> None:
 def _png_bytes(data: bytes) -> int:
     if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 24:
         raise InputError("the image cannot be decoded: it is no PNG")
+    require_whole_png(data)  # OpenCV would reserve what a chunk claims
     return 3 * int.from_bytes(data[16:20]) * int.from_bytes(data[20:24])
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from datamodules.sources import image_files, npy_files
+from datamodules.sources import image_files
 from datamodules.sources.array_files import read_array_file
 from datamodules.sources.image_files import decode_png
+from datamodules.untrusted import npy_arrays
 from geometry.errors import InputError
 
 Array = np.ndarray
@@ -47,7 +48,7 @@ def decode_npy(data: bytes) -> Array:
     Args:
         data: bytes of the file.
     """
-    return npy_files.decode_npy(data).squeeze()
+    return npy_arrays.decode_npy(data).squeeze()
 
 
 def decode_floats(data: bytes, height: int, width: int) -> Array:

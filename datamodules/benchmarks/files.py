@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
-from datamodules.sources.npy_files import read_zip_member
+from datamodules.untrusted.npy_arrays import read_zip_member
 from geometry.errors import InputError
 from geometry.files import read_regular_file, require_bytes
 from geometry.limits import MAX_ARRAY_BYTES, MIB

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from datamodules.sources.image_files import decode_png
-from datamodules.sources.npy_files import decode_npy, read_npz_member
+from datamodules.untrusted.npy_arrays import decode_npy, read_npz_member
 from geometry.errors import InputError
 from geometry.files import open_regular_file, read_regular_file, require_bytes
 from geometry.limits import MAX_ARRAY_BYTES, MAX_PICTURE_BYTES, MIB
@@ -50,7 +50,9 @@ def read_array_file(path: Path, channels: int, name: str | None = None) -> Array
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing.") from error
     except InputError as error:
-        raise error if str(path) in str(error) else InputError(f"{path}: {error}") from error
+        if str(path) in str(error):
+            raise
+        raise InputError(f"{path} cannot be read ({str(error).rstrip('.')}).") from error
     except (OSError, ValueError, EOFError, RuntimeError, KeyError, MemoryError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read ({error}). Copy or export it again.") from error
     if array.dtype.kind not in "uif":

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 
 from datamodules.shards.files import file_sha256
-from datamodules.sources.hdf5_files import read_hdf5_array
 from datamodules.sources.hypersim_files import HypersimFiles
 from datamodules.sources.hypersim_frames import HypersimFrame, HypersimSelection, find_table, list_hypersim_frames
 from datamodules.sources.protocol import FrameList, PreparedSample
 from datamodules.sources.resizing import resize_image, resize_nearest, resize_normals
 from datamodules.sources.tables import read_csv
+from datamodules.untrusted.hdf5_arrays import read_hdf5_array
 from geometry.camera import (
     camera_from_hypersim,
     camera_from_intrinsics,

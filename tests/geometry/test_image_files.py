@@ -97,7 +97,9 @@ def test_common_formats_are_let_in(format_name):
     assert opened(encoded(format_name=format_name)).shape == NOISE.shape
 
 
-def test_a_blank_picture_of_900_megapixels_is_refused_before_it_is_decoded():
+@pytest.mark.parametrize("pillows_limit", [Image.MAX_IMAGE_PIXELS, None])
+def test_a_blank_picture_of_900_megapixels_is_refused_before_it_is_decoded(monkeypatch, pillows_limit):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillows_limit)
     with pytest.raises(InputError, match="photo has more than 178 megapixels"):
         opened(png_claiming(30_000, 30_000))
 

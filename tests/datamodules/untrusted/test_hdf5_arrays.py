@@ -6,8 +6,8 @@ import h5py
 import numpy as np
 import pytest
 
-from datamodules.sources import hdf5_files
-from datamodules.sources.hdf5_files import read_hdf5_array
+from datamodules.untrusted import hdf5_arrays
+from datamodules.untrusted.hdf5_arrays import read_hdf5_array
 from geometry.errors import InputError
 
 SHAPE = (8, 12)
@@ -120,7 +120,7 @@ def test_a_chunk_that_unpacks_to_more_than_its_numbers_is_refused(monkeypatch):
         array = file.create_dataset("dataset", SHAPE, "f4", chunks=SHAPE, compression="gzip")
         array.id.write_direct_chunk((0, 0), zlib.compress(bytes(1 << 20)))
 
-    monkeypatch.setattr(hdf5_files, "_DEFLATE_RATIO", 1 << 30)  # as if the chunk were large enough to do harm
+    monkeypatch.setattr(hdf5_arrays, "_DEFLATE_RATIO", 1 << 30)  # as if the chunk were large enough to do harm
     with pytest.raises(ValueError, match="unpacks to more than its numbers"):
         read(written(bomb))
     assert np.array_equal(read(stored(DEPTH, compression="gzip", fletcher32=True)), DEPTH)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from datamodules.sources.array_files import read_array_file
-from datamodules.sources.npy_files import decode_npy
+from datamodules.untrusted.npy_arrays import decode_npy
 from geometry.errors import InputError
 
 
@@ -36,7 +36,7 @@ def test_arrays_come_back_as_they_were_stored(dtype, order):
 
 @pytest.mark.parametrize("shape", ["(100000000000000000000,)", "(40000, 40000)", "(2147483648, 2147483648, 4)"])
 def test_a_claim_beyond_the_limit_is_refused_before_memory_is_taken(shape):
-    with pytest.raises(InputError, match="MiB are refused"):
+    with pytest.raises(InputError, match="claims the shape"):
         decode_npy(claiming(shape))
 
 
@@ -54,7 +54,7 @@ def test_a_claim_beyond_the_limit_is_refused_before_memory_is_taken(shape):
         (claiming("(3, 4)", "nonsense"), "header"),
         (npy("(" * 100), "header"),
         (b"\x93NUMPY\x01\x00\xff\xff{", "header"),
-        (b"\x93NUMPY\x07\x00", "format is 7"),
+        (b"\x93NUMPY\x07\x00", "format 7"),
         (b"", "magic"),
     ],
 )
@@ -68,7 +68,7 @@ def test_a_npz_that_would_unpack_to_gigabytes_is_refused_by_name(tmp_path):
         with archive.open("depth.npy", "w", force_zip64=True) as member:
             for _ in range(60):
                 member.write(bytes(8 << 20))
-    with pytest.raises(InputError, match=r"a\.npz: depth\.npy has 480 MiB; more than 384 MiB are refused"):
+    with pytest.raises(InputError, match=r"a\.npz cannot be read \(depth\.npy has 480 MiB; more than"):
         read_array_file(tmp_path / "a.npz", 1)
 
 

@@ -36,3 +36,5 @@ MAX_MANIFEST_SECONDS = 300.0
 MAX_SAMPLES_PER_SHARD = 1 << 31
 # Of a shard below the folder of dataset.json.
 MAX_FILE_NAME_LETTERS = 1024
+# NumPy writes headers of 128 bytes; only structured types, which are refused anyway, need more.
+MAX_NPY_HEADER_BYTES = 4096

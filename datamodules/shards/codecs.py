@@ -13,10 +13,11 @@ import cv2
 import numpy as np
 from numcodecs import blosc
 
-from datamodules.sources.npy_files import decode_npy as decode_numbers
 from datamodules.untrusted.json_text import parse_json
+from datamodules.untrusted.npy_header import read_npy_header
 from geometry.errors import InputError
-from geometry.limits import MAX_ARRAY_BYTES, MAX_JPEG_SCANS
+from geometry.image_files import require_whole_png
+from geometry.limits import MAX_ARRAY_BYTES, MAX_JPEG_SCANS, MAX_NPY_HEADER_BYTES
 
 ENTRY_FORMATS: dict[str, tuple[str, ...]] = {
     "image": ("jpg", "png"),
@@ -110,6 +111,7 @@ def check_claim(data: bytes, format_name: str, max_bytes: int) -> None:
 def _png_bytes(data: bytes) -> int:
     if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 24:
         raise InputError("the image cannot be decoded: it is no PNG")
+    require_whole_png(data)  # OpenCV would reserve what a chunk claims
     return 3 * int.from_bytes(data[16:20]) * int.from_bytes(data[20:24])
 
 
@@ -163,15 +165,13 @@ def decode_npy(data: bytes | Array) -> Array:
             and refused), or fewer numbers are there than announced.
     """
     buffer = np.frombuffer(bytearray(data), np.uint8) if isinstance(data, bytes) else data
+    header = read_npy_header(buffer[: MAX_NPY_HEADER_BYTES + 16].tobytes())
+    if header.dtype.kind != "f" or header.fortran_order:
+        raise InputError(f"the array must hold floating-point numbers in C order, not {header.dtype}")
     try:
-        array = decode_numbers(buffer)  # type: ignore[arg-type]  # any buffer of bytes
-    except InputError:
-        raise
-    except (ValueError, OverflowError) as error:
+        return np.frombuffer(buffer, header.dtype, header.num_elements, header.num_bytes).reshape(header.shape)
+    except ValueError as error:
         raise InputError(f"the array cannot be decoded ({error})") from error
-    if array.dtype.kind != "f" or not array.flags.c_contiguous:
-        raise InputError(f"the array must hold floating-point numbers in C order, not {array.dtype}")
-    return array
 
 
 def decode_blosc(data: bytes) -> Array:

@@ -126,3 +126,10 @@ def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_is_decoded():
 def test_json_that_is_deep_long_or_no_object_is_refused(data):
     with pytest.raises(InputError):
         decode_json(data)
+
+
+def test_a_chunk_of_a_png_that_claims_gigabytes_is_refused_before_it_is_decoded():
+    data = encode_image(np.zeros((8, 8, 3), np.uint8), "png")
+    check_claim(data, "png", 1000)
+    with pytest.raises(InputError, match="PNG"):
+        check_claim(data[:33] + (2**31 - 1).to_bytes(4) + data[37:], "png", 1000)

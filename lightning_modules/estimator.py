@@ -258,8 +258,8 @@ class Estimator(LightningModule, ABC):
         except (TypeError, ValueError, RuntimeError) as error:  # whatever the optimiser refuses
             raise InputError(f"model.optimizer cannot be made like this: {error}.") from error
         rates = [group["lr"] for group in optimizer.param_groups]
-        if not all(0 < rate < math.inf for rate in rates):
-            raise InputError(f"model.optimizer needs an lr above 0 and below infinity, got {rates[0]}.")
+        if not all(0 <= rate < math.inf for rate in rates):
+            raise InputError(f"model.optimizer needs a finite lr of at least 0, got {rates[0]}.")
         max_steps = self.trainer.max_steps
         decay_steps = self.decay_steps or (max_steps if max_steps > 0 else _PAPER_STEPS)
         scheduler = LambdaLR(

@@ -102,9 +102,9 @@ def check_output(output: Path, overwrite: bool) -> None:
     Raises:
         InputError: it exists and must not be overwritten, holds anything but an export, or is no folder.
     """
-    check_writable(output, "--output")
     if output.exists() and not output.is_dir():
         raise InputError(f"--output {output} is a file; give a folder.")
+    check_writable(output, "--output")
     if output.is_dir() and any(output.iterdir()) and not overwrite:
         raise InputError(f"--output {output} exists and is not empty; give another folder, or --overwrite.")
     if output.is_dir() and any(output.iterdir()) and not (output / EXPORT_RECORD).is_file():

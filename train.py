@@ -27,7 +27,7 @@ from lightning_modules.training.checkpoint_files import DurableCheckpointIO
 from lightning_modules.training.checkpoints import Checkpoints
 from lightning_modules.training.csv_curves import CsvCurves
 from lightning_modules.training.ema import ExponentialMovingAverage
-from lightning_modules.training.loggers import check_packages, open_services, placed
+from lightning_modules.training.loggers import ServiceFlush, check_packages, close_services, open_services, placed
 from lightning_modules.training.monitoring import MemoryPeak, UpdateRatio
 from lightning_modules.training.precision import TF32, set_tf32
 from lightning_modules.training.preemption import StopSignals, handlers_restored
@@ -167,7 +167,7 @@ class OneStepCLI(LightningCLI):
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             plugins.append(DurableCheckpointIO([type(self.datamodule).__qualname__]))
         kwargs["plugins"] = plugins
-        callbacks = [*(config.callbacks or []), RunAnnouncement(self._run.folder), self._curves]
+        callbacks = [*(config.callbacks or []), RunAnnouncement(self._run.folder), self._curves, ServiceFlush()]
         has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
         if config.enable_progress_bar is not False and not has_bar:
             callbacks.append(StepProgress())
@@ -187,6 +187,7 @@ class OneStepCLI(LightningCLI):
         if trainer.enable_validation and self.model.last_validated_step != trainer.global_step:
             with logged_under_last_step(trainer):
                 trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+        close_services(self.trainer.loggers)
 
     def after_validate(self) -> None:
         """Say so if there was nothing to validate on."""

@@ -1,6 +1,8 @@
 """Loggers of one's own: the packages they need, where they go on with a run, and what they can show."""
 
 import json
+import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
@@ -8,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 from torch import Tensor
@@ -16,6 +19,8 @@ from geometry.errors import InputError
 
 # In a run's folder: which files or pages its loggers write to, so that a run that goes on adds to the same ones.
 RECORD = "loggers.json"
+# How often W&B writes to its file. By default it is 15 seconds, which a kill would lose.
+_FLUSH_S = 0.2
 _PACKAGES = {
     "WandbLogger": ("wandb", "pip install -e '.[wandb]'"),
     "MLFlowLogger": ("mlflow", "pip install mlflow"),
@@ -123,6 +128,7 @@ def open_services(loggers: Sequence[Logger]) -> None:
         if isinstance(logger, WandbLogger):
             import wandb
 
+            os.environ.setdefault("WANDB_X_TRANSACTION_LOG_FLUSH_INTERVAL", str(_FLUSH_S))
             try:
                 _ = logger.experiment
             except wandb.Error as error:
@@ -130,6 +136,33 @@ def open_services(loggers: Sequence[Logger]) -> None:
                 raise InputError(
                     f"WandbLogger cannot open a run: {reason}. Log in with wandb login, or set WANDB_MODE=offline."
                 ) from error
+
+
+@rank_zero_only
+def close_services(loggers: Sequence[Logger]) -> None:
+    """Let everything that was logged arrive.
+
+    Args:
+        loggers: the trainer's loggers.
+    """
+    for logger in loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.finish()
+
+
+class ServiceFlush(Callback):
+    """Lets W&B write the curves up to a checkpoint before it is saved; a run that is killed then goes on after them."""
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Wait for the process that writes, which has no call for it.
+
+        Args:
+            trainer: the trainer.
+            pl_module: the estimator.
+            checkpoint: not used.
+        """
+        if trainer.is_global_zero and any(isinstance(logger, WandbLogger) for logger in trainer.loggers):
+            time.sleep(3 * _FLUSH_S)
 
 
 def _configured(option: object) -> list[Namespace]:

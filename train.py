@@ -135,9 +135,6 @@ class OneStepCLI(LightningCLI):
         config.ckpt_path = self._run.checkpoint
         self.save_config_kwargs |= {"folder": self._run.folder}
 
-    def _parse_ckpt_path(self) -> None:
-        """Take nothing of a checkpoint into the configuration, where Lightning would let it choose the model."""
-
     def instantiate_classes(self) -> None:
         """Make model, data and trainer; a run that goes on logs where it did before.
 

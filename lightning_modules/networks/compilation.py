@@ -99,7 +99,7 @@ class Compilation:
         for block in blocks:
             if block._compiled_call_impl is None:
                 block.compile(**options)
-            block.forward = MethodType(_forward_and_tell, block)  # type: ignore[method-assign]
+            block.forward = MethodType(_forward_and_tell, block)
 
     def _options(self, num_regions: int) -> dict[str, Any]:
         """Return the arguments of torch.compile, with room for the translations of regions that share their code.

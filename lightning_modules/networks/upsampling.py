@@ -28,7 +28,7 @@ def make_upsampling_compilable(module: nn.Module) -> None:
 
     for layer in module.modules():
         if isinstance(layer, Upsample2D) and layer.interpolate and not layer.use_conv_transpose and layer.norm is None:
-            layer.forward = MethodType(_upsample, layer)  # type: ignore[method-assign]
+            layer.forward = MethodType(_upsample, layer)
 
 
 def _upsample(
@@ -47,7 +47,9 @@ def _upsample(
     doubled = double(hidden_states)[..., : needed[0], : needed[1]]
     if not layer.use_conv:
         return doubled
-    return (layer.conv if layer.name == "conv" else layer.Conv2d_0)(doubled)
+    convolution = layer.conv if layer.name == "conv" else layer.Conv2d_0
+    assert convolution is not None
+    return convolution(doubled)
 
 
 def double(picture: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ class CompilationProof:
         """
         network = estimator.network
         shape = tuple(batch["image"].shape)
-        parts = {name: part for name, part in network.compilable_parts().items() if compiled_regions(part)}
+        parts = {str(name): part for name, part in network.compilable_parts().items() if compiled_regions(part)}
         if not parts or shape in self._proven or (self._proven and _is_divided(network)):
             return
         estimator.task.check(batch)
@@ -164,9 +164,13 @@ def _record(parts: Mapping[str, nn.Module], forward: Callable[[], None]) -> dict
     return calls
 
 
+def _nothing(_: Any) -> Any:  # noqa: ANN401 - the backward pass that would want a tensor never comes
+    return None
+
+
 def _plain_forward(estimator: "Estimator", batch: GeometryBatch) -> None:
     """Take the forward pass of a training step uncompiled, and without keeping what a backward pass would need."""
-    keep_nothing = torch.autograd.graph.saved_tensors_hooks(lambda _: None, lambda _: None)
+    keep_nothing = torch.autograd.graph.saved_tensors_hooks(_nothing, _nothing)
     step = estimator.trainer.precision_plugin.train_step_context()
     with torch.compiler.set_stance("force_eager"), keep_nothing, step:
         estimator.training_loss(batch, [0] * len(batch["key"]))

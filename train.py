@@ -2,7 +2,6 @@
 
 import signal
 import sys
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from geometry.errors import InputError
 from lightning_modules.command_line.console import input_error_behind, leave, quieten
+from lightning_modules.command_line.links import modalities_of
 from lightning_modules.command_line.own_commands import COMMANDS, list_commands, run_command
 from lightning_modules.command_line.parser import Parser
 from lightning_modules.estimator import Estimator
@@ -86,7 +86,7 @@ class OneStepCLI(LightningCLI):
         parser.add_argument("--attention", type=Attention, default="auto", help=ATTENTION_HELP)
         parser.add_lightning_class_args(ExponentialMovingAverage, "ema")
         parser.add_lightning_class_args(ValidationPanels, "panels")
-        parser.link_arguments("model.init_args.task", "data.init_args.normals", compute_fn=_needs_normals)
+        parser.link_arguments("model.init_args.task", "data.init_args.modalities", compute_fn=modalities_of)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:  # noqa: ANN401
         """Add what belongs to a single command."""
@@ -229,12 +229,6 @@ def _check_usable(checkpoint: str | None) -> None:
         raise InputError(f"--ckpt_path {checkpoint}: there is no such file.")
     if problem := damage(Path(checkpoint)):
         raise InputError(f"--ckpt_path {checkpoint}: the file is damaged: {problem}. Use another checkpoint.")
-
-
-def _needs_normals(task: Namespace) -> bool:
-    """Say whether a configured task needs normals from the data."""
-    module, _, name = task.class_path.rpartition(".")
-    return "normals" in getattr(import_module(module), name).required_keys
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """What every estimator shares: task, optimiser, metrics, logging and the contents of checkpoints."""
 
-import math
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
@@ -14,10 +13,11 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import Metric
 
 from geometry.batch import GeometryBatch
+from geometry.contract import training_data
 from geometry.errors import InputError
+from lightning_modules.metric_base import GeometryMetric, all_scores
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.networks.noise import seed_from
 from lightning_modules.networks.sharding import divide_again, make_whole
@@ -94,9 +94,6 @@ class Estimator(LightningModule, ABC):
     def setup(self, stage: str) -> None:
         """Check what the data module offers, and make one metric per validation data set.
 
-        Of the data module are read, where it has them: ``val_dataset_names``, a list in the order of the loaders;
-        ``image_sizes``, (height, width) by data set; ``depth_ranges_m``, (nearest, farthest) by data set.
-
         Args:
             stage: fit, validate or another of Lightning's stages.
 
@@ -110,16 +107,15 @@ class Estimator(LightningModule, ABC):
                 "gradient_clip_norm of the model in its place."
             )
         check_strategy(self.trainer.strategy)
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        for name, size in getattr(data, "image_sizes", {}).items():
+        data = training_data(self.trainer.datamodule)  # type: ignore[attr-defined]
+        for name, size in data.image_sizes.items():
             try:
                 self.network.check_size(*size)
             except InputError as error:
                 raise InputError(f"data set {name}: {error}") from error
-        self.val_dataset_names = list(getattr(data, "val_dataset_names", []))
-        ranges = getattr(data, "depth_ranges_m", {})
+        self.val_dataset_names = [dataset.name for dataset in data.val_dataset_infos]
         self.val_metrics = nn.ModuleList(
-            self.task.make_metric(ranges.get(name, (0.0, math.inf))) for name in self.val_dataset_names
+            nn.ModuleList(self.task.make_metrics(dataset)) for dataset in data.val_dataset_infos
         )
         if stage == "fit" and self.init_from is not None:
             start_from(self, self.init_from)
@@ -156,13 +152,12 @@ class Estimator(LightningModule, ABC):
             batch: images of one data set.
             batch_idx: number of the micro-batch in the epoch.
         """
-        self.task.check(batch)
-        self.gradient_guard.note_source(batch["dataset"], batch["key"])
+        self.gradient_guard.note_source(batch.dataset.name, batch.key)
         # Not batch_idx: Lightning counts it from 0 again when a run is resumed within an epoch.
         moment = (os.environ.get("PL_GLOBAL_SEED", "0"), self.global_step, len(self._step_losses))
-        loss, extras = self.training_loss(batch, [seed_from(*moment, key) for key in batch["key"]])
+        loss, extras = self.training_loss(batch, [seed_from(*moment, key) for key in batch.key])
         self._step_losses.append(loss.detach())
-        self._means.add({"loss": loss, f"loss_{batch['dataset']}": loss, **extras})
+        self._means.add({"loss": loss, f"loss_{batch.dataset.name}": loss, **extras})
         # A loss that is not finite can have a finite gradient. Made NaN, it is averaged into every rank's gradient.
         return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)
 
@@ -174,9 +169,8 @@ class Estimator(LightningModule, ABC):
             batch_idx: number of the batch.
             dataloader_idx: number of the data set.
         """
-        self.task.check(batch)
-        prediction = self(batch["image"], [seed_from(key) for key in batch["key"]])
-        self.task.update_metric(self._metric(dataloader_idx), prediction, batch)
+        prediction = self(batch.image, [seed_from(key) for key in batch.key])
+        self.task.update_metrics(self._metrics_of(dataloader_idx), prediction, batch)
         return {"prediction": prediction}
 
     def test_step(self, batch: GeometryBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
@@ -187,10 +181,10 @@ class Estimator(LightningModule, ABC):
             batch_idx: number of the batch.
             dataloader_idx: number of the data set.
         """
-        self.task.check(batch)
-        height, width = batch["image"].shape[-2:]
-        image = pad_to_multiple(batch["image"], self.network.size_factor)
-        prediction = self(image, [seed_from(key) for key in batch["key"]])
+        self.task.target(batch)
+        height, width = batch.image.shape[-2:]
+        image = pad_to_multiple(batch.image, self.network.size_factor)
+        prediction = self(image, [seed_from(key) for key in batch.key])
         return {"prediction": prediction[..., :height, :width]}
 
     def on_validation_start(self) -> None:
@@ -209,9 +203,10 @@ class Estimator(LightningModule, ABC):
         """Log every data set's metrics as ``val/<data set>/<metric>``."""
         divide_again(self.network)
         for index, name in enumerate(self.val_dataset_names):
-            metric = self._metric(index)
-            self.log_dict({f"val/{name}/{key}": value for key, value in metric.compute().items()})
-            metric.reset()
+            metrics = self._metrics_of(index)
+            self.log_dict({f"val/{name}/{key}": value for key, value in all_scores(metrics).items()})
+            for metric in metrics:
+                metric.reset()
         self.last_validated_step = self.global_step
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -286,13 +281,13 @@ class Estimator(LightningModule, ABC):
     def _is_divided(self) -> bool:
         return all(isinstance(parameter, DTensor) for parameter in self.parameters() if parameter.requires_grad)
 
-    def _metric(self, dataloader_idx: int) -> Metric:
+    def _metrics_of(self, dataloader_idx: int) -> Sequence[GeometryMetric]:
         if dataloader_idx >= len(self.val_metrics):
             raise InputError(
-                f"the data module names {len(self.val_metrics)} validation data sets in val_dataset_names, but "
+                f"the data module names {len(self.val_metrics)} validation data sets in val_dataset_infos, but "
                 f"delivers more: no name for number {dataloader_idx + 1}."
             )
-        return cast(Metric, self.val_metrics[dataloader_idx])
+        return cast(Sequence[GeometryMetric], self.val_metrics[dataloader_idx])
 
 
 def misfits(stored: Mapping[str, Tensor], own: Mapping[str, Tensor], needed: Collection[str]) -> str:

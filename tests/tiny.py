@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from lightning.pytorch import LightningDataModule
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from geometry.batch import GeometryBatch
+from geometry.batch import DatasetInfo, GeometryBatch, Target
 
 PROMPT_WIDTH = 16
 PROMPT_TOKENS = 8
@@ -108,20 +108,15 @@ def make_batch(
     depth = 2 + 3 * torch.rand(num_images, 1, height, width, generator=generator)
     depth = depth + 3 * torch.linspace(0, 1, width)
     valid_mask = torch.rand(depth.shape, generator=generator) > 0.1
-    batch = GeometryBatch(
-        image=torch.rand(num_images, 3, height, width, generator=generator) * 2 - 1,
-        depth=depth * valid_mask,
-        valid_mask=valid_mask,
-        key=[f"sample-{seed}-{index}" for index in range(num_images)],
-        dataset=dataset,
-    )
+    targets = {"depth": Target(depth * valid_mask, valid_mask)}
+    image = torch.rand(num_images, 3, height, width, generator=generator) * 2 - 1
     if normals:
         vectors = (
             torch.randn(num_images, 3, height, width, generator=generator) + torch.tensor([0, 0, 3.0])[:, None, None]
         )
-        batch["normals"] = torch.nn.functional.normalize(vectors, dim=1) * valid_mask
-        batch["normals_mask"] = valid_mask.clone()
-    return batch
+        targets["normals"] = Target(torch.nn.functional.normalize(vectors, dim=1) * valid_mask, valid_mask.clone())
+    keys = [f"sample-{seed}-{index}" for index in range(num_images)]
+    return GeometryBatch(image, targets, keys, DatasetInfo(dataset))
 
 
 class _Batches:
@@ -166,14 +161,18 @@ class TinyData(LightningDataModule):
         self.options = {"num_images": num_images, "height": size, "width": size, "normals": normals}
 
     @property
-    def val_dataset_names(self) -> list[str]:
-        return ["indoor", "outdoor"]
+    def val_dataset_infos(self) -> list[DatasetInfo]:
+        return [DatasetInfo("indoor"), DatasetInfo("outdoor")]
+
+    @property
+    def image_sizes(self) -> dict[str, tuple[int, int]]:
+        return {dataset.name: (self.options["height"], self.options["width"]) for dataset in self.val_dataset_infos}
 
     def train_dataloader(self) -> _Batches:
         return _Batches(self.num_batches, first_seed=1000, **self.options)
 
     def val_dataloader(self) -> list[_Batches]:
         return [
-            _Batches(2, first_seed=100 * index, dataset=name, **self.options)
-            for index, name in enumerate(self.val_dataset_names)
+            _Batches(2, first_seed=100 * index, dataset=dataset.name, **self.options)
+            for index, dataset in enumerate(self.val_dataset_infos)
         ]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from datamodules.shards.codecs import DECODERS, ENTRY_ROLES, MAX_ARRAY_BYTES, check_claim
+from datamodules.shards.codecs import DECODERS, INFO, MAX_ARRAY_BYTES, check_claim, entry_roles
 from datamodules.shards.manifest import ShardInfo
 from datamodules.shards.transfer import DEFAULT_TRANSFER, Transfer, is_remote, open_url
 from geometry.errors import InputError
@@ -112,7 +112,7 @@ def iterate_shard(
 
     Args:
         url: path, URL or ``pipe:`` command of the shard.
-        roles: entries to keep: "image", "depth", "normals", "info". Others are passed over.
+        roles: entries to keep: "image", "info" and names of modalities. Others are passed over.
         skip: number of samples at the start to leave out; their entries are not read into memory.
         transfer: how often and how long to try where the shard is remote.
         sha256: checksum that a remote shard must have at its end; None checks nothing.
@@ -174,7 +174,7 @@ def scan_shard(
                     complaint = f"{url}: sample {key!r} has the entry {name!r} twice. Prepare the data set again."
                 problem = problem or complaint
                 if not complaint:
-                    wanted = ENTRY_ROLES[name][0] in roles and index >= skip
+                    wanted = entry_roles()[name][0] in roles and index >= skip
                     sample.entries[name] = _read_member(tar, member) if wanted else b""
                 tar.members.clear()  # type: ignore[attr-defined]
     except (EOFError, tarfile.TarError) as error:
@@ -208,18 +208,19 @@ def decode_sample(sample: EncodedSample, roles: Collection[str], max_bytes: int 
 
     Args:
         sample: the sample, with at least these entries.
-        roles: which entries to decode: "image", "depth", "normals", "info".
+        roles: which entries to decode: "image", "info" and names of modalities.
         max_bytes: refuse entries that claim to be larger when decoded, before memory is reserved for them.
 
     Returns:
-        By role: image (H,W,3) uint8 RGB, depth (H,W) float metres, normals (3,H,W) float, info as a dictionary.
+        By role: image (H,W,3) uint8 RGB; a modality (C,H,W), or (H,W) for a single channel, float; info as a
+        dictionary.
 
     Raises:
         InputError: an entry cannot be decoded; the message names shard and sample.
     """
-    decoded = {}
+    decoded, known = {}, entry_roles()
     for name, data in sample.entries.items():
-        role, format_name = ENTRY_ROLES[name]
+        role, format_name = known[name]
         if role in roles:
             try:
                 check_claim(data, format_name, max_bytes)
@@ -244,8 +245,9 @@ def _parse_member(member: tarfile.TarInfo, url: str) -> tuple[str, str, str]:
     if not member.isreg() or not dot or not key or "/" in key or "\\" in key:
         return "", "", f"{url}: {member.name!r} is no sample's entry; names are <key>.<entry>, without folders."
     complaint = ""
-    if name not in ENTRY_ROLES:
-        known = ", ".join(ENTRY_ROLES)
+    roles = entry_roles()
+    if name not in roles:
+        known = ", ".join(roles)
         complaint = f"{url}: sample {key!r} has an entry of unknown kind {name!r} (known: {known}). It is not read."
     elif member.size > MAX_ENTRY_BYTES:
         complaint = f"{url}: sample {key!r}, entry {name!r} claims {member.size} bytes; more than 256 MiB is refused."
@@ -259,11 +261,13 @@ def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 
 
 def _complete(sample: EncodedSample, roles: Collection[str], problem: str) -> EncodedSample:
-    """Return the sample with the wanted entries only, each wanted role exactly once; or without any, and why."""
-    kept = {name: data for name, data in sample.entries.items() if ENTRY_ROLES[name][0] in roles}
-    found = [ENTRY_ROLES[name][0] for name in kept]
+    """Return the sample with each wanted role exactly once (a description at most once); or without any, and why."""
+    known = entry_roles()
+    kept = {name: data for name, data in sample.entries.items() if known[name][0] in roles}
+    found = [known[name][0] for name in kept]
     for role in roles:
-        if not problem and found.count(role) != 1:
+        is_missing = role not in found and role != INFO
+        if not problem and (is_missing or found.count(role) > 1):
             count = f"has no {role}" if role not in found else f"has more than one {role}"
             problem = f"{sample.shard}: sample {sample.key!r} {count} entry. The shard is damaged or incomplete."
     return EncodedSample(sample.key, sample.shard, {} if problem else kept, problem)

@@ -158,7 +158,9 @@ def _results(gradio: Any, modality: Modality) -> tuple[Any, ...]:  # noqa: ANN40
     with gradio.Row():
         array = gradio.DownloadButton("Array (.npy)", elem_id="array", **fixed)
         exact = gradio.DownloadButton("16-bit PNG", elem_id="exact", **fixed)
-    view = gradio.Model3D(label="3-D view: drag to turn", visible=modality.has_surface, height=360, elem_id="view", **fixed)
+    view = gradio.Model3D(
+        label="3-D view: drag to turn", visible=modality.has_surface, height=360, elem_id="view", **fixed
+    )
     return slider, array, exact, view
 
 

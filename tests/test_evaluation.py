@@ -157,8 +157,8 @@ def test_held_out_hypersim_and_virtual_kitti_are_scored_from_their_shards_by_the
     data.setup("test")
     assert data.depth_ranges_m == {"hypersim": (1e-5, 65.0), "virtual_kitti": (1e-5, 80.0)}
     for batch in chain(*data.test_dataloader()):
-        for key, depth in zip(batch["key"], batch["depth"], strict=True):
-            save_array(tmp_path / "saved" / batch["dataset"] / f"{key}.npy", (0.05 * depth - 1).numpy())
+        for key, depth in zip(batch.key, batch.targets["depth"].values, strict=True):
+            save_array(tmp_path / "saved" / batch.dataset.name / f"{key}.npy", (0.05 * depth - 1).numpy())
 
     config = tmp_path / "data.yaml"
     datasets = ", ".join(f"{{path: {tmp_path / name}}}" for name in raws)
@@ -245,7 +245,7 @@ def test_two_ranks_give_the_numbers_of_one_exactly_even_if_one_has_nothing_to_do
     generator = np.random.default_rng(0)
     for loader in data.test_dataloader():
         for batch in loader:
-            path = tmp_path / "saved" / batch["dataset"] / f"{batch['key'][0]}.npy"
+            path = tmp_path / "saved" / batch.dataset.name / f"{batch['key'][0]}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, generator.normal(size=(3 if task is Normals else 1, 24, 32)).astype("f4"))
 

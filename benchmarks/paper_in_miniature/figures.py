@@ -109,7 +109,7 @@ def _plot_strip(experiment: Experiment, path: Path) -> None:
     from matplotlib import pyplot
 
     batch = _examples(experiment)
-    blocks = [[("image", (batch["image"] + 1) / 2), *_predictions(experiment, task, batch)] for task in TASKS]
+    blocks = [[("image", (batch.image + 1) / 2), *_predictions(experiment, task, batch)] for task in TASKS]
     figure = pyplot.figure(figsize=(1.5 * len(blocks[0]), len(blocks) * (0.98 * _NUM_EXAMPLES + 0.25)))
     for block, part in zip(blocks, figure.subfigures(len(blocks), 1, squeeze=False)[:, 0], strict=True):
         axes = part.subplots(_NUM_EXAMPLES, len(block))
@@ -132,7 +132,7 @@ def _examples(experiment: Experiment) -> GeometryBatch:
     data = experiment.runs.halls.evaluation()
     data.setup("validate")
     batches = list(data.val_dataloader()[0])
-    places = [(index, number) for index, batch in enumerate(batches) for number in range(len(batch["key"]))]
+    places = [(index, number) for index, batch in enumerate(batches) for number in range(len(batch.key))]
     chosen = [places[(2 * row + 1) * len(places) // (2 * _NUM_EXAMPLES)] for row in range(_NUM_EXAMPLES)]
 
     def pick(name: str) -> Tensor:
@@ -165,6 +165,6 @@ def _predictions(experiment: Experiment, task: TaskName, batch: GeometryBatch) -
         model = experiment.runs.build(run, sampling)
         start_from(model, str(experiment.runs.checkpoint(run, experiment.estimator_run)))
         with torch.no_grad():
-            shown, truth, _ = model.task.pictures(model.eval()(batch["image"]), batch)
+            shown, truth, _ = model.task.visualize(model.eval()(batch.image), batch)
         columns.append((title, shown))
     return [*columns, (f"true {task}", truth)]

@@ -163,7 +163,7 @@ class OneBatchFromElsewhere(Callback):
     """Lets the first batch come from a data set that no later one comes from."""
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        batch["dataset"] = "elsewhere" if batch_idx == 0 else "here"
+        batch.dataset.name = "elsewhere" if batch_idx == 0 else "here"
 
 
 def test_the_loss_of_a_data_set_is_logged_only_when_a_batch_came_from_it(base, tmp_path):
@@ -182,7 +182,7 @@ class Poison(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if batch_idx in self.numbers:
-            batch["image"][0, 0, 0, 0] = torch.nan
+            batch.image[0, 0, 0, 0] = torch.nan
 
 
 def test_a_bad_batch_is_skipped_named_and_leaves_no_trace_in_the_weights(base, tmp_path):
@@ -204,7 +204,7 @@ def test_bad_batches_in_a_row_end_the_run_with_an_error(base, tmp_path):
 @pytest.mark.filterwarnings("ignore:step")
 def test_a_loss_that_is_not_finite_is_skipped_even_if_its_gradient_is_finite(base, tmp_path, monkeypatch):
     def infinite_loss(self, batch, seeds):
-        return self(batch["image"], seeds).sum() + torch.inf, {}
+        return self(batch.image, seeds).sum() + torch.inf, {}
 
     monkeypatch.setattr(SingleStepEstimator, "training_loss", infinite_loss)
     estimator = make_estimator(base)
@@ -254,7 +254,7 @@ def test_losses_are_means_since_the_last_log_in_all_and_by_data_set(base, tmp_pa
     recorder = Recorder()
     estimator = make_estimator(base, optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
     estimator.training_loss = lambda batch, seeds: (  # type: ignore[method-assign]
-        estimator.network.unet.conv_in.bias.sum() * 0 + (1.0 if batch["dataset"] == "indoor" else 5.0),
+        estimator.network.unet.conv_in.bias.sum() * 0 + (1.0 if batch.dataset.name == "indoor" else 5.0),
         {},
     )
     options = {"log_every_n_steps": 2, "accumulate_grad_batches": 2, "logger": CSVLogger(tmp_path)}
@@ -288,10 +288,10 @@ def test_every_data_set_gets_its_own_scores(base, tmp_path, task):
     indoor, outdoor = (trainer.callback_metrics[f"val/{name}/{task.headline_metric}"] for name in ("indoor", "outdoor"))
     assert indoor != outdoor
 
-    metric = task().make_metric()
+    metric = task().make_metrics(DatasetInfo("tiny"))[0]
     for batch in TinyData().val_dataloader()[1]:
         with torch.no_grad():
-            estimator.task.update_metric(metric, estimator(batch["image"]), batch)
+            estimator.task.update_metrics([metric], estimator(batch.image), batch)
     assert outdoor == pytest.approx(metric.compute()[task.headline_metric].item(), rel=1e-5)
 
 

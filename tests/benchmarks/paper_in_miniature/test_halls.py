@@ -82,5 +82,5 @@ def test_learning_rates_are_chosen_on_images_that_no_run_trains_on_or_is_judged_
 
 def pictures(loader):
     """Return the contents of the images of a loader."""
-    images = [image for batch in loader for image in batch["image"]]
+    images = [image for batch in loader for image in batch.image]
     return {image.numpy().tobytes() for image in images}

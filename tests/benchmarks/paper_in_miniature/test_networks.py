@@ -12,12 +12,12 @@ def test_remembered_latents_train_like_the_encoder_itself():
     plain = StableDiffusion(str(TINY_BASE))
     remembering = RememberingStableDiffusion({}, base=str(TINY_BASE))
     remembering.load_state_dict(plain.state_dict())
-    remembering.encode(batch["image"][1:2])  # one is known, two are new
+    remembering.encode(batch.image[1:2])  # one is known, two are new
     losses = [
         DiffusionEstimator(network, Depth()).training_loss(batch, [0, 1, 2])[0] for network in (plain, remembering)
     ]
     torch.testing.assert_close(*losses, rtol=1e-5, atol=0)
-    torch.testing.assert_close(remembering.encode(batch["image"]), plain.encode(batch["image"]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(remembering.encode(batch.image), plain.encode(batch.image), rtol=0, atol=1e-5)
 
 
 def test_the_encoder_sees_every_picture_once(monkeypatch):

@@ -73,7 +73,7 @@ def test_a_file_list_decides_which_samples_count_and_names_those_without_depth(t
     listed = tmp_path / "list.txt"
     listed.write_text(f"{inside[0]} {inside[1]} 721.5377\n{inside[2]} None 721.5377\n\n")
     (found,), data = batches(root=str(tmp_path), benchmarks=["kitti"], file_lists={"kitti": str(listed)})
-    assert [batch["key"][0][-10:] for batch in found] == ["0000000005"]
+    assert [batch.key[0][-10:] for batch in found] == ["0000000005"]
     assert list(data.test_problems["kitti"].values()) == ["no ground truth (None)"]
 
 
@@ -127,7 +127,7 @@ def test_benchmarks_of_the_other_task_are_pointed_out(tmp_path):
     write_depth_archive(tmp_path, "scannet", num_samples=1)
     message = r"holds no benchmark for normals .*dsine_eval\.zip.* It holds benchmarks for depth \(scannet\)"
     with pytest.raises(InputError, match=message):
-        batches(root=str(tmp_path), normals=True)
+        batches(root=str(tmp_path), modalities=["normals"])
 
 
 def test_an_extracted_folder_gives_the_batches_of_the_archive(tmp_path):
@@ -146,10 +146,10 @@ def test_a_sample_has_the_same_key_wherever_its_files_lie(tmp_path):
     with zipfile.ZipFile(tmp_path / "dsine_eval.zip", "w") as archive:
         for path in sorted(tmp_path.rglob("*.png")):
             archive.write(path, path.relative_to(tmp_path))
-    (packed,), data = batches(root=str(tmp_path), normals=True)
+    (packed,), data = batches(root=str(tmp_path), modalities=["normals"])
     assert data.describe_test("scannet")["source"][0].endswith(".zip")
     (tmp_path / "dsine_eval.zip").unlink()
-    (loose,), _ = batches(root=str(tmp_path), normals=True)
+    (loose,), _ = batches(root=str(tmp_path), modalities=["normals"])
     for first, second in zip(packed, loose, strict=True):
         assert first["key"] == second["key"] and first["key"][0] in truths
         assert torch.equal(first["normals"], second["normals"])
@@ -160,15 +160,15 @@ def test_images_are_the_original_pixels_and_kitti_is_cut_like_its_depth(tmp_path
     (((batch,),), _) = batches(root=str(tmp_path))
     picture = cv2.imdecode(np.frombuffer(next(iter(members.values())), np.uint8), cv2.IMREAD_COLOR_RGB)
     expected = picture[23:, 13:1229].astype(np.float32) / 255 * 2 - 1
-    assert batch["image"].shape == (1, 3, 352, 1216) and batch["depth"].shape == (1, 1, 352, 1216)
-    assert np.abs(batch["image"][0].permute(1, 2, 0).numpy() - expected).max() < 1e-6
+    assert batch.image.shape == (1, 3, 352, 1216) and batch.targets["depth"].values.shape == (1, 1, 352, 1216)
+    assert np.abs(batch.image[0].permute(1, 2, 0).numpy() - expected).max() < 1e-6
 
 
 def test_large_images_shrink_for_the_prediction_alone(tmp_path):
     write_depth_archive(tmp_path, "scannet", num_samples=1)
     (((batch,),), _) = batches(root=str(tmp_path), longest_side_px=32)
-    assert batch["image"].shape[-2:] == (24, 32)
-    assert batch["depth"].shape[-2:] == (48, 64)
+    assert batch.image.shape[-2:] == (24, 32)
+    assert batch.targets["depth"].values.shape[-2:] == (48, 64)
     assert image_tensor(np.zeros((4032, 6048, 3), np.uint8), 756).shape[-2:] == (504, 756)
     assert image_tensor(np.zeros((768, 1024, 3), np.uint8), 640).shape[-2:] == (480, 640)
     checks = np.indices((64, 64)).sum(axis=0) % 2 * np.uint8(255)  # without antialiasing this would be stripes
@@ -184,17 +184,17 @@ def test_marigolds_copies_of_the_normals_have_the_frame_of_ours(tmp_path):
     write_folder(folder, {"lab_01_img.png": png(random_image(generator, (20, 30))), "lab_01_normal.npy": npy(normals)})
     listed = tmp_path / "list.txt"
     listed.write_text("lab_01_img.png lab_01_normal.npy\n")
-    (((batch,),), _) = batches(root=str(tmp_path), normals=True, file_lists={"ibims": str(listed)})
-    assert np.array_equal(batch["normals_mask"][0, 0].numpy(), mask)
-    assert np.abs(batch["normals"][0].permute(1, 2, 0).numpy() - normals).max() < 1e-6
+    (((batch,),), _) = batches(root=str(tmp_path), modalities=["normals"], file_lists={"ibims": str(listed)})
+    assert np.array_equal(batch.targets["normals"].mask[0, 0].numpy(), mask)
+    assert np.abs(batch.targets["normals"].values[0].permute(1, 2, 0).numpy() - normals).max() < 1e-6
 
 
 def test_few_samples_are_taken_from_all_over_and_loader_processes_change_nothing(tmp_path):
     write_depth_archive(tmp_path, "scannet", num_samples=6)
     ((alone,), _), data = batches(root=str(tmp_path), max_samples=2), Benchmarks(str(tmp_path), num_workers=2)
-    assert [batch["key"][0][-1] for batch in alone] == ["2", "5"]
+    assert [batch.key[0][-1] for batch in alone] == ["2", "5"]
     data.setup("test")
-    assert sorted(batch["key"][0][-1] for batch in data.test_dataloader()[0]) == list("123456")
+    assert sorted(batch.key[0][-1] for batch in data.test_dataloader()[0]) == list("123456")
 
 
 def test_archives_without_a_single_complete_file_are_named_and_hinder_no_others(tmp_path):

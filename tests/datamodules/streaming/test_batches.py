@@ -37,9 +37,9 @@ def test_a_batch_keeps_the_contract():
         "normals": ((2, 3, 12, 16), torch.float32),
         "normals_mask": ((2, 1, 12, 16), torch.bool),
     }
-    assert (batch["key"], batch["dataset"]) == (["a", "b"], "planes")
-    assert batch["image"][0, :, 0, 0].tolist() == [-1] * 3
-    assert batch["image"][0, :, 0, -1].tolist() == [1] * 3
+    assert (batch.key, batch.dataset.name) == (["a", "b"], "planes")
+    assert batch.image[0, :, 0, 0].tolist() == [-1] * 3
+    assert batch.image[0, :, 0, -1].tolist() == [1] * 3
 
 
 def test_normals_are_left_out_unless_asked_for():
@@ -49,7 +49,7 @@ def test_normals_are_left_out_unless_asked_for():
 @pytest.mark.parametrize("flip", [False, True])
 def test_image_depth_and_normals_are_mirrored_together(flip):
     batch = assemble(encode_plane("a"), flips=[flip])
-    image, depth, normals = batch["image"][0], batch["depth"][0], batch["normals"][0]
+    image, depth, normals = batch.image[0], batch.targets["depth"].values[0], batch.targets["normals"].values[0]
     brighter_side = image[0, 0, -1] > image[0, 0, 0]
     assert bool(brighter_side) is not flip
     # The camera is symmetric, so the mirrored plane must satisfy its own equation: normal . point = -distance.
@@ -60,15 +60,15 @@ def test_image_depth_and_normals_are_mirrored_together(flip):
 
 def test_only_the_chosen_samples_are_mirrored():
     batch = assemble(encode_plane("a"), encode_plane("b"), flips=[True, False])
-    assert batch["normals"][0, 0].max() < 0 < batch["normals"][1, 0].min()
+    assert batch.targets["normals"].values[0, 0].max() < 0 < batch.targets["normals"].values[1, 0].min()
 
 
 def test_unknown_and_out_of_range_depth_is_invalid_and_zero():
     depth = np.full((12, 16), 5.0, np.float32)
     depth[0, :4] = [0, -1, 65.5, 65]
     batch = assemble(with_entry("depth.blosc", depth))
-    assert batch["valid_mask"][0, 0, 0, :5].tolist() == [False] * 3 + [True] * 2
-    assert batch["depth"][0, 0, 0, :5].tolist() == [0, 0, 0, 65, 5]
+    assert batch.targets["depth"].mask[0, 0, 0, :5].tolist() == [False] * 3 + [True] * 2
+    assert batch.targets["depth"].values[0, 0, 0, :5].tolist() == [0, 0, 0, 65, 5]
 
 
 def test_depth_on_a_plane_that_float16_rounds_stays_valid():
@@ -83,9 +83,9 @@ def test_normals_are_unit_vectors_where_known_and_zero_elsewhere():
     normals[2] = 1.001
     normals[:, 0, :3] = [[0, np.nan, 0.01], [0, 0, 0], [0, 1, 0]]
     batch = assemble(with_entry("normals.blosc", normals))
-    assert batch["normals_mask"][0, 0, 0, :4].tolist() == [False, False, False, True]
-    length = batch["normals"].norm(dim=1)
-    torch.testing.assert_close(length, batch["normals_mask"][:, 0].float())
+    assert batch.targets["normals"].mask[0, 0, 0, :4].tolist() == [False, False, False, True]
+    length = batch.targets["normals"].values.norm(dim=1)
+    torch.testing.assert_close(length, batch.targets["normals"].mask[:, 0].float())
 
 
 def png_that_claims(width, height):
@@ -125,8 +125,8 @@ def test_a_bad_sample_is_named_and_becomes_a_blank_that_teaches_nothing(name):
     (problem,) = problems
     assert re.search(rf"s\.tar: sample 'k'.*{message}", problem)
     batch, alone = batch.expand(), assemble(good)
-    assert batch["key"] == ["a", "k"]
+    assert batch.key == ["a", "k"]
     for key in ("image", "depth", "valid_mask", "normals", "normals_mask"):
         assert torch.equal(batch[key][:1], alone[key])
         assert batch[key][1].isfinite().all()
-    assert not batch["valid_mask"][1].any() and not batch["normals_mask"][1].any()
+    assert not batch.targets["depth"].mask[1].any() and not batch.targets["normals"].mask[1].any()

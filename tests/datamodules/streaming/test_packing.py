@@ -85,7 +85,9 @@ def test_under_a_trainer_batches_travel_packed_and_the_model_sees_the_same(tmp_p
     make_dataset(tmp_path, "a", {"train": [5, 4], "val": [3]})
     batches = []
     for trainer in (None, Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)):
-        data = GeometryDataModule([DatasetSource(str(tmp_path))], normals=True, num_workers=num_workers, seed=1)
+        data = GeometryDataModule(
+            [DatasetSource(str(tmp_path))], modalities=["depth", "normals"], num_workers=num_workers, seed=1
+        )
         data.trainer = trainer
         data.setup("fit")
         delivered = [*data.train_dataloader(), *data.val_dataloader()[0]]

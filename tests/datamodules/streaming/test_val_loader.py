@@ -21,7 +21,7 @@ def loader_of(dataset, batch_size=2, max_samples=None, rank=0, world_size=1, num
 
 
 def keys_of(loader):
-    return [batch["key"] for batch in loader]
+    return [batch.key for batch in loader]
 
 
 def test_all_samples_come_once_in_stored_order(dataset):
@@ -34,7 +34,7 @@ def test_every_validation_sees_the_same_images_unflipped(dataset):
     loader = loader_of(dataset)
     first, second = list(loader), list(loader)
     assert all(torch.equal(a["image"], b["image"]) for a, b in zip(first, second, strict=True))
-    assert all((batch["image"][:, 0, 0, 0] < batch["image"][:, 0, 0, -1]).all() for batch in first)
+    assert all((batch.image[:, 0, 0, 0] < batch.image[:, 0, 0, -1]).all() for batch in first)
 
 
 @pytest.mark.parametrize("num_workers", [1, 3])

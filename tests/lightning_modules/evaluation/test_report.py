@@ -34,7 +34,7 @@ def test_what_is_no_file_of_scores_does_not_count_as_finished(tmp_path):
 
 def test_predictions_that_are_not_finite_are_said_to_be_so_and_not_left_out():
     tally, batch = Tally(), make_batch(1)
-    Scorer(Depth()).score(tally, torch.full_like(batch["depth"], math.nan), batch)
+    Scorer(Depth()).score(tally, torch.full_like(batch.targets["depth"].values, math.nan), batch)
     result = DatasetScores("tiny", "a-b", Scorer(Depth()).overall(tally), len(tally.rows), None, tally.problems)
     assert math.isnan(result.scores["abs_rel"]) and result.num_images == 1
     assert "not finite" in result.remarks() and "samples.csv" in result.remarks()

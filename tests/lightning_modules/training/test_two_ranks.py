@@ -90,7 +90,7 @@ class SharedData(LightningDataModule):
 
     def train_dataloader(self):
         batch = make_batch(4)
-        batch["valid_mask"][:] = True
+        batch.targets["depth"].mask[:] = True
         rank, ranks = self.trainer.global_rank, self.trainer.world_size
         return Loader([{k: v if isinstance(v, str) else v[rank::ranks] for k, v in batch.items()}])
 
@@ -125,10 +125,10 @@ def test_ranks_skip_the_same_steps_wait_for_each_other_and_share_one_score(tmp_p
     trainer.fit(estimator, RankData())
     assert not torch.equal(estimator.network.unet.conv_in.weight, before)
 
-    metric = Depth().make_metric()
+    metric = Depth().make_metrics(DatasetInfo("tiny"))[0]
     for seed in chain(*VAL_SEEDS_BY_RANK):
         batch = make_batch(seed=seed)
         with torch.no_grad():
-            estimator.task.update_metric(metric, estimator(batch["image"]), batch)
+            estimator.task.update_metrics([metric], estimator(batch.image), batch)
     expected = metric.compute()["abs_rel"].item()
     assert trainer.callback_metrics["val/tiny/abs_rel"].item() == pytest.approx(expected, rel=1e-6)

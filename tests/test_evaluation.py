@@ -240,12 +240,12 @@ def test_two_ranks_give_the_numbers_of_one_exactly_even_if_one_has_nothing_to_do
     names = list(num_samples)
     for name, number in num_samples.items():
         (write_depth_archive if task is Depth else write_normals)(tmp_path, name, num_samples=number)
-    data = Benchmarks(str(tmp_path), names, normals=task is Normals, num_workers=0)
+    data = Benchmarks(str(tmp_path), names, modalities=[task.modality_class.name], num_workers=0)
     data.setup("test")
     generator = np.random.default_rng(0)
     for loader in data.test_dataloader():
         for batch in loader:
-            path = tmp_path / "saved" / batch.dataset.name / f"{batch['key'][0]}.npy"
+            path = tmp_path / "saved" / batch.dataset.name / f"{batch.key[0]}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, generator.normal(size=(3 if task is Normals else 1, 24, 32)).astype("f4"))
 
@@ -262,7 +262,7 @@ def test_two_ranks_give_the_numbers_of_one_exactly_even_if_one_has_nothing_to_do
             use_distributed_sampler=False,
             callbacks=[evaluation],
         )
-        data = Benchmarks(str(tmp_path), names, normals=task is Normals, num_workers=0)
+        data = Benchmarks(str(tmp_path), names, modalities=[task.modality_class.name], num_workers=0)
         trainer.test(SavedPredictions(str(tmp_path / "saved"), task()), data, verbose=False)
         documents.append({path.name: path.read_bytes() for path in sorted((tmp_path / f"ranks{ranks}").rglob("*.*"))})
     assert documents[0].keys() == documents[1].keys()

@@ -1,6 +1,6 @@
 """Tiny random things to train on: a base model in the diffusers layout, batches, and a data module in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,12 @@ def _build_tokenizer() -> CLIPTokenizer:
 
 
 def make_batch(
-    num_images: int = 2, height: int = 32, width: int = 32, seed: int = 0, normals: bool = True, dataset: str = "tiny"
+    num_images: int = 2,
+    height: int = 32,
+    width: int = 32,
+    seed: int = 0,
+    modalities: Collection[str] = ("depth", "normals"),
+    dataset: str = "tiny",
 ) -> GeometryBatch:
     """Return random images with slanted, bumpy planes in 2 to 8 metres, a tenth of the pixels unknown."""
     generator = torch.Generator().manual_seed(seed)
@@ -110,13 +115,19 @@ def make_batch(
     valid_mask = torch.rand(depth.shape, generator=generator) > 0.1
     targets = {"depth": Target(depth * valid_mask, valid_mask)}
     image = torch.rand(num_images, 3, height, width, generator=generator) * 2 - 1
-    if normals:
-        vectors = (
-            torch.randn(num_images, 3, height, width, generator=generator) + torch.tensor([0, 0, 3.0])[:, None, None]
-        )
-        targets["normals"] = Target(torch.nn.functional.normalize(vectors, dim=1) * valid_mask, valid_mask.clone())
+    vectors = torch.randn(num_images, 3, height, width, generator=generator) + torch.tensor([0, 0, 3.0])[:, None, None]
+    targets["normals"] = Target(torch.nn.functional.normalize(vectors, dim=1) * valid_mask, valid_mask.clone())
+    targets = {name: target for name, target in targets.items() if name in modalities}
     keys = [f"sample-{seed}-{index}" for index in range(num_images)]
     return GeometryBatch(image, targets, keys, DatasetInfo(dataset))
+
+
+def tensors_of(batch: GeometryBatch) -> dict[str, torch.Tensor]:
+    """Return all tensors of a batch: image, camera, and values and mask of every modality."""
+    tensors = {"image": batch.image} | ({} if batch.camera is None else {"camera": batch.camera})
+    for name, target in batch.targets.items():
+        tensors |= {name: target.values, f"{name}_mask": target.mask}
+    return tensors
 
 
 class _Batches:
@@ -152,13 +163,17 @@ class TinyData(LightningDataModule):
         num_batches: number of training batches in an epoch.
         num_images: images per batch.
         size: height and width of the images in pixels.
-        normals: deliver normals.
+        modalities: what to deliver beside the images; both by default.
     """
 
-    def __init__(self, num_batches: int = 4, num_images: int = 2, size: int = 32, normals: bool = True) -> None:
+    def __init__(
+        self, num_batches: int = 4, num_images: int = 2, size: int = 32, modalities: list[str] | None = None
+    ) -> None:
         super().__init__()
         self.num_batches = num_batches
-        self.options = {"num_images": num_images, "height": size, "width": size, "normals": normals}
+        self.options = {"num_images": num_images, "height": size, "width": size}
+        if modalities is not None:
+            self.options["modalities"] = modalities
 
     @property
     def val_dataset_infos(self) -> list[DatasetInfo]:

@@ -48,7 +48,8 @@ class BatchAssembler:
 
         A sample cannot be used if its shard is damaged, or an entry cannot be decoded, has another size than
         ``dataset.json`` says, or it holds NaN where its modality does not allow it. In its place is a blank image
-        without a valid pixel: nothing is learned from it, and batches, order and the position in the data stay as they are.
+        without a valid pixel: nothing is learned from it, and batches, order and the position in the data stay as they
+        are.
 
         Args:
             samples: undecoded samples.

@@ -115,7 +115,7 @@ def test_every_option_has_a_sentence_of_help():
 def test_validation_defaults_to_the_val_splits_that_exist(folders):
     data = GeometryDataModule(sources(folders), num_workers=0)
     data.setup("fit")
-    assert data.val_dataset_names == ["a"]
+    assert [dataset.name for dataset in data.val_dataset_infos] == ["a"]
     assert data.image_sizes == {"a": (12, 16), "b": (8, 24)}
     assert [len(loader) for loader in data.val_dataloader()] == [3]
 
@@ -136,7 +136,7 @@ def test_a_batch_holds_one_data_set_of_one_size(folders):
 def test_validating_needs_no_training_split(folders):
     data = GeometryDataModule([], [DatasetSource(str(folders / "b"), split="train", name="b-train")], num_workers=0)
     data.setup("validate")
-    assert data.val_dataset_names == ["b-train"]
+    assert [dataset.name for dataset in data.val_dataset_infos] == ["b-train"]
 
 
 def test_more_ranks_than_validation_batches_are_no_error(folders):
@@ -145,7 +145,7 @@ def test_more_ranks_than_validation_batches_are_no_error(folders):
 
 
 def test_normals_that_a_data_set_lacks_are_missed_before_training(folders):
-    with pytest.raises(InputError, match=r"'c' .*no 'normals'"):
+    with pytest.raises(InputError, match=r"'c' .*no normals, which the task needs"):
         GeometryDataModule(sources(folders, "ac"), modalities=["depth", "normals"]).setup("fit")
 
 

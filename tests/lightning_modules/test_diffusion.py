@@ -7,6 +7,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from lightning.pytorch import seed_everything
 from transformers import CLIPTextModel
 
+from geometry.batch import DatasetInfo, Target
 from geometry.errors import InputError
 from lightning_modules import Depth, DiffusionEstimator, Normals, Sampling, StableDiffusion
 from lightning_modules.networks.noise import seed_from
@@ -34,7 +35,7 @@ def make_estimator(base, task=None, **options):
 def small_batch(**options):
     batch = make_batch(height=24, width=32, **options)
     batch.targets["depth"].mask[:, :, 4:, 4:] = True  # random holes alone would leave no latent pixel without one
-    batch["normals_mask"] = batch.targets["depth"].mask.clone()
+    batch.targets["normals"].mask.copy_(batch.targets["depth"].mask)
     batch.targets["normals"].mask[1, :, 8:16] = False
     return batch
 
@@ -153,9 +154,9 @@ def test_a_batch_of_which_nothing_is_known_has_no_loss_but_a_gradient_for_every_
 
 
 def test_the_truth_of_depth_is_relative_and_far_where_unknown():
-    batch = make_batch(1, 10, 11, normals=False)
-    batch["depth"] = torch.arange(110.0).reshape(1, 1, 10, 11) + 1
-    batch["valid_mask"] = batch.targets["depth"].values <= 101  # 101 values: the quantiles are 3 and 99 metres
+    batch = make_batch(1, 10, 11, modalities=["depth"])
+    depth = torch.arange(110.0).reshape(1, 1, 10, 11) + 1
+    batch.targets["depth"] = Target(depth, depth <= 101)  # 101 values: the quantiles are 3 and 99 metres
     picture, known = Depth().target_image(batch)
     assert torch.equal(known, batch.targets["depth"].mask)
     assert picture.shape == (1, 3, 10, 11)
@@ -166,8 +167,8 @@ def test_the_truth_of_depth_is_relative_and_far_where_unknown():
 
 
 def test_the_truth_of_a_flat_wall_is_finite():
-    batch = make_batch(1, normals=False)
-    batch["depth"] = torch.full_like(batch.targets["depth"].values, 3.0)
+    batch = make_batch(1, modalities=["depth"])
+    batch.targets["depth"].values[:] = 3.0
     assert Depth().target_image(batch)[0].isfinite().all()
 
 
@@ -251,13 +252,13 @@ def test_validation_measures_what_sampling_predicts_the_same_every_time(bases, t
         seed_everything(seed, verbose=False)
         trainer = make_trainer(tmp_path)
         trainer.validate(estimator, TinyData(), verbose=False)
-        scores.append(trainer.callback_metrics[f"val/indoor/{task.headline_metric}"].item())
+        scores.append(trainer.callback_metrics[f"val/indoor/{estimator.task.headline_metric}"].item())
     assert scores[0] == scores[1]
 
     metric = task().make_metrics(DatasetInfo("tiny"))[0]
     for batch in TinyData().val_dataloader()[0]:
         estimator.task.update_metrics([metric], estimator(batch.image, [seed_from(key) for key in batch.key]), batch)
-    assert scores[0] == pytest.approx(metric.compute()[task.headline_metric].item(), rel=1e-5)
+    assert scores[0] == pytest.approx(metric.compute()[estimator.task.headline_metric].item(), rel=1e-5)
 
 
 def test_half_precision_trains_and_keeps_the_denoised_latent_in_float32(bases):

@@ -98,7 +98,7 @@ def test_depth_is_aligned_before_its_gradients_are_compared():
 
 
 def test_terms_that_cannot_be_are_refused():
-    with pytest.raises(InputError, match="weight of GradientMatching must not be negative"):
+    with pytest.raises(InputError, match="weight of GradientMatching must be a number from 0 on"):
         GradientMatching(weight=-1.0)
     with pytest.raises(InputError, match="num_scales >= 1"):
         GradientMatching(num_scales=0)

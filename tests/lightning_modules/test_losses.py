@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from geometry.batch import Target
 from geometry.errors import InputError
-from lightning_modules.losses import AngularLoss, ScaleShiftInvariantLoss, masked_quantiles
+from geometry.masked import masked_quantiles
+from lightning_modules.losses import AngularLoss, ScaleShiftInvariantLoss
 from tests.tiny import make_batch
 
 
@@ -14,6 +16,10 @@ def depth_images(num_images=3, size=16, seed=0):
     noise = torch.randn(batch.targets["depth"].values.shape, generator=torch.Generator().manual_seed(seed))
     prediction = 0.1 * batch.targets["depth"].values - 0.4 + 0.05 * noise
     return prediction, batch.targets["depth"].values, batch.targets["depth"].mask
+
+
+def loss_and_alignment(loss, prediction, target, mask):
+    return loss(prediction, target, mask), loss.align(prediction, Target(target, mask))
 
 
 def plain_loss(prediction, target, mask, per_image=False, low=0.02, high=0.98):
@@ -60,7 +66,7 @@ class TestScaleShiftInvariantLoss:
     def test_a_prediction_that_hardly_varies_is_scaled_right(self, std):
         prediction, target, mask = depth_images()
         prediction = 0.5 + std * (prediction - prediction.mean()) / prediction.std()
-        loss, (*_, scale) = ScaleShiftInvariantLoss().loss_and_alignment(prediction, target, mask)
+        loss, (*_, scale) = loss_and_alignment(ScaleShiftInvariantLoss(), prediction, target, mask)
         assert loss.item() == pytest.approx(plain_loss(prediction, target, mask), rel=1e-5)
         for index in range(len(prediction)):
             p, d = (values[index][mask[index]].double().numpy() for values in (prediction, target))
@@ -83,7 +89,7 @@ class TestScaleShiftInvariantLoss:
             mask[0] = False
             mask[0, 0, 5, 5] = spoil == "one valid pixel"
         prediction.requires_grad_()
-        loss, (*_, scale) = ScaleShiftInvariantLoss().loss_and_alignment(prediction, target, mask)
+        loss, (*_, scale) = loss_and_alignment(ScaleShiftInvariantLoss(), prediction, target, mask)
         loss.backward()
         assert loss.item() == pytest.approx(alone, rel=1e-6)
         assert scale[0].isnan()
@@ -93,7 +99,7 @@ class TestScaleShiftInvariantLoss:
     def test_upside_down_depth_costs_nothing_by_default_as_in_the_paper(self):
         _, target, mask = depth_images()
         unclamped = ScaleShiftInvariantLoss(low_quantile=0, high_quantile=1)
-        loss, (*_, scale) = unclamped.loss_and_alignment(-target, target, mask)
+        loss, (*_, scale) = loss_and_alignment(unclamped, -target, target, mask)
         assert loss.item() < 1e-5
         assert (scale < 0).all()
 
@@ -101,7 +107,7 @@ class TestScaleShiftInvariantLoss:
         _, target, mask = depth_images()
         loss = ScaleShiftInvariantLoss(positive_scale=True)
         prediction = (-0.1 * target).requires_grad_()
-        before, (*_, scale) = loss.loss_and_alignment(prediction, target, mask)
+        before, (*_, scale) = loss_and_alignment(loss, prediction, target, mask)
         before.backward()
         assert before > 0.5
         assert (scale < 0).all()

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from datamodules import Benchmarks
-from datamodules.benchmarks.datamodule import ALL
+from datamodules.benchmarks import import_all
 from datamodules.benchmarks.files import BenchmarkFiles
 from datamodules.benchmarks.loader import image_tensor
+from datamodules.benchmarks.protocol import benchmarks_of, modalities_with_benchmarks
 from geometry.errors import InputError
 from tests.benchmark_archives import (
     DEPTH_ARCHIVES,
@@ -24,7 +25,10 @@ from tests.benchmark_archives import (
     write_folder,
     write_normals,
 )
+from tests.tiny import tensors_of
 
+import_all()
+ALL = [type(found) for name in modalities_with_benchmarks() for found in benchmarks_of(name).values()]
 LISTS = {
     ("nyuv2", "depth"): ("nyu_depth_test.txt", 654),
     ("kitti", "depth"): ("kitti_depth_eigen_test.txt", 697),
@@ -44,21 +48,21 @@ def batches(**options):
 
 
 @needs_samples
-@pytest.mark.parametrize("kind", ALL, ids=lambda kind: f"{kind.name}-{kind.geometry}")
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: f"{kind.name}-{kind.modality}")
 def test_the_samples_found_in_an_archive_are_those_of_the_published_list(kind):
-    if (kind.name, kind.geometry) not in LISTS:
+    if (kind.name, kind.modality) not in LISTS:
         pytest.skip("DSINE's list of this data set is not among the samples")
-    name, count = LISTS[kind.name, kind.geometry]
+    name, count = LISTS[kind.name, kind.modality]
     lines = [line.split() for line in (SAMPLES / "file_lists" / name).read_text().splitlines()]
     files = BenchmarkFiles(Path("archive.tar"), {path: (0, 0) for line in lines for path in line if path[0].isalnum()})
     derived = {entry.image: entry.truth for entry in kind().entries(files)}
     assert len(derived) == count
     for image, *truth in lines:
         expected = tuple(truth[: len(derived[image])])
-        if kind.geometry == "normals":
+        if kind.modality == "normals":
             expected = tuple(path.replace(".npy", f".{kind.truth_suffix}") for path in expected)
         assert derived[image] == expected or expected == ("None",)
-    if kind.geometry == "depth":
+    if kind.modality == "depth":
         assert sum(line[1] != "None" for line in lines) == kind.num_images
 
 
@@ -137,8 +141,10 @@ def test_an_extracted_folder_gives_the_batches_of_the_archive(tmp_path):
     (loose,), _ = batches(root=str(tmp_path / "loose"))
     assert len(packed) == 3
     for first, second in zip(packed, loose, strict=True):
-        assert first["key"] == second["key"]
-        assert all(torch.equal(first[name], second[name]) for name in ("image", "depth", "valid_mask"))
+        assert first.key == second.key
+        expected = tensors_of(second)
+        assert tensors_of(first).keys() == {"image", "depth", "depth_mask"}
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors_of(first).items())
 
 
 def test_a_sample_has_the_same_key_wherever_its_files_lie(tmp_path):
@@ -151,8 +157,8 @@ def test_a_sample_has_the_same_key_wherever_its_files_lie(tmp_path):
     (tmp_path / "dsine_eval.zip").unlink()
     (loose,), _ = batches(root=str(tmp_path), modalities=["normals"])
     for first, second in zip(packed, loose, strict=True):
-        assert first["key"] == second["key"] and first["key"][0] in truths
-        assert torch.equal(first["normals"], second["normals"])
+        assert first.key == second.key and first.key[0] in truths
+        assert torch.equal(first.targets["normals"].values, second.targets["normals"].values)
 
 
 def test_images_are_the_original_pixels_and_kitti_is_cut_like_its_depth(tmp_path):
@@ -205,7 +211,7 @@ def test_archives_without_a_single_complete_file_are_named_and_hinder_no_others(
         archive.write_bytes(archive.read_bytes()[:num_bytes])
     (nyu, scannet), data = batches(root=str(tmp_path))
     assert (len(nyu), len(scannet)) == (3, 0)
-    assert "cut off or damaged after 0 files" in data.test_problems["scannet"][""]
+    assert "cut off or damaged after 0 files" in data.test_problems("scannet")[""]
     assert "diode_val.tar cannot be read as an archive" in data.missing_tests["diode"]
 
 
@@ -227,4 +233,4 @@ def test_mistakes_are_named(tmp_path, monkeypatch, options, message):
 
 def test_every_archive_name_is_the_released_one():
     released = {Path(path).name for path in DEPTH_ARCHIVES.values()}
-    assert {name for kind in ALL if kind.geometry == "depth" for name in kind.archives} == released
+    assert {name for kind in ALL if kind.modality == "depth" for name in kind.archives} == released

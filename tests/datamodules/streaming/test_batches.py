@@ -11,13 +11,15 @@ from datamodules.shards.manifest import DatasetManifest
 from datamodules.streaming.batches import BatchAssembler
 from geometry.camera import pixel_rays, unproject
 from tests.datamodules.planes import DISTANCE_M, NORMAL, encode_plane
+from tests.tiny import tensors_of
 
 MANIFEST = DatasetManifest("planes", (12, 16), 1e-5, 65.0, ("image", "depth", "normals"), {})
+BOTH = ("depth", "normals")
 CAMERA = torch.tensor([[1 / 16, 0, -0.5], [0, -1 / 16, 0.375], [0, 0, -1]])
 
 
-def assemble(*samples, flips=None, normals=True):
-    batch, problems = BatchAssembler("planes", MANIFEST, normals).assemble(samples, flips or [False] * len(samples))
+def assemble(*samples, flips=None, modalities=BOTH):
+    batch, problems = BatchAssembler("planes", MANIFEST, modalities).assemble(samples, flips or [False] * len(samples))
     assert problems == []
     return batch.expand()
 
@@ -29,21 +31,23 @@ def with_entry(name, array):
 
 def test_a_batch_keeps_the_contract():
     batch = assemble(encode_plane("a"), encode_plane("b"))
-    shapes = {name: (tuple(value.shape), value.dtype) for name, value in batch.items() if torch.is_tensor(value)}
+    shapes = {name: (tuple(value.shape), value.dtype) for name, value in tensors_of(batch).items()}
     assert shapes == {
         "image": ((2, 3, 12, 16), torch.float32),
         "depth": ((2, 1, 12, 16), torch.float32),
-        "valid_mask": ((2, 1, 12, 16), torch.bool),
+        "depth_mask": ((2, 1, 12, 16), torch.bool),
         "normals": ((2, 3, 12, 16), torch.float32),
         "normals_mask": ((2, 1, 12, 16), torch.bool),
+        "camera": ((2, 3, 3), torch.float32),
     }
     assert (batch.key, batch.dataset.name) == (["a", "b"], "planes")
     assert batch.image[0, :, 0, 0].tolist() == [-1] * 3
     assert batch.image[0, :, 0, -1].tolist() == [1] * 3
 
 
-def test_normals_are_left_out_unless_asked_for():
-    assert "normals" not in assemble(encode_plane("a"), normals=False)
+def test_a_modality_is_left_out_unless_asked_for():
+    assert list(assemble(encode_plane("a"), modalities=["depth"]).targets) == ["depth"]
+    assert list(assemble(encode_plane("a"), modalities=["normals"]).targets) == ["normals"]
 
 
 @pytest.mark.parametrize("flip", [False, True])
@@ -74,8 +78,8 @@ def test_unknown_and_out_of_range_depth_is_invalid_and_zero():
 def test_depth_on_a_plane_that_float16_rounds_stays_valid():
     manifest = dataclasses.replace(MANIFEST, near_plane_m=0.1, far_plane_m=70.03)
     sample = with_entry("depth.blosc", np.where(np.arange(16) < 8, 0.1, 70.03)[None].repeat(12, 0).astype(np.float16))
-    batch, _ = BatchAssembler("a", manifest, False).assemble([sample], [False])
-    assert batch.expand()["valid_mask"].all()
+    batch, _ = BatchAssembler("a", manifest, ("depth",)).assemble([sample], [False])
+    assert batch.expand().targets["depth"].mask.all()
 
 
 def test_normals_are_unit_vectors_where_known_and_zero_elsewhere():
@@ -119,14 +123,15 @@ def test_a_bad_sample_is_named_and_becomes_a_blank_that_teaches_nothing(name):
     entries, message = BAD[name]
     good, bad = encode_plane("a"), encode_plane("k")
     kept = {entry: data for entry, data in {**bad.entries, **entries}.items() if data}
-    batch, problems = BatchAssembler("planes", MANIFEST, True).assemble(
+    batch, problems = BatchAssembler("planes", MANIFEST, BOTH).assemble(
         [good, EncodedSample("k", "s.tar", kept)], [False, True]
     )
     (problem,) = problems
     assert re.search(rf"s\.tar: sample 'k'.*{message}", problem)
     batch, alone = batch.expand(), assemble(good)
     assert batch.key == ["a", "k"]
-    for key in ("image", "depth", "valid_mask", "normals", "normals_mask"):
-        assert torch.equal(batch[key][:1], alone[key])
-        assert batch[key][1].isfinite().all()
+    expected = tensors_of(alone)
+    for name, tensor in tensors_of(batch).items():
+        assert torch.equal(tensor[:1], expected[name])
+        assert tensor[1].isnan().all() if name == "camera" else tensor[1].isfinite().all()
     assert not batch.targets["depth"].mask[1].any() and not batch.targets["normals"].mask[1].any()

@@ -20,6 +20,7 @@ from datamodules.streaming.order import count_streams
 from datamodules.streaming.train_loader import TrainLoader, TrainOrder, TrainSource
 from geometry.errors import InputError
 from tests.datamodules.planes import encode_plane, make_dataset
+from tests.tiny import tensors_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
@@ -67,8 +68,10 @@ def assert_same(batches, expected):
     assert [batch.key for batch in batches] == [batch.key for batch in expected]
     assert [batch.dataset.name for batch in batches] == [batch.dataset.name for batch in expected]
     for batch, other in zip(batches, expected, strict=True):
-        for name in ("image", "depth", "valid_mask", "normals", "normals_mask"):
-            assert torch.equal(batch[name], other[name])
+        expected_tensors = tensors_of(other)
+        assert tensors_of(batch).keys() == expected_tensors.keys() >= {"image", "camera", "depth", "normals_mask"}
+        for name, tensor in tensors_of(batch).items():
+            assert torch.equal(tensor, expected_tensors[name]), name
 
 
 def keys_of(batches):
@@ -322,7 +325,7 @@ def test_what_lies_beyond_the_damage_of_a_shard_is_skipped_and_counted_up_to_the
     resumed = loader_of([dataset], batch_size=1, block_size=1, max_bad_samples=10)
     resumed.load_state_dict({**resumed.state_dict(), "micro_step": 6, "history": [{**ONE_STEP, "micro_steps": 6}]})
     with pytest.warns(UserWarning):
-        assert torch.equal(take(resumed, 2)[1]["valid_mask"], batches[7]["valid_mask"])
+        assert torch.equal(take(resumed, 2)[1].targets["depth"].mask, batches[7].targets["depth"].mask)
 
 
 def test_a_gigabyte_of_zeros_in_a_shard_is_skipped_unread(tmp_path, monkeypatch):

@@ -86,7 +86,7 @@ def wild_prediction(depth, seed):
 
 def scored(root, name, task, predict):
     """Score ``predict(key, batch)`` for every sample of a benchmark; return the tally and the overall scores."""
-    data = Benchmarks(str(root), [name], normals=isinstance(task, Normals), num_workers=0)
+    data = Benchmarks(str(root), [name], modalities=[task.modality.name], num_workers=0)
     data.setup("test")
     scorer = Scorer.for_dataset(task, data, name)
     tally = Tally()

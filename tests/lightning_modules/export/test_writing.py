@@ -144,7 +144,7 @@ class TestDiffusers:
         for batch in data.test_dataloader()[0]:
             (tmp_path / "saved/scannet").mkdir(parents=True, exist_ok=True)
             answer = predictor((batch.image[0] + 1) / 2)
-            np.save(tmp_path / f"saved/scannet/{batch['key'][0]}.npy", np.moveaxis(answer, -1, 0))
+            np.save(tmp_path / f"saved/scannet/{batch.key[0]}.npy", np.moveaxis(answer, -1, 0))
         by_base = [
             f"--model.init_args.network.init_args.base={exports / 'normals'}",
             "--model.init_args.task.init_args.frame=opengl",
@@ -159,7 +159,6 @@ class TestDiffusers:
                 "--data=datamodules.Benchmarks",
                 "--data.root=data",
                 "--data.num_workers=0",
-                "--data.normals=true",
             ]
             out = tmp_path / f"out{len(scores)}"
             train.main(["test", *options, *benchmark, "--trainer.accelerator=cpu", f"--evaluation.output={out}"])

@@ -93,11 +93,11 @@ class TestValidationPanels:
             (Depth(), -3 * batch.targets["depth"].values + 1),
             (Normals(), batch.targets["normals"].values),
         ):
-            shown, truth, error = task.pictures(perfect, batch)
+            shown, truth, error = task.visualize(perfect, batch)
             known = batch.targets["depth"].mask.expand(-1, 3, -1, -1)
             assert torch.allclose(shown[known], truth[known], atol=1e-3)
             assert error[:, 0][batch.targets["depth"].mask[:, 0]].std() < 1e-3
-            worse = task.pictures(perfect + 3 * torch.randn_like(perfect), batch)[2]
+            worse = task.visualize(perfect + 3 * torch.randn_like(perfect), batch)[2]
             assert (worse - error)[known].abs().max() > 0.3
 
     def test_an_image_without_truth_is_shown_all_the_same(self):
@@ -105,7 +105,7 @@ class TestValidationPanels:
         batch.targets["depth"].mask[:] = False
         batch.targets["normals"].mask[:] = False
         for task, channels in ((Depth(), 1), (Normals(), 3)):
-            for picture in task.pictures(torch.rand(2, channels, 32, 32), batch):
+            for picture in task.visualize(torch.rand(2, channels, 32, 32), batch):
                 assert picture.isfinite().all()
                 assert picture.shape == (2, 3, 32, 32)
 

@@ -17,6 +17,7 @@ from datamodules.streaming.train_loader import TrainLoader, TrainOrder, TrainSou
 from datamodules.streaming.val_loader import ValLoader
 from geometry.batch import DatasetInfo, GeometryBatch
 from geometry.errors import InputError
+from geometry.modalities import DEFAULT
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class GeometryDataModule(LightningDataModule):
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.datasets, self.val_datasets = datasets, val_datasets
         self.batch_size, self.val_batch_size = batch_size, val_batch_size or batch_size
-        self.modalities, self.horizontal_flip = tuple(modalities or ["depth"]), horizontal_flip
+        self.modalities, self.horizontal_flip = tuple(modalities or [DEFAULT]), horizontal_flip
         self.max_val_samples = max_val_samples
         self.num_workers = num_workers
         self.val_num_workers = min(num_workers, 2) if val_num_workers is None else val_num_workers
@@ -149,7 +150,7 @@ class GeometryDataModule(LightningDataModule):
 
         Raises:
             InputError: an option is out of range, a folder is no data set, a split is missing or empty, two data sets
-                share a name, or normals are asked for and absent.
+                share a name, or a modality is asked for and absent.
         """
         self._check_options()
         self._train_loader, self._val_loaders = None, None

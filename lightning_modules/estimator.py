@@ -2,7 +2,7 @@
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -27,6 +27,7 @@ from lightning_modules.tasks import Task
 from lightning_modules.training.gradients import GradientGuard
 from lightning_modules.training.logging_steps import Means, Sums, is_logging_step
 from lightning_modules.training.start import start_from
+from lightning_modules.training.stored_weights import describe_mismatch
 from lightning_modules.training.strategy import FullySharded, check_strategy
 
 _PAPER_STEPS = 20_000
@@ -107,6 +108,8 @@ class Estimator(LightningModule, ABC):
                 "gradient_clip_norm of the model in its place."
             )
         check_strategy(self.trainer.strategy)
+        if stage == "test":
+            return  # the callback Evaluation scores, on images of any size
         data = training_data(self.trainer.datamodule)  # type: ignore[attr-defined]
         for name, size in data.image_sizes.items():
             try:
@@ -267,7 +270,7 @@ class Estimator(LightningModule, ABC):
         Raises:
             InputError: trained weights are missing, unknown or of another shape.
         """
-        found = misfits(checkpoint["state_dict"], self.state_dict(), self._trained_names())
+        found = describe_mismatch(checkpoint["state_dict"], self.state_dict(), self._trained_names())
         if found:
             raise InputError(
                 f"the checkpoint does not fit the network: it {found}. It was made with another base or with other "
@@ -288,19 +291,3 @@ class Estimator(LightningModule, ABC):
                 f"delivers more: no name for number {dataloader_idx + 1}."
             )
         return cast(Sequence[GeometryMetric], self.val_metrics[dataloader_idx])
-
-
-def misfits(stored: Mapping[str, Tensor], own: Mapping[str, Tensor], needed: Collection[str]) -> str:
-    """Say in what stored weights differ from those of a network, or return nothing if they fit.
-
-    Args:
-        stored: weights of a checkpoint by name.
-        own: all weights of the network by name.
-        needed: names that the checkpoint must hold.
-    """
-    wrong = {
-        "lacks": sorted(set(needed) - stored.keys()),
-        "has no place for": sorted(stored.keys() - own.keys()),
-        "has in another shape": sorted(n for n in stored.keys() & own.keys() if stored[n].shape != own[n].shape),
-    }
-    return ", ".join(f"{verb} {len(names)} weights ({names[0]} ...)" for verb, names in wrong.items() if names)

@@ -155,7 +155,8 @@ def test_held_out_hypersim_and_virtual_kitti_are_scored_from_their_shards_by_the
         prepare_dataset(source, tmp_path / name, ShardOptions(), progress=False)
     data = GeometryDataModule([DatasetSource(str(tmp_path / name)) for name in raws], batch_size=2, num_workers=0)
     data.setup("test")
-    assert data.depth_ranges_m == {"hypersim": (1e-5, 65.0), "virtual_kitti": (1e-5, 80.0)}
+    ranges = {dataset.name: dataset.range_of("depth") for dataset in data.test_dataset_infos}
+    assert ranges == {"hypersim": (1e-5, 65.0), "virtual_kitti": (1e-5, 80.0)}
     for batch in chain(*data.test_dataloader()):
         for key, depth in zip(batch.key, batch.targets["depth"].values, strict=True):
             save_array(tmp_path / "saved" / batch.dataset.name / f"{key}.npy", (0.05 * depth - 1).numpy())

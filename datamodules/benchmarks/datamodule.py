@@ -14,6 +14,7 @@ from datamodules.streaming.loading import Workers
 from datamodules.streaming.order import even_subset
 from geometry.batch import DatasetInfo
 from geometry.errors import InputError
+from geometry.modalities import DEFAULT
 
 
 class Benchmarks(LightningDataModule):
@@ -48,7 +49,7 @@ class Benchmarks(LightningDataModule):
         # A rank may get no sample when there are more ranks than samples.
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.root, self.benchmarks = Path(root).expanduser(), benchmarks
-        self.modality = (modalities or ["depth"])[0]
+        self.modality = (modalities or [DEFAULT])[0]
         self.file_lists = {name: Path(path).expanduser() for name, path in (file_lists or {}).items()}
         self.longest_side_px, self.max_samples, self.num_workers = longest_side_px, max_samples, num_workers
         self._skipped_tests: set[str] = set()

@@ -10,4 +10,7 @@ from geometry.modalities.normals import Normals
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["Depth", "Modality", "Normals", "modality_named", "registered"]
+# What data modules load and score where nobody says what: on the command line, the task does.
+DEFAULT = Depth.name
+
+__all__ = ["DEFAULT", "Depth", "Modality", "Normals", "modality_named", "registered"]

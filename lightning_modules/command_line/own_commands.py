@@ -7,7 +7,7 @@ from geometry.errors import InputError
 from lightning_modules.command_line.console import leave
 
 COMMANDS = {
-    "predict": ("lightning_modules.inference.command", "Depth or normals of pictures."),
+    "predict": ("lightning_modules.inference.command", "Predictions for pictures, as arrays and images."),
     "export": ("lightning_modules.export.command", "A trained model for diffusers, torch.export or ONNX."),
 }
 

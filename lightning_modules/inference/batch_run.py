@@ -9,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from geometry.errors import InputError
+from geometry.modalities import registered
 from lightning_modules.inference.photos import Photo
 from lightning_modules.inference.pictures import read_picture
 from lightning_modules.inference.point_cloud import PointCloudCamera, ply_bytes, point_cloud
@@ -59,7 +60,8 @@ class BatchRun:
         if batch_size < 1:
             raise InputError(f"--batch-size must be at least 1, got {batch_size}.")
         if camera is not None and not predictor.modality.has_surface:
-            raise InputError(f"a point cloud needs depth, but the model predicts {predictor.modality.title}.")
+            surfaces = " or ".join(sorted(kind.title for kind in registered().values() if kind.has_surface))
+            raise InputError(f"a point cloud needs {surfaces}, but the model predicts {predictor.modality.title}.")
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:

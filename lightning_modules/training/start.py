@@ -1,17 +1,14 @@
 """Starting weights from a checkpoint of another run: of the diffusion estimator for the single-step one, or back."""
 
 import pickle
-from typing import TYPE_CHECKING
 
 import torch
+from lightning.pytorch import LightningModule
 
 from geometry.errors import InputError
 
-if TYPE_CHECKING:
-    from lightning_modules.estimator import Estimator
 
-
-def start_from(estimator: "Estimator", file: str) -> None:
+def start_from(estimator: LightningModule, file: str) -> None:
     """Load the trained weights of a checkpoint, and nothing else of it: no optimiser, no step, no place in the data.
 
     Args:

@@ -222,7 +222,7 @@ def test_a_zero_terminal_snr_leaves_noise_alone_at_the_last_timestep_and_still_s
     plain = StableDiffusion(str(bases["v_prediction"])).scheduler.alphas_cumprod
     root = (plain.sqrt() - plain[-1].sqrt()) * plain[0].sqrt() / (plain[0].sqrt() - plain[-1].sqrt())
     assert torch.allclose(alphas, root.square(), atol=1e-5)
-    image = make_batch()["image"]
+    image = make_batch().image
     assert DiffusionEstimator(network, Depth())(image).isfinite().all()
     with pytest.raises(InputError, match="holds no signal"):
         StableDiffusion(str(bases["epsilon"]), zero_terminal_snr=True)

@@ -24,7 +24,7 @@ def test_the_encoder_sees_every_picture_once(monkeypatch):
     network, seen = RememberingStableDiffusion({}, base=str(TINY_BASE)), []
     encode = network.vae.encode
     monkeypatch.setattr(network.vae, "encode", lambda image: seen.append(len(image)) or encode(image))
-    images = make_batch(num_images=4, height=32, width=32)["image"]
+    images = make_batch(num_images=4, height=32, width=32).image
     for chosen in ([0, 1], [1, 2], [2, 0], [3]):
         network.encode(images[chosen])
     network.encode(images.flip(-1))  # a mirrored picture is another one

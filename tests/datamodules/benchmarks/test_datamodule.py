@@ -78,7 +78,7 @@ def test_a_file_list_decides_which_samples_count_and_names_those_without_depth(t
     listed.write_text(f"{inside[0]} {inside[1]} 721.5377\n{inside[2]} None 721.5377\n\n")
     (found,), data = batches(root=str(tmp_path), benchmarks=["kitti"], file_lists={"kitti": str(listed)})
     assert [batch.key[0][-10:] for batch in found] == ["0000000005"]
-    assert list(data.test_problems["kitti"].values()) == ["no ground truth (None)"]
+    assert list(data.test_problems("kitti").values()) == ["no ground truth (None)"]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_a_list_for_diode_names_the_mask_too(tmp_path):
     listed.write_text(" ".join(paths) + f"\n{paths[0].replace('_001_', '_009_')} {' '.join(paths[1:])}\n")
     (found,), data = batches(root=str(tmp_path), file_lists={"diode": str(listed)})
     assert len(found) == 1
-    ((key, reason),) = data.test_problems["diode"].items()
+    ((key, reason),) = data.test_problems("diode").items()
     assert "_009_" in key and "is missing" in reason
 
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from datamodules.shards.codecs import encode_array, encode_image
+from datamodules.shards.codecs import encode_array, encode_image, encode_json
 from datamodules.shards.files import EncodedSample
 from datamodules.shards.manifest import DatasetManifest
 from datamodules.streaming.batches import BatchAssembler
 from geometry.camera import pixel_rays, unproject
-from tests.datamodules.planes import DISTANCE_M, NORMAL, encode_plane
+from tests.datamodules.planes import DISTANCE_M, NORMAL, encode_plane, plane_depth, rays_of
 from tests.tiny import tensors_of
 
 MANIFEST = DatasetManifest("planes", (12, 16), 1e-5, 65.0, ("image", "depth", "normals"), {})
@@ -24,9 +24,9 @@ def assemble(*samples, flips=None, modalities=BOTH):
     return batch.expand()
 
 
-def with_entry(name, array):
+def with_entry(name, array, data=None):
     sample = encode_plane("k")
-    return dataclasses.replace(sample, entries={**sample.entries, name: encode_array(array)})
+    return dataclasses.replace(sample, entries={**sample.entries, name: data or encode_array(array)})
 
 
 def test_a_batch_keeps_the_contract():
@@ -60,6 +60,38 @@ def test_image_depth_and_normals_are_mirrored_together(flip):
     points = unproject(depth, pixel_rays(CAMERA, 12, 16, 0.5))
     torch.testing.assert_close((normals * points).sum(0), torch.full((12, 16), -DISTANCE_M), atol=0.01, rtol=0)
     assert normals[0, 0, 0].item() == pytest.approx(-NORMAL[0] if flip else NORMAL[0], abs=1e-3)
+
+
+def plane_seen_from_the_side(pixel_center):
+    """The slanted plane, seen by a camera whose principal point is far off the centre."""
+    camera = np.array([[1 / 20, 0, -0.15], [0, -1 / 18, 0.5], [0, 0, -1]])
+    rays = rays_of(camera, 12, 16, pixel_center)
+    entries = {
+        "depth.blosc": encode_array(plane_depth(rays).astype(np.float32)),
+        "json": encode_json({"camera_from_pixel": camera.tolist(), "pixel_center": pixel_center}),
+    }
+    return dataclasses.replace(encode_plane("k"), entries={**encode_plane("k").entries, **entries})
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("pixel_center", [0.0, 0.5])
+def test_points_by_the_batchs_own_camera_lie_on_the_plane_mirrored_or_not(flip, pixel_center):
+    batch = assemble(plane_seen_from_the_side(pixel_center), flips=[flip])
+    points = unproject(batch.targets["depth"].values, pixel_rays(batch.camera, 12, 16))
+    distance = (batch.targets["normals"].values * points).sum(1)
+    torch.testing.assert_close(distance, torch.full_like(distance, -DISTANCE_M), atol=0.01, rtol=0)
+
+
+def test_a_camera_that_is_unknown_or_none_is_nan_and_hides_no_other():
+    infos = [{}, {"camera_from_pixel": None, "pixel_center": 0.5}, {"camera_from_pixel": [[1, 2]], "pixel_center": 0.5}]
+    infos += [{"camera_from_pixel": np.eye(3).tolist()}, {"camera_from_pixel": "a", "pixel_center": 0.5}]
+    samples = [encode_plane("a"), *(with_entry("json", None, encode_json(info)) for info in infos)]
+    entries = {name: data for name, data in encode_plane("b").entries.items() if name != "json"}
+    samples.append(dataclasses.replace(encode_plane("b"), entries=entries))
+    batch = assemble(*samples)
+    torch.testing.assert_close(batch.camera[0], CAMERA)
+    assert batch.camera[1:].isnan().all()
+    assert all(bool(mask.any()) for mask in batch.targets["depth"].mask), "such samples are used all the same"
 
 
 def test_only_the_chosen_samples_are_mirrored():

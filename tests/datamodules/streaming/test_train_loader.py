@@ -25,6 +25,9 @@ from tests.tiny import tensors_of
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 
 
+BOTH = ("depth", "normals")
+
+
 @pytest.fixture(scope="module")
 def datasets(tmp_path_factory):
     sizes = {"a": [5, 4, 6, 5], "b": [3, 2, 4, 3, 1]}
@@ -50,7 +53,9 @@ def loader_of(
     timeout_s=0,
 ):
     sources = tuple(
-        TrainSource(dataset, BatchAssembler(dataset.manifest.name, dataset.manifest, True), weight, shards)
+        TrainSource(
+            dataset, BatchAssembler(dataset.manifest.name, dataset.manifest, ("depth", "normals")), weight, shards
+        )
         for dataset, weight in zip(datasets, (3.0, 1.0), strict=False)
         for shards in [tuple(dataset.manifest.splits["train"])]
     )
@@ -205,7 +210,9 @@ def test_flips_change_from_epoch_to_epoch_but_not_from_run_to_run(even):
     images = [batch.targets["normals"].values[:, 0, 0, 0].sign() for batch in take(loader_of([even], 8), 20)]
     signs = torch.stack(images)
     assert 0.3 < (signs < 0).float().mean() < 0.7
-    assert torch.equal(signs, torch.stack([b["normals"][:, 0, 0, 0].sign() for b in take(loader_of([even], 8), 20)]))
+    assert torch.equal(
+        signs, torch.stack([b.targets["normals"].values[:, 0, 0, 0].sign() for b in take(loader_of([even], 8), 20)])
+    )
 
 
 def test_changed_data_are_noticed_on_resume(datasets):

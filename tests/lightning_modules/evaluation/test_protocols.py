@@ -88,7 +88,7 @@ def scored(root, name, task, predict):
     """Score ``predict(key, batch)`` for every sample of a benchmark; return the tally and the overall scores."""
     data = Benchmarks(str(root), [name], modalities=[task.modality.name], num_workers=0)
     data.setup("test")
-    scorer = Scorer.for_dataset(task, data, name)
+    scorer = Scorer(task, data.test_dataset_infos[0])
     tally = Tally()
     for batch in data.test_dataloader()[0]:
         scorer.score(tally, torch.as_tensor(predict(batch.key[0], batch)), batch)

@@ -178,7 +178,7 @@ class TestMistakes:
     def test_a_data_set_without_normals(self, config, capsys):
         arguments = ("--model.task=lightning_modules.Normals", "--data=tests.test_train.NoNormals")
         error = error_of(capsys, "fit", "--config", config, *arguments)
-        assert "task Normals needs normals and normals_mask, but data set 'tiny' does not deliver them" in error
+        assert "task Normals needs normals, but data set 'tiny' does not deliver it" in error
 
     def test_a_config_that_does_not_exist_or_is_no_yaml_or_holds_a_strange_key(self, tmp_path, capsys):
         assert "nowhere.yaml'" in error_of(capsys, "fit", "--config", "nowhere.yaml")

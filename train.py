@@ -2,7 +2,6 @@
 
 import signal
 import sys
-from importlib import import_module
 from typing import Any, NoReturn, cast
 
 from jsonargparse import Namespace
@@ -16,6 +15,7 @@ from omegaconf import OmegaConf
 
 from geometry.errors import InputError
 from lightning_modules.command_line.console import input_error_behind, leave, leave_stopped, quieten
+from lightning_modules.command_line.links import modalities_of
 from lightning_modules.command_line.own_commands import COMMANDS, list_commands, run_command
 from lightning_modules.command_line.parser import Parser
 from lightning_modules.command_line.settings import settle
@@ -96,7 +96,7 @@ class OneStepCLI(LightningCLI):
         parser.add_argument("--attention", type=Attention, default="auto", help=ATTENTION_HELP)
         parser.add_lightning_class_args(ExponentialMovingAverage, "ema")
         parser.add_lightning_class_args(ValidationPanels, "panels")
-        parser.link_arguments("model.init_args.task", "data.init_args.normals", compute_fn=_needs_normals)
+        parser.link_arguments("model.init_args.task", "data.init_args.modalities", compute_fn=modalities_of)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:  # noqa: ANN401
         """Add what belongs to a single command."""
@@ -268,12 +268,6 @@ def main(args: ArgsType = None) -> None:
 def _leave_stopped(words: ArgsType) -> NoReturn:
     command = words[0] if isinstance(words, list) and words else ""
     leave_stopped(KEPT.get(str(command), ""))
-
-
-def _needs_normals(task: Namespace) -> bool:
-    """Say whether a configured task needs normals from the data."""
-    module, _, name = task.class_path.rpartition(".")
-    return "normals" in getattr(import_module(module), name).required_keys
 
 
 if __name__ == "__main__":

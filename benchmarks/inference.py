@@ -76,7 +76,7 @@ def run(options: argparse.Namespace, scratch: Path) -> dict[str, Any]:
     flops = count_flops(options.size, scratch, options.image_size)
 
     def image(number: int) -> Tensor:
-        return random_batch(1, options.image_size, number, options.device)["image"]
+        return random_batch(1, options.image_size, number, options.device).image
 
     made = candidates(estimator, options)
     steps = {name: (lambda number, predict=predict: predict(image(number))) for name, (predict, _) in made.items()}

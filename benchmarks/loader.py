@@ -39,6 +39,7 @@ from datamodules.streaming import batches, streams
 from datamodules.streaming.packing import PackedBatch
 from datamodules.synthetic import SyntheticHypersim
 from geometry.batch import GeometryBatch
+from tests.tiny import tensors_of
 
 # Times that every frame is stored, so that shards are long.
 COPIES = 16
@@ -49,11 +50,11 @@ class PngFiles(Dataset):
 
     Args:
         folder: where ``write_png_files`` put them.
-        normals: whether to load normals.
+        modalities: what to load beside images and depth.
     """
 
-    def __init__(self, folder: Path, normals: bool) -> None:
-        self.folder, self.normals = folder, normals
+    def __init__(self, folder: Path, modalities: list[str]) -> None:
+        self.folder, self.modalities = folder, modalities
         self.names = sorted(path.name for path in (folder / "image").iterdir()) * COPIES
 
     def __len__(self) -> int:
@@ -66,10 +67,10 @@ class PngFiles(Dataset):
         sample = {
             "image": torch.from_numpy(image).permute(2, 0, 1).float() / 127.5 - 1,
             "depth": torch.from_numpy(depth),
-            "valid_mask": torch.from_numpy((depth > 1e-3) & (depth < 65)),
+            "depth_mask": torch.from_numpy((depth > 1e-3) & (depth < 65)),
             "key": name,
         }
-        if self.normals:
+        if "normals" in self.modalities:
             normals = torch.from_numpy(self._read("normals", name, flip)).permute(2, 0, 1).float() / 127.5 - 1
             if flip:
                 normals[0] *= -1
@@ -101,14 +102,14 @@ def write_png_files(shards: Path, folder: Path) -> None:
 
 
 def shard_batches(
-    shards: Path, normals: bool, options: argparse.Namespace, packed: bool
+    shards: Path, modalities: list[str], options: argparse.Namespace, packed: bool
 ) -> Iterator[GeometryBatch | PackedBatch]:
     """Yield training batches of shards without end: packed, as a GPU gets them, or expanded in this process."""
     data = GeometryDataModule(
         [DatasetSource(str(shards))],
         batch_size=options.batch_size,
         num_workers=options.workers,
-        normals=normals,
+        modalities=modalities,
         batches_per_epoch=1 << 30,
     )
     if packed:
@@ -120,9 +121,9 @@ def shard_batches(
         data.teardown("fit")
 
 
-def png_batches(folder: Path, normals: bool, options: argparse.Namespace) -> Iterator[GeometryBatch]:
+def png_batches(folder: Path, modalities: list[str], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Yield training batches of PNG files without end."""
-    files = PngFiles(folder, normals)
+    files = PngFiles(folder, modalities)
     persistent = options.workers > 0
     loader: DataLoader = DataLoader(
         files, options.batch_size, shuffle=True, num_workers=options.workers, persistent_workers=persistent
@@ -131,10 +132,17 @@ def png_batches(folder: Path, normals: bool, options: argparse.Namespace) -> Ite
         yield from loader
 
 
-def touch(batch: GeometryBatch | PackedBatch) -> float:
+def touch(batch: GeometryBatch | PackedBatch | dict[str, Any]) -> float:
     """Read every memory page of a batch, as the copy to a device would."""
-    tensors = [batch.buffer] if isinstance(batch, PackedBatch) else [v for v in batch.values() if isinstance(v, Tensor)]
-    return sum(float(tensor.view(-1)[:: 4096 // tensor.element_size()].sum()) for tensor in tensors)
+    return sum(float(tensor.view(-1)[:: 4096 // tensor.element_size()].sum()) for tensor in _tensors(batch))
+
+
+def _tensors(batch: GeometryBatch | PackedBatch | dict[str, Any]) -> list[Tensor]:
+    if isinstance(batch, PackedBatch):
+        return [batch.buffer]
+    if isinstance(batch, GeometryBatch):
+        return list(tensors_of(batch).values())
+    return [value for value in batch.values() if isinstance(value, Tensor)]
 
 
 def measure(stream: Iterator[Any], workers: list[str], num_batches: int, batch_size: int) -> dict[str, float]:
@@ -150,12 +158,12 @@ def measure(stream: Iterator[Any], workers: list[str], num_batches: int, batch_s
     return {"wall": wall / count, "trainer": spent[0] / count, "workers": sum(spent[1:]) / count}
 
 
-def compare(shards: Path, png: Path, normals: bool, options: argparse.Namespace) -> dict[str, Any]:
+def compare(shards: Path, png: Path, modalities: list[str], options: argparse.Namespace) -> dict[str, Any]:
     """Return the figures of both loaders."""
     makers: dict[str, Callable[[], Iterator[Any]]] = {
-        "shards": lambda: shard_batches(shards, normals, options, packed=True),
-        "shards_expanded": lambda: shard_batches(shards, normals, options, packed=False),
-        "png_files": lambda: png_batches(png, normals, options),
+        "shards": lambda: shard_batches(shards, modalities, options, packed=True),
+        "shards_expanded": lambda: shard_batches(shards, modalities, options, packed=False),
+        "png_files": lambda: png_batches(png, modalities, options),
     }
     num_batches = max(1, options.samples // options.batch_size)
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in makers}
@@ -183,7 +191,7 @@ def _figures(rows: list[dict[str, float]]) -> dict[str, Any]:
     }
 
 
-def stages(shards: Path, normals: bool, options: argparse.Namespace) -> dict[str, float]:
+def stages(shards: Path, modalities: list[str], options: argparse.Namespace) -> dict[str, float]:
     """Return the milliseconds per sample that the stages of loading take, in this process."""
     watch = Stopwatch()
     places: list[tuple[str, Any, str]] = [
@@ -197,7 +205,7 @@ def stages(shards: Path, normals: bool, options: argparse.Namespace) -> dict[str
             patches.enter_context(patch.object(place, name, watch.wrap(stage, getattr(place, name))))
         decoders = {kind: watch.wrap(names.get(kind, kind), decode) for kind, decode in codecs.DECODERS.items()}
         patches.enter_context(patch.dict(codecs.DECODERS, decoders))
-        stream = shard_batches(shards, normals, argparse.Namespace(**{**vars(options), "workers": 0}), packed=True)
+        stream = shard_batches(shards, modalities, argparse.Namespace(**{**vars(options), "workers": 0}), packed=True)
         next(stream)
         watch.seconds.clear()
         num_batches = max(1, options.samples // options.batch_size)
@@ -256,8 +264,11 @@ def main() -> None:
             SyntheticHypersim(frames_per_scene=1).write(raw, options.frames, workers=1)
         shards, png = prepare_frames(raw, folder)
         results = {
-            name: {**compare(shards, png, normals, options), "stages_ms_per_sample": stages(shards, normals, options)}
-            for name, normals in (("image_depth", False), ("image_depth_normals", True))
+            f"image_{'_'.join(loaded)}": {
+                **compare(shards, png, loaded, options),
+                "stages_ms_per_sample": stages(shards, loaded, options),
+            }
+            for loaded in (["depth"], ["depth", "normals"])
         }
     report("loader", {"batch_size": options.batch_size, "workers": options.workers, **results}, options.out)
 

@@ -95,9 +95,7 @@ def base_of(size: Size, scratch: Path) -> Iterator[Path]:
 
 def random_batch(num_images: int, size: tuple[int, int], seed: int, device: torch.device) -> GeometryBatch:
     """Return random images with depth on a device."""
-    batch = make_batch(num_images, *size, seed=seed, normals=False)
-    moved = {key: value.to(device) if torch.is_tensor(value) else value for key, value in batch.items()}
-    return moved  # type: ignore[return-value]
+    return make_batch(num_images, *size, seed=seed, modalities=["depth"]).to(device)
 
 
 def count_flops(size: Size, scratch: Path, image_size: tuple[int, int]) -> dict[str, float]:

@@ -67,7 +67,7 @@ def measure(settings: Settings, kernel: Attention, dtype: torch.dtype, options: 
     estimator.network.train()
     for seed in range(options.batches):
         batch = random_batch(options.batch_size, options.image_size, seed, device)
-        batch["image"] = batch["image"].to(dtype)
+        batch.image = batch.image.to(dtype)
         estimator.zero_grad()
         with attention(kernel):
             with settings.autocast(device):

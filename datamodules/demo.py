@@ -38,8 +38,8 @@ class SyntheticDataModule(GeometryDataModule):
         data_seed: Seed of the scenes.
         batch_size: Images per device and step (before gradient accumulation).
         val_batch_size: Images per device and validation step.
-        normals: Load normals. Needed to train on normals.
-        horizontal_flip: Probability that a training image is mirrored, with its depth and normals.
+        modalities: Modalities to load, as the task needs them.
+        horizontal_flip: Probability that a training image is mirrored, with its targets.
         max_val_samples: Validate on this many images of rooms and of streets, at even distances. By default on all.
         num_workers: Processes per device that read and decode training data; 0 uses the training process itself.
         seed: Seed of order and flips.
@@ -53,7 +53,7 @@ class SyntheticDataModule(GeometryDataModule):
         data_seed: int = 0,
         batch_size: int = 8,
         val_batch_size: int = 8,
-        normals: bool = False,
+        modalities: list[str] | None = None,
         horizontal_flip: float = 0.5,
         max_val_samples: int | None = None,
         num_workers: int = 0,
@@ -71,7 +71,7 @@ class SyntheticDataModule(GeometryDataModule):
             datasets=[DatasetSource(str(folder), weights[kind]) for kind, folder in self.folders.items()],
             batch_size=batch_size,
             val_batch_size=val_batch_size,
-            normals=normals,
+            modalities=modalities,
             horizontal_flip=horizontal_flip,
             max_val_samples=max_val_samples,
             num_workers=num_workers,

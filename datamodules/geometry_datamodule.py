@@ -1,5 +1,6 @@
 """The data module: mixes prepared data sets for training and validates on each of them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from math import inf
 
@@ -14,8 +15,9 @@ from datamodules.streaming.order import STREAM_COUNTS, count_streams
 from datamodules.streaming.packing import PackedBatch
 from datamodules.streaming.train_loader import TrainLoader, TrainOrder, TrainSource
 from datamodules.streaming.val_loader import ValLoader
-from geometry.batch import GeometryBatch
+from geometry.batch import DatasetInfo, GeometryBatch
 from geometry.errors import InputError
+from geometry.modalities import DEFAULT
 
 _MAX_TIMEOUT_S = 7 * 24 * 3600.0
 # Weights are added up and divided: their sum must be a number.
@@ -50,7 +52,7 @@ class _OpenSource:
 
 
 class GeometryDataModule(LightningDataModule):
-    """Batches of images with depth and normals, streamed from prepared data sets.
+    """Batches of images with what the task needs of them, streamed from prepared data sets.
 
     Every batch comes from one data set, drawn at random according to the weights. The order of training depends on the
     seed alone: not on the number of loader processes, and a checkpoint resumes it exactly.
@@ -60,8 +62,8 @@ class GeometryDataModule(LightningDataModule):
         val_datasets: Data sets to validate on. By default the "val" splits of ``datasets``, where there are any.
         batch_size: Images per device and step (before gradient accumulation).
         val_batch_size: Images per device and validation step. By default ``batch_size``.
-        normals: Load normals. Needed to train on normals; every data set must have them.
-        horizontal_flip: Probability that a training image is mirrored, with its depth and normals.
+        modalities: Modalities to load, as the task needs them; every data set must have them.
+        horizontal_flip: Probability that a training image is mirrored, with its targets.
         max_val_samples: Validate on this many images of every data set, at even distances. By default on all.
         num_workers: Processes per device that read and decode training data; 0 uses the training process itself.
         val_num_workers: Processes per device and data set that read validation data. By default at most 2.
@@ -88,7 +90,7 @@ class GeometryDataModule(LightningDataModule):
         val_datasets: list[DatasetSource] | None = None,
         batch_size: int = 2,
         val_batch_size: int | None = None,
-        normals: bool = False,
+        modalities: list[str] | None = None,
         horizontal_flip: float = 0.5,
         max_val_samples: int | None = None,
         num_workers: int = 4,
@@ -109,7 +111,7 @@ class GeometryDataModule(LightningDataModule):
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.datasets, self.val_datasets = datasets, val_datasets
         self.batch_size, self.val_batch_size = batch_size, batch_size if val_batch_size is None else val_batch_size
-        self.normals, self.horizontal_flip = normals, horizontal_flip
+        self.modalities, self.horizontal_flip = tuple(modalities or [DEFAULT]), horizontal_flip
         self.max_val_samples = max_val_samples
         self.num_workers = num_workers
         self.val_num_workers = min(num_workers, 2) if val_num_workers is None else val_num_workers
@@ -122,28 +124,27 @@ class GeometryDataModule(LightningDataModule):
         self._val: list[_OpenSource] = []
         self._train_loader: TrainLoader | None = None
         self._val_loaders: list[ValLoader] | None = None
-        self.finished_tests: set[str] = set()
+        self._skipped_tests: set[str] = set()
 
     @property
-    def val_dataset_names(self) -> list[str]:
-        """Names of the validation data sets, in the order of their loaders. Known after ``setup``."""
-        return [source.name for source in self._val]
+    def val_dataset_infos(self) -> list[DatasetInfo]:
+        """The validation data sets, in the order of their loaders. Known after ``setup``."""
+        return [DatasetInfo(source.name, source.dataset.manifest.ranges) for source in self._val]
 
     @property
-    def test_dataset_names(self) -> list[str]:
-        """Names of the data sets that ``test`` scores: those of the validation."""
-        return self.val_dataset_names
+    def test_dataset_infos(self) -> list[DatasetInfo]:
+        """The data sets that ``test`` scores: those of the validation, but for those to skip."""
+        return self.val_dataset_infos
+
+    @property
+    def missing_tests(self) -> dict[str, str]:
+        """Nothing: a data set that is missing ends the run."""
+        return {}
 
     @property
     def image_sizes(self) -> dict[str, tuple[int, int]]:
         """(height, width) of the images of every data set in use, by name. Known after ``setup``."""
         return {source.name: source.dataset.manifest.image_size for source in [*self._train, *self._val]}
-
-    @property
-    def depth_ranges_m(self) -> dict[str, tuple[float, float]]:
-        """Near and far plane of every validation data set, by name. Known after ``setup``."""
-        manifests = {source.name: source.dataset.manifest for source in self._val}
-        return {name: (manifest.near_plane_m, manifest.far_plane_m) for name, manifest in manifests.items()}
 
     def setup(self, stage: str) -> None:
         """Find the data sets and check that they hold what is asked for.
@@ -153,7 +154,7 @@ class GeometryDataModule(LightningDataModule):
 
         Raises:
             InputError: an option is out of range, a folder is no data set, a split is missing or empty, two data sets
-                share a name, or normals are asked for and absent.
+                share a name, or a modality is asked for and absent.
         """
         self._check_options()
         self._train_loader, self._val_loaders = None, None
@@ -177,7 +178,7 @@ class GeometryDataModule(LightningDataModule):
         return self._train_loader
 
     def val_dataloader(self) -> list[ValLoader]:
-        """Return one loader per validation data set, in the order of ``val_dataset_names``."""
+        """Return one loader per validation data set, in the order of ``val_dataset_infos``."""
         if self._val_loaders is None:
             workers = self._workers(self.val_num_workers)
             self._val_loaders = [
@@ -187,9 +188,25 @@ class GeometryDataModule(LightningDataModule):
         return self._val_loaders
 
     def test_dataloader(self) -> list[ValLoader]:
-        """Return the validation loaders of the data sets that are not finished."""
-        loaders = zip(self.test_dataset_names, self.val_dataloader(), strict=True)
-        return [loader for name, loader in loaders if name not in self.finished_tests]
+        """Return the validation loaders of the data sets that are not to be skipped."""
+        loaders = zip(self._val, self.val_dataloader(), strict=True)
+        return [loader for source, loader in loaders if source.name not in self._skipped_tests]
+
+    def skip_tests(self, names: Collection[str]) -> None:
+        """Deliver no test loader for some data sets.
+
+        Args:
+            names: their names.
+        """
+        self._skipped_tests = set(names)
+
+    def test_problems(self, name: str) -> dict[str, str]:
+        """Return nothing: a bad sample is a blank image, in which nothing is scored.
+
+        Args:
+            name: a validation data set.
+        """
+        return {}
 
     def on_after_batch_transfer(self, batch: GeometryBatch | PackedBatch, dataloader_idx: int) -> GeometryBatch:
         """Return a batch as the model sees it. Under a trainer, batches travel packed and are expanded on the device.
@@ -259,7 +276,7 @@ class GeometryDataModule(LightningDataModule):
         )
 
     def _assembler(self, source: _OpenSource) -> BatchAssembler:
-        return BatchAssembler(source.name, source.dataset.manifest, self.normals)
+        return BatchAssembler(source.name, source.dataset.manifest, self.modalities)
 
     def _open(self, source: DatasetSource, default_split: str, required: bool = True) -> _OpenSource:
         dataset = read_dataset(source.path, Transfer(self.retries, self.timeout_s, backoff_s=1.0), self.cache_dir)
@@ -270,11 +287,12 @@ class GeometryDataModule(LightningDataModule):
             raise InputError(
                 f"data set {dataset.root} has no samples in the split {split!r}; splits with samples: {there}."
             )
-        if self.normals and "normals" not in manifest.entries:
-            raise InputError(
-                f"data set {manifest.name!r} ({dataset.root}) has no 'normals', which the task needs. "
-                "Prepare it again with --normals, or leave it out."
-            )
+        for name in self.modalities:
+            if name not in manifest.entries:
+                raise InputError(
+                    f"data set {manifest.name!r} ({dataset.root}) has no {name}, which the task needs. "
+                    f"Prepare it again with {name}, or leave it out."
+                )
         if not (source.weight > 0 and source.weight <= _MAX_WEIGHT):
             raise InputError(
                 f"the weight of data set {source.path} must be a positive number up to 1e9, not {source.weight}."

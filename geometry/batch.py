@@ -1,33 +1,108 @@
-"""The one contract between data modules and estimators."""
+"""The one contract between data modules and estimators: what a batch holds."""
 
-from typing import NotRequired, TypedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from math import inf
+from typing import NamedTuple, Self
 
+import torch
 from torch import Tensor
 
+ANY_VALUE = (-inf, inf)
 
-class GeometryBatch(TypedDict):
-    """Images of one data set, all of one size, with the geometry that is known about them.
+
+class Target(NamedTuple):
+    """The truth of one modality, for the images of a batch.
+
+    Attributes:
+        values: (B,C,H,W) float32, in the modality's unit; 0 where unknown.
+        mask: (B,1,H,W) bool, where ``values`` may be used.
+    """
+
+    values: Tensor
+    mask: Tensor
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is known about the data set that a batch comes from.
+
+    Attributes:
+        name: its name, as it appears in logs and results.
+        ranges: by modality, the smallest and the largest value that can be true.
+        max_fit_size_px: predictions are fitted to the truth on images downsampled to this longest side; None takes
+            all pixels.
+        num_published: how many images published figures are made on; None if there are none.
+    """
+
+    name: str
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    max_fit_size_px: int | None = None
+    num_published: int | None = None
+
+    def range_of(self, modality: str) -> tuple[float, float]:
+        """Return the smallest and the largest value of a modality that can be true.
+
+        Args:
+            modality: its name.
+        """
+        return self.ranges.get(modality, ANY_VALUE)
+
+
+@dataclass
+class GeometryBatch:
+    """Images of one data set, all of one size, with what is known about them.
 
     Convention:
         Depth is planar (along the optical axis, not along the ray) in metres.
         Normals live in the camera frame x right, y up, z toward the viewer: a wall seen head-on is (0, 0, 1).
-        A test batch may hold images of another size than the geometry, whose size the prediction then takes, and
-        normals without depth.
+        A test batch may hold images of another size than the targets, whose size the prediction then takes.
 
     Attributes:
         image: (B,3,H,W) float32, sRGB in [-1, 1].
-        depth: (B,1,H,W) float32, planar depth in metres, 0 where unknown.
-        valid_mask: (B,1,H,W) bool, depth is known and between the data set's near and far plane.
-        normals: (B,3,H,W) float32 unit vectors, zero where unknown. Present only where the task asks for them.
-        normals_mask: (B,1,H,W) bool, where ``normals`` may be used. Present together with ``normals``.
+        targets: the truth by name of the modality; what the task does not ask for may be missing.
         key: sample ids, one per image.
-        dataset: name of the data set that all images come from.
+        dataset: the data set that all images come from.
+        camera: (B,3,3) float32, ``camera_from_pixel`` of every image: a pixel's ray of depth 1 is this matrix times
+            (column, row, 1) of its centre (see ``geometry.camera``); NaN where the camera is unknown. None stands for
+            all unknown.
     """
 
     image: Tensor
-    depth: Tensor
-    valid_mask: Tensor
-    normals: NotRequired[Tensor]
-    normals_mask: NotRequired[Tensor]
+    targets: dict[str, Target]
     key: list[str]
-    dataset: str
+    dataset: DatasetInfo
+    camera: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Return the number of images."""
+        return len(self.key)
+
+    def __getitem__(self, images: slice) -> "GeometryBatch":
+        """Return a part of the images, as a batch.
+
+        Args:
+            images: which of them.
+        """
+        return replace(
+            self,
+            image=self.image[images],
+            targets={name: Target(*(tensor[images] for tensor in target)) for name, target in self.targets.items()},
+            key=self.key[images],
+            camera=None if self.camera is None else self.camera[images],
+        )
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """Return the batch on a device.
+
+        Args:
+            device: where to.
+            non_blocking: whether a copy from page-locked memory may run beside what the device is doing.
+        """
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
+        targets = {name: Target(move(target.values), move(target.mask)) for name, target in self.targets.items()}
+        camera = None if self.camera is None else move(self.camera)
+        return replace(self, image=move(self.image), targets=targets, camera=camera)

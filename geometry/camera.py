@@ -209,6 +209,40 @@ def resize_camera(
     return camera_from_pixel @ camera_from_pixel.new_tensor(rows)
 
 
+def flip_camera(camera_from_pixel: Tensor, width: int, pixel_center: float = 0.5) -> Tensor:
+    """Return the camera of an image that is mirrored left to right, in a scene that is mirrored, too.
+
+    Convention:
+        Pixel (u, v) shows what pixel (width - 1 + 2 pixel_center - u, v) showed, and its ray's x has the other sign.
+
+    Args:
+        camera_from_pixel: (...,3,3) float, camera of the original image.
+        width: of the image in pixels.
+        pixel_center: coordinate of the centre of the first pixel, 0.5 or 0.
+
+    Returns:
+        (...,3,3), same dtype.
+    """
+    last = width - 1 + 2 * pixel_center
+    original_from_flipped = camera_from_pixel.new_tensor([[-1.0, 0.0, last], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+    return camera_from_pixel.new_tensor([-1.0, 1.0, 1.0])[:, None] * (camera_from_pixel @ original_from_flipped)
+
+
+def recenter_camera(camera_from_pixel: Tensor, old_center: float, new_center: float) -> Tensor:
+    """Return the same camera for pixel coordinates that count from elsewhere.
+
+    Args:
+        camera_from_pixel: (...,3,3) float.
+        old_center: coordinate of the centre of the first pixel so far, 0.5 or 0.
+        new_center: coordinate of the centre of the first pixel from now on.
+
+    Returns:
+        (...,3,3), same dtype.
+    """
+    shift = old_center - new_center
+    return camera_from_pixel @ camera_from_pixel.new_tensor([[1.0, 0.0, shift], [0.0, 1.0, shift], [0.0, 0.0, 1.0]])
+
+
 def _ray_length(rays: Tensor) -> Tensor:
     return rays.square().sum(dim=-3, keepdim=True).sqrt()
 

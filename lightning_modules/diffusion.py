@@ -8,8 +8,8 @@ from torch import Tensor
 
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError
+from geometry.masked import masked_mean
 from lightning_modules.estimator import Estimator
-from lightning_modules.losses import masked_mean
 from lightning_modules.networks.noise import draw_noise, seed_from
 from lightning_modules.networks.parameterization import add_noise, answer_to_learn
 from lightning_modules.networks.sampling import Sampling, sample_latent
@@ -93,9 +93,9 @@ class DiffusionEstimator(Estimator):
             batch: images of one data set.
             seeds: one seed per image for timestep and noise.
         """
-        picture, known = self.task.target_image(batch)
-        image_latent = _at_least_float32(self.network.encode(batch["image"]))
-        clean = _at_least_float32(self.network.encode(picture.to(batch["image"].dtype)))
+        truth, known = self.task.target_image(batch)
+        image_latent = _at_least_float32(self.network.encode(batch.image))
+        clean = _at_least_float32(self.network.encode(truth.to(batch.image.dtype)))
         known = self.network.known_latents(known)
 
         config = self.network.scheduler.config

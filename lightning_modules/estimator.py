@@ -3,7 +3,7 @@
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torchmetrics import Metric
 
 from geometry.batch import GeometryBatch
+from geometry.contract import training_data
 from geometry.errors import InputError
+from lightning_modules.metric_base import GeometryMetric, all_scores
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.networks.noise import seed_from
 from lightning_modules.networks.sharding import divide_again, make_whole
@@ -33,6 +34,7 @@ from lightning_modules.training.precision import check_precision
 from lightning_modules.training.resumed_optimizer import StoredSettings
 from lightning_modules.training.resuming import count_logged_steps_anew
 from lightning_modules.training.start import start_from
+from lightning_modules.training.stored_weights import describe_mismatch
 from lightning_modules.training.strategy import FullySharded, check_strategy
 
 _PAPER_STEPS = 20_000
@@ -109,9 +111,6 @@ class Estimator(LightningModule, ABC):
     def setup(self, stage: str) -> None:
         """Check what the data module offers, and make one metric per validation data set.
 
-        Of the data module are read, where it has them: ``val_dataset_names``, a list in the order of the loaders;
-        ``image_sizes``, (height, width) by data set; ``depth_ranges_m``, (nearest, farthest) by data set.
-
         Args:
             stage: fit, validate or another of Lightning's stages.
 
@@ -126,16 +125,17 @@ class Estimator(LightningModule, ABC):
             )
         check_strategy(self.trainer.strategy)
         check_precision(self.trainer.precision, "trainer.precision")
-        data = self.trainer.datamodule  # type: ignore[attr-defined]
-        for name, size in getattr(data, "image_sizes", {}).items():
+        if stage == "test":
+            return  # the callback Evaluation scores, on images of any size
+        data = training_data(self.trainer.datamodule)  # type: ignore[attr-defined]
+        for name, size in data.image_sizes.items():
             try:
                 self.network.check_size(*size)
             except InputError as error:
                 raise InputError(f"data set {name}: {error}") from error
-        self.val_dataset_names = list(getattr(data, "val_dataset_names", []))
-        ranges = getattr(data, "depth_ranges_m", {})
+        self.val_dataset_names = [dataset.name for dataset in data.val_dataset_infos]
         self.val_metrics = nn.ModuleList(
-            self.task.make_metric(ranges.get(name, (0.0, math.inf))) for name in self.val_dataset_names
+            nn.ModuleList(self.task.make_metrics(dataset)) for dataset in data.val_dataset_infos
         )
         if stage == "fit":
             check_monitors(self)
@@ -193,13 +193,12 @@ class Estimator(LightningModule, ABC):
             batch: images of one data set.
             batch_idx: number of the micro-batch in the epoch.
         """
-        self.task.check(batch)
-        self.gradient_guard.note_source(batch["dataset"], batch["key"])
+        self.gradient_guard.note_source(batch.dataset.name, batch.key)
         # Not batch_idx: Lightning counts it from 0 again when a run is resumed within an epoch.
         moment = (os.environ.get("PL_GLOBAL_SEED", "0"), self.global_step, len(self._step_losses))
-        loss, extras = self.training_loss(batch, [seed_from(*moment, key) for key in batch["key"]])
+        loss, extras = self.training_loss(batch, [seed_from(*moment, key) for key in batch.key])
         self._step_losses.append(loss.detach())
-        self._means.add({"loss": loss, f"loss_{batch['dataset']}": loss, **extras})
+        self._means.add({"loss": loss, f"loss_{batch.dataset.name}": loss, **extras})
         # A loss that is not finite can have a finite gradient. Made NaN, it is averaged into every rank's gradient.
         return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)
 
@@ -211,9 +210,8 @@ class Estimator(LightningModule, ABC):
             batch_idx: number of the batch.
             dataloader_idx: number of the data set.
         """
-        self.task.check(batch)
-        prediction = self(batch["image"], [seed_from(key) for key in batch["key"]])
-        self.task.update_metric(self._metric(dataloader_idx), prediction, batch)
+        prediction = self(batch.image, [seed_from(key) for key in batch.key])
+        self.task.update_metrics(self._metrics_of(dataloader_idx), prediction, batch)
         return {"prediction": prediction}
 
     def test_step(self, batch: GeometryBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
@@ -224,10 +222,10 @@ class Estimator(LightningModule, ABC):
             batch_idx: number of the batch.
             dataloader_idx: number of the data set.
         """
-        self.task.check(batch)
-        height, width = batch["image"].shape[-2:]
-        image = pad_to_multiple(batch["image"], self.network.size_factor)
-        prediction = self(image, [seed_from(key) for key in batch["key"]])
+        self.task.target(batch)
+        height, width = batch.image.shape[-2:]
+        image = pad_to_multiple(batch.image, self.network.size_factor)
+        prediction = self(image, [seed_from(key) for key in batch.key])
         return {"prediction": prediction[..., :height, :width]}
 
     def on_validation_start(self) -> None:
@@ -246,9 +244,10 @@ class Estimator(LightningModule, ABC):
         """Log every data set's metrics as ``val/<data set>/<metric>``."""
         divide_again(self.network)
         for index, name in enumerate(self.val_dataset_names):
-            metric = self._metric(index)
-            self.log_dict({f"val/{name}/{key}": value for key, value in metric.compute().items()})
-            metric.reset()
+            metrics = self._metrics_of(index)
+            self.log_dict({f"val/{name}/{key}": value for key, value in all_scores(metrics).items()})
+            for metric in metrics:
+                metric.reset()
         self.last_validated_step = self.global_step
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
@@ -331,7 +330,7 @@ class Estimator(LightningModule, ABC):
         Raises:
             InputError: weights are missing, unknown or of another shape.
         """
-        found = misfits(weights, self.state_dict(), self._trained_names())
+        found = describe_mismatch(weights, self.state_dict(), self._trained_names())
         if found:
             raise InputError(
                 f"the checkpoint does not fit the network: it {found}. It was made with another base or with other "
@@ -344,26 +343,10 @@ class Estimator(LightningModule, ABC):
     def _is_divided(self) -> bool:
         return all(isinstance(parameter, DTensor) for parameter in self.parameters() if parameter.requires_grad)
 
-    def _metric(self, dataloader_idx: int) -> Metric:
+    def _metrics_of(self, dataloader_idx: int) -> Sequence[GeometryMetric]:
         if dataloader_idx >= len(self.val_metrics):
             raise InputError(
-                f"the data module names {len(self.val_metrics)} validation data sets in val_dataset_names, but "
+                f"the data module names {len(self.val_metrics)} validation data sets in val_dataset_infos, but "
                 f"delivers more: no name for number {dataloader_idx + 1}."
             )
-        return cast(Metric, self.val_metrics[dataloader_idx])
-
-
-def misfits(stored: Mapping[str, Tensor], own: Mapping[str, Tensor], needed: Collection[str]) -> str:
-    """Say in what stored weights differ from those of a network, or return nothing if they fit.
-
-    Args:
-        stored: weights of a checkpoint by name.
-        own: all weights of the network by name.
-        needed: names that the checkpoint must hold.
-    """
-    wrong = {
-        "lacks": sorted(set(needed) - stored.keys()),
-        "has no place for": sorted(stored.keys() - own.keys()),
-        "has in another shape": sorted(n for n in stored.keys() & own.keys() if stored[n].shape != own[n].shape),
-    }
-    return ", ".join(f"{verb} {len(names)} weights ({names[0]} ...)" for verb, names in wrong.items() if names)
+        return cast(Sequence[GeometryMetric], self.val_metrics[dataloader_idx])

@@ -1,47 +1,14 @@
 """Extra terms of a training loss, off by default: each has a weight, and is logged under its own name."""
 
-import math
-from abc import ABC, abstractmethod
-from collections.abc import Iterable
-from typing import ClassVar
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from geometry.errors import InputError
-from lightning_modules.losses import Reduction, masked_mean
+from geometry.masked import Reduction, masked_mean
+from lightning_modules.loss_base import Loss
 
 
-class LossTerm(nn.Module, ABC):
-    """A term that is added to a task's loss.
-
-    Args:
-        weight: Factor on the term before it is added.
-
-    Attributes:
-        name: name under which the term, without its weight, is logged.
-    """
-
-    name: ClassVar[str]
-
-    def __init__(self, weight: float) -> None:
-        super().__init__()
-        if not 0 <= weight < math.inf:
-            raise InputError(f"the weight of {type(self).__name__} must not be negative or infinite, got {weight}.")
-        self.weight = weight
-
-    @abstractmethod
-    def forward(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> Tensor:
-        """Return the term as a scalar.
-
-        Args:
-            prediction: (B,C,H,W) float.
-            target: (B,C,H,W) float, in the units of the prediction.
-            valid_mask: (B,1,H,W) bool.
-        """
-
-
-class GradientMatching(LossTerm):
+class GradientMatching(Loss):
     """Sharp edges in the right places: the error must not change from pixel to pixel, at several scales.
 
     Convention:
@@ -93,10 +60,10 @@ class GradientMatching(LossTerm):
         return masked_mean(values, mask, self.reduction)
 
 
-class LatentConsistency(LossTerm):
+class LatentConsistency(Loss):
     """Predicted latents stay close to those of the truth: the mean squared distance between the two.
 
-    The truth is encoded as the picture that a diffusion model of the task learns. For depth, its range fixes scale and
+    The truth is encoded as the image that a diffusion model of the task learns. For depth, its range fixes scale and
     shift, and which side is up. A latent pixel counts if all the pixels under it are known.
 
     Args:
@@ -119,27 +86,3 @@ class LatentConsistency(LossTerm):
         dtype = torch.promote_types(prediction.dtype, torch.float32)
         squared = (prediction.to(dtype) - target.to(dtype)).square().mean(dim=1, keepdim=True)
         return masked_mean(squared, valid_mask, "pixel")
-
-
-def add_terms(
-    loss: Tensor, terms: Iterable[LossTerm], prediction: Tensor, target: Tensor, valid_mask: Tensor
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return a loss plus weighted terms, and every term by its name.
-
-    Args:
-        loss: scalar.
-        terms: what to add, all of the same arguments.
-        prediction: (B,C,H,W) float.
-        target: (B,C,H,W) float.
-        valid_mask: (B,1,H,W) bool.
-
-    Returns:
-        The sum in the dtype of ``loss``; and the detached terms without their weights.
-    """
-    values = {}
-    with torch.autocast(prediction.device.type, enabled=False):
-        for term in terms:
-            value = term(prediction, target, valid_mask)
-            loss = loss + term.weight * value.to(loss.dtype)
-            values[term.name] = value.detach().to(loss.dtype)
-    return loss, values

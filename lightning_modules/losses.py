@@ -1,34 +1,18 @@
 """Losses between a predicted and a true geometry image, in pixel space."""
 
-import math
-from typing import Literal, NamedTuple
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from geometry.alignment import align_scale_shift, alignment_is_defined
+from geometry.angles import angle_between
+from geometry.batch import Target
 from geometry.errors import InputError
-
-Reduction = Literal["pixel", "image"]
-
-
-class AlignedDepth(NamedTuple):
-    """Depth after the best scale and shift per image, beside what it is compared with.
-
-    Attributes:
-        prediction: (B,1,H,W) float64, scaled and shifted.
-        target: (B,1,H,W) float64, clamped, and normalised if the loss does so.
-        mask: (B,1,H,W) bool, the pixels that count.
-        scale: (B,) float64, detached and before ``positive_scale``; NaN where undefined.
-    """
-
-    prediction: Tensor
-    target: Tensor
-    mask: Tensor
-    scale: Tensor
+from geometry.masked import Reduction, masked_mean, masked_quantiles
+from geometry.modalities import Modality
+from lightning_modules.loss_base import Aligned, Loss, LossInputs
 
 
-class ScaleShiftInvariantLoss(nn.Module):
+class ScaleShiftInvariantLoss(Loss):
     """Mean absolute error of depth after the best scale and shift per image.
 
     Convention:
@@ -46,10 +30,13 @@ class ScaleShiftInvariantLoss(nn.Module):
             of each image first.
         low_quantile: Quantile of the valid depth below which the target is clamped; 0 clamps nothing.
         high_quantile: Quantile of the valid depth above which the target is clamped; 1 clamps nothing.
+        weight: Factor on the loss.
 
     Source:
         Ranftl et al., "Towards Robust Monocular Depth Estimation"; Martin Garcia et al., section 4.
     """
+
+    name = "scale_shift_invariant"
 
     def __init__(
         self,
@@ -58,8 +45,9 @@ class ScaleShiftInvariantLoss(nn.Module):
         reduction: Reduction = "pixel",
         low_quantile: float = 0.02,
         high_quantile: float = 0.98,
+        weight: float = 1.0,
     ) -> None:
-        super().__init__()
+        super().__init__(weight)
         if not 0 <= low_quantile < high_quantile <= 1:
             raise InputError(
                 f"the loss needs 0 <= low_quantile < high_quantile <= 1, got {low_quantile} and {high_quantile}."
@@ -81,25 +69,35 @@ class ScaleShiftInvariantLoss(nn.Module):
             Scalar float32 (float64 for a float64 prediction) that depends on the prediction even where nothing
             is valid.
         """
-        return self.loss_and_alignment(prediction, target, valid_mask)[0]
+        return self._mean_error(self.align(prediction, Target(target, valid_mask)), prediction.dtype)
 
-    def loss_and_alignment(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> tuple[Tensor, AlignedDepth]:
-        """Return the loss and what it compared, for those who also want to know the scales or to add terms.
+    def of(self, inputs: LossInputs) -> Tensor:
+        """Return the loss of the prediction, by the alignment of this loss."""
+        return self._mean_error(inputs.aligned_by(self), inputs.prediction.dtype)
+
+    def align(self, prediction: Tensor, target: Target) -> Aligned:
+        """Return depth after the best scale and shift per image, beside the clamped truth.
 
         Args:
             prediction: (B,1,H,W) float, depth up to scale and shift.
-            target: (B,1,H,W) float, depth in metres.
-            valid_mask: (B,1,H,W) bool.
-
-        Returns:
-            The scalar loss, and the aligned depth with its graph.
+            target: depth in metres.
         """
+        values, valid_mask = target
         with torch.autocast(prediction.device.type, enabled=False):
-            aligned = self._align(torch.where(valid_mask, prediction, 0.0).double(), target, valid_mask)
-            loss = masked_mean((aligned.prediction - aligned.target).abs(), aligned.mask, self.reduction)
-        return loss.to(torch.promote_types(prediction.dtype, torch.float32)), aligned
+            return self._align(torch.where(valid_mask, prediction, 0.0).double(), values, valid_mask)
 
-    def _align(self, predicted: Tensor, target: Tensor, valid_mask: Tensor) -> AlignedDepth:
+    def remarks(self, inputs: LossInputs) -> dict[str, Tensor]:
+        """Return the share of images whose fitted scale is negative."""
+        scale = inputs.aligned_by(self).scale
+        assert scale is not None
+        return {"negative_scale_share": (scale < 0).sum() / scale.isfinite().sum().clamp(min=1)}
+
+    def _mean_error(self, aligned: Aligned, dtype: torch.dtype) -> Tensor:
+        with torch.autocast(aligned.prediction.device.type, enabled=False):
+            loss = masked_mean((aligned.prediction - aligned.target).abs(), aligned.mask, self.reduction)
+        return loss.to(torch.promote_types(dtype, torch.float32))
+
+    def _align(self, predicted: Tensor, target: Tensor, valid_mask: Tensor) -> Aligned:
         expected = self._prepare_target(target, valid_mask)
         scale, shift = align_scale_shift(predicted, expected, valid_mask)
         defined = alignment_is_defined(predicted, valid_mask)
@@ -111,7 +109,7 @@ class ScaleShiftInvariantLoss(nn.Module):
             mean = predicted.sum(dim=(1, 2, 3)) / valid_mask.sum(dim=(1, 2, 3)).clamp(min=1)
             scale, shift = magnitude, shift + (scale - magnitude) * mean
         aligned = _per_image(scale) * predicted + _per_image(shift)
-        return AlignedDepth(aligned, expected, valid_mask & _per_image(defined), raw_scale)
+        return Aligned(aligned, expected, valid_mask & _per_image(defined), raw_scale)
 
     def _prepare_target(self, target: Tensor, valid_mask: Tensor) -> Tensor:
         target = torch.where(valid_mask, target.float(), 0.0)
@@ -122,7 +120,7 @@ class ScaleShiftInvariantLoss(nn.Module):
         return target
 
 
-class AngularLoss(nn.Module):
+class AngularLoss(Loss):
     """Mean angle between predicted and true normals, in radians.
 
     Convention:
@@ -133,13 +131,16 @@ class AngularLoss(nn.Module):
     Args:
         reduction: ``pixel`` weighs all valid pixels of the batch alike, as the paper does; ``image`` takes the mean
             of each image first.
+        weight: Factor on the loss.
 
     Source:
         Martin Garcia et al., section 4. Deviation: atan2 in place of the arc cosine of a clamped cosine.
     """
 
-    def __init__(self, reduction: Reduction = "pixel") -> None:
-        super().__init__()
+    name = "angular"
+
+    def __init__(self, reduction: Reduction = "pixel", weight: float = 1.0) -> None:
+        super().__init__(weight)
         self.reduction: Reduction = reduction
 
     def forward(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> Tensor:
@@ -161,69 +162,28 @@ class AngularLoss(nn.Module):
             return masked_mean(angle_between(predicted, expected), valid_mask, self.reduction)
 
 
-def angle_between(first: Tensor, second: Tensor) -> Tensor:
-    """Return the angle between vectors along dimension 1, differentiable everywhere.
+class ModalityLoss(Loss):
+    """The mean of a modality's own error over the known pixels.
 
     Args:
-        first: (B,3,H,W) float, of any lengths.
-        second: (B,3,H,W) float, of any lengths.
-
-    Returns:
-        (B,1,H,W) in [0, pi]; pi / 2 where a vector is zero.
+        modality: What is predicted.
+        reduction: ``pixel`` weighs all valid pixels of the batch alike; ``image`` takes the mean of each image first.
+        weight: Factor on the loss.
     """
-    cosine = (first * second).sum(dim=1, keepdim=True)
-    squared_sine = torch.linalg.cross(first, second, dim=1).square().sum(dim=1, keepdim=True)
-    parallel = squared_sine == 0
-    sine = torch.where(parallel, 1.0, squared_sine).sqrt() * ~parallel
-    undefined = parallel & (cosine == 0)
-    return torch.where(undefined, math.pi / 2, torch.atan2(sine, torch.where(undefined, 1.0, cosine)))
 
+    name = "error"
 
-def masked_mean(values: Tensor, mask: Tensor, reduction: Reduction) -> Tensor:
-    """Return the mean inside the mask: over all pixels, or of the means of those images that have any.
+    def __init__(self, modality: Modality, reduction: Reduction = "pixel", weight: float = 1.0) -> None:
+        super().__init__(weight)
+        self.modality = modality
+        self.reduction: Reduction = reduction
 
-    Args:
-        values: (B,1,H,W) float.
-        mask: (B,1,H,W) bool.
-        reduction: ``pixel`` or ``image``.
-
-    Returns:
-        Scalar; exactly 0 for an empty mask.
-    """
-    sums = torch.where(mask, values, 0.0).sum(dim=(1, 2, 3))
-    counts = mask.sum(dim=(1, 2, 3))
-    if reduction == "pixel":
-        return sums.sum() / counts.sum().clamp(min=1)
-    return (sums / counts.clamp(min=1)).sum() / (counts > 0).sum().clamp(min=1)
-
-
-def masked_quantiles(values: Tensor, mask: Tensor, quantiles: tuple[float, float]) -> tuple[Tensor, Tensor]:
-    """Return two quantiles per image inside the mask, linearly interpolated as NumPy does.
-
-    Sorts rather than asks how many values there are, so that no GPU has to wait for the host.
-
-    Args:
-        values: (B,1,H,W) float.
-        mask: (B,1,H,W) bool.
-        quantiles: two numbers in [0, 1].
-
-    Returns:
-        Two tensors (B,); 0 for an empty mask.
-    """
-    ordered = torch.where(mask, values, torch.inf).flatten(1).sort(dim=1).values
-    last = mask.flatten(1).sum(dim=1).sub(1).clamp(min=0)
-    low, high = (_interpolate(ordered, quantile * last.double()) for quantile in quantiles)
-    empty = ~mask.flatten(1).any(dim=1)
-    return low.masked_fill(empty, 0.0), high.masked_fill(empty, 0.0)
-
-
-def _interpolate(ordered: Tensor, position: Tensor) -> Tensor:
-    """Read (B,N) rows at fractional positions (B,)."""
-    below = position.floor().long()
-    above = position.ceil().long()
-    low = ordered.gather(1, below[:, None])[:, 0]
-    high = ordered.gather(1, above[:, None])[:, 0]
-    return torch.lerp(low, high, (position - below).to(ordered.dtype))
+    def forward(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> Tensor:
+        """Return the loss as a scalar float32; exactly 0 where nothing is known."""
+        with torch.autocast(prediction.device.type, enabled=False):
+            truth = Target(torch.where(valid_mask, target.float(), 0.0), valid_mask)
+            aligned = self.modality.align(torch.where(valid_mask, prediction.float(), 0.0), truth)
+            return masked_mean(self.modality.error(aligned, truth), valid_mask, self.reduction)
 
 
 def _per_image(values: Tensor) -> Tensor:

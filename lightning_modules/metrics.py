@@ -1,14 +1,16 @@
 """Metrics of depth and normals: summed in float64, exact over any number of ranks and batches."""
 
 import math
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchmetrics import Metric
 
 from geometry.alignment import align_scale_shift
-from lightning_modules.losses import angle_between
+from geometry.angles import angle_between, angle_deg
+from geometry.batch import DatasetInfo
+from lightning_modules.metric_base import GeometryMetric
 
 DELTA_BASE = 1.25
 ANGLE_LIMITS_DEG = (5.0, 7.5, 11.25, 22.5, 30.0)
@@ -32,7 +34,7 @@ DEPTH_METRICS = (
 )
 
 
-class AffineInvariantDepth(Metric):
+class AffineInvariantDepth(GeometryMetric):
     """Depth metrics after the best scale and shift per image; the mean of per-image metrics.
 
     Convention:
@@ -42,18 +44,17 @@ class AffineInvariantDepth(Metric):
         ``abs_rel_constant`` is what the best constant per image would score as ``abs_rel``.
 
     Args:
-        near_plane_m: smallest depth that can be true.
-        far_plane_m: largest depth that can be true.
-        max_fit_size_px: fit scale and shift on images picked down to this longest side; None takes all pixels.
+        near_plane_m: Smallest depth that can be true. Data sets bring their own.
+        far_plane_m: Largest depth that can be true. Data sets bring their own.
+        max_fit_size_px: Fit scale and shift on images downsampled to this longest side; None takes all pixels. Data
+            sets bring their own.
 
     Source:
         The evaluation protocol of Ke et al. (Marigold).
     """
 
-    is_differentiable = False
-    full_state_update = False
+    headline, constant = "abs_rel", "abs_rel_constant"
     sums: Tensor
-    num_images: Tensor
 
     def __init__(
         self, near_plane_m: float = 0.0, far_plane_m: float = math.inf, max_fit_size_px: int | None = None
@@ -64,6 +65,10 @@ class AffineInvariantDepth(Metric):
         self.max_fit_size_px = max_fit_size_px
         self.add_state("sums", torch.zeros(len(DEPTH_METRICS), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("num_images", torch.tensor(0), dist_reduce_fx="sum")
+
+    def for_dataset(self, dataset: DatasetInfo) -> Self:
+        """Return a new metric with the depth range and the size for fitting of a data set."""
+        return type(self)(*dataset.range_of("depth"), dataset.max_fit_size_px)
 
     def update(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> None:
         """Add images.
@@ -185,7 +190,7 @@ def _around_middle(depth: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:
     return depth[upper == chosen], torch.where(chosen > 0, up_to[chosen - 1], 0.0)
 
 
-class NormalsError(Metric):
+class NormalsError(GeometryMetric):
     """Angular error of normals in degrees, over all pixels of a data set and as mean of per-image means.
 
     Convention:
@@ -196,13 +201,11 @@ class NormalsError(Metric):
         ``mean_angle_constant_deg`` is what the best constant normal per image would score as ``mean_angle_deg``.
     """
 
-    is_differentiable = False
-    full_state_update = False
+    headline, constant = "mean_angle_deg", "mean_angle_constant_deg"
     sums: Tensor
     under_limits: Tensor
     histogram: Tensor
     per_image_sum: Tensor
-    num_images: Tensor
 
     def __init__(self) -> None:
         super().__init__()
@@ -260,11 +263,6 @@ class NormalsError(Metric):
         inside = self.histogram[bins]
         position = (middle - (up_to[bins] - inside) + 0.5) / inside.double()
         return ((bins + position) / _MEDIAN_BINS_PER_DEG).mean()
-
-
-def angle_deg(first: Tensor, second: Tensor) -> Tensor:
-    """Return the angle between vectors (B,3,H,W) in degrees, (B,1,H,W); 90 where a vector is zero."""
-    return angle_between(first, second) * (180 / math.pi)
 
 
 def best_constant_normal(normals: Tensor, valid_mask: Tensor) -> Tensor:

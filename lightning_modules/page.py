@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from geometry.errors import InputError
+from geometry.modalities import Modality
 from lightning_modules.inference.batch_run import reason_of
 from lightning_modules.inference.mesh import glb_bytes
 from lightning_modules.inference.pictures import read_picture
@@ -65,7 +66,7 @@ class Page:
         except (RuntimeError, MemoryError) as error:
             raise InputError(f"{Path(file).name} cannot be predicted: {reason_of(error)}") from error
         done_s = time.perf_counter()
-        shown = (_for_screens(image), color_picture(self.predictor.kind, prediction))
+        shown = (_for_screens(image), color_picture(self.predictor.modality, prediction))
         files = self._write(Path(file).stem[:80], image, prediction)
         timing = (
             f"{image.shape[1]} x {image.shape[0]} pixels: read in {read_s - started_s:.2f} s, predicted in "
@@ -75,14 +76,18 @@ class Page:
 
     def _write(self, stem: str, image: np.ndarray, prediction: np.ndarray) -> tuple[str, str, str | None]:
         """Write array, PNG and 3-D view into a folder of their own; the oldest such folders are removed."""
-        kind = self.predictor.kind
+        modality = self.predictor.modality
         for old in sorted(self.folder.iterdir(), key=lambda item: item.stat().st_mtime)[:-_KEPT_RESULTS]:
             shutil.rmtree(old, ignore_errors=True)
         target = Path(tempfile.mkdtemp(dir=self.folder))
-        array, exact, view = target / f"{stem}_{kind}.npy", target / f"{stem}_{kind}.png", target / "view.glb"
+        array, exact, view = (
+            target / f"{stem}_{modality.name}.npy",
+            target / f"{stem}_{modality.name}.png",
+            target / "view.glb",
+        )
         write_whole(array, npy_bytes(prediction))
-        write_whole(exact, png16_bytes(kind, prediction))
-        if kind != "depth" or min(prediction.shape) < 2:
+        write_whole(exact, png16_bytes(modality, prediction))
+        if not modality.has_surface or min(prediction.shape) < 2:
             return str(array), str(exact), None
         write_whole(view, glb_bytes(*point_cloud(prediction, image, _VIEW_CAMERA, _VIEW_POINTS)))
         return str(array), str(exact), str(view)
@@ -107,14 +112,14 @@ def build_page(page: Page, title: str) -> Any:  # noqa: ANN401 - Gradio's types 
             raise gradio.Error(str(error), duration=None, print_exception=False) from error
         return (shown, *(gradio.DownloadButton(value=name, interactive=True) for name in downloads), view, timing)
 
-    kind = page.predictor.kind
-    with gradio.Blocks(title=f"OneStep {kind}", analytics_enabled=False, delete_cache=_CLEANING_S) as whole:
-        gradio.Markdown(f"# {kind.capitalize()} in one step\n{title}. Pictures stay on this machine.")
+    modality = page.predictor.modality
+    with gradio.Blocks(title=f"OneStep {modality.title}", analytics_enabled=False, delete_cache=_CLEANING_S) as whole:
+        gradio.Markdown(f"# {modality.title.capitalize()} in one step\n{title}. Pictures stay on this machine.")
         with gradio.Row():
             with gradio.Column(scale=1, min_width=280):
                 upload, resolution, button, timing, examples = _controls(gradio, page.predictor.processing_res)
             with gradio.Column(scale=2, min_width=400):
-                outputs = [*_results(gradio, kind), timing]
+                outputs = [*_results(gradio, modality), timing]
         inputs = [upload, resolution]
         turn: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}  # one picture at a time
         # What is shown is of the picture that is named, also where an error follows.
@@ -144,14 +149,18 @@ def _controls(gradio: Any, processing_res: int) -> tuple[Any, ...]:  # noqa: ANN
     return upload, resolution, button, timing, examples
 
 
-def _results(gradio: Any, kind: str) -> tuple[Any, ...]:  # noqa: ANN401
+def _results(gradio: Any, modality: Modality) -> tuple[Any, ...]:  # noqa: ANN401
     """Lay out what a person gets: pictures, array, PNG, 3-D view."""
     fixed: dict[str, Any] = {"interactive": False}
-    slider = gradio.ImageSlider(label=f"Picture and {kind}", format="png", height=400, elem_id="pictures", **fixed)
+    slider = gradio.ImageSlider(
+        label=f"Picture and {modality.title}", format="png", height=400, elem_id="pictures", **fixed
+    )
     with gradio.Row():
         array = gradio.DownloadButton("Array (.npy)", elem_id="array", **fixed)
         exact = gradio.DownloadButton("16-bit PNG", elem_id="exact", **fixed)
-    view = gradio.Model3D(label="3-D view: drag to turn", visible=kind == "depth", height=360, elem_id="view", **fixed)
+    view = gradio.Model3D(
+        label="3-D view: drag to turn", visible=modality.has_surface, height=360, elem_id="view", **fixed
+    )
     return slider, array, exact, view
 
 

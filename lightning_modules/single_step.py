@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from geometry.batch import GeometryBatch
 from lightning_modules.estimator import Estimator
-from lightning_modules.loss_terms import LatentConsistency, add_terms
+from lightning_modules.loss_terms import LatentConsistency
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.tasks import Task
 
@@ -57,12 +58,12 @@ class SingleStepEstimator(Estimator):
             batch: images of one data set.
             seeds: one seed per image for the latent noise.
         """
-        latent = self.network.predict_latent(batch["image"], seeds)
+        latent = self.network.predict_latent(batch.image, seeds)
         loss, extras = self.task.training_loss(self.task.predict(self.network.decode(latent)), batch)
         if self.latent_consistency is None:
             return loss, extras
-        picture, known = self.task.target_image(batch)
-        target = self.network.encode(picture.to(batch["image"].dtype))
-        known_latents = self.network.known_latents(known)
-        loss, terms = add_terms(loss, [self.latent_consistency], latent, target, known_latents)
-        return loss, {**extras, **terms}
+        image, known = self.task.target_image(batch)
+        target = self.network.encode(image.to(batch.image.dtype))
+        with torch.autocast(latent.device.type, enabled=False):
+            term = self.latent_consistency(latent, target, self.network.known_latents(known)).to(loss.dtype)
+        return loss + self.latent_consistency.weight * term, {**extras, self.latent_consistency.name: term.detach()}

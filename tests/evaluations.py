@@ -21,7 +21,7 @@ class KillIn(Callback):
         self.dataset, self.sample = dataset, sample
 
     def on_test_batch_end(self, trainer, pl_module, outputs, batch, batch_idx, dataloader_idx=0):
-        if (batch["dataset"], batch_idx) == (self.dataset, self.sample):
+        if (batch.dataset.name, batch_idx) == (self.dataset, self.sample):
             os.kill(os.getpid(), signal.SIGKILL)
 
 

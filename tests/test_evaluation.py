@@ -155,10 +155,11 @@ def test_held_out_hypersim_and_virtual_kitti_are_scored_from_their_shards_by_the
         prepare_dataset(source, tmp_path / name, ShardOptions(), progress=False)
     data = GeometryDataModule([DatasetSource(str(tmp_path / name)) for name in raws], batch_size=2, num_workers=0)
     data.setup("test")
-    assert data.depth_ranges_m == {"hypersim": (1e-5, 65.0), "virtual_kitti": (1e-5, 80.0)}
+    ranges = {dataset.name: dataset.range_of("depth") for dataset in data.test_dataset_infos}
+    assert ranges == {"hypersim": (1e-5, 65.0), "virtual_kitti": (1e-5, 80.0)}
     for batch in chain(*data.test_dataloader()):
-        for key, depth in zip(batch["key"], batch["depth"], strict=True):
-            save_array(tmp_path / "saved" / batch["dataset"] / f"{key}.npy", (0.05 * depth - 1).numpy())
+        for key, depth in zip(batch.key, batch.targets["depth"].values, strict=True):
+            save_array(tmp_path / "saved" / batch.dataset.name / f"{key}.npy", (0.05 * depth - 1).numpy())
 
     config = tmp_path / "data.yaml"
     datasets = ", ".join(f"{{path: {tmp_path / name}}}" for name in raws)
@@ -240,12 +241,12 @@ def test_two_ranks_give_the_numbers_of_one_exactly_even_if_one_has_nothing_to_do
     names = list(num_samples)
     for name, number in num_samples.items():
         (write_depth_archive if task is Depth else write_normals)(tmp_path, name, num_samples=number)
-    data = Benchmarks(str(tmp_path), names, normals=task is Normals, num_workers=0)
+    data = Benchmarks(str(tmp_path), names, modalities=[task.modality_class.name], num_workers=0)
     data.setup("test")
     generator = np.random.default_rng(0)
     for loader in data.test_dataloader():
         for batch in loader:
-            path = tmp_path / "saved" / batch["dataset"] / f"{batch['key'][0]}.npy"
+            path = tmp_path / "saved" / batch.dataset.name / f"{batch.key[0]}.npy"
             path.parent.mkdir(parents=True, exist_ok=True)
             np.save(path, generator.normal(size=(3 if task is Normals else 1, 24, 32)).astype("f4"))
 
@@ -262,7 +263,7 @@ def test_two_ranks_give_the_numbers_of_one_exactly_even_if_one_has_nothing_to_do
             use_distributed_sampler=False,
             callbacks=[evaluation],
         )
-        data = Benchmarks(str(tmp_path), names, normals=task is Normals, num_workers=0)
+        data = Benchmarks(str(tmp_path), names, modalities=[task.modality_class.name], num_workers=0)
         trainer.test(SavedPredictions(str(tmp_path / "saved"), task()), data, verbose=False)
         documents.append({path.name: path.read_bytes() for path in sorted((tmp_path / f"ranks{ranks}").rglob("*.*"))})
     assert documents[0].keys() == documents[1].keys()

@@ -110,10 +110,10 @@ class TestFit:
         assert yaml.safe_load((folder / "hparams.yaml").read_text())["trainer"]["max_steps"] == 3
 
     def test_normals_are_loaded_because_the_task_needs_them(self, config, tmp_path):
-        run("fit", "--config", config, "--model.task=lightning_modules.Normals", "--data.normals=false")
+        run("fit", "--config", config, "--model.task=lightning_modules.Normals", "--data.modalities=[depth]")
         assert (tmp_path / "runs/tiny/version_0/checkpoints/last.ckpt").is_file()
 
-    def test_a_data_module_without_the_option_normals_and_a_run_without_checkpoints_are_fine(self, config, tmp_path):
+    def test_a_data_module_without_the_option_modalities_and_a_run_without_checkpoints_are_fine(self, config, tmp_path):
         run("fit", "--config", config, "--data=tests.test_train.PlainData", "--trainer.enable_checkpointing=false")
         assert not list(tmp_path.rglob("*.ckpt"))
 
@@ -178,7 +178,7 @@ class TestMistakes:
     def test_a_data_set_without_normals(self, config, capsys):
         arguments = ("--model.task=lightning_modules.Normals", "--data=tests.test_train.NoNormals")
         error = error_of(capsys, "fit", "--config", config, *arguments)
-        assert "task Normals needs normals and normals_mask, but data set 'tiny' does not deliver them" in error
+        assert "task Normals needs normals, but data set 'tiny' does not deliver it" in error
 
     def test_a_config_that_does_not_exist_or_is_no_yaml_or_holds_a_strange_key(self, tmp_path, capsys):
         assert "nowhere.yaml'" in error_of(capsys, "fit", "--config", "nowhere.yaml")
@@ -207,7 +207,7 @@ class TestMistakes:
 
 class NoNormals(TinyData):
     def __init__(self):
-        super().__init__(normals=False)
+        super().__init__(modalities=["depth"])
 
 
 class TestHelp:

@@ -1,6 +1,6 @@
 """Tiny random things to train on: a base model in the diffusers layout, batches, and a data module in memory."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from lightning.pytorch import LightningDataModule
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from geometry.batch import GeometryBatch
+from geometry.batch import DatasetInfo, GeometryBatch, Target
 
 PROMPT_WIDTH = 16
 PROMPT_TOKENS = 8
@@ -101,27 +101,33 @@ def _build_tokenizer() -> CLIPTokenizer:
 
 
 def make_batch(
-    num_images: int = 2, height: int = 32, width: int = 32, seed: int = 0, normals: bool = True, dataset: str = "tiny"
+    num_images: int = 2,
+    height: int = 32,
+    width: int = 32,
+    seed: int = 0,
+    modalities: Collection[str] = ("depth", "normals"),
+    dataset: str = "tiny",
 ) -> GeometryBatch:
     """Return random images with slanted, bumpy planes in 2 to 8 metres, a tenth of the pixels unknown."""
     generator = torch.Generator().manual_seed(seed)
     depth = 2 + 3 * torch.rand(num_images, 1, height, width, generator=generator)
     depth = depth + 3 * torch.linspace(0, 1, width)
     valid_mask = torch.rand(depth.shape, generator=generator) > 0.1
-    batch = GeometryBatch(
-        image=torch.rand(num_images, 3, height, width, generator=generator) * 2 - 1,
-        depth=depth * valid_mask,
-        valid_mask=valid_mask,
-        key=[f"sample-{seed}-{index}" for index in range(num_images)],
-        dataset=dataset,
-    )
-    if normals:
-        vectors = (
-            torch.randn(num_images, 3, height, width, generator=generator) + torch.tensor([0, 0, 3.0])[:, None, None]
-        )
-        batch["normals"] = torch.nn.functional.normalize(vectors, dim=1) * valid_mask
-        batch["normals_mask"] = valid_mask.clone()
-    return batch
+    targets = {"depth": Target(depth * valid_mask, valid_mask)}
+    image = torch.rand(num_images, 3, height, width, generator=generator) * 2 - 1
+    vectors = torch.randn(num_images, 3, height, width, generator=generator) + torch.tensor([0, 0, 3.0])[:, None, None]
+    targets["normals"] = Target(torch.nn.functional.normalize(vectors, dim=1) * valid_mask, valid_mask.clone())
+    targets = {name: target for name, target in targets.items() if name in modalities}
+    keys = [f"sample-{seed}-{index}" for index in range(num_images)]
+    return GeometryBatch(image, targets, keys, DatasetInfo(dataset))
+
+
+def tensors_of(batch: GeometryBatch) -> dict[str, torch.Tensor]:
+    """Return all tensors of a batch: image, camera, and values and mask of every modality."""
+    tensors = {"image": batch.image} | ({} if batch.camera is None else {"camera": batch.camera})
+    for name, target in batch.targets.items():
+        tensors |= {name: target.values, f"{name}_mask": target.mask}
+    return tensors
 
 
 class _Batches:
@@ -157,23 +163,31 @@ class TinyData(LightningDataModule):
         num_batches: number of training batches in an epoch.
         num_images: images per batch.
         size: height and width of the images in pixels.
-        normals: deliver normals.
+        modalities: what to deliver beside the images; both by default.
     """
 
-    def __init__(self, num_batches: int = 4, num_images: int = 2, size: int = 32, normals: bool = True) -> None:
+    def __init__(
+        self, num_batches: int = 4, num_images: int = 2, size: int = 32, modalities: list[str] | None = None
+    ) -> None:
         super().__init__()
         self.num_batches = num_batches
-        self.options = {"num_images": num_images, "height": size, "width": size, "normals": normals}
+        self.options = {"num_images": num_images, "height": size, "width": size}
+        if modalities is not None:
+            self.options["modalities"] = modalities
 
     @property
-    def val_dataset_names(self) -> list[str]:
-        return ["indoor", "outdoor"]
+    def val_dataset_infos(self) -> list[DatasetInfo]:
+        return [DatasetInfo("indoor"), DatasetInfo("outdoor")]
+
+    @property
+    def image_sizes(self) -> dict[str, tuple[int, int]]:
+        return {dataset.name: (self.options["height"], self.options["width"]) for dataset in self.val_dataset_infos}
 
     def train_dataloader(self) -> _Batches:
         return _Batches(self.num_batches, first_seed=1000, **self.options)
 
     def val_dataloader(self) -> list[_Batches]:
         return [
-            _Batches(2, first_seed=100 * index, dataset=name, **self.options)
-            for index, name in enumerate(self.val_dataset_names)
+            _Batches(2, first_seed=100 * index, dataset=dataset.name, **self.options)
+            for index, dataset in enumerate(self.val_dataset_infos)
         ]

@@ -36,7 +36,7 @@ def transcribed_step(reference, batch, prediction_type, noise_kind, is_depth, se
     vae, unet, dtype = reference.vae, reference.unet, reference.dtype
     factor = reference.scaling_factor
     with torch.no_grad():
-        moments = vae.quant_conv(vae.encoder(batch["image"].to(dtype)))
+        moments = vae.quant_conv(vae.encoder(batch.image.to(dtype)))
     image_latent = factor * moments[:, :4]
     noise = transcribed_noise(noise_kind, image_latent.shape, seeds).to(dtype)
     unet_input = image_latent if noise_kind == "none" else torch.cat([image_latent, noise], dim=1)
@@ -82,7 +82,7 @@ def transcribed_noise(kind, shape, seeds):
 def transcribed_depth_loss(prediction, batch):
     residuals = []
     for predicted, depth, valid in zip(
-        prediction, batch["depth"].to(prediction.dtype), batch["valid_mask"], strict=True
+        prediction, batch.targets["depth"].values.to(prediction.dtype), batch.targets["depth"].mask, strict=True
     ):
         p, d = predicted[valid], depth[valid]
         d = d.clamp(torch.quantile(d, 0.02), torch.quantile(d, 0.98))
@@ -93,7 +93,7 @@ def transcribed_depth_loss(prediction, batch):
 
 
 def transcribed_normals_loss(prediction, batch):
-    truth, valid = batch["normals"].to(prediction.dtype), batch["normals_mask"][:, 0]
+    truth, valid = batch.targets["normals"].values.to(prediction.dtype), batch.targets["normals"].mask[:, 0]
     length = prediction.pow(2).sum(dim=1).sqrt() * truth.pow(2).sum(dim=1).sqrt()
     cosine = (prediction * truth).sum(dim=1)[valid] / length[valid]
     return torch.arccos(cosine.clamp(-1, 1)).mean()

@@ -15,7 +15,7 @@ from benchmarks.paper_in_miniature.runs import Arm
 from benchmarks.paper_in_miniature.sampling_grid import FIXED_SINGLE_STEP, FLAWED_SINGLE_STEP, SPACINGS, best_slow
 from benchmarks.paper_in_miniature.settings import TASKS, TaskName
 from benchmarks.paper_in_miniature.tables import measured
-from geometry.batch import GeometryBatch
+from geometry.batch import GeometryBatch, Target
 from geometry.errors import InputError
 from lightning_modules import Sampling
 from lightning_modules.training.start import start_from
@@ -109,7 +109,7 @@ def _plot_strip(experiment: Experiment, path: Path) -> None:
     from matplotlib import pyplot
 
     batch = _examples(experiment)
-    blocks = [[("image", (batch["image"] + 1) / 2), *_predictions(experiment, task, batch)] for task in TASKS]
+    blocks = [[("image", (batch.image + 1) / 2), *_predictions(experiment, task, batch)] for task in TASKS]
     figure = pyplot.figure(figsize=(1.5 * len(blocks[0]), len(blocks) * (0.98 * _NUM_EXAMPLES + 0.25)))
     for block, part in zip(blocks, figure.subfigures(len(blocks), 1, squeeze=False)[:, 0], strict=True):
         axes = part.subplots(_NUM_EXAMPLES, len(block))
@@ -132,21 +132,18 @@ def _examples(experiment: Experiment) -> GeometryBatch:
     data = experiment.runs.halls.evaluation()
     data.setup("validate")
     batches = list(data.val_dataloader()[0])
-    places = [(index, number) for index, batch in enumerate(batches) for number in range(len(batch["key"]))]
-    chosen = [places[(2 * row + 1) * len(places) // (2 * _NUM_EXAMPLES)] for row in range(_NUM_EXAMPLES)]
+    images = [batch[number : number + 1] for batch in batches for number in range(len(batch))]
+    return _joined([images[(2 * row + 1) * len(images) // (2 * _NUM_EXAMPLES)] for row in range(_NUM_EXAMPLES)])
 
-    def pick(name: str) -> Tensor:
-        return torch.stack([batches[index][name][number] for index, number in chosen])  # type: ignore[literal-required]
 
-    return {
-        "image": pick("image"),
-        "depth": pick("depth"),
-        "valid_mask": pick("valid_mask"),
-        "normals": pick("normals"),
-        "normals_mask": pick("normals_mask"),
-        "key": [batches[index]["key"][number] for index, number in chosen],
-        "dataset": batches[0]["dataset"],
+def _joined(parts: list[GeometryBatch]) -> GeometryBatch:
+    """Return images of one data set and one size as one batch."""
+    targets = {
+        name: Target(*(torch.cat(tensors) for tensors in zip(*(part.targets[name] for part in parts), strict=True)))
+        for name in parts[0].targets
     }
+    image, keys = torch.cat([part.image for part in parts]), [key for part in parts for key in part.key]
+    return GeometryBatch(image, targets, keys, parts[0].dataset)
 
 
 def _predictions(experiment: Experiment, task: TaskName, batch: GeometryBatch) -> list[tuple[str, Tensor]]:
@@ -165,6 +162,6 @@ def _predictions(experiment: Experiment, task: TaskName, batch: GeometryBatch) -
         model = experiment.runs.build(run, sampling)
         start_from(model, str(experiment.runs.checkpoint(run, experiment.estimator_run)))
         with torch.no_grad():
-            shown, truth, _ = model.task.pictures(model.eval()(batch["image"]), batch)
+            shown, truth, _ = model.task.visualize(model.eval()(batch.image), batch)
         columns.append((title, shown))
     return [*columns, (f"true {task}", truth)]

@@ -72,7 +72,13 @@ class Halls:
 
     def _rendered(self, rooms: int, data_seed: int, seed: int, batch_size: int) -> SyntheticDataModule:
         module = SyntheticDataModule(
-            self._folder, rooms, data_seed=data_seed, normals=True, batch_size=batch_size, num_workers=0, seed=seed
+            self._folder,
+            rooms,
+            data_seed=data_seed,
+            modalities=["depth", "normals"],
+            batch_size=batch_size,
+            num_workers=0,
+            seed=seed,
         )
 
         def render(done: Path) -> None:
@@ -88,6 +94,6 @@ def _validation(folder: Path, split: str) -> GeometryDataModule:
         datasets=[],
         val_datasets=[DatasetSource(str(folder), split=split, name=NAME)],
         val_batch_size=EVALUATION_BATCH,
-        normals=True,
+        modalities=["depth", "normals"],
         num_workers=0,
     )

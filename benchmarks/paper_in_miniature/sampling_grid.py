@@ -150,7 +150,7 @@ def _measure(
     estimator.to(device).eval()
     data = experiment.runs.halls.evaluation()
     data.setup("validate")
-    image = next(iter(data.val_dataloader()[0]))["image"][:1].to(device)
+    image = next(iter(data.val_dataloader()[0])).image[:1].to(device)
 
     estimator(image)  # what happens only once
     samples: dict[str, list[tuple[float, float]]] = {describe(way): [] for way in ways}

@@ -1,33 +1,20 @@
 """The data module of ``python train.py test``: the zero-shot benchmarks under one folder."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
-from datamodules.benchmarks.diode import DiodeDepth
-from datamodules.benchmarks.eth3d import Eth3dDepth
+from datamodules.benchmarks import import_all
 from datamodules.benchmarks.files import BenchmarkFiles
-from datamodules.benchmarks.indoor import NyuDepth, ScanNetDepth
-from datamodules.benchmarks.kitti import KittiDepth
 from datamodules.benchmarks.loader import BenchmarkLoader
-from datamodules.benchmarks.normals import IbimsNormals, NyuNormals, ScanNetNormals, SintelNormals
-from datamodules.benchmarks.protocol import Benchmark
+from datamodules.benchmarks.protocol import Benchmark, benchmarks_of, modalities_with_benchmarks
 from datamodules.streaming.loading import Workers
 from datamodules.streaming.order import even_subset
+from geometry.batch import DatasetInfo
 from geometry.errors import InputError, printable
-
-ALL: tuple[type[Benchmark], ...] = (
-    NyuDepth,
-    KittiDepth,
-    Eth3dDepth,
-    ScanNetDepth,
-    DiodeDepth,
-    NyuNormals,
-    ScanNetNormals,
-    IbimsNormals,
-    SintelNormals,
-)
+from geometry.modalities import DEFAULT
 
 
 class Benchmarks(LightningDataModule):
@@ -39,7 +26,7 @@ class Benchmarks(LightningDataModule):
     Args:
         root: Folder that holds the archives or extracted folders, directly or one folder deeper.
         benchmarks: Names of the benchmarks to score; by default all that are found. One that is named must be there.
-        normals: Score normals in place of depth; follows the model's task.
+        modalities: Modality to score, as the model's task predicts it.
         file_lists: File list by benchmark, in the format of Marigold's: a picture and its ground truth per line. By
             default the samples are those that the archive holds.
         longest_side_px: Shrink images to this longest side before they are predicted; 0 keeps their size. By default
@@ -52,7 +39,7 @@ class Benchmarks(LightningDataModule):
         self,
         root: str,
         benchmarks: list[str] | None = None,
-        normals: bool = False,
+        modalities: list[str] | None = None,
         file_lists: dict[str, str] | None = None,
         longest_side_px: int | None = None,
         max_samples: int | None = None,
@@ -61,39 +48,41 @@ class Benchmarks(LightningDataModule):
         super().__init__()
         # A rank may get no sample when there are more ranks than samples.
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        self.root, self.benchmarks, self.normals = Path(root).expanduser(), benchmarks, normals
+        self.root, self.benchmarks = Path(root).expanduser(), benchmarks
+        self.modality = (modalities or [DEFAULT])[0]
         self.file_lists = {name: Path(path).expanduser() for name, path in (file_lists or {}).items()}
         self.longest_side_px, self.max_samples, self.num_workers = longest_side_px, max_samples, num_workers
-        self.finished_tests: set[str] = set()
-        self.missing_tests: dict[str, str] = {}
+        self._skipped_tests: set[str] = set()
+        self._missing_tests: dict[str, str] = {}
         self._found: list[tuple[Benchmark, BenchmarkFiles]] = []
         self._loaders: dict[str, BenchmarkLoader] = {}
 
     @property
-    def test_dataset_names(self) -> list[str]:
-        """Names of the benchmarks that were found. Known after ``setup``."""
-        return [benchmark.name for benchmark, _ in self._found]
+    def test_dataset_infos(self) -> list[DatasetInfo]:
+        """The benchmarks that were found. Known after ``setup``."""
+        return [benchmark.info for benchmark, _ in self._found]
 
     @property
-    def depth_ranges_m(self) -> dict[str, tuple[float, float]]:
-        """Smallest and largest depth by benchmark."""
-        return {benchmark.name: benchmark.depth_range_m for benchmark, _ in self._found}
+    def missing_tests(self) -> dict[str, str]:
+        """Why benchmarks are left out, by name. Known after ``setup``."""
+        return self._missing_tests
 
-    @property
-    def max_fit_sizes_px(self) -> dict[str, int | None]:
-        """Longest side of the images on which predictions are fitted, by benchmark."""
-        return {benchmark.name: benchmark.max_fit_size_px for benchmark, _ in self._found}
+    def skip_tests(self, names: Collection[str]) -> None:
+        """Deliver no loader for some benchmarks.
 
-    @property
-    def num_test_images(self) -> dict[str, int]:
-        """How many images the published figures are made on, by benchmark."""
-        return {benchmark.name: benchmark.num_images for benchmark, _ in self._found}
+        Args:
+            names: their names.
+        """
+        self._skipped_tests = set(names)
 
-    @property
-    def test_problems(self) -> dict[str, dict[str, str]]:
-        """Why samples of this rank were left out, by benchmark and key; what damages an archive has the key ""."""
-        damage = {benchmark.name: {"": files.damage} if files.damage else {} for benchmark, files in self._found}
-        return {name: damage[name] | loader.problems for name, loader in self._loaders.items()}
+    def test_problems(self, name: str) -> dict[str, str]:
+        """Return why samples of this rank were left out, by key; what damages an archive has the key "".
+
+        Args:
+            name: a benchmark that was found.
+        """
+        loader = self._loaders[name]
+        return ({"": loader.files.damage} if loader.files.damage else {}) | loader.problems
 
     def setup(self, stage: str) -> None:
         """Find the benchmarks and their samples.
@@ -107,18 +96,19 @@ class Benchmarks(LightningDataModule):
         """
         if stage != "test":
             raise InputError("datamodules.Benchmarks is for python train.py test; it has nothing to train on.")
-        known = _benchmarks_of("normals" if self.normals else "depth")
+        import_all()
+        known = benchmarks_of(self.modality)
         self._check_options(known)
-        self._found, self.missing_tests, self._loaders = [], {}, {}
+        self._found, self._missing_tests, self._loaders = [], {}, {}
         for name in self.benchmarks or known:
             try:
                 files = known[name].find(self.root)
             except InputError as error:
-                self.missing_tests[name] = str(error)
+                self._missing_tests[name] = str(error)
                 continue
             if files is None:
                 places = " or ".join((*known[name].archives, *(f"{folder}/" for folder in known[name].folders)))
-                self.missing_tests[name] = f"not found in {self.root} or one folder deeper ({places})"
+                self._missing_tests[name] = f"not found in {self.root} or one folder deeper ({places})"
             else:
                 self._found.append((known[name], files))
         if not self._found or (self.benchmarks and self.missing_tests):
@@ -129,8 +119,8 @@ class Benchmarks(LightningDataModule):
             self._loaders[benchmark.name] = self._make_loader(benchmark, files)
 
     def test_dataloader(self) -> list[BenchmarkLoader]:
-        """Return one loader per benchmark that is not finished, in the order of ``test_dataset_names``."""
-        return [loader for name, loader in self._loaders.items() if name not in self.finished_tests]
+        """Return one loader per benchmark that is not to be skipped, in the order of ``test_dataset_infos``."""
+        return [loader for name, loader in self._loaders.items() if name not in self._skipped_tests]
 
     def describe_test(self, name: str) -> dict[str, object]:
         """Return what the scores of a benchmark depend on, beside the model.
@@ -144,7 +134,7 @@ class Benchmarks(LightningDataModule):
             "source": [str(loader.files.root.resolve()), stat.st_size, stat.st_mtime_ns, len(loader.files.places)],
             "keys": [entry.key for entry in loader.entries],
             "longest_side_px": loader.longest_side_px,
-            "depth_range_m": list(loader.benchmark.depth_range_m),
+            "value_range": list(loader.benchmark.value_range),
             "max_fit_size_px": loader.benchmark.max_fit_size_px,
         }
 
@@ -164,31 +154,31 @@ class Benchmarks(LightningDataModule):
         if self.benchmarks:
             listed = "; ".join(f"{name}: {reason}" for name, reason in self.missing_tests.items())
             return f"benchmarks are missing. {listed}."
-        wanted, other = ("normals", "depth") if self.normals else ("depth", "normals")
         damaged = [reason for reason in self.missing_tests.values() if "cannot be read" in reason]
         archives = ", ".join(sorted({benchmark.archives[0] for benchmark in known.values()}))
-        found = [name for name, benchmark in _benchmarks_of(other).items() if _is_there(benchmark, self.root)]
-        task = (
-            f" It holds benchmarks for {other} ({', '.join(found)}), which another model.task scores." if found else ""
-        )
+        others = {other: self._found_of(other) for other in modalities_with_benchmarks() if other != self.modality}
+        hints = [
+            f"It holds benchmarks for {other} ({', '.join(names)}), which another model.task scores."
+            for other, names in others.items()
+            if names
+        ]
         looked = f"looked there and one folder deeper for {archives} and what they hold"
-        return " ".join([f"{self.root} holds no benchmark for {wanted} ({looked}).{task}", *damaged])
+        return " ".join([f"{self.root} holds no benchmark for {self.modality} ({looked}).", *hints, *damaged])
+
+    def _found_of(self, modality: str) -> list[str]:
+        return [name for name, benchmark in benchmarks_of(modality).items() if _is_there(benchmark, self.root)]
 
     def _check_options(self, known: dict[str, Benchmark]) -> None:
         if not self.root.is_dir():
             raise InputError(f"data.root {self.root} is not a folder. Give the one that holds the benchmarks.")
         for name in (*(self.benchmarks or ()), *self.file_lists):
             if name not in known:
-                kind = "normals" if self.normals else "depth"
-                raise InputError(f"there is no benchmark {name!r} for {kind}; choose from {', '.join(known)}.")
+                choice = ", ".join(known) or "none"
+                raise InputError(f"there is no benchmark {name!r} for {self.modality}; choose from {choice}.")
         for option, least in (("longest_side_px", 0), ("max_samples", 1), ("num_workers", 0)):
             value = getattr(self, option)
             if value is not None and value < least:
                 raise InputError(f"data.{option} must be at least {least}, not {value}.")
-
-
-def _benchmarks_of(geometry: str) -> dict[str, Benchmark]:
-    return {kind.name: kind() for kind in ALL if kind.geometry == geometry}
 
 
 def _is_there(benchmark: Benchmark, root: Path) -> bool:

@@ -14,11 +14,13 @@ class DiodeDepth(Benchmark):
     """DIODE, validation images indoors and outdoors; the mask is the data set's own, the range only clips."""
 
     name = "diode"
+    modality = "depth"
+    place = 5
     archives = ("diode_val.tar",)
     folders = ("diode_val", "diode")
     image_pattern = r"(?:indoors|outdoor)/[^/]+/[^/]+/[^/]+\.png"
     num_images = 771
-    depth_range_m: ClassVar[tuple[float, float]] = (0.6, 350.0)
+    value_range: ClassVar[tuple[float, float]] = (0.6, 350.0)
     longest_side_px: ClassVar[int | None] = 640
 
     def truth_of(self, image: str) -> tuple[str, ...]:

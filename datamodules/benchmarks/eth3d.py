@@ -16,11 +16,13 @@ class Eth3dDepth(Benchmark):
     """ETH3D, high-resolution multi-view training images; predicted at 756 pixels, fitted at 1024, scored in full."""
 
     name = "eth3d"
+    modality = "depth"
+    place = 3
     archives = ("eth3d.tar",)
     folders = ("eth3d",)
     image_pattern = r"rgb/[^/]+/images/dslr_images/[^/]+\.JPG"
     num_images = 454
-    depth_range_m: ClassVar[tuple[float, float]] = (1e-5, float("inf"))
+    value_range: ClassVar[tuple[float, float]] = (1e-5, float("inf"))
     max_fit_size_px: ClassVar[int | None] = 1024
     longest_side_px: ClassVar[int | None] = 756
 
@@ -33,4 +35,4 @@ class Eth3dDepth(Benchmark):
     def read_truth(self, files: BenchmarkFiles, paths: Sequence[str]) -> tuple[Array, Array]:
         """Return depth in metres and the mask of the pixels that count; infinite depth is unknown."""
         depth = decode_floats(files.read(paths[0]), *_SIZE)
-        return depth, (depth > self.depth_range_m[0]) & np.isfinite(depth)
+        return depth, (depth > self.value_range[0]) & np.isfinite(depth)

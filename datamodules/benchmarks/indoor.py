@@ -15,12 +15,13 @@ _MILLIMETRES_PER_M = 1000.0
 class _RoomDepth(Benchmark):
     """Depth between 1 mm and 10 m, both excluded."""
 
-    depth_range_m: ClassVar[tuple[float, float]] = (1e-3, 10.0)
+    modality = "depth"
+    value_range: ClassVar[tuple[float, float]] = (1e-3, 10.0)
 
     def read_truth(self, files: BenchmarkFiles, paths: Sequence[str]) -> tuple[Array, Array]:
         """Return depth in metres and the mask of the pixels that count."""
         depth = decode_depth_png(files.read(paths[0]), _MILLIMETRES_PER_M)
-        nearest, farthest = self.depth_range_m
+        nearest, farthest = self.value_range
         return depth, (depth > nearest) & (depth < farthest)
 
 
@@ -28,6 +29,7 @@ class NyuDepth(_RoomDepth):
     """NYU Depth v2, labelled test set; the border that the projected depth misses does not count."""
 
     name = "nyuv2"
+    place = 1
     archives = ("nyu_labeled_extracted.tar",)
     folders = ("nyu_labeled_extracted", "nyuv2")
     image_pattern = r"test/[^/]+/rgb_\d+\.png"
@@ -50,6 +52,7 @@ class ScanNetDepth(_RoomDepth):
     """ScanNet, 800 validation frames sampled by the authors of Marigold."""
 
     name = "scannet"
+    place = 4
     archives = ("scannet_val_sampled_800_1.tar",)
     folders = ("scannet_val_sampled_800_1", "scannet")
     image_pattern = r"scene\d+_\d+/color/\d+\.jpg"

@@ -20,11 +20,13 @@ class KittiDepth(Benchmark):
     """KITTI, Eigen's test split: image and depth cut to the benchmark's 352x1216, then Eigen's crop of that."""
 
     name = "kitti"
+    modality = "depth"
+    place = 2
     archives = ("kitti_eigen_split_test.tar",)
     folders = ("kitti_eigen_split_test", "kitti")
     image_pattern = r"\d{4}_\d\d_\d\d/[^/]+_sync/image_0[23]/data/\d+\.png"
     num_images = 652
-    depth_range_m: ClassVar[tuple[float, float]] = (1e-5, 80.0)
+    value_range: ClassVar[tuple[float, float]] = (1e-5, 80.0)
 
     def truth_of(self, image: str) -> tuple[str, ...]:
         """Return the path of the projected laser scans: their tree begins at the drive, not at the day."""
@@ -45,7 +47,7 @@ class KittiDepth(Benchmark):
     def read_truth(self, files: BenchmarkFiles, paths: Sequence[str]) -> tuple[Array, Array]:
         """Return depth in metres and the mask of the pixels that count."""
         depth = self.crop(decode_depth_png(files.read(paths[0]), _UNITS_PER_M))
-        nearest, farthest = self.depth_range_m
+        nearest, farthest = self.value_range
         height, width = depth.shape
         top, bottom, left, right = (
             int(share * side) for share, side in zip(_EIGEN_CROP, (height, height, width, width), strict=True)

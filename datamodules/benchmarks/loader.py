@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 import torch
@@ -13,7 +12,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from datamodules.benchmarks.files import BenchmarkFiles
 from datamodules.benchmarks.protocol import Array, Benchmark, Entry, NoGroundTruthError, Sample
 from datamodules.streaming.loading import Workers, data_loader
-from geometry.batch import GeometryBatch
+from geometry.batch import GeometryBatch, Target
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,7 @@ class BenchmarkLoader:
         """
         try:
             sample = self.benchmark.load(self.files, entry)
-            if sample.image.shape[:2] != sample.truth.shape[:2] and self.benchmark.geometry == "normals":
+            if sample.image.shape[:2] != sample.truth.shape[:2] and self.benchmark.has_equal_sizes:
                 raise ValueError(f"picture and truth have {sample.image.shape[:2]} and {sample.truth.shape[:2]} pixels")
         except NoGroundTruthError as error:
             return Unscored(entry.key, str(error))
@@ -81,12 +80,9 @@ class BenchmarkLoader:
         truth = torch.from_numpy(np.ascontiguousarray(sample.truth))
         mask = torch.from_numpy(np.ascontiguousarray(sample.mask))[None, None]
         image = image_tensor(sample.image, self.longest_side_px)
-        if self.benchmark.geometry == "depth":
-            geometry = {"depth": truth[None, None], "valid_mask": mask}
-        else:
-            geometry = {"normals": truth.permute(2, 0, 1)[None].contiguous(), "normals_mask": mask}
-        batch = {"image": image, "key": [entry.key], "dataset": self.benchmark.name, **geometry}
-        return cast(GeometryBatch, batch)
+        values = (truth[None] if truth.ndim == 2 else truth.permute(2, 0, 1))[None].contiguous()
+        targets = {self.benchmark.modality: Target(values, mask)}
+        return GeometryBatch(image, targets, [entry.key], self.benchmark.info)
 
 
 class _Batches(IterableDataset):

@@ -20,7 +20,8 @@ class _DsineNormals(Benchmark):
         DSINE's files (.png, .exr) have x left, y up, z toward the viewer, Marigold's (.npy) x right, which is ours.
     """
 
-    geometry = "normals"
+    modality = "normals"
+    has_equal_sizes = True
     archives = ("dsine_eval.zip", "dsine_eval.tar")
     truth_suffix = "png"
 
@@ -46,6 +47,7 @@ class NyuNormals(_DsineNormals):
     """NYUv2 test set, normals of GeoNet."""
 
     name = "nyuv2"
+    place = 1
     folders = ("dsine_eval/nyuv2", "nyuv2")
     image_pattern = r"test/\d{6}_img\.png"
     num_images = 654
@@ -55,6 +57,7 @@ class ScanNetNormals(_DsineNormals):
     """ScanNet test frames, normals and split of FrameNet."""
 
     name = "scannet"
+    place = 2
     folders = ("dsine_eval/scannet", "scannet")
     image_pattern = r"scene\d+_\d+/\d{6}_img\.png"
     num_images = 300
@@ -64,6 +67,7 @@ class IbimsNormals(_DsineNormals):
     """iBims-1."""
 
     name = "ibims"
+    place = 3
     folders = ("dsine_eval/ibims", "ibims")
     image_pattern = r"[a-z]+_\d\d_img\.png"
     num_images = 100
@@ -74,6 +78,7 @@ class SintelNormals(_DsineNormals):
     """Sintel's rendered film, training sequences."""
 
     name = "sintel"
+    place = 4
     folders = ("dsine_eval/sintel", "sintel")
     image_pattern = r"[a-z]+_\d/frame_\d{4}_img\.png"
     num_images = 1064

@@ -4,9 +4,8 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import inf
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -14,10 +13,11 @@ from datamodules.benchmarks.decoding import decode_image
 from datamodules.benchmarks.file_list import listed_samples
 from datamodules.benchmarks.files import BenchmarkFiles, find_files, open_files
 from datamodules.sources.array_files import require_exr_reader
+from geometry.batch import ANY_VALUE, DatasetInfo
 from geometry.errors import InputError
 
 Array = np.ndarray
-Geometry = Literal["depth", "normals"]
+_REGISTERED: dict[tuple[str, str], type["Benchmark"]] = {}
 
 
 class NoGroundTruthError(Exception):
@@ -45,7 +45,7 @@ class Sample:
 
     Attributes:
         image: (H,W,3) uint8, red, green, blue.
-        truth: (H,W) float32 planar depth in metres, or (H,W,3) float32 unit normals in our frame.
+        truth: (H,W) or (H,W,C) float32, values of the modality: planar depth in metres, unit normals in our frame.
         mask: (H,W) bool, the pixels that count.
     """
 
@@ -59,25 +59,40 @@ class Benchmark(ABC):
 
     Attributes:
         name: name in tables.
-        geometry: depth or normals.
+        modality: name of the modality whose truth it holds.
+        place: place in tables.
         archives: names of the released archives.
         folders: names that extracted folders go by.
         image_pattern: what the path of a picture looks like, from the start of the data set's own folders.
         num_images: how many images the published figures are made on.
-        depth_range_m: predictions are clipped to this range.
-        max_fit_size_px: scale and shift are fitted on images picked down to this longest side; None takes all pixels.
+        value_range: smallest and largest value that can be true; predictions are clipped to it.
+        max_fit_size_px: predictions are fitted on images downsampled to this longest side; None takes all pixels.
+        has_equal_sizes: images must have the size of their ground truth.
         longest_side_px: images are shrunk to this longest side before they are predicted; None keeps their size.
     """
 
     name: ClassVar[str]
-    geometry: ClassVar[Geometry] = "depth"
+    modality: ClassVar[str]
+    place: ClassVar[int] = 100
     archives: ClassVar[tuple[str, ...]]
     folders: ClassVar[tuple[str, ...]]
     image_pattern: ClassVar[str]
     num_images: ClassVar[int]
-    depth_range_m: ClassVar[tuple[float, float]] = (0.0, inf)
+    value_range: ClassVar[tuple[float, float]] = ANY_VALUE
     max_fit_size_px: ClassVar[int | None] = None
     longest_side_px: ClassVar[int | None] = None
+    has_equal_sizes: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **options: Any) -> None:  # noqa: ANN401
+        """Register the class, unless it is a step on the way to others."""
+        super().__init_subclass__(**options)
+        if "name" in cls.__dict__:
+            _REGISTERED[cls.modality, cls.name] = cls
+
+    @property
+    def info(self) -> DatasetInfo:
+        """What metrics and tables go by."""
+        return DatasetInfo(self.name, {self.modality: self.value_range}, self.max_fit_size_px, self.num_images)
 
     @abstractmethod
     def truth_of(self, image: str) -> tuple[str, ...]:
@@ -180,6 +195,21 @@ class Benchmark(ABC):
         """Return the part of a path from the data set's own folders on, or None if it is no picture of it."""
         match = re.fullmatch(f"(?:.*/)?({self.image_pattern})", name)
         return match[1] if match else None
+
+
+def benchmarks_of(modality: str) -> dict[str, Benchmark]:
+    """Return the benchmarks of a modality by name, in the order of tables.
+
+    Args:
+        modality: name of the modality.
+    """
+    found = [kind for (of, _), kind in _REGISTERED.items() if of == modality]
+    return {kind.name: kind() for kind in sorted(found, key=lambda kind: (kind.place, kind.name))}
+
+
+def modalities_with_benchmarks() -> list[str]:
+    """Return the names of the modalities that there are benchmarks of."""
+    return sorted({modality for modality, _ in _REGISTERED})
 
 
 def _key(path: str) -> str:

@@ -18,13 +18,10 @@ from datamodules.untrusted.npy_header import read_npy_header
 from geometry.errors import InputError
 from geometry.image_files import require_whole_png
 from geometry.limits import MAX_ARRAY_BYTES, MAX_JPEG_SCANS, MAX_NPY_HEADER_BYTES
+from geometry.modalities import registered
 
-ENTRY_FORMATS: dict[str, tuple[str, ...]] = {
-    "image": ("jpg", "png"),
-    "depth": ("blosc", "npy"),
-    "normals": ("blosc", "npy"),
-    "info": ("json",),
-}
+IMAGE, INFO = "image", "info"
+_IMAGE_FORMATS, _ARRAY_FORMATS, _INFO_FORMATS = ("jpg", "png"), ("blosc", "npy"), ("json",)
 
 Array = np.ndarray
 
@@ -33,20 +30,19 @@ def entry_name(role: str, format_name: str) -> str:
     """Return the part of an entry's file name that follows the key and its dot.
 
     Args:
-        role: "image", "depth", "normals" or "info".
-        format_name: one of the role's formats in ``ENTRY_FORMATS``.
+        role: "image", "info" or the name of a modality.
+        format_name: jpg or png for an image, json for the description, blosc or npy for the values of a modality.
 
     Returns:
-        For instance "depth.blosc"; the description ("info") is just "json".
+        For instance "normals.blosc"; the description ("info") is just "json".
     """
-    return format_name if role == "info" else f"{role}.{format_name}"
+    return format_name if role == INFO else f"{role}.{format_name}"
 
 
-ENTRY_ROLES: dict[str, tuple[str, str]] = {
-    entry_name(role, format_name): (role, format_name)
-    for role, format_names in ENTRY_FORMATS.items()
-    for format_name in format_names
-}
+def entry_roles() -> dict[str, tuple[str, str]]:
+    """Return role and format of every entry that a sample may have, by its name."""
+    formats = {IMAGE: _IMAGE_FORMATS, **dict.fromkeys(registered(), _ARRAY_FORMATS), INFO: _INFO_FORMATS}
+    return {entry_name(role, name): (role, name) for role, names in formats.items() for name in names}
 
 
 def encode_image(image: Array, format_name: str = "jpg", quality: int = 95) -> bytes:

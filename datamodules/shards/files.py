@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from datamodules.shards.archives import iterate_members
-from datamodules.shards.codecs import DECODERS, ENTRY_ROLES, check_claim
+from datamodules.shards.codecs import DECODERS, check_claim, entry_roles
 from datamodules.shards.manifest import ShardInfo
 from datamodules.shards.samples import EncodedSample as EncodedSample
 from datamodules.shards.samples import Gatherer
@@ -98,7 +98,7 @@ def iterate_shard(
 
     Args:
         url: path, URL or ``pipe:`` command of the shard.
-        roles: entries to keep: "image", "depth", "normals", "info". Others are passed over.
+        roles: entries to keep: "image", "info" and names of modalities. Others are passed over.
         skip: number of samples at the start to leave out; their entries are not read into memory.
         transfer: how often and how long to try where the shard is remote.
         sha256: checksum that a remote shard must have at its end; None checks nothing.
@@ -170,18 +170,19 @@ def decode_sample(sample: EncodedSample, roles: Collection[str], max_bytes: int 
 
     Args:
         sample: the sample, with at least these entries.
-        roles: which entries to decode: "image", "depth", "normals", "info".
+        roles: which entries to decode: "image", "info" and names of modalities.
         max_bytes: refuse entries that claim to be larger when decoded, before memory is reserved for them.
 
     Returns:
-        By role: image (H,W,3) uint8 RGB, depth (H,W) float metres, normals (3,H,W) float, info as a dictionary.
+        By role: image (H,W,3) uint8 RGB; a modality (C,H,W), or (H,W) for a single channel, float; info as a
+        dictionary.
 
     Raises:
         InputError: an entry cannot be decoded; the message names shard and sample.
     """
-    decoded = {}
+    decoded, known = {}, entry_roles()
     for name, data in sample.entries.items():
-        role, format_name = ENTRY_ROLES[name]
+        role, format_name = known[name]
         if role in roles:
             where = f"{sample.shard}: sample {sample.key!r}, entry {name!r}"
             try:

@@ -84,6 +84,11 @@ class DatasetManifest:
     units: str = "m"
     frame: str = FRAME
 
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """By modality, the smallest and the largest value that counts as valid."""
+        return {"depth": (self.near_plane_m, self.far_plane_m)}
+
     def num_samples(self, split: str) -> int:
         """Return the number of samples in a split, 0 if there is no such split."""
         return sum(shard.samples for shard in self.splits.get(split, []))

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from datamodules.shards.archives import Member
-from datamodules.shards.codecs import ENTRY_ROLES
+from datamodules.shards.codecs import INFO, entry_roles
 from datamodules.untrusted.text import shorten
 from geometry.limits import MAX_KEY_LETTERS, MAX_MEMBER_BYTES, MAX_MEMBERS_PER_SAMPLE, MIB
 
@@ -77,25 +77,27 @@ class Gatherer:
             complaint = f"{self._url}: sample {key!r} has the entry {name!r} twice. Prepare the data set again."
         self.problem = self.problem or complaint
         if not complaint:
-            wanted = ENTRY_ROLES[name][0] in self._roles and self._index >= self._skip
+            wanted = entry_roles()[name][0] in self._roles and self._index >= self._skip
             self._sample.entries[name] = member.read() if wanted else b""
         return finished
 
     def finish(self) -> EncodedSample | None:
-        """Return the sample under way with the wanted entries, each exactly once; or without any, and why.
+        """Return the sample under way with the wanted entries, each once; or without any, and why.
 
         None before the first sample, and where it is to be left out.
         """
         if self._index < max(self._skip, 0):
             return None
         sample = self._sample
-        kept = {name: data for name, data in sample.entries.items() if ENTRY_ROLES[name][0] in self._roles}
-        problem = self.problem or self._find_gap([ENTRY_ROLES[name][0] for name in kept])
+        known = entry_roles()
+        kept = {name: data for name, data in sample.entries.items() if known[name][0] in self._roles}
+        problem = self.problem or self._find_gap([known[name][0] for name in kept])
         return EncodedSample(sample.key, sample.shard, {} if problem else kept, problem)
 
     def _find_gap(self, found: list[str]) -> str:
         for role in self._roles:
-            if found.count(role) != 1:
+            is_missing = role not in found and role != INFO  # the camera may be unknown
+            if is_missing or found.count(role) > 1:
                 count = f"has no {role}" if role not in found else f"has more than one {role}"
                 remedy = "The shard is damaged or incomplete."
                 if self.key in self._keys:
@@ -117,8 +119,9 @@ def _parse_member(member: Member, url: str) -> tuple[str, str, str]:
         shown = shorten(key)
         return shown, "", f"{url}: {shown} cannot be a sample's key: too long, no UTF-8, or with control characters."
     complaint = ""
-    if name not in ENTRY_ROLES:
-        known = f"known: {', '.join(ENTRY_ROLES)}"
+    roles = entry_roles()
+    if name not in roles:
+        known = f"known: {', '.join(roles)}"
         complaint = f"{url}: sample {key!r} has an entry of unknown kind {shorten(name)} ({known}). It is not read."
     elif member.num_bytes > MAX_MEMBER_BYTES:
         claim = f"claims {member.num_bytes} bytes; more than {MAX_MEMBER_BYTES // MIB} MiB is refused."

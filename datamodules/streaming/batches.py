@@ -3,15 +3,20 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from torch.utils.data import get_worker_info
 
+from datamodules.shards.codecs import IMAGE, INFO
 from datamodules.shards.files import EncodedSample, decode_sample
 from datamodules.shards.manifest import MAX_BYTES_PER_PIXEL, DatasetManifest
-from datamodules.streaming.packing import PackedBatch, empty_buffer
+from datamodules.streaming.cameras import read_camera
+from datamodules.streaming.packing import CAMERA, PackedBatch, empty_buffer
+from geometry.batch import DatasetInfo
 from geometry.errors import InputError
+from geometry.modalities import modality_named
 
 Array = np.ndarray
 
@@ -25,31 +30,32 @@ class BatchAssembler:
     Attributes:
         name: name of the data set in the batch.
         manifest: description of the data set.
-        normals: whether to load normals.
+        modalities: names of the modalities to load.
     """
 
     name: str
     manifest: DatasetManifest
-    normals: bool
+    modalities: tuple[str, ...]
 
     @property
     def roles(self) -> tuple[str, ...]:
-        """Entries that a sample must have."""
-        return ("image", "depth", "normals") if self.normals else ("image", "depth")
+        """Entries to read."""
+        return (IMAGE, *self.modalities, INFO)
 
     def assemble(self, samples: Sequence[EncodedSample], flips: Sequence[bool]) -> tuple[PackedBatch, list[str]]:
         """Return a batch, and what is wrong with the samples in it that cannot be used.
 
         A sample cannot be used if its shard is damaged, or an entry cannot be decoded, has another size than
-        ``dataset.json`` says, or its depth holds NaN. In its place is a blank image without a valid pixel: nothing is
-        learned from it, and batches, order and the position in the data stay as they are.
+        ``dataset.json`` says, or it holds NaN where its modality does not allow it. In its place is a blank image
+        without a valid pixel: nothing is learned from it, and batches, order and the position in the data stay as they
+        are.
 
         Args:
             samples: undecoded samples.
-            flips: which of them to mirror left to right (image, depth, masks and normals alike).
+            flips: which of them to mirror left to right (image, targets, masks and camera alike).
 
         Returns:
-            The batch, with normals if they are asked for; and one sentence per unusable sample, naming it.
+            The batch, with the modalities that are asked for; and one sentence per unusable sample, naming it.
         """
         problems, decoded = [], []
         for sample in samples:
@@ -58,58 +64,65 @@ class BatchAssembler:
             except InputError as error:
                 problems.append(str(error))
                 decoded.append(self._blank())
-        height, width = self.manifest.image_size
-        shapes = {
-            role: ((len(samples), 1 if role == "depth" else 3, height, width), _common_type(role, decoded))
-            for role in self.roles
-        }
+        size = self.manifest.image_size
+        shapes: dict[str, tuple[Sequence[int], str]] = {IMAGE: ((len(samples), 3, *size), "uint8")}
+        for name in self.modalities:
+            channels = modality_named(name).num_channels
+            shapes[name] = ((len(samples), channels, *size), _common_type([arrays[name] for arrays in decoded]))
+        shapes[CAMERA] = ((len(samples), 3, 3), "float32")
         buffer, fields = empty_buffer(shapes, shared=get_worker_info() is not None)
-        targets = {role: field.of(buffer).numpy() for role, field in fields.items()}
+        places = {role: field.of(buffer) for role, field in fields.items()}
         for index, (arrays, flip) in enumerate(zip(decoded, flips, strict=True)):
-            _write_image(targets["image"][index], arrays["image"], flip)
-            _write_array(targets["depth"][index, 0], arrays["depth"], flip)
-            if self.normals:
-                _write_array(targets["normals"][index], arrays["normals"], flip)
+            _write_image(places[IMAGE][index].numpy(), arrays[IMAGE], flip)
+            for name in self.modalities:
+                place = places[name][index]
+                _write_array(place.numpy().reshape(arrays[name].shape), arrays[name], flip)
                 if flip:
-                    np.negative(targets["normals"][index, 0], out=targets["normals"][index, 0])
-        # Stored depth was rounded to float16; round the planes alike, or pixels on a plane would fall outside.
-        near, far = float(np.float16(self.manifest.near_plane_m)), float(np.float16(self.manifest.far_plane_m))
-        return PackedBatch(buffer, fields, near, far, [sample.key for sample in samples], self.name), problems
+                    modality_named(name)().mirror_(place)
+            places[CAMERA][index] = read_camera(arrays.get(INFO, {}), size[1], flip)
+        info = DatasetInfo(self.name, self.manifest.ranges)
+        return PackedBatch(buffer, fields, self._limits, [sample.key for sample in samples], info), problems
+
+    @property
+    def _limits(self) -> dict[str, tuple[float, float]]:
+        """Stored values were rounded to float16; the limits are rounded alike, or values on them would fall outside."""
+        ranges = self.manifest.ranges
+        return {name: (float(np.float16(low)), float(np.float16(high))) for name, (low, high) in ranges.items()}
 
     @property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         size = self.manifest.image_size
-        shapes: dict[str, tuple[int, ...]] = {"image": (*size, 3), "depth": size, "normals": (3, *size)}
-        return {role: shapes[role] for role in self.roles}
+        return {IMAGE: (*size, 3), **{name: modality_named(name).stored_shape(*size) for name in self.modalities}}
 
-    def _blank(self) -> dict[str, Array]:
+    def _blank(self) -> dict[str, Any]:
         shapes = self._shapes
-        grey = {"image": np.full(shapes.pop("image"), 128, np.uint8)}
-        return grey | {role: np.zeros(shape, np.float16) for role, shape in shapes.items()}
+        grey = {IMAGE: np.full(shapes.pop(IMAGE), 128, np.uint8)}
+        return grey | {name: np.zeros(shape, np.float16) for name, shape in shapes.items()}
 
-    def _decode(self, sample: EncodedSample) -> dict[str, Array]:
+    def _decode(self, sample: EncodedSample) -> dict[str, Any]:
         if sample.problem:
             raise InputError(sample.problem)
         expected = self._shapes
         max_bytes = MAX_BYTES_PER_PIXEL * math.prod(self.manifest.image_size) + _MAX_NPY_HEADER_BYTES
         decoded = decode_sample(sample, self.roles, max_bytes)
         where = f"{sample.shard}: sample {sample.key!r}"
-        for role, array in decoded.items():
-            if array.shape != expected[role]:
+        for role, shape in expected.items():
+            if decoded[role].shape != shape:
                 raise InputError(
-                    f"{where}: {role} has the shape {array.shape}, dataset.json asks for {expected[role]}. "
+                    f"{where}: {role} has the shape {decoded[role].shape}, dataset.json asks for {shape}. "
                     "Prepare the data set again."
                 )
-        if not _is_finite(decoded["depth"]):
-            raise InputError(f"{where}: depth holds NaN or infinite numbers; unknown is 0. Prepare the data set again.")
+        for name in self.modalities:
+            if not modality_named(name).may_store_nan and not _is_finite(decoded[name]):
+                raise InputError(
+                    f"{where}: {name} holds NaN or infinite numbers; unknown is 0. Prepare the data set again."
+                )
         return decoded
 
 
-def _common_type(role: str, decoded: Sequence[dict[str, Array]]) -> str:
-    """Return the type in which an entry of a batch travels: float16 if all samples are stored so, else float32."""
-    if role == "image":
-        return "uint8"
-    return "float16" if all(sample[role].dtype == np.float16 for sample in decoded) else "float32"
+def _common_type(arrays: Sequence[Array]) -> str:
+    """Return the type in which values of a batch travel: float16 if all samples are stored so, else float32."""
+    return "float16" if all(array.dtype == np.float16 for array in arrays) else "float32"
 
 
 def _is_finite(array: Array) -> bool:

@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geometry.batch import GeometryBatch
+from datamodules.shards.codecs import IMAGE
+from geometry.batch import ANY_VALUE, DatasetInfo, GeometryBatch
+from geometry.modalities import modality_named
 
 Array = np.ndarray
 
-# A stored vector of about unit length is a normal; anything else, such as zero, is unknown.
-MIN_SQUARED_LENGTH, MAX_SQUARED_LENGTH = 0.25, 4.0
+CAMERA = "camera"
 _ALIGNMENT = 64
 _TORCH_TYPES = {"uint8": torch.uint8, "float16": torch.float16, "float32": torch.float32}
 
@@ -54,19 +55,17 @@ class PackedBatch:
 
     Attributes:
         buffer: (N,) uint8. In a loader process it lies in shared memory, so that it is not copied on its way.
-        fields: where in it are image (B,3,H,W) uint8, depth (B,1,H,W) and perhaps normals (B,3,H,W).
-        near_m: smallest depth that counts as valid.
-        far_m: largest depth that counts as valid.
+        fields: where in it are image (B,3,H,W) uint8, camera (B,3,3) float32, and modalities by name (B,C,H,W).
+        limits: by modality, the smallest and the largest value that counts, as rounded as the stored values are.
         key: sample ids.
-        dataset: name of the data set.
+        dataset: the data set.
     """
 
     buffer: Tensor
     fields: Mapping[str, Field]
-    near_m: float
-    far_m: float
+    limits: Mapping[str, tuple[float, float]]
     key: list[str]
-    dataset: str
+    dataset: DatasetInfo
 
     def to(self, device: torch.device) -> Self:
         """Return the batch on a device. A copy from page-locked memory to a GPU runs beside what the GPU is doing.
@@ -83,19 +82,17 @@ class PackedBatch:
 
     def expand(self) -> GeometryBatch:
         """Return the batch as a model sees it, computed where the buffer is and without waiting for the device."""
-        image, depth = self._float32("image"), self._float32("depth")
-        valid_mask = (depth >= self.near_m) & (depth <= self.far_m) & (depth > 0)
-        batch: GeometryBatch = {
-            "image": image.mul_(2 / 255).sub_(1),
-            "depth": depth.masked_fill_(~valid_mask, 0),
-            "valid_mask": valid_mask,
-            "key": self.key,
-            "dataset": self.dataset,
-        }
-        if "normals" in self.fields:
-            batch["normals"] = self._float32("normals")
-            batch["normals_mask"] = _make_unit(batch["normals"])
-        return batch
+        return GeometryBatch(
+            image=self._float32(IMAGE).mul_(2 / 255).sub_(1),
+            targets={
+                name: modality_named(name)().restore(self._float32(name), self.limits.get(name, ANY_VALUE))
+                for name in self.fields
+                if name not in (IMAGE, CAMERA)
+            },
+            key=self.key,
+            dataset=self.dataset,
+            camera=self._float32(CAMERA),
+        )
 
     def _float32(self, name: str) -> Tensor:
         """Return a float32 copy of an array."""
@@ -136,12 +133,3 @@ def _copy_beside(buffer: Tensor, device: torch.device) -> Tensor:
 @cache
 def _copy_stream(device: torch.device) -> torch.cuda.Stream:
     return torch.cuda.Stream(device)
-
-
-def _make_unit(normals: Tensor) -> Tensor:
-    """Make normals (B,3,H,W) unit vectors in place, zero where unknown; return their mask (B,1,H,W)."""
-    x, y, z = normals.split(1, dim=1)
-    squared_length = (x * x).addcmul_(y, y).addcmul_(z, z)
-    mask = (squared_length > MIN_SQUARED_LENGTH) & (squared_length < MAX_SQUARED_LENGTH)
-    normals.mul_(squared_length.rsqrt_()).masked_fill_(~mask, 0)
-    return mask

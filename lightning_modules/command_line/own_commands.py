@@ -6,7 +6,7 @@ from typing import Any
 from lightning_modules.command_line.console import input_error_behind, leave, leave_stopped
 
 COMMANDS = {
-    "predict": ("lightning_modules.inference.command", "Depth or normals of pictures."),
+    "predict": ("lightning_modules.inference.command", "Predictions for pictures, as arrays and images."),
     "export": ("lightning_modules.export.command", "A trained model for diffusers, torch.export or ONNX."),
 }
 # What Ctrl-C leaves behind.

@@ -9,7 +9,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from tqdm import tqdm
 
-from geometry.batch import GeometryBatch
+from geometry.batch import DatasetInfo, GeometryBatch
+from geometry.contract import TestData, test_data
 from geometry.errors import InputError
 from geometry.locks import sole_use
 from lightning_modules.estimator import Estimator
@@ -25,7 +26,7 @@ from lightning_modules.evaluation.report import (
     write_results,
     write_scores,
 )
-from lightning_modules.evaluation.scoring import Scorer, Tally, sample_of
+from lightning_modules.evaluation.scoring import Scorer, Tally
 
 
 class Evaluation(Callback):
@@ -64,8 +65,8 @@ class Evaluation(Callback):
         if stage != "test":
             return
         self._take_folder(trainer)
-        data = _data(trainer)
-        names = list(getattr(data, "test_dataset_names", []))
+        data = test_data(_data(trainer))
+        names = _names(data)
         if not names:
             raise InputError(f"{type(data).__name__} has no data set to test on. Give --data datamodules.Benchmarks.")
         run = {"precision": str(trainer.precision), "limit": str(trainer.limit_test_batches)}
@@ -74,7 +75,7 @@ class Evaluation(Callback):
         self._results = self._read_finished(model)
         self._to_run = [name for name in names if name not in self._results]
         self._num_finished = 0
-        data.finished_tests = set(names) - set(self._to_run)
+        data.skip_tests(self._results.keys() & set(names))
         if trainer.is_global_zero:
             self._remove_old_pictures()
         if trainer.is_global_zero and self._results:
@@ -119,9 +120,9 @@ class Evaluation(Callback):
         while self._num_finished < dataloader_idx:
             self._finish(trainer, pl_module)
         name = self._to_run[dataloader_idx]
-        scorer = Scorer.for_dataset(pl_module.task, _data(trainer), name)
-        for index, key in enumerate(batch["key"]):
-            prediction, sample = outputs["prediction"][index : index + 1], sample_of(batch, index)
+        scorer = Scorer(pl_module.task, _info(_data(trainer), name))
+        for index, key in enumerate(batch.key):
+            prediction, sample = outputs["prediction"][index : index + 1], batch[index : index + 1]
             is_scored = scorer.score(self._tally, prediction, sample)
             if is_scored and self.num_pictures:
                 self._paintings[key] = paint_sample(pl_module.task, prediction, sample)
@@ -140,15 +141,15 @@ class Evaluation(Callback):
     def _finish(self, trainer: Trainer, pl_module: Estimator) -> None:
         """Bring the ranks' results on a data set together, and write them."""
         name, data, task = self._to_run[self._num_finished], _data(trainer), pl_module.task
-        self._tally.problems |= getattr(data, "test_problems", {}).get(name, {})
+        self._tally.problems |= data.test_problems(name)
         tally = self._tally.gathered()
         self._num_finished += 1
         result = DatasetScores(
             name,
             self._identities[name],
-            Scorer.for_dataset(task, data, name).overall(tally),
+            Scorer(task, _info(data, name)).overall(tally),
             len(tally.rows),
-            getattr(data, "num_test_images", {}).get(name),
+            _info(data, name).num_published,
             tally.problems,
         )
         self._results[name] = result
@@ -163,9 +164,8 @@ class Evaluation(Callback):
             images = "1 image" if result.num_images == 1 else f"{result.num_images} images"
             tqdm.write(f"{name}: {headline} on {images}{remarks}")
 
-    def _write_results(self, data: Any, headline: str) -> None:  # noqa: ANN401
-        missing = getattr(data, "missing_tests", {})
-        write_results(self.folder, self.settings, headline, self._in_order(data), missing)
+    def _write_results(self, data: TestData, headline: str) -> None:
+        write_results(self.folder, self.settings, headline, self._in_order(data), dict(data.missing_tests))
 
     def _write_pictures(self, name: str, tally: Tally, headline: str) -> None:
         """Write those of the worst and the median samples that this rank painted."""
@@ -184,8 +184,8 @@ class Evaluation(Callback):
             logger.log_metrics(values, step=trainer.global_step)
             logger.save()
 
-    def _in_order(self, data: Any) -> list[DatasetScores]:  # noqa: ANN401
-        names = list(data.test_dataset_names)
+    def _in_order(self, data: TestData) -> list[DatasetScores]:
+        names = _names(data)
         others = sorted(self._results.keys() - set(names))
         return [self._results[name] for name in [*names, *others] if name in self._results]
 
@@ -241,5 +241,13 @@ def begin_evaluation(trainer: Trainer, name: str, model: dict[str, Any], checkpo
                 trainer.loggers = [TensorBoardLogger(str(callback.folder), "", "", default_hp_metric=False)]
 
 
-def _data(trainer: Trainer) -> Any:  # noqa: ANN401 - Lightning's trainer does not type what it is given
+def _data(trainer: Trainer) -> TestData:
     return trainer.datamodule  # type: ignore[attr-defined]
+
+
+def _names(data: TestData) -> list[str]:
+    return [dataset.name for dataset in data.test_dataset_infos]
+
+
+def _info(data: TestData, name: str) -> DatasetInfo:
+    return next(dataset for dataset in data.test_dataset_infos if dataset.name == name)

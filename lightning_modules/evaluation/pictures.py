@@ -1,12 +1,10 @@
 """Small pictures of single samples: image, prediction, ground truth, error."""
 
-from typing import cast
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geometry.batch import GeometryBatch
+from geometry.batch import GeometryBatch, Target
 from lightning_modules.networks.sizes import resize_prediction
 from lightning_modules.tasks import Task
 
@@ -23,15 +21,12 @@ def paint_sample(task: Task, prediction: Tensor, sample: GeometryBatch, width_px
         sample: one image with its ground truth, which may be of another size.
         width_px: width of each of the four.
     """
-    height, width = sample[task.required_keys[0]].shape[-2:]  # type: ignore[literal-required]
+    target = task.target(sample)
+    height, width = target.values.shape[-2:]
     size = (max(1, round(height * width_px / width)), width_px)
-    small = {
-        name: F.interpolate(value.float(), size, mode="nearest").to(value.dtype)
-        for name, value in sample.items()
-        if isinstance(value, Tensor) and name != "image"
-    }
-    image = resize_prediction(sample["image"], size) / 2 + 0.5
-    pictures = task.pictures(resize_prediction(prediction, size), cast(GeometryBatch, small))
+    small = Target(*(F.interpolate(tensor.float(), size, mode="nearest").to(tensor.dtype) for tensor in target))
+    image = resize_prediction(sample.image, size) / 2 + 0.5
+    pictures = task.modality.visualize(resize_prediction(prediction, size), small)
     tiles = [F.pad(picture.clamp(0, 1).cpu(), (0, _GAP_PX), value=1.0) for picture in (image, *pictures)]
     return _encode(torch.cat(tiles, dim=3)[0, :, :, :-_GAP_PX])
 

@@ -61,9 +61,9 @@ class SavedPredictions(Estimator):
         Raises:
             InputError: a prediction is missing or cannot be read.
         """
-        self.task.check(batch)
-        predictions = [self._read(self.folder / batch["dataset"] / f"{key}.npy") for key in batch["key"]]
-        return {"prediction": torch.stack(predictions).to(batch["image"].device)}
+        self.task.target(batch)
+        predictions = [self._read(self.folder / batch.dataset.name / f"{key}.npy") for key in batch.key]
+        return {"prediction": torch.stack(predictions).to(batch.image.device)}
 
     def forward(self, image: Tensor, seeds: Sequence[int] | None = None) -> NoReturn:
         """Saved predictions cannot predict anything new."""
@@ -74,7 +74,7 @@ class SavedPredictions(Estimator):
         raise InputError("SavedPredictions hold no model to train.")
 
     def _read(self, path: Path) -> Tensor:
-        channels = 3 if "normals" in self.task.required_keys else 1
+        channels = self.task.modality.num_channels
         try:
             values = np.load(path, allow_pickle=False)
         except FileNotFoundError as error:

@@ -8,13 +8,13 @@ from typing import Any
 import yaml
 
 from geometry.errors import InputError
+from geometry.modalities import modality_named
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.export.diffusers_folder import VARIANTS
 from lightning_modules.export.parts import network_of
 from lightning_modules.export.programs import LARGEST_BATCH, ONNX_FILE, OPSET, TORCH_FILE
 from lightning_modules.export.verification import Agreement
 from lightning_modules.inference.loading import EXPORT_RECORD, LoadedModel, read_part_of
-from lightning_modules.inference.predictor import kind_of
 from lightning_modules.inference.run_config import last_scores
 
 _PAPER = "[Martin Garcia et al., 2025](https://arxiv.org/abs/2409.11355)"
@@ -28,7 +28,7 @@ class ExportRecord:
     Attributes:
         format: diffusers, torch or onnx.
         dtype: float32, float16 or bfloat16.
-        predicts: depth or normals.
+        predicts: name of the modality.
         noise: what the network is given in place of a noisy latent, or what denoising starts from.
         size_factor: pixels per latent pixel.
         prompt_tokens: length of the empty prompt.
@@ -64,7 +64,7 @@ def describe(model: LoadedModel, export_format: str, dtype: str, agreements: lis
     return ExportRecord(
         format=export_format,
         dtype=dtype,
-        predicts=kind_of(estimator),
+        predicts=estimator.task.modality.name,
         noise=sampling.noise if sampling else network.noise,
         size_factor=network.size_factor,
         prompt_tokens=network.prompt_embedding.shape[1],
@@ -91,7 +91,8 @@ def write_card(model: LoadedModel, record: ExportRecord, folder: Path, name: str
     base = _public_name(model.base)
     licence = _licence_of(model.base)
     head: dict[str, Any] = {"license": licence or "other", "tags": ["onestep", "single-step", record.predicts]}
-    head["pipeline_tag"] = "depth-estimation" if record.predicts == "depth" else "image-to-image"
+    stock = modality_named(record.predicts).stock_pipeline
+    head["pipeline_tag"] = stock.tag if stock else "image-to-image"
     if "/" in base:
         head["base_model"] = base
     if record.format == "diffusers":
@@ -115,23 +116,20 @@ def write_card(model: LoadedModel, record: ExportRecord, folder: Path, name: str
 
 
 def _summary(record: ExportRecord) -> str:
-    what = (
-        "relative depth: 0 is nearest, 1 farthest, unknown up to scale and shift"
-        if record.predicts == "depth"
-        else "surface normals: unit vectors, x right, y up, z toward the viewer"
-    )
     how = (
         f"Denoising steps from gaussian noise: {record.num_steps}, after {_MARIGOLD}."
         if record.denoises
         else f"One evaluation of the UNet, after {_PAPER}."
     )
-    return f"Predicts {what}. {how}"
+    return f"Predicts {modality_named(record.predicts).meaning}. {how}"
 
 
 def _usage(record: ExportRecord) -> str:
     if record.format == "diffusers":
         return _stock_usage(record)
-    answer = "depth (B,1,H,W) in [0, 1]" if record.predicts == "depth" else "normals (B,3,H,W)"
+    modality = modality_named(record.predicts)
+    low, high = modality.value_range
+    answer = f"`prediction` (B,{modality.num_channels},H,W) float32 in [{low:g}, {high:g}]"
     shapes = (
         f"Input `image` (B,3,H,W) float32 in [0, 1], RGB; output {answer}. Any batch up to {LARGEST_BATCH}; any height "
         f"and width that are multiples of {record.size_factor}."

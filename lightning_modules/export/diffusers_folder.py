@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from geometry.errors import InputError
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.export.denoising import denoising_parts
 from lightning_modules.export.folding import fold
 from lightning_modules.export.parts import network_of
 from lightning_modules.inference.loading import LoadedModel
-from lightning_modules.inference.predictor import DEFAULT_PROCESSING_RES, kind_of
+from lightning_modules.inference.predictor import DEFAULT_PROCESSING_RES
 from lightning_modules.networks.base_check import check_base
 from lightning_modules.networks.base_files import Base
 from lightning_modules.networks.ddim import make_ddim
@@ -59,7 +60,7 @@ def stock_predictions(
         variant: of the weights. They are computed with in float32: the pipelines do not run in half precision on CPUs.
 
     Yields:
-        float32: (H,W) depth in [0, 1], or (H,W,3) normals.
+        float32: published predictions, (H,W) for a single channel, else (H,W,C).
     """
     from diffusers import DiffusionPipeline
 
@@ -74,13 +75,17 @@ def stock_predictions(
             yield prediction[..., 0] if prediction.shape[-1] == 1 else prediction
 
 
-def _pipeline(model: LoadedModel) -> Any:  # noqa: ANN401 - one of two pipelines
-    from diffusers import MarigoldDepthPipeline, MarigoldNormalsPipeline
+def _pipeline(model: LoadedModel) -> Any:  # noqa: ANN401 - one of several pipelines
+    import diffusers
     from diffusers.utils.logging import disable_progress_bar
 
     disable_progress_bar()
     estimator, network = model.estimator, network_of(model.estimator)
     base = check_base(model.base)
+    modality = estimator.task.modality
+    stock = modality.stock_pipeline
+    if stock is None:
+        raise InputError(f"no pipeline of diffusers holds {modality.title}; export it with --format torch or onnx.")
     parts = denoising_parts(estimator) if isinstance(estimator, DiffusionEstimator) else fold(estimator)
     shared = {
         "unet": parts.unet,
@@ -91,9 +96,7 @@ def _pipeline(model: LoadedModel) -> Any:  # noqa: ANN401 - one of two pipelines
         "default_denoising_steps": parts.num_steps,
         "default_processing_resolution": DEFAULT_PROCESSING_RES,
     }
-    if kind_of(estimator) == "depth":
-        return MarigoldDepthPipeline(**shared, prediction_type="depth", scale_invariant=True, shift_invariant=True)
-    return MarigoldNormalsPipeline(**shared, prediction_type="normals", use_full_z_range=True)
+    return getattr(diffusers, stock.class_name)(**shared, **stock.options)
 
 
 def _tokenizer(base: Base, is_padded: bool) -> "PreTrainedTokenizerBase":

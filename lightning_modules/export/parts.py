@@ -7,18 +7,12 @@ import torch
 from torch import nn
 
 from geometry.errors import InputError
-from geometry.normals import convert_frame
 from lightning_modules.estimator import Estimator
 from lightning_modules.networks.stable_diffusion import StableDiffusion
-from lightning_modules.tasks import Normals
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-
-# The pipeline clips decoded normals to [-1, 1], which turns those beyond. Only their direction counts, so the decoder
-# is made to answer in small numbers; a power of two changes no digit.
-_NORMALS_SCALE = 2.0**-4
 
 
 @dataclass(frozen=True)
@@ -54,15 +48,16 @@ def network_of(estimator: Estimator) -> StableDiffusion:
 
 
 def copies_of_models(estimator: Estimator) -> tuple["UNet2DConditionModel", "AutoencoderKL"]:
-    """Return UNet and VAE of an estimator on the CPU, the VAE without a shift and with normals in our frame.
+    """Return UNet and VAE of an estimator on the CPU, the VAE as a stock pipeline expects it.
 
     Raises:
         InputError: the network is no Stable Diffusion.
     """
     models: dict[str, Any] = {name: model.cpu() for name, model in network_of(estimator).export_parts().items()}
     _fold_shift(models["vae"])
-    if isinstance(estimator.task, Normals):
-        _prepare_normals(models["vae"], estimator.task.frame)
+    factors = estimator.task.modality.decoder_factors()
+    if factors is not None:
+        _scale_decoder(models["vae"], factors)
     return models["unet"], models["vae"]
 
 
@@ -88,9 +83,8 @@ def _identity(channels: int) -> nn.Conv2d:
 
 
 @torch.no_grad()
-def _prepare_normals(vae: "AutoencoderKL", frame: str) -> None:
-    """Let the decoder answer in small numbers, and in our frame."""
+def _scale_decoder(vae: "AutoencoderKL", factors: tuple[float, float, float]) -> None:
+    """Multiply the channels that the decoder answers."""
     last: Any = vae.decoder.conv_out
     for parameter in (last.weight, last.bias):
-        as_image = parameter.reshape(1, 3, -1, 1) * _NORMALS_SCALE
-        parameter.copy_(convert_frame(as_image, frame, "opengl").reshape(parameter.shape))
+        parameter.mul_(parameter.new_tensor(factors).reshape(-1, *[1] * (parameter.ndim - 1)))

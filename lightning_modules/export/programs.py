@@ -1,4 +1,4 @@
-"""Programs of one piece: a picture in, depth or normals out, as torch.export or ONNX."""
+"""Programs of one piece: an image in, a prediction out, as torch.export or ONNX."""
 
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ _TRACED_BATCH, _TRACED_LATENT = 2, (10, 12)
 
 
 class Program(nn.Module):
-    """Maps pictures (B,3,H,W) in [0, 1] to depth (B,1,H,W) in [0, 1] or normals (B,3,H,W), all float32.
+    """Maps images (B,3,H,W) in [0, 1] to published predictions (B,C,H,W), all float32.
 
     Height and width are multiples of the VAE's factor; B is at most ``LARGEST_BATCH``.
 
@@ -49,8 +49,7 @@ class Program(nn.Module):
         # Not their own to(): it warns of a list of exceptions that is empty here.
         self.unet: Any = nn.Module.to(parts.unet, dtype)
         self.vae: Any = nn.Module.to(parts.vae, dtype)
-        self.task = model.estimator.task
-        self.is_depth = self.task.required_keys[0] == "depth"
+        self.modality = type(model.estimator.task.modality)()  # of the defaults: the folded decoder is, too
         self.dtype = dtype
         self.scheduler_config = dict(network.scheduler.config)
         self.register_buffer("prompt", network.prompt_embedding.detach().cpu().to(dtype))
@@ -59,18 +58,15 @@ class Program(nn.Module):
         self.unet.num_upsamplers = 24
 
     def forward(self, image: Tensor) -> Tensor:
-        """Return depth or normals of pictures."""
+        """Return the published predictions for images."""
         scale = self.vae.config["scaling_factor"]
         latent = scale * self.vae.encode((image * 2 - 1).to(self.dtype)).latent_dist.mean
         prompt = self.prompt.expand(latent.shape[0], -1, -1)
         stacked = torch.cat([latent, torch.zeros_like(latent)], dim=1)
         clean = self.unet(stacked, self.timestep, encoder_hidden_states=prompt, return_dict=False)[0]
-        decoded = self.vae.decode(clip_like_scheduler(clean, self.scheduler_config) / scale, return_dict=False)[
-            0
-        ].float()
-        if self.is_depth:
-            return (decoded.mean(dim=1, keepdim=True).clamp(-1, 1) + 1) / 2
-        return decoded / decoded.norm(dim=1, keepdim=True).clamp(min=1e-6)
+        latent = clip_like_scheduler(clean, self.scheduler_config) / scale
+        decoded = self.vae.decode(latent, return_dict=False)[0].float()
+        return self.modality.publish(self.modality.from_image(decoded))
 
 
 def write_torch(model: LoadedModel, folder: Path, dtype: str) -> None:

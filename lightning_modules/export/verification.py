@@ -19,7 +19,7 @@ class Agreement:
     """How far an export is from its checkpoint, over several pictures, sizes and seeds.
 
     Attributes:
-        maximum: largest absolute difference. Depth spans [0, 1], components of normals [-1, 1].
+        maximum: largest absolute difference. Published values span the modality's value_range.
         mean: mean absolute difference.
         num_comparisons: number of predictions that were compared.
     """

@@ -9,6 +9,7 @@ import torch
 from tqdm import tqdm
 
 from geometry.errors import InputError
+from geometry.modalities import registered
 from geometry.storage import concerns_all_files
 from lightning_modules.inference.photos import Photo
 from lightning_modules.inference.pictures import read_picture
@@ -59,8 +60,9 @@ class BatchRun:
     ) -> None:
         if batch_size < 1:
             raise InputError(f"--batch-size must be at least 1, got {batch_size}.")
-        if camera is not None and predictor.kind != "depth":
-            raise InputError("a point cloud needs depth, but the model predicts normals.")
+        if camera is not None and not predictor.modality.has_surface:
+            surfaces = " or ".join(sorted(kind.title for kind in registered().values() if kind.has_surface))
+            raise InputError(f"a point cloud needs {surfaces}, but the model predicts {predictor.modality.title}.")
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -137,10 +139,10 @@ class BatchRun:
             raise InputError("the prediction is not finite; try --precision float32.")
         if self.camera is not None:
             write_whole(folder / self._cloud_name(photo), ply_bytes(*point_cloud(prediction, image, self.camera)))
-        write_results(self.predictor.kind, prediction, folder, photo.stem)
+        write_results(self.predictor.modality, prediction, folder, photo.stem)
 
     def _is_done(self, photo: Photo) -> bool:
-        names = result_names(self.predictor.kind, photo.stem)
+        names = result_names(self.predictor.modality, photo.stem)
         names += [self._cloud_name(photo)] if self.camera is not None else []
         return not self.overwrite and all((self.output / photo.folder / name).is_file() for name in names)
 

@@ -53,7 +53,7 @@ def main(arguments: Sequence[str]) -> int:
         f", {report.num_skipped} were there already (--overwrite predicts them again)" if report.num_skipped else ""
     )
     print(
-        f"{report.num_predicted} predicted, {len(report.failed)} failed{skipped}; {predictor.kind} in "
+        f"{report.num_predicted} predicted, {len(report.failed)} failed{skipped}; {predictor.modality.name} in "
         f"{printable(options.output)}"
     )
     return 1 if report.failed else 0

@@ -10,6 +10,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from geometry.errors import InputError
+from geometry.modalities import Modality, registered
 from lightning_modules.command_line.console import input_error_behind, readable_error
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.estimator import Estimator
@@ -25,14 +26,13 @@ from lightning_modules.networks.base_check import check_base
 from lightning_modules.networks.base_files import INDEX, Base
 from lightning_modules.networks.sampling import Sampling
 from lightning_modules.single_step import SingleStepEstimator
-from lightning_modules.tasks import Depth, Normals, Task
+from lightning_modules.tasks import Task
 from lightning_modules.training.run_folders import has_checkpoint, last_checkpoint, newest_run
 
 EmaChoice = Literal["auto", "true", "false"]
 
 # Written into every export: what a diffusers folder alone does not say.
 EXPORT_RECORD = "onestep.json"
-_TASKS: dict[str, type[Task]] = {"MarigoldDepthPipeline": Depth, "MarigoldNormalsPipeline": Normals}
 
 
 @dataclass(frozen=True)
@@ -166,11 +166,12 @@ def _load_export(folder: str) -> LoadedModel:
 
     base = check_base(folder)
     index = base.read_json(INDEX)
-    task = _TASKS.get(str(index.get("_class_name")))
-    if task is None:
+    modality = _modality_of(str(index.get("_class_name")))
+    if modality is None:
+        known = ", ".join(kind.title for kind in registered().values())
         raise InputError(
-            f"{folder} is a {index.get('_class_name')}, which predicts neither depth nor normals. Give a folder that "
-            "export wrote, a Marigold model, or a checkpoint."
+            f"{folder} is a {index.get('_class_name')}, which predicts none of {known}. Give a folder that export "
+            "wrote, a Marigold model, or a checkpoint."
         )
     record = base.read_json(EXPORT_RECORD) if (base.folder / EXPORT_RECORD).is_file() else {}
     num_steps = _steps_of(base, index)
@@ -180,11 +181,19 @@ def _load_export(folder: str) -> LoadedModel:
         noise="gaussian" if record.get("noise") == "gaussian" else "zeros",
         prompt_length="max_length" if isinstance(tokens, int) and tokens > 2 else "short",
     )
-    estimator: Estimator = SingleStepEstimator(network, task())
+    estimator: Estimator = SingleStepEstimator(network, Task(modality()))
     spacing = network.scheduler.config.get("timestep_spacing", "leading")
     if record.get("denoises", num_steps > 1 or spacing != "trailing"):
-        estimator = DiffusionEstimator(network, task(), Sampling(num_steps, spacing, end="scheduler"))
+        estimator = DiffusionEstimator(network, Task(modality()), Sampling(num_steps, spacing, end="scheduler"))
     return LoadedModel(estimator.eval().requires_grad_(False), source=folder, base=folder, config={})
+
+
+def _modality_of(pipeline: str) -> type[Modality] | None:
+    """Return the modality that a stock pipeline predicts."""
+    for modality in registered().values():
+        if modality.stock_pipeline is not None and modality.stock_pipeline.class_name == pipeline:
+            return modality
+    return None
 
 
 def _steps_of(base: Base, index: dict[str, Any]) -> int:

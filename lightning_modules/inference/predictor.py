@@ -1,4 +1,4 @@
-"""Depth or normals of any picture, without a Trainer."""
+"""Predictions for any image, without a Trainer."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -15,14 +15,11 @@ from lightning_modules.estimator import Estimator
 from lightning_modules.inference.loading import load_model
 from lightning_modules.inference.pictures import Picture, as_picture
 from lightning_modules.inference.tiling import align_to, blend_tiles
-from lightning_modules.tasks import Depth, Normals
 
-Kind = Literal["depth", "normals"]
 Precision = Literal["float32", "bfloat16", "float16"]
 
 DEFAULT_PROCESSING_RES = 768
 _OVERLAP = 0.25
-_SMALLEST_NORM = 1e-6
 
 
 class Predictor:
@@ -31,10 +28,10 @@ class Predictor:
     Convention:
         The longest side is resized to ``processing_res`` (antialiased bilinear), the result resized back (bilinear):
         the arithmetic of diffusers' Marigold pipelines, so that an exported model gives the same values there.
-        Depth is relative: 0 is nearest, 1 farthest. Normals are unit vectors, x right, y up, z toward the viewer.
+        Predictions are published ones: see ``Modality`` in ``geometry.modalities``.
 
     Args:
-        estimator: A trained estimator of depth or normals.
+        estimator: A trained estimator.
         processing_res: Longest side in pixels at which the network sees a picture; 0 is the picture's own size.
         tile_size: Pictures that are larger than a square of this side, as the network would see them, are predicted
             in overlapping tiles and blended; 0 never tiles.
@@ -43,7 +40,7 @@ class Predictor:
         seed: Seed of the noise of networks trained with noise; all others ignore it.
 
     Raises:
-        InputError: An option makes no sense, or the estimator predicts something else.
+        InputError: An option makes no sense.
     """
 
     def __init__(
@@ -55,7 +52,7 @@ class Predictor:
         precision: Precision = "float32",
         seed: int = 0,
     ) -> None:
-        self.kind = kind_of(estimator)
+        self.modality = estimator.task.modality
         if processing_res < 0 or tile_size < 0:
             raise InputError(f"processing_res and tile_size must not be negative, got {processing_res}, {tile_size}.")
         if not 0 <= seed < 2**63:
@@ -101,7 +98,7 @@ class Predictor:
                 tensor (3,H,W) in [0, 1].
 
         Returns:
-            float32: depth (H,W) in [0, 1], or normals (H,W,3).
+            float32: (H,W) for a modality of a single channel such as depth, else (H,W,C).
 
         Raises:
             InputError: the picture cannot be read.
@@ -115,7 +112,7 @@ class Predictor:
             images: (H,W,3) each, uint8, uint16, or float in [0, 1].
 
         Returns:
-            float32 each, at the size of its picture: depth (H,W) in [0, 1], or normals (H,W,3).
+            float32 each, at the size of its picture: (H,W) for a single channel, else (H,W,C).
         """
         inputs = [self._processed(image) for image in images]
         if len(images) == 1 and self._needs_tiles(*inputs[0].shape[-2:]):
@@ -161,21 +158,21 @@ class Predictor:
 
     @torch.inference_mode()
     def _run(self, images: Tensor) -> Tensor:
-        """Return (B,1,H,W) depth in [0, 1] or (B,3,H,W) normals for images (B,3,H,W), on the CPU."""
+        """Return published predictions (B,C,H,W) for images (B,3,H,W), on the CPU."""
         is_full = self.precision == "float32"
         with nullcontext() if is_full else torch.autocast(self.device.type, getattr(torch, self.precision)):
             prediction = self.estimator(images.to(self.device), [self.seed] * len(images))
-        prediction = prediction.float().cpu()
-        return (prediction + 1) / 2 if self.kind == "depth" else _normalize(prediction)
+        return self.modality.publish(prediction.float().cpu())
 
     def _needs_tiles(self, height: int, width: int) -> bool:
         return bool(self._tile_px) and height * width > self._tile_px**2
 
     def _predict_tiles(self, image: Tensor) -> Tensor:
-        """Predict (3,H,W) in tiles; depth of every tile follows that of the whole picture, seen from afar."""
+        """Predict (3,H,W) in tiles; where predictions vary by image, tiles follow the whole image, seen from afar."""
         tile, overlap = self._tile_px, round(_OVERLAP * self._tile_px)
-        if self.kind == "normals":
-            return _normalize(blend_tiles(image, tile, overlap, lambda part, _: self._run(part[None])[0])[None])[0]
+        if not self.modality.varies_by_image:
+            blended = blend_tiles(image, tile, overlap, lambda part, _: self._run(part[None])[0])
+            return self.modality.renormalize(blended[None])[0]
         factor = self.estimator.network.size_factor
         shrink = tile / max(image.shape[-2:])
         size = [max(1, round(side * shrink / factor)) * factor for side in image.shape[-2:]]
@@ -184,7 +181,7 @@ class Predictor:
         blended = blend_tiles(
             image, tile, overlap, lambda part, place: align_to(self._run(part[None])[0], guide[(..., *place)])
         )
-        return blended.clamp(0, 1)
+        return blended.clamp(*self.modality.value_range)
 
     def _finish(self, output: Tensor, image: np.ndarray) -> np.ndarray:
         """Cut off the padding and resize (C,h,w) to the picture's size."""
@@ -193,26 +190,8 @@ class Predictor:
         output = output[None, :, : resized[0], : resized[1]]
         if resized != (height, width):
             output = F.interpolate(output, (height, width), mode="bilinear")
-        if self.kind == "depth":
-            return output[0, 0].contiguous().numpy()
-        return _normalize(output)[0].movedim(0, -1).contiguous().numpy()
-
-
-def kind_of(estimator: Estimator) -> Kind:
-    """Say what an estimator predicts.
-
-    Raises:
-        InputError: neither depth nor normals.
-    """
-    if isinstance(estimator.task, Depth):
-        return "depth"
-    if isinstance(estimator.task, Normals):
-        return "normals"
-    raise InputError(f"the task {type(estimator.task).__name__} is neither depth nor normals.")
-
-
-def _normalize(normals: Tensor) -> Tensor:
-    return normals / normals.norm(dim=1, keepdim=True).clamp(min=_SMALLEST_NORM)
+        output = self.modality.renormalize(output)[0]
+        return (output[0] if len(output) == 1 else output.movedim(0, -1)).contiguous().numpy()
 
 
 def _device(name: str) -> torch.device:

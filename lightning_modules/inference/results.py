@@ -9,40 +9,42 @@ import cv2
 import numpy as np
 import torch
 
-from geometry.colorize import colorize_depth, colorize_normals
-from lightning_modules.inference.predictor import Kind
+from geometry.batch import Target
+from geometry.modalities import Modality
 
 _STRIP_PIXELS = 2_000_000
 _RANGE_PIXELS = 1_000_000
-_TAIL = 0.02
+_LARGEST_16_BIT = 65535
 
 
-def result_names(kind: Kind, stem: str) -> list[str]:
+def result_names(modality: Modality, stem: str) -> list[str]:
     """Return the names of the files that ``write_results`` writes.
 
     Args:
-        kind: depth or normals.
+        modality: what is predicted.
         stem: what the names begin with.
     """
-    return [f"{stem}_{kind}.npy", f"{stem}_{kind}.png", f"{stem}_{kind}_color.png"]
+    name = f"{stem}_{modality.name}"
+    return [f"{name}.npy", f"{name}.png", f"{name}_color.png"]
 
 
-def write_results(kind: Kind, prediction: np.ndarray, folder: Path, stem: str) -> None:
+def write_results(modality: Modality, prediction: np.ndarray, folder: Path, stem: str) -> None:
     """Write a prediction as array, as 16-bit PNG and in colours, each under a temporary name first.
 
     Convention:
-        Depth: the PNG holds 65535 x depth. Normals: red, green and blue hold 65535 x (x + 1) / 2 and so on.
+        The PNG holds 0 to 65535 for the smallest to the largest published value of the modality: 65535 x depth, or
+        65535 x (x + 1) / 2 in red, and so on, for normals.
 
     Args:
-        kind: depth or normals.
-        prediction: (H,W) depth in [0, 1], or (H,W,3) normals, float32.
+        modality: what is predicted.
+        prediction: (H,W) or (H,W,C) float32, published values.
         folder: where to; must exist.
         stem: what the names begin with.
     """
-    array, exact, colored = (folder / name for name in result_names(kind, stem))
+    array, exact, colored = (folder / name for name in result_names(modality, stem))
     write_whole(array, npy_bytes(prediction))
-    write_whole(exact, png16_bytes(kind, prediction))
-    write_whole(colored, _png(color_picture(kind, prediction)))
+    write_whole(exact, png16_bytes(modality, prediction))
+    write_whole(colored, _png(color_picture(modality, prediction)))
 
 
 def npy_bytes(prediction: np.ndarray) -> bytes:
@@ -52,30 +54,28 @@ def npy_bytes(prediction: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def png16_bytes(kind: Kind, prediction: np.ndarray) -> bytes:
+def png16_bytes(modality: Modality, prediction: np.ndarray) -> bytes:
     """Return a prediction as the bytes of a 16-bit PNG; see ``write_results``."""
-    scale, offset = (65535.0, 0.5) if kind == "depth" else (32767.5, 32768.0)
+    low, high = modality.value_range
+    scale = _LARGEST_16_BIT / (high - low)
+    offset = 0.5 - low * scale
     values = np.empty(prediction.shape, np.uint16)
     for rows in _strips(prediction):
-        values[rows] = (prediction[rows] * scale + offset).clip(0, 65535)
+        values[rows] = (prediction[rows] * scale + offset).clip(0, _LARGEST_16_BIT)
     return _png(values)
 
 
-def color_picture(kind: Kind, prediction: np.ndarray) -> np.ndarray:
+def color_picture(modality: Modality, prediction: np.ndarray) -> np.ndarray:
     """Return a prediction as a picture for people, (H,W,3) uint8. It goes by strips: a large one is much memory.
 
     Args:
-        kind: depth or normals.
-        prediction: (H,W) depth, or (H,W,3) normals.
+        modality: what is predicted.
+        prediction: (H,W) or (H,W,C) float32, published values.
     """
     picture = np.empty((*prediction.shape[:2], 3), np.uint8)
-    near, far = _range_of(prediction) if kind == "depth" else (0.0, 1.0)
+    limits = modality.color_limits(_sample_of(prediction))
     for rows in _strips(prediction):
-        part = torch.from_numpy(prediction[rows])
-        if kind == "depth":
-            colors = colorize_depth(part[None, None], near=near, far=far)
-        else:
-            colors = colorize_normals(part.movedim(-1, 0)[None])
+        colors = modality.colorize(_planes(prediction[rows]), limits=limits)
         picture[rows] = (colors[0].movedim(0, -1) * 255).round().byte().numpy()
     return picture
 
@@ -100,10 +100,17 @@ def _png(picture: np.ndarray) -> bytes:
     return encoded.tobytes()
 
 
-def _range_of(depth: np.ndarray) -> tuple[float, float]:
-    values = depth.reshape(-1)[:: depth.size // _RANGE_PIXELS + 1]
-    near, far = np.quantile(values, [_TAIL, 1 - _TAIL])
-    return float(near), float(far)
+def _sample_of(prediction: np.ndarray) -> Target:
+    """Return enough values of a prediction to know the range of its colours, as if they were a truth."""
+    channels = prediction.reshape(prediction.shape[0] * prediction.shape[1], -1)
+    values = torch.from_numpy(channels[:: len(channels) // _RANGE_PIXELS + 1].T[None, :, None])
+    return Target(values, torch.ones_like(values[:, :1], dtype=torch.bool))
+
+
+def _planes(prediction: np.ndarray) -> torch.Tensor:
+    """Return (H,W) or (H,W,C) as (1,C,H,W)."""
+    values = torch.from_numpy(prediction)
+    return values[None, None] if values.ndim == 2 else values.movedim(-1, 0)[None]
 
 
 def _strips(array: np.ndarray) -> list[slice]:

@@ -2,7 +2,7 @@
 
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -61,10 +61,9 @@ class ValidationPanels(Callback):
             return
         if not any(map(can_show_pictures, trainer.loggers)):
             return
-        cut = {key: value[:missing] if isinstance(value, Tensor | list) else value for key, value in batch.items()}
-        first = cast(GeometryBatch, cut)
-        pictures = pl_module.task.pictures(outputs["prediction"][:missing], first)
-        tiles = [self._tile(picture) for picture in (first["image"].float() / 2 + 0.5, *pictures)]
+        first = batch[:missing]
+        shown = pl_module.task.visualize(outputs["prediction"][:missing], first)
+        tiles = [self._tile(image) for image in (first.image.float() / 2 + 0.5, *shown)]
         rows.extend(torch.cat(tiles, dim=3).unbind())
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Estimator) -> None:  # type: ignore[override]
@@ -106,7 +105,7 @@ class RunAnnouncement(Callback):
         self._announced = True
         trained = sum(parameter.numel() for parameter in pl_module.parameters() if parameter.requires_grad)
         frozen = sum(parameter.numel() for parameter in pl_module.parameters()) - trained
-        size, accumulated, ranks = len(batch["key"]), trainer.accumulate_grad_batches, trainer.world_size
+        size, accumulated, ranks = len(batch), trainer.accumulate_grad_batches, trainer.world_size
         rank_zero_info(
             f"training {trained:,} weights, {frozen:,} are frozen; {size} images x {accumulated} accumulated x "
             f"{ranks} ranks = {size * accumulated * ranks} images per step; files in {self._folder}"
@@ -153,7 +152,7 @@ class Throughput(Callback):
         now = time.perf_counter()
         self._busy_s += now - self._mark_s
         self._mark_s = now
-        self._num_images += len(batch["key"])
+        self._num_images += len(batch)
         has_stepped, self._last_step = trainer.global_step != self._last_step, trainer.global_step
         if has_stepped and is_logging_step(trainer, trainer.global_step):
             total_s = self._busy_s + self._waiting_s
@@ -189,6 +188,9 @@ class ValidationSummary(Callback):
         rows = [("metric", *scores)]
         rows += [(metric, *(f"{values[metric]:.4f}" for values in scores.values())) for metric in metrics]
         headline, constant = pl_module.task.headline_metric, pl_module.task.constant_metric
+        if not constant:
+            print(f"\n{format_table(rows)}")
+            return
         verdict = [("data set", headline, "best constant", "ratio")]
         for name, values in scores.items():
             ratio = values[headline] / values[constant]

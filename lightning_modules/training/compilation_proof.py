@@ -46,12 +46,12 @@ class CompilationProof:
             InputError: a compiled part computes something else than the plain one.
         """
         network = estimator.network
-        shape = tuple(batch["image"].shape)
+        shape = tuple(batch.image.shape)
         parts = {str(name): part for name, part in network.compilable_parts().items() if compiled_regions(part)}
         if not parts or shape in self._proven or (self._proven and _is_divided(network)):
             return
-        estimator.task.check(batch)
-        with _same_random_numbers(batch["image"].device), torch.enable_grad():
+        estimator.task.target(batch)
+        with _same_random_numbers(batch.image.device), torch.enable_grad():
             calls = _record(parts, lambda: _plain_forward(estimator, batch))
             results = {name: _compare(parts[name], call) for name, call in calls.items()}
         size = f"{shape[-2]}x{shape[-1]}"
@@ -173,7 +173,7 @@ def _plain_forward(estimator: "Estimator", batch: GeometryBatch) -> None:
     keep_nothing = torch.autograd.graph.saved_tensors_hooks(_nothing, _nothing)
     step = estimator.trainer.precision_plugin.train_step_context()
     with torch.compiler.set_stance("force_eager"), keep_nothing, step:
-        estimator.training_loss(batch, [0] * len(batch["key"]))
+        estimator.training_loss(batch, [0] * len(batch))
 
 
 @contextmanager

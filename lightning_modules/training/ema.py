@@ -9,9 +9,10 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor, nn
 
 from geometry.errors import InputError
-from lightning_modules.estimator import Estimator, misfits
+from lightning_modules.estimator import Estimator
 from lightning_modules.networks.sharding import assemble, divide, divide_again, gather, local, norm_over_ranks
 from lightning_modules.training.logging_steps import is_logging_step
+from lightning_modules.training.stored_weights import describe_mismatch
 
 CHECKPOINT_KEY = "ema_state_dict"
 
@@ -171,7 +172,7 @@ class ExponentialMovingAverage(Callback):
             )
             return
         trained = dict(_trained(pl_module))
-        found = misfits(average, trained, trained.keys())
+        found = describe_mismatch(average, trained, trained.keys())
         if found:
             raise InputError(
                 f"the average in the checkpoint ({CHECKPOINT_KEY}) does not fit what trains: it {found}. Set the "

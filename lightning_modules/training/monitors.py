@@ -3,7 +3,9 @@
 import warnings
 from typing import TYPE_CHECKING
 
+from geometry.batch import DatasetInfo
 from geometry.errors import InputError
+from lightning_modules.metric_base import all_scores
 
 if TYPE_CHECKING:
     from lightning_modules.estimator import Estimator
@@ -34,9 +36,8 @@ def _score_names(estimator: "Estimator") -> list[str]:
     """Return the names of all validation scores; none without validation."""
     if not estimator.trainer.limit_val_batches:
         return []
-    metric = estimator.task.make_metric()
-    metric.sync_on_compute = False  # the ranks are not there yet
+    metrics = [metric.stay_alone() for metric in estimator.task.make_metrics(DatasetInfo("any"))]  # no ranks yet
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # nothing was scored yet
-        keys = list(metric.compute())
+        keys = list(all_scores(metrics))
     return [f"val/{dataset}/{key}" for dataset in estimator.val_dataset_names for key in keys]

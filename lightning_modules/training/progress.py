@@ -109,7 +109,7 @@ class StepProgress(ProgressBar):
             self._close()
             self._test_loader = dataloader_idx
             total = trainer.num_test_batches[dataloader_idx]
-            self._test_bar = self._open(batch["dataset"], int(total), "batch")
+            self._test_bar = self._open(batch.dataset.name, int(total), "batch")
 
     def on_test_batch_end(
         self,

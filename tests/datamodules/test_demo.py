@@ -15,12 +15,12 @@ def small_pictures(monkeypatch):
 
 
 def test_data_is_made_on_the_first_run_and_kept_for_the_next(tmp_path, monkeypatch):
-    data = SyntheticDataModule(cache=str(tmp_path), rooms=20, streets=10, batch_size=2, normals=True)
+    data = SyntheticDataModule(cache=str(tmp_path), rooms=20, streets=10, batch_size=2, modalities=["depth", "normals"])
     data.prepare_data()
     data.setup("fit")
-    assert data.val_dataset_names == ["rooms", "streets"]
+    assert [dataset.name for dataset in data.val_dataset_infos] == ["rooms", "streets"]
     batch = next(iter(data.val_dataloader()[0]))
-    assert batch["image"].shape == (2, 3, 24, 32) and batch["normals_mask"].any()
+    assert batch.image.shape == (2, 3, 24, 32) and batch.targets["normals"].mask.any()
     monkeypatch.setattr(demo_module.SyntheticDataModule, "_make", lambda *_: pytest.fail("made again"))
     SyntheticDataModule(cache=str(tmp_path), rooms=20, streets=10).prepare_data()
 

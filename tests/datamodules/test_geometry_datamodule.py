@@ -39,11 +39,11 @@ class Recorder(LightningModule):
         self.seen, self.validated = [], []
 
     def training_step(self, batch):
-        self.seen.append((batch["dataset"], *batch["key"]))
-        return self.weight * batch["depth"].mean() + batch["image"][:, 0, 0, 0].mean()
+        self.seen.append((batch.dataset.name, *batch.key))
+        return self.weight * batch.targets["depth"].values.mean() + batch.image[:, 0, 0, 0].mean()
 
     def validation_step(self, batch, batch_idx, dataloader_idx=0):
-        self.validated.append((batch["dataset"], *batch["key"]))
+        self.validated.append((batch.dataset.name, *batch.key))
 
     def configure_optimizers(self):
         return torch.optim.SGD(self.parameters(), lr=0.1)
@@ -67,7 +67,9 @@ def fit(folder, data, max_steps, ckpt_path=None, checkpoint_every=1000, **option
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_lightning_resumes_a_killed_run_to_the_same_weights(folders, tmp_path, num_workers):
     def data():
-        return GeometryDataModule(sources(folders), num_workers=num_workers, batches_per_epoch=7, normals=True)
+        return GeometryDataModule(
+            sources(folders), num_workers=num_workers, batches_per_epoch=7, modalities=["depth", "normals"]
+        )
 
     whole = fit(tmp_path / "whole", data(), 16, accumulate_grad_batches=2)
     fit(tmp_path / "killed", data(), 5, checkpoint_every=5, accumulate_grad_batches=2)
@@ -113,7 +115,7 @@ def test_every_option_has_a_sentence_of_help():
 def test_validation_defaults_to_the_val_splits_that_exist(folders):
     data = GeometryDataModule(sources(folders), num_workers=0)
     data.setup("fit")
-    assert data.val_dataset_names == ["a"]
+    assert [dataset.name for dataset in data.val_dataset_infos] == ["a"]
     assert data.image_sizes == {"a": (12, 16), "b": (8, 24)}
     assert [len(loader) for loader in data.val_dataloader()] == [3]
 
@@ -127,14 +129,14 @@ def test_an_epoch_is_as_long_as_all_training_data(folders):
 def test_a_batch_holds_one_data_set_of_one_size(folders):
     data = GeometryDataModule(sources(folders), num_workers=0)
     data.setup("fit")
-    sizes = {(batch["dataset"], tuple(batch["image"].shape[2:])) for batch in data.train_dataloader()}
+    sizes = {(batch.dataset.name, tuple(batch.image.shape[2:])) for batch in data.train_dataloader()}
     assert sizes == {("a", (12, 16)), ("b", (8, 24))}
 
 
 def test_validating_needs_no_training_split(folders):
     data = GeometryDataModule([], [DatasetSource(str(folders / "b"), split="train", name="b-train")], num_workers=0)
     data.setup("validate")
-    assert data.val_dataset_names == ["b-train"]
+    assert [dataset.name for dataset in data.val_dataset_infos] == ["b-train"]
 
 
 def test_more_ranks_than_validation_batches_are_no_error(folders):
@@ -143,8 +145,8 @@ def test_more_ranks_than_validation_batches_are_no_error(folders):
 
 
 def test_normals_that_a_data_set_lacks_are_missed_before_training(folders):
-    with pytest.raises(InputError, match=r"'c' .*no 'normals'"):
-        GeometryDataModule(sources(folders, "ac"), normals=True).setup("fit")
+    with pytest.raises(InputError, match=r"'c' .*no normals, which the task needs"):
+        GeometryDataModule(sources(folders, "ac"), modalities=["depth", "normals"]).setup("fit")
 
 
 def test_two_data_sets_of_one_name_are_refused(folders):

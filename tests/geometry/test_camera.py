@@ -14,6 +14,7 @@ from geometry import (
     resize_camera,
     unproject,
 )
+from geometry.camera import flip_camera, recenter_camera
 
 # M_cam_from_uv of scene ai_001_001 (the usual pinhole) and of ai_037_002 (tilt-shift).
 PINHOLE_UV = torch.diag(torch.tensor([0.5773502886169104, 0.4330127164626828, -1.0], dtype=torch.float64))
@@ -185,3 +186,37 @@ def test_a_camera_with_the_axes_of_opencv_is_refused():
 def test_a_focal_length_of_zero_is_refused():
     with pytest.raises(InputError, match="intrinsic matrix cannot be inverted"):
         camera_from_intrinsics(torch.tensor([[0.0, 0, 50], [0, 100, 40], [0, 0, 1]]))
+
+
+@pytest.mark.parametrize("pixel_center", [0.0, 0.5])
+@pytest.mark.parametrize("kind", ["pinhole", "tilt-shift"])
+def test_flipping_the_camera_is_flipping_the_rays_and_their_x(kind, pixel_center):
+    camera = camera_of(kind, 24, 32)
+    flipped = pixel_rays(flip_camera(camera, 32, pixel_center), 24, 32, pixel_center)
+    expected = pixel_rays(camera, 24, 32, pixel_center).flip(-1) * torch.tensor([-1.0, 1, 1])[:, None, None]
+    torch.testing.assert_close(flipped, expected)
+
+
+def test_a_principal_point_40_pixels_from_the_left_lies_60_from_the_left_in_the_mirror():
+    camera = camera_from_intrinsics(torch.tensor([[100.0, 0, 40], [0, 100, 30], [0, 0, 1]]))
+    expected = camera_from_intrinsics(torch.tensor([[100.0, 0, 60], [0, 100, 30], [0, 0, 1]]))
+    torch.testing.assert_close(flip_camera(camera, 100), expected)
+    # With the first centre at 0, the last of 100 lies at 99: 40 from the left are 59 in the mirror.
+    expected = camera_from_intrinsics(torch.tensor([[100.0, 0, 59], [0, 100, 30], [0, 0, 1]]))
+    torch.testing.assert_close(flip_camera(camera, 100, pixel_center=0.0), expected)
+
+
+def test_flipping_twice_gives_the_camera_back_in_batches():
+    cameras = torch.stack([camera_of("pinhole", 24, 32), camera_of("tilt-shift", 24, 32)])
+    torch.testing.assert_close(flip_camera(flip_camera(cameras, 32), 32), cameras)
+
+
+def test_counting_pixels_from_elsewhere_leaves_every_ray_where_it_was():
+    camera = camera_from_intrinsics(VIRTUAL_KITTI)  # its first centre is 0
+    centered = recenter_camera(camera, 0.0, 0.5)
+    torch.testing.assert_close(pixel_rays(centered, 30, 40, 0.5), pixel_rays(camera, 30, 40, 0.0))
+    # The principal point (620.5, 187) is (621, 187.5) where the first pixel's centre is (0.5, 0.5).
+    torch.testing.assert_close(
+        centered @ torch.tensor([621.0, 187.5, 1.0]).double(), torch.tensor([0, 0, -1.0]).double()
+    )
+    torch.testing.assert_close(recenter_camera(centered, 0.5, 0.0), camera)

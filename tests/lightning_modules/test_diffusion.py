@@ -7,6 +7,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from lightning.pytorch import seed_everything
 from transformers import CLIPTextModel
 
+from geometry.batch import DatasetInfo, Target
 from geometry.errors import InputError
 from lightning_modules import Depth, DiffusionEstimator, Normals, Sampling, StableDiffusion
 from lightning_modules.networks.noise import seed_from
@@ -33,9 +34,9 @@ def make_estimator(base, task=None, **options):
 
 def small_batch(**options):
     batch = make_batch(height=24, width=32, **options)
-    batch["valid_mask"][:, :, 4:, 4:] = True  # random holes alone would leave no latent pixel without one
-    batch["normals_mask"] = batch["valid_mask"].clone()
-    batch["normals_mask"][1, :, 8:16] = False
+    batch.targets["depth"].mask[:, :, 4:, 4:] = True  # random holes alone would leave no latent pixel without one
+    batch.targets["normals"].mask.copy_(batch.targets["depth"].mask)
+    batch.targets["normals"].mask[1, :, 8:16] = False
     return batch
 
 
@@ -49,7 +50,7 @@ def test_loss_and_gradients_are_those_of_marigold(bases, kind, task):
     # float32. Noise and prompt are float32 in both.
     for dtype, loss_tolerance, tolerance in ((torch.float64, 1e-7, 1e-6), (torch.float32, 2e-6, 2e-5)):
         estimator = make_estimator(bases[kind], task()).to(dtype)
-        batch["image"] = batch["image"].to(dtype)
+        batch.image = batch.image.to(dtype)
         loss, extras = estimator.training_loss(batch, SEEDS)
         loss.backward()
         gradients = torch.cat([p.grad.flatten().double() for p in estimator.network.unet.parameters()])
@@ -77,7 +78,7 @@ def transcription(base, kind, batch, is_depth):
         signal, rest = alphas[timestep].sqrt(), (1 - alphas[timestep]).sqrt()
         noisy = signal * clean + rest * noise
         answer = unet(
-            torch.cat([latent_of(batch["image"][index].double()), noisy], dim=1), timestep, encoder_hidden_states=prompt
+            torch.cat([latent_of(batch.image[index].double()), noisy], dim=1), timestep, encoder_hidden_states=prompt
         ).sample
         target = {"v_prediction": signal * noise - rest * clean, "epsilon": noise, "sample": clean}[kind]
         counts = known.reshape(6, 4, 8, 4).all(dim=3).all(dim=1)
@@ -89,9 +90,9 @@ def transcription(base, kind, batch, is_depth):
 
 def transcribed_truth(batch, index, is_depth):
     if not is_depth:
-        known = batch["normals_mask"][index, 0]
-        return (batch["normals"][index] * known).double(), known
-    depth, known = batch["depth"][index, 0].double(), batch["valid_mask"][index, 0]
+        known = batch.targets["normals"].mask[index, 0]
+        return (batch.targets["normals"].values[index] * known).double(), known
+    depth, known = batch.targets["depth"].values[index, 0].double(), batch.targets["depth"].mask[index, 0]
     low, high = torch.quantile(depth[known], 0.02), torch.quantile(depth[known], 0.98)
     relative = ((depth - low) / (high - low) * 2 - 1).clip(-1, 1)
     return torch.where(known, relative, 1.0).repeat(3, 1, 1), known
@@ -132,8 +133,8 @@ def test_garbage_where_the_truth_is_unknown_changes_nothing(bases, task):
     estimator, results = make_estimator(bases["v_prediction"], task()), []
     for garbage in (0.0, 1e4, -7.0, torch.inf, torch.nan):
         batch = small_batch()
-        batch["depth"][~batch["valid_mask"]] = garbage
-        batch["normals"][~batch["normals_mask"].expand(-1, 3, -1, -1)] = garbage
+        batch.targets["depth"].values[~batch.targets["depth"].mask] = garbage
+        batch.targets["normals"].values[~batch.targets["normals"].mask.expand(-1, 3, -1, -1)] = garbage
         estimator.zero_grad()
         loss, _ = estimator.training_loss(batch, SEEDS)
         loss.backward()
@@ -144,7 +145,7 @@ def test_garbage_where_the_truth_is_unknown_changes_nothing(bases, task):
 
 def test_a_batch_of_which_nothing_is_known_has_no_loss_but_a_gradient_for_every_weight(bases):
     batch = small_batch()
-    batch["valid_mask"][:] = False
+    batch.targets["depth"].mask[:] = False
     estimator = make_estimator(bases["v_prediction"])
     loss, _ = estimator.training_loss(batch, SEEDS)
     loss.backward()
@@ -153,11 +154,11 @@ def test_a_batch_of_which_nothing_is_known_has_no_loss_but_a_gradient_for_every_
 
 
 def test_the_truth_of_depth_is_relative_and_far_where_unknown():
-    batch = make_batch(1, 10, 11, normals=False)
-    batch["depth"] = torch.arange(110.0).reshape(1, 1, 10, 11) + 1
-    batch["valid_mask"] = batch["depth"] <= 101  # 101 values: the quantiles are 3 and 99 metres
+    batch = make_batch(1, 10, 11, modalities=["depth"])
+    depth = torch.arange(110.0).reshape(1, 1, 10, 11) + 1
+    batch.targets["depth"] = Target(depth, depth <= 101)  # 101 values: the quantiles are 3 and 99 metres
     picture, known = Depth().target_image(batch)
-    assert torch.equal(known, batch["valid_mask"])
+    assert torch.equal(known, batch.targets["depth"].mask)
     assert picture.shape == (1, 3, 10, 11)
     assert torch.equal(picture[:, :1], picture[:, 2:])
     values = picture[0, 0].flatten()
@@ -166,8 +167,8 @@ def test_the_truth_of_depth_is_relative_and_far_where_unknown():
 
 
 def test_the_truth_of_a_flat_wall_is_finite():
-    batch = make_batch(1, normals=False)
-    batch["depth"] = torch.full_like(batch["depth"], 3.0)
+    batch = make_batch(1, modalities=["depth"])
+    batch.targets["depth"].values[:] = 3.0
     assert Depth().target_image(batch)[0].isfinite().all()
 
 
@@ -175,11 +176,11 @@ def test_the_truth_of_a_flat_wall_is_finite():
 def test_the_truth_of_normals_is_what_the_network_must_decode_to(frame):
     batch, task = make_batch(1), Normals(frame=frame)
     picture, known = task.target_image(batch)
-    error = (task.predict(picture) - batch["normals"]).abs() * known
+    error = (task.predict(picture) - batch.targets["normals"].values).abs() * known
     assert error.max() < 2e-5
     assert (picture * ~known == 0).all()
     assert torch.equal(
-        picture[:, 0] == batch["normals"][:, 0], (torch.tensor(frame == "opengl") | (picture[:, 0] == 0))
+        picture[:, 0] == batch.targets["normals"].values[:, 0], (torch.tensor(frame == "opengl") | (picture[:, 0] == 0))
     )
 
 
@@ -221,7 +222,7 @@ def test_a_zero_terminal_snr_leaves_noise_alone_at_the_last_timestep_and_still_s
     plain = StableDiffusion(str(bases["v_prediction"])).scheduler.alphas_cumprod
     root = (plain.sqrt() - plain[-1].sqrt()) * plain[0].sqrt() / (plain[0].sqrt() - plain[-1].sqrt())
     assert torch.allclose(alphas, root.square(), atol=1e-5)
-    image = make_batch()["image"]
+    image = make_batch().image
     assert DiffusionEstimator(network, Depth())(image).isfinite().all()
     with pytest.raises(InputError, match="holds no signal"):
         StableDiffusion(str(bases["epsilon"]), zero_terminal_snr=True)
@@ -251,13 +252,13 @@ def test_validation_measures_what_sampling_predicts_the_same_every_time(bases, t
         seed_everything(seed, verbose=False)
         trainer = make_trainer(tmp_path)
         trainer.validate(estimator, TinyData(), verbose=False)
-        scores.append(trainer.callback_metrics[f"val/indoor/{task.headline_metric}"].item())
+        scores.append(trainer.callback_metrics[f"val/indoor/{estimator.task.headline_metric}"].item())
     assert scores[0] == scores[1]
 
-    metric = task().make_metric()
+    metric = task().make_metrics(DatasetInfo("tiny"))[0]
     for batch in TinyData().val_dataloader()[0]:
-        estimator.task.update_metric(metric, estimator(batch["image"], [seed_from(key) for key in batch["key"]]), batch)
-    assert scores[0] == pytest.approx(metric.compute()[task.headline_metric].item(), rel=1e-5)
+        estimator.task.update_metrics([metric], estimator(batch.image, [seed_from(key) for key in batch.key]), batch)
+    assert scores[0] == pytest.approx(metric.compute()[estimator.task.headline_metric].item(), rel=1e-5)
 
 
 def test_half_precision_trains_and_keeps_the_denoised_latent_in_float32(bases):
@@ -268,7 +269,7 @@ def test_half_precision_trains_and_keeps_the_denoised_latent_in_float32(bases):
     estimator.network.answer = lambda latent, timesteps: (seen.append(latent.dtype), answer(latent, timesteps))[1]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss, _ = estimator.training_loss(batch, [1])
-        estimator(batch["image"], [1])
+        estimator(batch.image, [1])
     assert loss.dtype == torch.float32
     assert set(seen) == {torch.float32}
 

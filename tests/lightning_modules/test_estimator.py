@@ -1,6 +1,7 @@
 import csv
 import math
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.plugins import MixedPrecision
 from torch.utils.data import DataLoader
 
+from geometry.batch import DatasetInfo
 from geometry.errors import InputError
 from lightning_modules import Depth, Normals, SingleStepEstimator, StableDiffusion
 from lightning_modules.schedules import warmup_exponential
@@ -163,7 +165,7 @@ class OneBatchFromElsewhere(Callback):
     """Lets the first batch come from a data set that no later one comes from."""
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
-        batch["dataset"] = "elsewhere" if batch_idx == 0 else "here"
+        batch.dataset = DatasetInfo("elsewhere" if batch_idx == 0 else "here")
 
 
 def test_the_loss_of_a_data_set_is_logged_only_when_a_batch_came_from_it(base, tmp_path):
@@ -182,7 +184,7 @@ class Poison(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if batch_idx in self.numbers:
-            batch["image"][0, 0, 0, 0] = torch.nan
+            batch.image[0, 0, 0, 0] = torch.nan
 
 
 def test_a_bad_batch_is_skipped_named_and_leaves_no_trace_in_the_weights(base, tmp_path):
@@ -204,7 +206,7 @@ def test_bad_batches_in_a_row_end_the_run_with_an_error(base, tmp_path):
 @pytest.mark.filterwarnings("ignore:step")
 def test_a_loss_that_is_not_finite_is_skipped_even_if_its_gradient_is_finite(base, tmp_path, monkeypatch):
     def infinite_loss(self, batch, seeds):
-        return self(batch["image"], seeds).sum() + torch.inf, {}
+        return self(batch.image, seeds).sum() + torch.inf, {}
 
     monkeypatch.setattr(SingleStepEstimator, "training_loss", infinite_loss)
     estimator = make_estimator(base)
@@ -254,7 +256,7 @@ def test_losses_are_means_since_the_last_log_in_all_and_by_data_set(base, tmp_pa
     recorder = Recorder()
     estimator = make_estimator(base, optimizer=lambda p: torch.optim.SGD(p, lr=0.0))
     estimator.training_loss = lambda batch, seeds: (  # type: ignore[method-assign]
-        estimator.network.unet.conv_in.bias.sum() * 0 + (1.0 if batch["dataset"] == "indoor" else 5.0),
+        estimator.network.unet.conv_in.bias.sum() * 0 + (1.0 if batch.dataset.name == "indoor" else 5.0),
         {},
     )
     options = {"log_every_n_steps": 2, "accumulate_grad_batches": 2, "logger": CSVLogger(tmp_path)}
@@ -283,16 +285,17 @@ def test_every_data_set_gets_its_own_scores(base, tmp_path, task):
     estimator = make_estimator(base, task())
     trainer.validate(estimator, TinyData(), verbose=False)
     for name in ("indoor", "outdoor"):
-        for metric in (task.headline_metric, task.constant_metric):
+        for metric in (estimator.task.headline_metric, estimator.task.constant_metric):
             assert trainer.callback_metrics[f"val/{name}/{metric}"] > 0
-    indoor, outdoor = (trainer.callback_metrics[f"val/{name}/{task.headline_metric}"] for name in ("indoor", "outdoor"))
+    headline = estimator.task.headline_metric
+    indoor, outdoor = (trainer.callback_metrics[f"val/{name}/{headline}"] for name in ("indoor", "outdoor"))
     assert indoor != outdoor
 
-    metric = task().make_metric()
+    metric = task().make_metrics(DatasetInfo("tiny"))[0]
     for batch in TinyData().val_dataloader()[1]:
         with torch.no_grad():
-            estimator.task.update_metric(metric, estimator(batch["image"]), batch)
-    assert outdoor == pytest.approx(metric.compute()[task.headline_metric].item(), rel=1e-5)
+            estimator.task.update_metrics([metric], estimator(batch.image), batch)
+    assert outdoor == pytest.approx(metric.compute()[headline].item(), rel=1e-5)
 
 
 def test_validation_noise_is_the_same_every_time(base, tmp_path):
@@ -307,24 +310,27 @@ def test_validation_noise_is_the_same_every_time(base, tmp_path):
 
 
 def test_predictions_are_clipped_to_the_depths_that_a_data_set_can_hold(base, tmp_path):
-    estimator, data = make_estimator(base), TinyData()
-    data.depth_ranges_m = {"outdoor": (1.0, 80.0)}
-    make_trainer(tmp_path).validate(estimator, data, verbose=False)
-    ranges = [(metric.near_plane_m, metric.far_plane_m) for metric in estimator.val_metrics]
+    class Outdoor(TinyData):
+        val_dataset_infos = (DatasetInfo("indoor"), DatasetInfo("outdoor", {"depth": (1.0, 80.0)}))
+
+    estimator = make_estimator(base)
+    make_trainer(tmp_path).validate(estimator, Outdoor(), verbose=False)
+    ranges = [(metric.near_plane_m, metric.far_plane_m) for (metric,) in estimator.val_metrics]
     assert ranges == [(1e-6, math.inf), (1.0, 80.0)]
 
 
 class TestMistakes:
-    def test_a_data_set_without_normals_is_named_with_the_task_and_the_key(self, base, tmp_path):
+    def test_a_data_set_without_normals_is_named_with_the_task(self, base, tmp_path):
         for run in ("fit", "validate"):
-            with pytest.raises(InputError, match=r"task Normals needs normals and normals_mask, but data set '\w+'"):
-                getattr(make_trainer(tmp_path), run)(make_estimator(base, Normals()), TinyData(normals=False))
+            with pytest.raises(InputError, match=r"task Normals needs normals, but data set '\w+'"):
+                getattr(make_trainer(tmp_path), run)(make_estimator(base, Normals()), TinyData(modalities=["depth"]))
 
     def test_images_that_do_not_fit_are_found_before_training_starts(self, base, tmp_path):
-        data = TinyData()
-        data.image_sizes = {"rooms": (32, 32), "streets": (30, 32)}
+        class Uneven(TinyData):
+            image_sizes: ClassVar = {"rooms": (32, 32), "streets": (30, 32)}
+
         with pytest.raises(InputError, match=r"data set streets: images of 30x32 .* factor 4"):
-            make_trainer(tmp_path).fit(make_estimator(base), data)
+            make_trainer(tmp_path).fit(make_estimator(base), Uneven())
 
     def test_the_trainers_own_clipping_is_refused_and_ours_named(self, base, tmp_path):
         with pytest.raises(InputError, match="gradient_clip_norm of the model"):
@@ -346,6 +352,6 @@ class TestMistakes:
 
 def test_predicting_needs_no_trainer(base):
     with torch.no_grad():
-        prediction = make_estimator(base)(make_batch(1)["image"])
+        prediction = make_estimator(base)(make_batch(1).image)
     assert prediction.shape == (1, 1, 32, 32)
     assert prediction.abs().max() <= 1

@@ -79,7 +79,7 @@ def test_a_wait_would_be_noticed(ask):
 def test_no_step_waits_for_a_gpu(base):
     estimator = SingleStepEstimator(StableDiffusion(str(base)), Depth()).cuda()
     optimizer = estimator.make_optimizer(estimator.network.unet.parameters())
-    batch = {key: value.cuda() if torch.is_tensor(value) else value for key, value in make_batch().items()}
+    batch = make_batch().to("cuda")
     torch.cuda.set_sync_debug_mode("error")
     try:
         for number in range(2):

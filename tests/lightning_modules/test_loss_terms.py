@@ -93,12 +93,12 @@ def test_terms_are_weighted_added_and_reported_without_their_weight(task):
 def test_depth_is_aligned_before_its_gradients_are_compared():
     batch = make_batch()
     task = Depth(ScaleShiftInvariantLoss(low_quantile=0, high_quantile=1), [GradientMatching()])
-    _, extras = task.training_loss(0.01 * batch["depth"] - 0.3, batch)
+    _, extras = task.training_loss(0.01 * batch.targets["depth"].values - 0.3, batch)
     assert extras["gradient_matching"] < 1e-4
 
 
 def test_terms_that_cannot_be_are_refused():
-    with pytest.raises(InputError, match="weight of GradientMatching must not be negative"):
+    with pytest.raises(InputError, match="weight of GradientMatching must be a number from 0 on"):
         GradientMatching(weight=-1.0)
     with pytest.raises(InputError, match="num_scales >= 1"):
         GradientMatching(num_scales=0)

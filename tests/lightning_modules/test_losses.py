@@ -4,16 +4,22 @@ import numpy as np
 import pytest
 import torch
 
+from geometry.batch import Target
 from geometry.errors import InputError
-from lightning_modules.losses import AngularLoss, ScaleShiftInvariantLoss, masked_quantiles
+from geometry.masked import masked_quantiles
+from lightning_modules.losses import AngularLoss, ScaleShiftInvariantLoss
 from tests.tiny import make_batch
 
 
 def depth_images(num_images=3, size=16, seed=0):
     batch = make_batch(num_images, size, size, seed)
-    noise = torch.randn(batch["depth"].shape, generator=torch.Generator().manual_seed(seed))
-    prediction = 0.1 * batch["depth"] - 0.4 + 0.05 * noise
-    return prediction, batch["depth"], batch["valid_mask"]
+    noise = torch.randn(batch.targets["depth"].values.shape, generator=torch.Generator().manual_seed(seed))
+    prediction = 0.1 * batch.targets["depth"].values - 0.4 + 0.05 * noise
+    return prediction, batch.targets["depth"].values, batch.targets["depth"].mask
+
+
+def loss_and_alignment(loss, prediction, target, mask):
+    return loss(prediction, target, mask), loss.align(prediction, Target(target, mask))
 
 
 def plain_loss(prediction, target, mask, per_image=False, low=0.02, high=0.98):
@@ -60,7 +66,7 @@ class TestScaleShiftInvariantLoss:
     def test_a_prediction_that_hardly_varies_is_scaled_right(self, std):
         prediction, target, mask = depth_images()
         prediction = 0.5 + std * (prediction - prediction.mean()) / prediction.std()
-        loss, (*_, scale) = ScaleShiftInvariantLoss().loss_and_alignment(prediction, target, mask)
+        loss, (*_, scale) = loss_and_alignment(ScaleShiftInvariantLoss(), prediction, target, mask)
         assert loss.item() == pytest.approx(plain_loss(prediction, target, mask), rel=1e-5)
         for index in range(len(prediction)):
             p, d = (values[index][mask[index]].double().numpy() for values in (prediction, target))
@@ -83,7 +89,7 @@ class TestScaleShiftInvariantLoss:
             mask[0] = False
             mask[0, 0, 5, 5] = spoil == "one valid pixel"
         prediction.requires_grad_()
-        loss, (*_, scale) = ScaleShiftInvariantLoss().loss_and_alignment(prediction, target, mask)
+        loss, (*_, scale) = loss_and_alignment(ScaleShiftInvariantLoss(), prediction, target, mask)
         loss.backward()
         assert loss.item() == pytest.approx(alone, rel=1e-6)
         assert scale[0].isnan()
@@ -93,7 +99,7 @@ class TestScaleShiftInvariantLoss:
     def test_upside_down_depth_costs_nothing_by_default_as_in_the_paper(self):
         _, target, mask = depth_images()
         unclamped = ScaleShiftInvariantLoss(low_quantile=0, high_quantile=1)
-        loss, (*_, scale) = unclamped.loss_and_alignment(-target, target, mask)
+        loss, (*_, scale) = loss_and_alignment(unclamped, -target, target, mask)
         assert loss.item() < 1e-5
         assert (scale < 0).all()
 
@@ -101,7 +107,7 @@ class TestScaleShiftInvariantLoss:
         _, target, mask = depth_images()
         loss = ScaleShiftInvariantLoss(positive_scale=True)
         prediction = (-0.1 * target).requires_grad_()
-        before, (*_, scale) = loss.loss_and_alignment(prediction, target, mask)
+        before, (*_, scale) = loss_and_alignment(loss, prediction, target, mask)
         before.backward()
         assert before > 0.5
         assert (scale < 0).all()
@@ -134,19 +140,19 @@ class TestScaleShiftInvariantLoss:
 class TestAngularLoss:
     def test_equals_the_arc_cosine_in_float64(self):
         batch = make_batch()
-        prediction = torch.randn(batch["normals"].shape, generator=torch.Generator().manual_seed(1))
-        mask = batch["normals_mask"]
+        prediction = torch.randn(batch.targets["normals"].values.shape, generator=torch.Generator().manual_seed(1))
+        mask = batch.targets["normals"].mask
         unit = torch.nn.functional.normalize(prediction.double(), dim=1)
-        expected = torch.acos((unit * batch["normals"].double()).sum(dim=1, keepdim=True))[mask].mean()
-        loss = AngularLoss()(prediction, batch["normals"], mask)
+        expected = torch.acos((unit * batch.targets["normals"].values.double()).sum(dim=1, keepdim=True))[mask].mean()
+        loss = AngularLoss()(prediction, batch.targets["normals"].values, mask)
         assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
     @pytest.mark.parametrize(("sign", "angle"), [(1.0, 0.0), (-1.0, math.pi)])
     @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
     def test_perfect_and_opposite_normals_keep_the_gradient_finite(self, sign, angle, dtype):
         batch = make_batch()
-        prediction = (sign * batch["normals"]).to(dtype).requires_grad_()
-        loss = AngularLoss()(prediction, batch["normals"], batch["normals_mask"])
+        prediction = (sign * batch.targets["normals"].values).to(dtype).requires_grad_()
+        loss = AngularLoss()(prediction, batch.targets["normals"].values, batch.targets["normals"].mask)
         loss.backward()
         assert loss.item() == pytest.approx(angle, abs=1e-6 if dtype == torch.float32 else 4e-3)
         assert prediction.grad.isfinite().all()
@@ -189,7 +195,11 @@ LOSSES = {
 def images_for(channels):
     batch = make_batch()
     prediction = torch.randn(2, channels, 32, 32, generator=torch.Generator().manual_seed(3))
-    return prediction, batch["depth"] if channels == 1 else batch["normals"], batch["valid_mask"]
+    return (
+        prediction,
+        batch.targets["depth"].values if channels == 1 else batch.targets["normals"].values,
+        batch.targets["depth"].mask,
+    )
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -17,8 +17,12 @@ from tests.tiny import make_batch
 
 def depth_images(num_images=4, seed=0):
     batch = make_batch(num_images, 12, 20, seed)
-    noise = torch.randn(batch["depth"].shape, generator=torch.Generator().manual_seed(seed + 100))
-    return 0.2 * batch["depth"] - 1 + 0.2 * noise, batch["depth"], batch["valid_mask"]
+    noise = torch.randn(batch.targets["depth"].values.shape, generator=torch.Generator().manual_seed(seed + 100))
+    return (
+        0.2 * batch.targets["depth"].values - 1 + 0.2 * noise,
+        batch.targets["depth"].values,
+        batch.targets["depth"].mask,
+    )
 
 
 def depth_metrics_of(prediction, depth, mask, near=1e-6, far=math.inf):
@@ -138,11 +142,11 @@ class TestNormalsError:
         images = [make_batch(2, 10, 14, seed) for seed in range(3)]
         metric, angles, means = NormalsError(), [], []
         for seed, batch in enumerate(images):
-            noise = torch.randn(batch["normals"].shape, generator=torch.Generator().manual_seed(seed))
-            prediction, mask = batch["normals"] + 0.4 * noise, batch["normals_mask"]
-            metric.update(prediction, batch["normals"], mask)
+            noise = torch.randn(batch.targets["normals"].values.shape, generator=torch.Generator().manual_seed(seed))
+            prediction, mask = batch.targets["normals"].values + 0.4 * noise, batch.targets["normals"].mask
+            metric.update(prediction, batch.targets["normals"].values, mask)
             unit = F.normalize(prediction.double(), dim=1)
-            cosine = (unit * F.normalize(batch["normals"].double(), dim=1)).sum(dim=1, keepdim=True)
+            cosine = (unit * F.normalize(batch.targets["normals"].values.double(), dim=1)).sum(dim=1, keepdim=True)
             angle = torch.rad2deg(torch.acos(cosine.clamp(-1, 1)))
             angles.append(angle[mask].numpy())
             means += [image[valid].mean().item() for image, valid in zip(angle, mask, strict=True)]
@@ -157,7 +161,7 @@ class TestNormalsError:
     def test_a_rotation_by_ten_degrees_scores_ten(self):
         batch = make_batch()
         angle = math.radians(10)
-        normals, mask = batch["normals"].double(), batch["normals_mask"]
+        normals, mask = batch.targets["normals"].values.double(), batch.targets["normals"].mask
         across = F.normalize(torch.linalg.cross(normals, torch.randn_like(normals), dim=1), dim=1)
         metric = NormalsError()
         metric.update(math.cos(angle) * normals + math.sin(angle) * across, normals, mask)
@@ -179,35 +183,43 @@ class TestNormalsError:
     def test_perfect_normals_score_zero(self):
         batch = make_batch()
         metric = NormalsError()
-        metric.update(3 * batch["normals"], batch["normals"], batch["normals_mask"])
+        metric.update(
+            3 * batch.targets["normals"].values, batch.targets["normals"].values, batch.targets["normals"].mask
+        )
         assert computed(metric)["mean_angle_deg"] < 1e-5
         assert computed(metric)["share_under_5_deg"] == 1
 
     def test_images_without_a_valid_pixel_and_hidden_pixels_do_not_matter(self):
         batch = make_batch(4)
-        noisy, mask = batch["normals"] + 0.1, batch["normals_mask"]
+        noisy, mask = batch.targets["normals"].values + 0.1, batch.targets["normals"].mask
         metric, plain = NormalsError(), NormalsError()
-        metric.update(torch.full_like(noisy, torch.nan), batch["normals"] * 0, torch.zeros_like(mask))
-        metric.update(torch.where(mask, noisy, torch.nan), torch.where(mask, batch["normals"], torch.inf), mask)
-        plain.update(noisy, batch["normals"], mask)
+        metric.update(torch.full_like(noisy, torch.nan), batch.targets["normals"].values * 0, torch.zeros_like(mask))
+        metric.update(
+            torch.where(mask, noisy, torch.nan), torch.where(mask, batch.targets["normals"].values, torch.inf), mask
+        )
+        plain.update(noisy, batch.targets["normals"].values, mask)
         assert computed(metric) == pytest.approx(computed(plain), rel=1e-12)
 
     def test_no_image_at_all_is_no_score(self):
         metric = NormalsError()
         batch = make_batch()
-        metric.update(batch["normals"], batch["normals"], torch.zeros_like(batch["normals_mask"]))
+        metric.update(
+            batch.targets["normals"].values,
+            batch.targets["normals"].values,
+            torch.zeros_like(batch.targets["normals"].mask),
+        )
         assert all(math.isnan(value) for value in computed(metric).values())
 
 
 def test_the_best_constant_normal_beats_every_other_direction():
     batch = make_batch(3, 16, 16)
-    normals = torch.where(batch["normals_mask"], batch["normals"], 0.0).double()
+    normals = torch.where(batch.targets["normals"].mask, batch.targets["normals"].values, 0.0).double()
     normals[0] = normals[0] * torch.tensor([1.0, 1, -1])[:, None, None] ** (torch.rand(16, 16) > 0.7)  # two clusters
-    best = best_constant_normal(normals, batch["normals_mask"])
+    best = best_constant_normal(normals, batch.targets["normals"].mask)
 
     def mean_angles(directions):
         cosine = torch.einsum("nc,bchw->nbhw", directions, normals)
-        valid = batch["normals_mask"][:, 0]
+        valid = batch.targets["normals"].mask[:, 0]
         return torch.stack([torch.acos(cosine[:, i, valid[i]].clamp(-1, 1)).mean(dim=1) for i in range(3)], dim=1)
 
     directions = F.normalize(
@@ -232,9 +244,17 @@ def test_ranks_with_different_numbers_of_batches_give_the_one_rank_result(make_m
 
     def feed(metric, batch):
         if make_metric is AffineInvariantDepth:
-            metric.update(batch["depth"] + batch["image"][:, :1], batch["depth"], batch["valid_mask"])
+            metric.update(
+                batch.targets["depth"].values + batch.image[:, :1],
+                batch.targets["depth"].values,
+                batch.targets["depth"].mask,
+            )
         else:
-            metric.update(batch["normals"] + 0.2 * batch["image"], batch["normals"], batch["normals_mask"])
+            metric.update(
+                batch.targets["normals"].values + 0.2 * batch.image,
+                batch.targets["normals"].values,
+                batch.targets["normals"].mask,
+            )
 
     alone, ranks = make_metric(), [make_metric(), make_metric()]
     for batch in batches:

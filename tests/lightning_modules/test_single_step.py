@@ -43,9 +43,9 @@ def test_prediction_loss_and_gradients_are_those_of_the_paper(network, task: typ
     # rounding. Worst cases measured: 2.4e-7, 1.3e-7, 2.4e-6 and 1.8e-5, 2.9e-7, 8.1e-5.
     for dtype, tolerances in ((torch.float64, (1e-6, 5e-7, 1e-5)), (torch.float32, (6e-5, 1e-6, 3e-4))):
         estimator = SingleStepEstimator(network.to(dtype), task())
-        batch["image"] = batch["image"].to(dtype)
+        batch.image = batch.image.to(dtype)
         estimator.zero_grad()
-        prediction = estimator(batch["image"], SEEDS)
+        prediction = estimator(batch.image, SEEDS)
         loss, _ = estimator.training_loss(batch, SEEDS)
         loss.backward()
         gradients = {name: parameter.grad for name, parameter in network.unet.named_parameters()}
@@ -67,8 +67,8 @@ def test_half_the_batch_gives_the_same_prediction_so_that_batch_size_changes_not
     batch = make_batch(num_images=2)
     estimator = SingleStepEstimator(StableDiffusion(str(bases["v_prediction"]), "pyramid"), Depth())
     with torch.no_grad():
-        together = estimator(batch["image"], SEEDS)
-        alone = estimator(batch["image"][1:], SEEDS[1:])
+        together = estimator(batch.image, SEEDS)
+        alone = estimator(batch.image[1:], SEEDS[1:])
     assert torch.allclose(together[1:], alone, atol=1e-5)
 
 
@@ -80,13 +80,12 @@ def test_half_the_batch_gives_the_same_prediction_so_that_batch_size_changes_not
 def test_accumulated_micro_batches_give_the_gradient_of_one_batch(bases, task):
     estimator = SingleStepEstimator(StableDiffusion(str(bases["v_prediction"])).double(), task)
     batch = make_batch(num_images=8, height=8, width=16)
-    batch["image"] = batch["image"].double()
+    batch.image = batch.image.double()
 
     def gradient_of(size):
         estimator.zero_grad()
         for start in range(0, 8, size):
-            part = {key: v[start : start + size] if not isinstance(v, str) else v for key, v in batch.items()}
-            loss, _ = estimator.training_loss(part, [0] * size)
+            loss, _ = estimator.training_loss(batch[start : start + size], [0] * size)
             (loss * size / 8).backward()
         return torch.cat([p.grad.flatten() for p in estimator.network.unet.parameters()])
 
@@ -105,7 +104,7 @@ def test_an_optimiser_step_is_that_of_adamw(bases):
     mean, square = torch.zeros_like(expected), torch.zeros_like(expected)
     for number in (1, 2):
         batch = make_batch(height=16, width=16, seed=number)
-        batch["image"] = batch["image"].double()
+        batch.image = batch.image.double()
         optimizer.zero_grad()
         estimator.training_loss(batch, SEEDS)[0].backward()
         gradient = torch.cat([weight.grad.flatten() for weight in weights])
@@ -123,14 +122,14 @@ def test_an_optimiser_step_is_that_of_adamw(bases):
 def test_the_latent_term_is_the_distance_to_the_encoded_truth_and_nothing_else_changes(bases):
     network = StableDiffusion(str(bases["v_prediction"]))
     batch = make_batch()
-    batch["valid_mask"][:] = True
-    batch["valid_mask"][0, :, :5] = False  # hides the first two rows of latents of the first image
+    batch.targets["depth"].mask[:] = True
+    batch.targets["depth"].mask[0, :, :5] = False  # hides the first two rows of latents of the first image
     plain, _ = SingleStepEstimator(network, Depth()).training_loss(batch, SEEDS)
     estimator = SingleStepEstimator(network, Depth(), LatentConsistency(weight=2.0))
     loss, extras = estimator.training_loss(batch, SEEDS)
 
     truth = network.encode(estimator.task.target_image(batch)[0])
-    squared = (network.predict_latent(batch["image"], SEEDS) - truth).square().mean(dim=1)
+    squared = (network.predict_latent(batch.image, SEEDS) - truth).square().mean(dim=1)
     distance = torch.cat([squared[0, 2:].flatten(), squared[1].flatten()]).mean()
     assert extras["latent_consistency"].item() == pytest.approx(distance.item(), rel=1e-5)
     assert loss.item() == pytest.approx(plain.item() + 2 * distance.item(), rel=1e-5)

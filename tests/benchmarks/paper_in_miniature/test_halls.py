@@ -66,7 +66,7 @@ def test_all_arms_of_a_seed_see_the_same_images_in_the_same_order(halls):
         data = halls.training(seed, batch_size=4)
         data.setup("fit")
         batches = iter(data.train_dataloader())
-        orders.append([next(batches)["key"] for _ in range(5)])
+        orders.append([next(batches).key for _ in range(5)])
     assert orders[0] == orders[1] != orders[2]
 
 
@@ -82,5 +82,5 @@ def test_learning_rates_are_chosen_on_images_that_no_run_trains_on_or_is_judged_
 
 def pictures(loader):
     """Return the contents of the images of a loader."""
-    images = [image for batch in loader for image in batch["image"]]
+    images = [image for batch in loader for image in batch.image]
     return {image.numpy().tobytes() for image in images}

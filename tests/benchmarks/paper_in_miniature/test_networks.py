@@ -12,19 +12,19 @@ def test_remembered_latents_train_like_the_encoder_itself():
     plain = StableDiffusion(str(TINY_BASE))
     remembering = RememberingStableDiffusion({}, base=str(TINY_BASE))
     remembering.load_state_dict(plain.state_dict())
-    remembering.encode(batch["image"][1:2])  # one is known, two are new
+    remembering.encode(batch.image[1:2])  # one is known, two are new
     losses = [
         DiffusionEstimator(network, Depth()).training_loss(batch, [0, 1, 2])[0] for network in (plain, remembering)
     ]
     torch.testing.assert_close(*losses, rtol=1e-5, atol=0)
-    torch.testing.assert_close(remembering.encode(batch["image"]), plain.encode(batch["image"]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(remembering.encode(batch.image), plain.encode(batch.image), rtol=0, atol=1e-5)
 
 
 def test_the_encoder_sees_every_picture_once(monkeypatch):
     network, seen = RememberingStableDiffusion({}, base=str(TINY_BASE)), []
     encode = network.vae.encode
     monkeypatch.setattr(network.vae, "encode", lambda image: seen.append(len(image)) or encode(image))
-    images = make_batch(num_images=4, height=32, width=32)["image"]
+    images = make_batch(num_images=4, height=32, width=32).image
     for chosen in ([0, 1], [1, 2], [2, 0], [3]):
         network.encode(images[chosen])
     network.encode(images.flip(-1))  # a mirrored picture is another one

@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from datamodules import Benchmarks
-from datamodules.benchmarks.datamodule import ALL
+from datamodules.benchmarks import import_all
 from datamodules.benchmarks.files import BenchmarkFiles
 from datamodules.benchmarks.loader import image_tensor
+from datamodules.benchmarks.protocol import benchmarks_of, modalities_with_benchmarks
 from geometry.errors import InputError
 from tests.benchmark_archives import (
     DEPTH_ARCHIVES,
@@ -25,7 +26,10 @@ from tests.benchmark_archives import (
     write_folder,
     write_normals,
 )
+from tests.tiny import tensors_of
 
+import_all()
+ALL = [type(found) for name in modalities_with_benchmarks() for found in benchmarks_of(name).values()]
 LISTS = {
     ("nyuv2", "depth"): ("nyu_depth_test.txt", 654),
     ("kitti", "depth"): ("kitti_depth_eigen_test.txt", 697),
@@ -45,21 +49,21 @@ def batches(**options):
 
 
 @needs_samples
-@pytest.mark.parametrize("kind", ALL, ids=lambda kind: f"{kind.name}-{kind.geometry}")
+@pytest.mark.parametrize("kind", ALL, ids=lambda kind: f"{kind.name}-{kind.modality}")
 def test_the_samples_found_in_an_archive_are_those_of_the_published_list(kind):
-    if (kind.name, kind.geometry) not in LISTS:
+    if (kind.name, kind.modality) not in LISTS:
         pytest.skip("DSINE's list of this data set is not among the samples")
-    name, count = LISTS[kind.name, kind.geometry]
+    name, count = LISTS[kind.name, kind.modality]
     lines = [line.split() for line in (SAMPLES / "file_lists" / name).read_text().splitlines()]
     files = BenchmarkFiles(Path("archive.tar"), {path: (0, 0) for line in lines for path in line if path[0].isalnum()})
     derived = {entry.image: entry.truth for entry in kind().entries(files)}
     assert len(derived) == count
     for image, *truth in lines:
         expected = tuple(truth[: len(derived[image])])
-        if kind.geometry == "normals":
+        if kind.modality == "normals":
             expected = tuple(path.replace(".npy", f".{kind.truth_suffix}") for path in expected)
         assert derived[image] == expected or expected == ("None",)
-    if kind.geometry == "depth":
+    if kind.modality == "depth":
         assert sum(line[1] != "None" for line in lines) == kind.num_images
 
 
@@ -74,8 +78,8 @@ def test_a_file_list_decides_which_samples_count_and_names_those_without_depth(t
     listed = tmp_path / "list.txt"
     listed.write_text(f"{inside[0]} {inside[1]} 721.5377\n{inside[2]} None 721.5377\n\n")
     (found,), data = batches(root=str(tmp_path), benchmarks=["kitti"], file_lists={"kitti": str(listed)})
-    assert [batch["key"][0][-10:] for batch in found] == ["0000000005"]
-    assert list(data.test_problems["kitti"].values()) == ["no ground truth (None)"]
+    assert [batch.key[0][-10:] for batch in found] == ["0000000005"]
+    assert list(data.test_problems("kitti").values()) == ["no ground truth (None)"]
 
 
 @pytest.mark.parametrize(
@@ -105,7 +109,7 @@ def test_a_list_for_diode_names_the_mask_too(tmp_path):
     listed.write_text(" ".join(paths) + f"\n{paths[0].replace('_001_', '_009_')} {' '.join(paths[1:])}\n")
     (found,), data = batches(root=str(tmp_path), file_lists={"diode": str(listed)})
     assert len(found) == 1
-    ((key, reason),) = data.test_problems["diode"].items()
+    ((key, reason),) = data.test_problems("diode").items()
     assert "_009_" in key and "is missing" in reason
 
 
@@ -124,8 +128,8 @@ def test_damaged_samples_are_counted_and_end_nothing(tmp_path):
     members = {f"lab_0{number}_img.png": picture for number in (1, 2, 3)}
     members |= {"lab_01_normal.exr": whole, "lab_02_normal.exr": whole[: len(whole) // 2], "lab_03_normal.exr": b"no"}
     write_folder(tmp_path / "ibims", members)
-    (found,), data = batches(root=str(tmp_path), normals=True)
-    assert [batch["key"] for batch in found] == [["lab_01_img"]]
+    (found,), data = batches(root=str(tmp_path), modalities=["normals"])
+    assert [batch.key for batch in found] == [["lab_01_img"]]
     assert set(data.test_problems["ibims"]) == {"lab_02_img", "lab_03_img"}
     assert all(reason.startswith("unreadable (it ") for reason in data.test_problems["ibims"].values())
 
@@ -144,7 +148,7 @@ def test_without_the_exr_package_a_test_ends_before_it_begins(tmp_path, monkeypa
     write_folder(tmp_path / "ibims", {"lab_01_img.png": b"", "lab_01_normal.exr": b""})
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="OpenEXR"):
-        batches(root=str(tmp_path), normals=True)
+        batches(root=str(tmp_path), modalities=["normals"])
 
 
 def test_the_same_sample_in_two_places_is_not_counted_twice(tmp_path):
@@ -166,7 +170,7 @@ def test_benchmarks_of_the_other_task_are_pointed_out(tmp_path):
     write_depth_archive(tmp_path, "scannet", num_samples=1)
     message = r"holds no benchmark for normals .*dsine_eval\.zip.* It holds benchmarks for depth \(scannet\)"
     with pytest.raises(InputError, match=message):
-        batches(root=str(tmp_path), normals=True)
+        batches(root=str(tmp_path), modalities=["normals"])
 
 
 def test_an_extracted_folder_gives_the_batches_of_the_archive(tmp_path):
@@ -176,8 +180,10 @@ def test_an_extracted_folder_gives_the_batches_of_the_archive(tmp_path):
     (loose,), _ = batches(root=str(tmp_path / "loose"))
     assert len(packed) == 3
     for first, second in zip(packed, loose, strict=True):
-        assert first["key"] == second["key"]
-        assert all(torch.equal(first[name], second[name]) for name in ("image", "depth", "valid_mask"))
+        assert first.key == second.key
+        expected = tensors_of(second)
+        assert tensors_of(first).keys() == {"image", "depth", "depth_mask"}
+        assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors_of(first).items())
 
 
 def test_a_sample_has_the_same_key_wherever_its_files_lie(tmp_path):
@@ -185,13 +191,13 @@ def test_a_sample_has_the_same_key_wherever_its_files_lie(tmp_path):
     with zipfile.ZipFile(tmp_path / "dsine_eval.zip", "w") as archive:
         for path in sorted(tmp_path.rglob("*.png")):
             archive.write(path, path.relative_to(tmp_path))
-    (packed,), data = batches(root=str(tmp_path), normals=True)
+    (packed,), data = batches(root=str(tmp_path), modalities=["normals"])
     assert data.describe_test("scannet")["source"][0].endswith(".zip")
     (tmp_path / "dsine_eval.zip").unlink()
-    (loose,), _ = batches(root=str(tmp_path), normals=True)
+    (loose,), _ = batches(root=str(tmp_path), modalities=["normals"])
     for first, second in zip(packed, loose, strict=True):
-        assert first["key"] == second["key"] and first["key"][0] in truths
-        assert torch.equal(first["normals"], second["normals"])
+        assert first.key == second.key and first.key[0] in truths
+        assert torch.equal(first.targets["normals"].values, second.targets["normals"].values)
 
 
 def test_images_are_the_original_pixels_and_kitti_is_cut_like_its_depth(tmp_path):
@@ -199,15 +205,15 @@ def test_images_are_the_original_pixels_and_kitti_is_cut_like_its_depth(tmp_path
     (((batch,),), _) = batches(root=str(tmp_path))
     picture = cv2.imdecode(np.frombuffer(next(iter(members.values())), np.uint8), cv2.IMREAD_COLOR_RGB)
     expected = picture[23:, 13:1229].astype(np.float32) / 255 * 2 - 1
-    assert batch["image"].shape == (1, 3, 352, 1216) and batch["depth"].shape == (1, 1, 352, 1216)
-    assert np.abs(batch["image"][0].permute(1, 2, 0).numpy() - expected).max() < 1e-6
+    assert batch.image.shape == (1, 3, 352, 1216) and batch.targets["depth"].values.shape == (1, 1, 352, 1216)
+    assert np.abs(batch.image[0].permute(1, 2, 0).numpy() - expected).max() < 1e-6
 
 
 def test_large_images_shrink_for_the_prediction_alone(tmp_path):
     write_depth_archive(tmp_path, "scannet", num_samples=1)
     (((batch,),), _) = batches(root=str(tmp_path), longest_side_px=32)
-    assert batch["image"].shape[-2:] == (24, 32)
-    assert batch["depth"].shape[-2:] == (48, 64)
+    assert batch.image.shape[-2:] == (24, 32)
+    assert batch.targets["depth"].values.shape[-2:] == (48, 64)
     assert image_tensor(np.zeros((4032, 6048, 3), np.uint8), 756).shape[-2:] == (504, 756)
     assert image_tensor(np.zeros((768, 1024, 3), np.uint8), 640).shape[-2:] == (480, 640)
     checks = np.indices((64, 64)).sum(axis=0) % 2 * np.uint8(255)  # without antialiasing this would be stripes
@@ -223,17 +229,17 @@ def test_marigolds_copies_of_the_normals_have_the_frame_of_ours(tmp_path):
     write_folder(folder, {"lab_01_img.png": png(random_image(generator, (20, 30))), "lab_01_normal.npy": npy(normals)})
     listed = tmp_path / "list.txt"
     listed.write_text("lab_01_img.png lab_01_normal.npy\n")
-    (((batch,),), _) = batches(root=str(tmp_path), normals=True, file_lists={"ibims": str(listed)})
-    assert np.array_equal(batch["normals_mask"][0, 0].numpy(), mask)
-    assert np.abs(batch["normals"][0].permute(1, 2, 0).numpy() - normals).max() < 1e-6
+    (((batch,),), _) = batches(root=str(tmp_path), modalities=["normals"], file_lists={"ibims": str(listed)})
+    assert np.array_equal(batch.targets["normals"].mask[0, 0].numpy(), mask)
+    assert np.abs(batch.targets["normals"].values[0].permute(1, 2, 0).numpy() - normals).max() < 1e-6
 
 
 def test_few_samples_are_taken_from_all_over_and_loader_processes_change_nothing(tmp_path):
     write_depth_archive(tmp_path, "scannet", num_samples=6)
     ((alone,), _), data = batches(root=str(tmp_path), max_samples=2), Benchmarks(str(tmp_path), num_workers=2)
-    assert [batch["key"][0][-1] for batch in alone] == ["2", "5"]
+    assert [batch.key[0][-1] for batch in alone] == ["2", "5"]
     data.setup("test")
-    assert sorted(batch["key"][0][-1] for batch in data.test_dataloader()[0]) == list("123456")
+    assert sorted(batch.key[0][-1] for batch in data.test_dataloader()[0]) == list("123456")
 
 
 def test_archives_without_a_single_complete_file_are_named_and_hinder_no_others(tmp_path):
@@ -244,7 +250,7 @@ def test_archives_without_a_single_complete_file_are_named_and_hinder_no_others(
         archive.write_bytes(archive.read_bytes()[:num_bytes])
     (nyu, scannet), data = batches(root=str(tmp_path))
     assert (len(nyu), len(scannet)) == (3, 0)
-    assert "cut off or damaged after 0 files" in data.test_problems["scannet"][""]
+    assert "cut off or damaged after 0 files" in data.test_problems("scannet")[""]
     assert "diode_val.tar cannot be read as an archive" in data.missing_tests["diode"]
 
 
@@ -266,4 +272,4 @@ def test_mistakes_are_named(tmp_path, monkeypatch, options, message):
 
 def test_every_archive_name_is_the_released_one():
     released = {Path(path).name for path in DEPTH_ARCHIVES.values()}
-    assert {name for kind in ALL if kind.geometry == "depth" for name in kind.archives} == released
+    assert {name for kind in ALL if kind.modality == "depth" for name in kind.archives} == released

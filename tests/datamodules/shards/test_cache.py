@@ -52,7 +52,7 @@ def test_training_reads_every_remote_shard_once_for_many_epochs(web, tmp_path):
         [DatasetSource(web.url)], num_workers=0, batch_size=1, cache_dir=str(tmp_path / "cache"), retries=1
     )
     data.setup("fit")
-    epochs = [sorted(batch["key"][0] for batch in data.train_dataloader()) for _ in range(3)]
+    epochs = [sorted(batch.key[0] for batch in data.train_dataloader()) for _ in range(3)]
     assert epochs == [[f"train-{i:04d}" for i in range(5)]] * 3
     assert len(web.shard_requests) == 2
 

@@ -11,9 +11,11 @@ from datamodules.shards.manifest import DatasetManifest
 from datamodules.streaming.batches import BatchAssembler
 from datamodules.streaming.packing import PackedBatch
 from tests.datamodules.planes import encode_plane, make_dataset
+from tests.tiny import tensors_of
 
 SIZE = (12, 16)
 MANIFEST = DatasetManifest("planes", SIZE, 0.1, 60.0, ("image", "depth", "normals"), {})
+BOTH = ("depth", "normals")
 
 
 def stored(seed, depth_type):
@@ -49,7 +51,7 @@ def as_the_model_must_see_it(image, depth, normals, flip):
     return {
         "image": image,
         "depth": torch.where(valid, depth, 0.0)[None],
-        "valid_mask": valid[None],
+        "depth_mask": valid[None],
         "normals": torch.where(known, normals * squared.rsqrt(), 0.0),
         "normals_mask": known[None],
     }
@@ -58,23 +60,23 @@ def as_the_model_must_see_it(image, depth, normals, flip):
 @pytest.mark.parametrize("depth_types", [("float16", "float16"), ("float32", "float16"), (">f2", "float64")])
 def test_what_the_model_sees_is_what_was_stored_to_the_last_bit(depth_types):
     samples, flips = [stored(seed, depth_type) for seed, depth_type in enumerate(depth_types)], [True, False]
-    packed, problems = BatchAssembler("planes", MANIFEST, True).assemble([sample for sample, *_ in samples], flips)
-    batch = packed.expand()
+    packed, problems = BatchAssembler("planes", MANIFEST, BOTH).assemble([sample for sample, *_ in samples], flips)
+    tensors = tensors_of(packed.expand())
     assert problems == []
     for index, (_, *arrays) in enumerate(samples):
         for name, expected in as_the_model_must_see_it(*arrays, flips[index]).items():
-            assert torch.equal(batch[name][index], expected), name
+            assert torch.equal(tensors[name][index], expected), name
 
 
 def test_a_packed_batch_is_one_piece_of_memory_less_than_half_the_size():
-    assembler = BatchAssembler("planes", MANIFEST, True)
+    assembler = BatchAssembler("planes", MANIFEST, BOTH)
     packed, _ = assembler.assemble([stored(seed, "float16")[0] for seed in range(4)], [False] * 4)
-    expanded = sum(value.nbytes for value in packed.expand().values() if torch.is_tensor(value))
+    expanded = sum(tensor.nbytes for tensor in tensors_of(packed.expand()).values())
     assert packed.buffer.nbytes < 0.5 * expanded
 
 
 def test_expanding_leaves_a_batch_of_float32_depth_as_it_is():
-    packed, _ = BatchAssembler("planes", MANIFEST, True).assemble([stored(0, "float32")[0]], [False])
+    packed, _ = BatchAssembler("planes", MANIFEST, BOTH).assemble([stored(0, "float32")[0]], [False])
     before = packed.buffer.clone()
     packed.expand()
     assert torch.equal(packed.buffer, before)
@@ -85,7 +87,9 @@ def test_under_a_trainer_batches_travel_packed_and_the_model_sees_the_same(tmp_p
     make_dataset(tmp_path, "a", {"train": [5, 4], "val": [3]})
     batches = []
     for trainer in (None, Trainer(accelerator="cpu", devices=1, logger=False, enable_checkpointing=False)):
-        data = GeometryDataModule([DatasetSource(str(tmp_path))], normals=True, num_workers=num_workers, seed=1)
+        data = GeometryDataModule(
+            [DatasetSource(str(tmp_path))], modalities=["depth", "normals"], num_workers=num_workers, seed=1
+        )
         data.trainer = trainer
         data.setup("fit")
         delivered = [*data.train_dataloader(), *data.val_dataloader()[0]]
@@ -93,16 +97,18 @@ def test_under_a_trainer_batches_travel_packed_and_the_model_sees_the_same(tmp_p
         batches.append([data.on_after_batch_transfer(batch, 0) for batch in delivered])
         data.teardown("fit")
     for plain, packed in zip(*batches, strict=True):
-        assert plain.keys() == packed.keys()
-        for name, value in plain.items():
-            assert torch.equal(value, packed[name]) if torch.is_tensor(value) else value == packed[name], name
+        assert (plain.key, plain.dataset) == (packed.key, packed.dataset)
+        expected, tensors = tensors_of(plain), tensors_of(packed)
+        assert expected.keys() == tensors.keys()
+        for name, value in expected.items():
+            assert torch.equal(value, tensors[name]), name
 
 
 @pytest.mark.gpu
 def test_a_batch_copied_to_a_gpu_beside_its_work_is_complete():
-    packed, _ = BatchAssembler("planes", MANIFEST, True).assemble([stored(0, "float16")[0]], [True])
-    on_gpu = packed.pin_memory().to(torch.device("cuda")).expand()
-    expected = packed.expand()
-    for name in ("image", "depth", "valid_mask"):
+    packed, _ = BatchAssembler("planes", MANIFEST, BOTH).assemble([stored(0, "float16")[0]], [True])
+    on_gpu = tensors_of(packed.pin_memory().to(torch.device("cuda")).expand())
+    expected = tensors_of(packed.expand())
+    for name in ("image", "depth", "depth_mask", "camera"):
         assert torch.equal(on_gpu[name].cpu(), expected[name])
     torch.testing.assert_close(on_gpu["normals"].cpu(), expected["normals"], atol=1e-6, rtol=0)

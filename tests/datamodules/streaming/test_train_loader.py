@@ -21,8 +21,12 @@ from datamodules.streaming.order import count_streams
 from datamodules.streaming.train_loader import TrainLoader, TrainOrder, TrainSource
 from geometry.errors import InputError
 from tests.datamodules.planes import encode_plane, make_dataset
+from tests.tiny import tensors_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
+
+
+BOTH = ("depth", "normals")
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +54,9 @@ def loader_of(
     timeout_s=0,
 ):
     sources = tuple(
-        TrainSource(dataset, BatchAssembler(dataset.manifest.name, dataset.manifest, True), weight, shards)
+        TrainSource(
+            dataset, BatchAssembler(dataset.manifest.name, dataset.manifest, ("depth", "normals")), weight, shards
+        )
         for dataset, weight in zip(datasets, (3.0, 1.0), strict=False)
         for shards in [tuple(dataset.manifest.splits["train"])]
     )
@@ -65,15 +71,17 @@ def take(loader, count):
 
 
 def assert_same(batches, expected):
-    assert [batch["key"] for batch in batches] == [batch["key"] for batch in expected]
-    assert [batch["dataset"] for batch in batches] == [batch["dataset"] for batch in expected]
+    assert [batch.key for batch in batches] == [batch.key for batch in expected]
+    assert [batch.dataset.name for batch in batches] == [batch.dataset.name for batch in expected]
     for batch, other in zip(batches, expected, strict=True):
-        for name in ("image", "depth", "valid_mask", "normals", "normals_mask"):
-            assert torch.equal(batch[name], other[name])
+        expected_tensors = tensors_of(other)
+        assert tensors_of(batch).keys() == expected_tensors.keys() >= {"image", "camera", "depth", "normals_mask"}
+        for name, tensor in tensors_of(batch).items():
+            assert torch.equal(tensor, expected_tensors[name]), name
 
 
 def keys_of(batches):
-    return [key for batch in batches for key in batch["key"]]
+    return [key for batch in batches for key in batch.key]
 
 
 @pytest.mark.parametrize("num_workers", [1, 3])
@@ -144,7 +152,7 @@ def test_ranks_see_disjoint_samples_that_make_up_an_epoch(even, world_size, step
 def test_a_sample_of_an_epoch_comes_once_whatever_the_numbers_of_shards_and_streams(datasets, num_workers):
     seen = {"a": [], "b": []}
     for batch in take(loader_of(datasets, num_workers=num_workers), 60):
-        seen[batch["dataset"]] += batch["key"]
+        seen[batch.dataset.name] += batch.key
     for name, size in (("a", 20), ("b", 13)):
         assert len(seen[name]) > 2 * size
         for start in range(0, len(seen[name]), size):
@@ -193,7 +201,7 @@ def test_a_run_of_an_order_that_is_not_known_yet_is_refused(datasets):
 
 def test_all_ranks_read_from_the_same_source_in_the_same_step(datasets):
     names = [
-        [batch["dataset"] for batch in take(loader_of(datasets, rank=rank, world_size=3), 20)] for rank in range(3)
+        [batch.dataset.name for batch in take(loader_of(datasets, rank=rank, world_size=3), 20)] for rank in range(3)
     ]
     assert names[0] == names[1] == names[2]
     assert set(names[0]) == {"a", "b"}
@@ -241,8 +249,8 @@ def test_batches_span_the_seam_of_epochs_without_dropping_a_sample(tmp_path):
 
 def test_every_source_is_read_whole_as_often_as_its_weight_says(datasets):
     batches = take(loader_of(datasets), 400)
-    counts = Counter((batch["dataset"], key) for batch in batches for key in batch["key"])
-    share = sum(batch["dataset"] == "a" for batch in batches) / len(batches)
+    counts = Counter((batch.dataset.name, key) for batch in batches for key in batch.key)
+    share = sum(batch.dataset.name == "a" for batch in batches) / len(batches)
     assert share == pytest.approx(0.75, abs=0.06)
     for name, size in (("a", 20), ("b", 13)):
         times = [count for (source, _), count in counts.items() if source == name]
@@ -251,10 +259,12 @@ def test_every_source_is_read_whole_as_often_as_its_weight_says(datasets):
 
 
 def test_flips_change_from_epoch_to_epoch_but_not_from_run_to_run(even):
-    images = [batch["normals"][:, 0, 0, 0].sign() for batch in take(loader_of([even], 8), 20)]
+    images = [batch.targets["normals"].values[:, 0, 0, 0].sign() for batch in take(loader_of([even], 8), 20)]
     signs = torch.stack(images)
     assert 0.3 < (signs < 0).float().mean() < 0.7
-    assert torch.equal(signs, torch.stack([b["normals"][:, 0, 0, 0].sign() for b in take(loader_of([even], 8), 20)]))
+    assert torch.equal(
+        signs, torch.stack([b.targets["normals"].values[:, 0, 0, 0].sign() for b in take(loader_of([even], 8), 20)])
+    )
 
 
 def test_changed_data_are_noticed_on_resume(datasets):
@@ -351,8 +361,8 @@ def test_a_hostile_sample_is_skipped_and_all_others_come_as_before(tmp_path, nam
         batches = take(loader_of([dataset], batch_size=1, max_bad_samples=1), 8)
     assert keys_of(batches) == keys_of(expected)
     for batch, other in zip(batches, expected, strict=True):
-        if batch["key"] == ["train-0003"]:
-            assert not batch["valid_mask"].any()
+        if batch.key == ["train-0003"]:
+            assert not batch.targets["depth"].mask.any()
         else:
             assert_same([batch], [other])
 
@@ -369,12 +379,12 @@ def test_what_lies_beyond_the_damage_of_a_shard_is_skipped_and_counted_up_to_the
     loader = loader_of([dataset], batch_size=1, block_size=1, max_bad_samples=10)
     with pytest.warns(UserWarning, match=r"000000\.tar"):
         batches = take(loader, 8)
-    good = [bool(batch["valid_mask"].any()) for batch in batches]
+    good = [bool(batch.targets["depth"].mask.any()) for batch in batches]
     assert good == sorted(good, reverse=True) and not good[-1]
     resumed = loader_of([dataset], batch_size=1, block_size=1, max_bad_samples=10)
     resumed.load_state_dict({**resumed.state_dict(), "micro_step": 6, "history": [{**ONE_STEP, "micro_steps": 6}]})
     with pytest.warns(UserWarning):
-        assert torch.equal(take(resumed, 2)[1]["valid_mask"], batches[7]["valid_mask"])
+        assert torch.equal(take(resumed, 2)[1].targets["depth"].mask, batches[7].targets["depth"].mask)
 
 
 def test_every_sample_of_a_lost_rest_is_counted_and_named_and_once_only(tmp_path):
@@ -398,7 +408,7 @@ def test_a_shard_of_another_data_set_loses_as_many_samples_as_it_was_to_hold(tmp
     with pytest.warns(UserWarning, match="has the shape") as caught:
         batches = take(loader_of([dataset], batch_size=1, max_bad_samples=4), 8)
     assert len(caught) == 4
-    assert sum(bool(batch["valid_mask"].any()) for batch in batches) == 4
+    assert sum(bool(batch.targets["depth"].mask.any()) for batch in batches) == 4
 
 
 @pytest.mark.parametrize("error", [TypeError("what?"), MemoryError(), RecursionError("deep")])

@@ -16,12 +16,12 @@ def dataset(tmp_path_factory):
 
 
 def loader_of(dataset, batch_size=2, max_samples=None, rank=0, world_size=1, num_workers=0):
-    assembler = BatchAssembler("planes", dataset.manifest, False)
+    assembler = BatchAssembler("planes", dataset.manifest, ("depth",))
     return ValLoader(dataset, assembler, "val", batch_size, max_samples, Workers(rank, world_size, num_workers))
 
 
 def keys_of(loader):
-    return [batch["key"] for batch in loader]
+    return [batch.key for batch in loader]
 
 
 def test_all_samples_come_once_in_stored_order(dataset):
@@ -33,8 +33,8 @@ def test_all_samples_come_once_in_stored_order(dataset):
 def test_every_validation_sees_the_same_images_unflipped(dataset):
     loader = loader_of(dataset)
     first, second = list(loader), list(loader)
-    assert all(torch.equal(a["image"], b["image"]) for a, b in zip(first, second, strict=True))
-    assert all((batch["image"][:, 0, 0, 0] < batch["image"][:, 0, 0, -1]).all() for batch in first)
+    assert all(torch.equal(a.image, b.image) for a, b in zip(first, second, strict=True))
+    assert all((batch.image[:, 0, 0, 0] < batch.image[:, 0, 0, -1]).all() for batch in first)
 
 
 @pytest.mark.parametrize("num_workers", [1, 3])

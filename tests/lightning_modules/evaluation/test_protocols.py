@@ -86,12 +86,12 @@ def wild_prediction(depth, seed):
 
 def scored(root, name, task, predict):
     """Score ``predict(key, batch)`` for every sample of a benchmark; return the tally and the overall scores."""
-    data = Benchmarks(str(root), [name], normals=isinstance(task, Normals), num_workers=0)
+    data = Benchmarks(str(root), [name], modalities=[task.modality.name], num_workers=0)
     data.setup("test")
-    scorer = Scorer.for_dataset(task, data, name)
+    scorer = Scorer(task, data.test_dataset_infos[0])
     tally = Tally()
     for batch in data.test_dataloader()[0]:
-        scorer.score(tally, torch.as_tensor(predict(batch["key"][0], batch)), batch)
+        scorer.score(tally, torch.as_tensor(predict(batch.key[0], batch)), batch)
     return tally, scorer.overall(tally)
 
 
@@ -133,7 +133,7 @@ def test_a_perfect_affine_copy_is_perfect_on_every_benchmark(tmp_path, name, sca
     write_depth_archive(tmp_path, name, num_samples=1)
 
     def predict(key, batch):
-        return torch.where(batch["valid_mask"], scale * batch["depth"] + 0.5, 0)
+        return torch.where(batch.targets["depth"].mask, scale * batch.targets["depth"].values + 0.5, 0)
 
     _, overall = scored(tmp_path, name, Depth(), predict)
     assert overall["abs_rel"] < 1e-5

@@ -3,6 +3,7 @@ import math
 
 import torch
 
+from geometry.batch import DatasetInfo
 from lightning_modules import Depth
 from lightning_modules.evaluation.report import DatasetScores, read_scores, write_results, write_scores
 from lightning_modules.evaluation.scoring import Scorer, Tally
@@ -10,7 +11,7 @@ from tests.tiny import make_batch
 
 
 def test_a_data_set_without_a_single_scored_image_has_no_score_rather_than_zero(tmp_path):
-    scores = Scorer(Depth()).overall(Tally())
+    scores = Scorer(Depth(), DatasetInfo("tiny")).overall(Tally())
     result = DatasetScores("empty", "a-b", scores, 0, 5, {"first": "unreadable", "": "the archive is cut off"})
     write_scores(tmp_path, result, {})
     write_results(tmp_path, {"checkpoint": None}, "abs_rel", [result], {"kitti": "not found"})
@@ -33,8 +34,8 @@ def test_what_is_no_file_of_scores_does_not_count_as_finished(tmp_path):
 
 
 def test_predictions_that_are_not_finite_are_said_to_be_so_and_not_left_out():
-    tally, batch = Tally(), make_batch(1)
-    Scorer(Depth()).score(tally, torch.full_like(batch["depth"], math.nan), batch)
-    result = DatasetScores("tiny", "a-b", Scorer(Depth()).overall(tally), len(tally.rows), None, tally.problems)
+    tally, batch, scorer = Tally(), make_batch(1), Scorer(Depth(), DatasetInfo("tiny"))
+    scorer.score(tally, torch.full_like(batch.targets["depth"].values, math.nan), batch)
+    result = DatasetScores("tiny", "a-b", scorer.overall(tally), len(tally.rows), None, tally.problems)
     assert math.isnan(result.scores["abs_rel"]) and result.num_images == 1
     assert "not finite" in result.remarks() and "samples.csv" in result.remarks()

@@ -138,13 +138,13 @@ class TestDiffusers:
     def test_an_export_scores_in_a_benchmark_what_its_checkpoint_does(self, runs, exports, tmp_path, monkeypatch):
         write_normals(tmp_path / "data", "scannet", num_samples=2)
         monkeypatch.chdir(tmp_path)
-        data = Benchmarks(str(tmp_path / "data"), ["scannet"], normals=True, num_workers=0)
+        data = Benchmarks(str(tmp_path / "data"), ["scannet"], modalities=["normals"], num_workers=0)
         data.setup("test")
         predictor = Predictor.load(runs["normals"], processing_res=0)
         for batch in data.test_dataloader()[0]:
             (tmp_path / "saved/scannet").mkdir(parents=True, exist_ok=True)
-            answer = predictor((batch["image"][0] + 1) / 2)
-            np.save(tmp_path / f"saved/scannet/{batch['key'][0]}.npy", np.moveaxis(answer, -1, 0))
+            answer = predictor((batch.image[0] + 1) / 2)
+            np.save(tmp_path / f"saved/scannet/{batch.key[0]}.npy", np.moveaxis(answer, -1, 0))
         by_base = [
             f"--model.init_args.network.init_args.base={exports / 'normals'}",
             "--model.init_args.task.init_args.frame=opengl",
@@ -159,7 +159,6 @@ class TestDiffusers:
                 "--data=datamodules.Benchmarks",
                 "--data.root=data",
                 "--data.num_workers=0",
-                "--data.normals=true",
             ]
             out = tmp_path / f"out{len(scores)}"
             train.main(["test", *options, *benchmark, "--trainer.accelerator=cpu", f"--evaluation.output={out}"])

@@ -9,7 +9,7 @@ from tests.tiny import build_base, make_batch
 @pytest.mark.gpu
 def test_a_recorded_estimator_predicts_what_it_predicted_before(tmp_path):
     estimator = SingleStepEstimator(StableDiffusion(str(build_base(tmp_path))), Depth()).cuda().eval()
-    images = [make_batch(1, seed=seed)["image"].cuda() for seed in range(3)]
+    images = [make_batch(1, seed=seed).image.cuda() for seed in range(3)]
     graph = CudaGraph(estimator, images[0])
     with torch.no_grad():
         expected = [estimator(image) for image in images]

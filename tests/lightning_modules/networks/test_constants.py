@@ -27,7 +27,7 @@ def test_held_constants_change_no_prediction(base, options):
         for name, weight in network.unet.named_parameters():
             if "lora_B" in name:
                 weight.normal_()  # adapters start as no change
-        images = [make_batch(num_images, 16, 24, seed=num_images)["image"].double() for num_images in (1, 3)]
+        images = [make_batch(num_images, 16, 24, seed=num_images).image.double() for num_images in (1, 3)]
         expected = [network(image) for image in images]
         network.hold_constants()
         for image, wanted in zip(images, expected, strict=True):
@@ -36,7 +36,7 @@ def test_held_constants_change_no_prediction(base, options):
 
 def test_embedding_keys_and_values_are_not_computed_again(base):
     network = StableDiffusion(str(base))
-    image = make_batch(1, 16, 16)["image"]
+    image = make_batch(1, 16, 16).image
     calls = []
     for name, layer in network.unet.named_modules():
         if isinstance(layer, nn.Linear):
@@ -51,7 +51,7 @@ def test_embedding_keys_and_values_are_not_computed_again(base):
 
 
 def test_under_autocast_constants_have_the_precision_of_what_they_replace(base):
-    network, image = StableDiffusion(str(base)), make_batch(1, 16, 16)["image"]
+    network, image = StableDiffusion(str(base)), make_batch(1, 16, 16).image
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         expected = network(image)
         with torch.autocast("cpu", enabled=False):

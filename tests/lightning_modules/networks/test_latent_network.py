@@ -48,7 +48,7 @@ class TestDecoder:
 
 class TestPrecision:
     def test_a_vae_in_bfloat16_predicts_nearly_the_same_in_float32(self, base):
-        image = make_batch(height=16, width=16)["image"]
+        image = make_batch(height=16, width=16).image
         full, half = StableDiffusion(str(base)), StableDiffusion(str(base), vae_precision="bfloat16")
         assert {p.dtype for p in half.vae.parameters()} == {torch.bfloat16}
         assert {p.dtype for p in half.unet.parameters()} == {torch.float32}
@@ -59,7 +59,7 @@ class TestPrecision:
         assert 0 < error < 0.06  # measured: 0.028
 
     def test_the_layout_of_weights_changes_speed_and_no_result(self, base):
-        image = make_batch(height=16, width=16)["image"]
+        image = make_batch(height=16, width=16).image
         plain, laid_out = StableDiffusion(str(base)), StableDiffusion(str(base), channels_last=True)
         assert laid_out.unet.conv_in.weight.is_contiguous(memory_format=torch.channels_last)
         assert laid_out.vae.decoder.conv_in.weight.is_contiguous(memory_format=torch.channels_last)

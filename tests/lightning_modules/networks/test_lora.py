@@ -31,7 +31,7 @@ def stir(network):
 
 
 def test_adapters_start_as_no_change_to_the_prediction(base):
-    image = make_batch()["image"]
+    image = make_batch().image
     with torch.no_grad():
         adapted, plain = make_network(base)(image), StableDiffusion(str(base))(image)
     assert torch.allclose(adapted, plain, atol=2e-5)  # measured: 3.5e-6, the rounding of another memory layout
@@ -77,7 +77,7 @@ def test_merged_weights_predict_what_the_adapters_do_and_load_as_a_stock_unet(ba
 def test_exporting_leaves_the_training_network_as_it_was(base):
     network = make_network(base)
     stir(network)
-    image, trained = make_batch()["image"], trained_names(network)
+    image, trained = make_batch().image, trained_names(network)
     weights = {name: weight.clone() for name, weight in network.state_dict().items()}
     before = network(image)
     network.export_parts()
@@ -94,7 +94,7 @@ def test_checkpointing_changes_no_gradient_of_an_adapter(base):
         torch.manual_seed(0)
         network = StableDiffusion(str(base), unet_checkpointing=on, lora=LoRA(rank=2))
         stir(network)
-        network(make_batch()["image"]).square().mean().backward()
+        network(make_batch().image).square().mean().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in network.unet.parameters() if p.requires_grad]))
     assert gradients[0].abs().sum() > 0
     assert torch.allclose(*gradients, rtol=1e-4, atol=1e-6 * gradients[0].abs().max().item())

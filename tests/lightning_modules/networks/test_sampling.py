@@ -60,7 +60,7 @@ def test_any_number_of_steps_is_taken_in_full_and_stays_in_the_schedule(network,
 def test_one_trailing_step_is_exactly_the_single_step_formula(bases, kind):
     single = SingleStepEstimator(StableDiffusion(str(bases[kind]), noise="gaussian"), Depth())
     diffusion = DiffusionEstimator(single.network, Depth(), Sampling(1, "trailing"))
-    image = make_batch()["image"]
+    image = make_batch().image
     with torch.no_grad():
         expected = single(image, [1, 2])
     assert torch.equal(diffusion(image, [1, 2]), expected)
@@ -70,7 +70,7 @@ def test_one_trailing_step_is_exactly_the_single_step_formula(bases, kind):
 
 def test_a_step_from_zeros_is_what_the_single_step_estimator_does_by_default(bases):
     single = SingleStepEstimator(StableDiffusion(str(bases["v_prediction"])), Normals())
-    image = make_batch()["image"]
+    image = make_batch().image
     with torch.no_grad():
         expected = single(image)
     sampled = DiffusionEstimator(single.network, Normals(), Sampling(1, noise="zeros"))(image, [1, 2])
@@ -102,7 +102,7 @@ def run_stock(pipeline, image, latents, **options):
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
 @pytest.mark.parametrize("num_steps", [1, 2, 4, 10])
 def test_depth_is_that_of_diffusers_marigold_pipeline(bases, network, spacing, num_steps):
-    image, base = make_batch()["image"], bases["v_prediction"]
+    image, base = make_batch().image, bases["v_prediction"]
     latents = draw_noise("gaussian", torch.zeros(2, 4, 8, 8), [1, 2])
     for end, options in (("scheduler", {}), ("clean", {"set_alpha_to_one": True})):
         stock = run_stock(
@@ -147,7 +147,7 @@ def test_clipping_is_that_of_the_scheduler_at_every_step(tmp_path):
 
 
 def test_a_prediction_depends_on_its_own_seed_alone(network):
-    estimator, image = DiffusionEstimator(network, Depth(), Sampling(2)), make_batch()["image"]
+    estimator, image = DiffusionEstimator(network, Depth(), Sampling(2)), make_batch().image
     together = estimator(image, [1, 2])
     assert torch.allclose(estimator(image[1:], [2]), together[1:], atol=1e-5)
     assert not torch.allclose(estimator(image[1:], [3]), together[1:], atol=1e-3)
@@ -160,7 +160,7 @@ def test_an_ensemble_is_what_diffusers_makes_of_independent_predictions(network,
             self.members = members
             return super().ensemble(members)
 
-    image = make_batch()["image"]
+    image = make_batch().image
     estimator = DiffusionEstimator(network, Recording(), Sampling(2, ensemble_size=3))
     combined = estimator(image, [1, 2])
     members = estimator.task.members
@@ -176,7 +176,7 @@ def test_an_ensemble_is_what_diffusers_makes_of_independent_predictions(network,
 
 
 def test_an_ensemble_of_one_is_the_prediction_itself(network):
-    image, sampling = make_batch()["image"], Sampling(2, ensemble_size=1)
+    image, sampling = make_batch().image, Sampling(2, ensemble_size=1)
     image_latent = network.encode(image)
     latent = sample_latent(network, image_latent, draw_noise("gaussian", image_latent, [1, 2]), sampling)
     expected = Depth().predict(network.decode(latent))

@@ -64,7 +64,7 @@ class TestInput:
     def test_without_noise_the_unet_keeps_four_channels(self, base):
         network = StableDiffusion(str(base), noise="none")
         assert network.unet.config["in_channels"] == 4
-        assert network(make_batch()["image"]).shape == (2, 3, 32, 32)
+        assert network(make_batch().image).shape == (2, 3, 32, 32)
 
     def test_widening_draws_no_random_numbers(self, base):
         unet = UNet2DConditionModel.from_pretrained(base, subfolder="unet")
@@ -84,7 +84,7 @@ class TestFrozenParts:
 
     def test_the_gradient_passes_the_decoder_but_not_the_encoder(self, base):
         network = StableDiffusion(str(base))
-        image = make_batch()["image"].requires_grad_()
+        image = make_batch().image.requires_grad_()
         assert not network.encode(image).requires_grad
         network(image).square().mean().backward()
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.unet.parameters())
@@ -101,7 +101,7 @@ class TestFrozenParts:
         assert not network.prompt_embedding.requires_grad
 
     def test_checkpointing_saves_memory_without_changing_a_gradient(self, base):
-        image = make_batch()["image"]
+        image = make_batch().image
         gradients = []
         for on in (False, True):
             network = StableDiffusion(str(base), unet_checkpointing=on, decoder_checkpointing=on)
@@ -158,7 +158,7 @@ class TestScheduler:
         edit(own_base / "scheduler/scheduler_config.json", rescale_betas_zero_snr=True)
         network = StableDiffusion(str(own_base))
         assert network.alpha == pytest.approx(0, abs=1e-8)
-        assert network(make_batch()["image"]).isfinite().all()
+        assert network(make_batch().image).isfinite().all()
 
 
 def scale_answer(unet, factor):
@@ -184,7 +184,7 @@ class TestSizes:
 class TestNoise:
     def test_seeds_alone_decide_the_prediction(self, base):
         network = StableDiffusion(str(base), noise="gaussian")
-        image = make_batch()["image"]
+        image = make_batch().image
         with torch.no_grad():
             first, again, other = network(image, [1, 2]), network(image, [1, 2]), network(image, [1, 3])
         assert torch.equal(first, again)
@@ -192,7 +192,7 @@ class TestNoise:
 
     def test_zeros_make_the_prediction_the_same_for_every_seed(self, base):
         network = StableDiffusion(str(base))
-        image = make_batch()["image"]
+        image = make_batch().image
         with torch.no_grad():
             assert torch.equal(network(image, [1, 2]), network(image))
 
@@ -269,7 +269,7 @@ def test_another_backbone_is_one_class_with_one_method(base):
 
     vae = StableDiffusion(str(base)).vae
     network = Echo(vae, "zeros", decoder_checkpointing=False)
-    image = make_batch()["image"]
+    image = make_batch().image
     with torch.no_grad():
         assert torch.equal(network(image), network.decode(network.encode(image)))
 

@@ -82,28 +82,31 @@ class TestValidationPanels:
         board, _, estimator = run(base, "validate", [ValidationPanels(num_images=1)])
         batch = next(iter(TinyData().val_dataloader()[0]))
         with torch.no_grad():
-            pictures = estimator.task.pictures(estimator(batch["image"]), batch)
+            pictures = estimator.task.visualize(estimator(batch.image), batch)
         sheet = board.pictures[0][2]
-        for column, picture in enumerate((batch["image"] / 2 + 0.5, *pictures)):
+        for column, picture in enumerate((batch.image / 2 + 0.5, *pictures)):
             left = column * 36
             assert torch.allclose(sheet[:, :, left : left + 32], picture[0], atol=1e-5)
 
     def test_a_perfect_prediction_looks_like_the_truth_and_has_no_error(self):
         batch = make_batch()
-        for task, perfect in ((Depth(), -3 * batch["depth"] + 1), (Normals(), batch["normals"])):
-            shown, truth, error = task.pictures(perfect, batch)
-            known = batch["valid_mask"].expand(-1, 3, -1, -1)
+        for task, perfect in (
+            (Depth(), -3 * batch.targets["depth"].values + 1),
+            (Normals(), batch.targets["normals"].values),
+        ):
+            shown, truth, error = task.visualize(perfect, batch)
+            known = batch.targets["depth"].mask.expand(-1, 3, -1, -1)
             assert torch.allclose(shown[known], truth[known], atol=1e-3)
-            assert error[:, 0][batch["valid_mask"][:, 0]].std() < 1e-3
-            worse = task.pictures(perfect + 3 * torch.randn_like(perfect), batch)[2]
+            assert error[:, 0][batch.targets["depth"].mask[:, 0]].std() < 1e-3
+            worse = task.visualize(perfect + 3 * torch.randn_like(perfect), batch)[2]
             assert (worse - error)[known].abs().max() > 0.3
 
     def test_an_image_without_truth_is_shown_all_the_same(self):
         batch = make_batch()
-        batch["valid_mask"][:] = False
-        batch["normals_mask"][:] = False
+        batch.targets["depth"].mask[:] = False
+        batch.targets["normals"].mask[:] = False
         for task, channels in ((Depth(), 1), (Normals(), 3)):
-            for picture in task.pictures(torch.rand(2, channels, 32, 32), batch):
+            for picture in task.visualize(torch.rand(2, channels, 32, 32), batch):
                 assert picture.isfinite().all()
                 assert picture.shape == (2, 3, 32, 32)
 

@@ -77,7 +77,7 @@ class Poison(Callback):
 
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if batch_idx == self.number:
-            batch["image"][:] = torch.nan
+            batch.image[:] = torch.nan
 
 
 def average_by_hand(steps, warmup):

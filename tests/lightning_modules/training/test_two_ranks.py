@@ -2,12 +2,14 @@
 
 from datetime import timedelta
 from itertools import chain
+from typing import ClassVar
 
 import pytest
 import torch
 from lightning.pytorch import Callback, LightningDataModule, Trainer
 from lightning.pytorch.strategies import DDPStrategy
 
+from geometry.batch import DatasetInfo
 from lightning_modules import Depth, SingleStepEstimator, StableDiffusion
 from tests.tiny import build_base, make_batch
 
@@ -32,14 +34,15 @@ class Loader:
 class RankData(LightningDataModule):
     """Other batches on every rank; the second of rank 1 is poisoned, and rank 1 has fewer to validate."""
 
-    val_dataset_names = ("tiny",)
+    val_dataset_infos = (DatasetInfo("tiny"),)
+    image_sizes: ClassVar = {"tiny": (32, 32)}
 
     def train_dataloader(self):
         rank = self.trainer.global_rank
         batches = [make_batch(seed=10 * rank + index) for index in range(4)]
         if rank == 1:
-            batches[1]["image"][:] = torch.nan
-            batches[2]["valid_mask"][:] = False  # nothing to learn from here, but the other rank waits
+            batches[1].image[:] = torch.nan
+            batches[2].targets["depth"].mask[:] = False  # nothing to learn from here, but the other rank waits
         return Loader(batches)
 
     def val_dataloader(self):
@@ -88,11 +91,14 @@ QUIET = {
 class SharedData(LightningDataModule):
     """Four images with equally many valid pixels, dealt out to the ranks."""
 
+    val_dataset_infos = ()
+    image_sizes: ClassVar = {"tiny": (32, 32)}
+
     def train_dataloader(self):
         batch = make_batch(4)
-        batch["valid_mask"][:] = True
+        batch.targets["depth"].mask[:] = True
         rank, ranks = self.trainer.global_rank, self.trainer.world_size
-        return Loader([{k: v if isinstance(v, str) else v[rank::ranks] for k, v in batch.items()}])
+        return Loader([batch[rank::ranks]])
 
 
 def test_two_ranks_with_two_images_learn_what_one_learns_from_four(tmp_path):
@@ -125,10 +131,10 @@ def test_ranks_skip_the_same_steps_wait_for_each_other_and_share_one_score(tmp_p
     trainer.fit(estimator, RankData())
     assert not torch.equal(estimator.network.unet.conv_in.weight, before)
 
-    metric = Depth().make_metric()
+    metric = Depth().make_metrics(DatasetInfo("tiny"))[0]
     for seed in chain(*VAL_SEEDS_BY_RANK):
         batch = make_batch(seed=seed)
         with torch.no_grad():
-            estimator.task.update_metric(metric, estimator(batch["image"]), batch)
+            estimator.task.update_metrics([metric], estimator(batch.image), batch)
     expected = metric.compute()["abs_rel"].item()
     assert trainer.callback_metrics["val/tiny/abs_rel"].item() == pytest.approx(expected, rel=1e-6)

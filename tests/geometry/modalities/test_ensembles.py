@@ -1,12 +1,15 @@
-import pytest
 import torch
 
 from geometry.alignment import align_scale_shift
-from geometry.batch import GeometryBatch
-from geometry.errors import InputError
-from lightning_modules import Depth, Normals
-from lightning_modules.ensembling import ensemble_depth, ensemble_normals
-from lightning_modules.tasks import Task
+from geometry.modalities import Depth, Modality, Normals
+
+MARIGOLD_SPAN = (-1.0, 1.0)
+
+
+def combined_depth(members):
+    """Members in [0, 1], as users get depth, combined and published."""
+    depth = Depth()
+    return depth.publish(depth.ensemble(2 * members - 1))
 
 
 def test_depth_that_differs_by_scale_and_shift_alone_is_recovered():
@@ -14,7 +17,7 @@ def test_depth_that_differs_by_scale_and_shift_alone_is_recovered():
     truth = torch.rand(2, 1, 24, 32, generator=generator)
     scale = 0.4 + 0.3 * torch.rand(5, 2, 1, 1, 1, generator=generator)
     shift = 0.3 * torch.rand(5, 2, 1, 1, 1, generator=generator)
-    combined = ensemble_depth(scale * truth + shift)
+    combined = combined_depth(scale * truth + shift)
     fit, offset = align_scale_shift(combined, truth, torch.ones_like(truth, dtype=torch.bool))
     aligned = fit[:, None, None, None] * combined + offset[:, None, None, None]
     assert (aligned - truth).abs().max() < 1e-3
@@ -27,36 +30,29 @@ def test_one_wild_member_does_not_move_the_depth_of_the_others():
     truth = torch.rand(1, 1, 24, 32, generator=generator)
     noisy = truth + 0.02 * torch.randn(5, 1, 1, 24, 32, generator=generator)
     wild = torch.cat([noisy.clamp(0, 1)[:4], torch.rand(1, 1, 1, 24, 32, generator=generator)])
-    correlation = torch.corrcoef(torch.stack([ensemble_depth(wild).flatten(), truth.flatten()]))[0, 1]
+    correlation = torch.corrcoef(torch.stack([combined_depth(wild).flatten(), truth.flatten()]))[0, 1]
     assert correlation > 0.99
 
 
-def test_depth_of_the_task_stays_in_its_range():
-    members = torch.rand(3, 2, 1, 8, 8) * 2 - 1
-    combined = Depth().ensemble(members)
+def test_combined_depth_spans_the_range_of_predictions():
+    combined = Depth().ensemble(torch.rand(3, 2, 1, 8, 8) * 2 - 1)
     assert combined.shape == (2, 1, 8, 8)
-    assert combined.min() == -1 and combined.max() == 1
+    assert (combined.min(), combined.max()) == MARIGOLD_SPAN
 
 
 def test_normals_are_the_member_closest_to_the_mean_direction():
     left, middle, right = (torch.tensor(v) for v in ([-0.6, 0.0, 0.8], [0.0, 0.0, 1.0], [0.6, 0.0, 0.8]))
     members = torch.stack([left, middle, right])[:, None, :, None, None].expand(3, 2, 3, 4, 4)
-    for combined in (ensemble_normals(members), Normals(frame="dsine").ensemble(members)):
-        assert torch.equal(combined, members[1])
+    for frame in ("opengl", "dsine"):
+        assert torch.equal(Normals(frame).ensemble(members), members[1])
 
 
 def test_images_of_a_batch_do_not_mix():
     members = torch.rand(3, 2, 1, 8, 8)
-    together, alone = ensemble_depth(members), ensemble_depth(members[:, 1:])
+    together, alone = combined_depth(members), combined_depth(members[:, 1:])
     assert torch.equal(together[1:], alone)
 
 
-def test_a_task_that_cannot_combine_says_what_to_set():
-    class Albedo(Normals):
-        target_image = Task.target_image
-        ensemble = Task.ensemble
-
-    with pytest.raises(InputError, match="Albedo cannot combine predictions; set ensemble_size to 1"):
-        Albedo().ensemble(torch.zeros(2, 1, 3, 4, 4))
-    with pytest.raises(InputError, match="Albedo has no picture of the truth"):
-        Albedo().target_image(GeometryBatch(image=torch.zeros(1), depth=torch.zeros(1)))
+def test_other_modalities_combine_by_the_median_which_a_wild_member_does_not_move():
+    members = torch.tensor([0.2, 0.3, 9.0]).reshape(3, 1, 1, 1, 1).expand(3, 2, 3, 4, 4)
+    assert torch.equal(Modality.ensemble(Depth(), members), members[1])

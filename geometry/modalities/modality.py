@@ -1,0 +1,256 @@
+"""What a dense target is. Everything that reads, trains, judges, shows or writes targets knows them by this alone."""
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from geometry.batch import Target
+from geometry.colorize import colorize_error
+from geometry.errors import InputError
+
+_REGISTERED: dict[str, type["Modality"]] = {}
+
+
+@dataclass(frozen=True)
+class StockPipeline:
+    """The pipeline of diffusers that holds a network of a modality without code of ours.
+
+    Attributes:
+        class_name: name of the pipeline's class.
+        options: what its constructor is told beside the parts.
+        tag: the task under which the hub lists such models.
+    """
+
+    class_name: str
+    options: Mapping[str, Any]
+    tag: str = "image-to-image"
+
+
+class Modality(ABC):
+    """A kind of dense target: what its values mean, and how they are stored, encoded, judged, shown and published.
+
+    A subclass is known by its name as soon as it is defined; those in ``geometry.modalities`` are always there.
+
+    Convention:
+        *Values* are (B,C,H,W) float32 in the modality's unit, as in ``Target``. A *prediction* is what ``from_image``
+        makes of a decoded image; it may be in other units than values, and ``align`` brings it to those of a target.
+        What users get is a *published* prediction, in ``value_range``.
+
+    Attributes:
+        name: name in batches, shards, options and file names.
+        title: name for people, in the plural of a sentence: "surface normals".
+        num_channels: number of channels C.
+        unit: unit of values; empty for none.
+        value_range: smallest and largest published value.
+        meaning: what a published value says, for model cards and pages.
+        has_surface: whether published predictions can be shown as points in space.
+        varies_by_image: whether predictions of parts of an image must be aligned before they fit each other.
+        may_store_nan: whether a stored NaN stands for an unknown value; elsewhere it is a fault.
+        stock_pipeline: the pipeline of diffusers that holds it; None if there is none.
+        error_name: name of ``error`` in metrics.
+        worst_error: error of the darkest colour in pictures of errors.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    num_channels: ClassVar[int]
+    unit: ClassVar[str] = ""
+    value_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
+    meaning: ClassVar[str]
+    has_surface: ClassVar[bool] = False
+    varies_by_image: ClassVar[bool] = False
+    may_store_nan: ClassVar[bool] = False
+    stock_pipeline: ClassVar[StockPipeline | None] = None
+    error_name: ClassVar[str] = "abs_error"
+    worst_error: ClassVar[float] = 0.5
+
+    def __init_subclass__(cls, **options: Any) -> None:  # noqa: ANN401
+        """Register the class, unless it is a step on the way to others."""
+        super().__init_subclass__(**options)
+        if not inspect.isabstract(cls) and "name" in cls.__dict__:
+            _REGISTERED[cls.name] = cls
+
+    # In shards and batches.
+
+    @classmethod
+    def stored_shape(cls, height: int, width: int) -> tuple[int, ...]:
+        """Return the shape of stored values: (C,H,W), or (H,W) for a single channel."""
+        return (height, width) if cls.num_channels == 1 else (cls.num_channels, height, width)
+
+    def restore(self, values: Tensor, limits: tuple[float, float]) -> Target:
+        """Return stored values as a target. They may be changed in place, and nothing waits for the device.
+
+        By default, a pixel is known where a channel is not zero and all lie inside the limits.
+
+        Args:
+            values: (B,C,H,W) float32 as they were stored, 0 where unknown.
+            limits: smallest and largest value that can be true in this data set.
+        """
+        low, high = limits
+        inside = ((values >= low) & (values <= high)).all(dim=1, keepdim=True)
+        mask = inside & (values != 0).any(dim=1, keepdim=True)
+        return Target(values.masked_fill_(~mask, 0), mask)
+
+    def mirror_(self, values: Tensor) -> None:  # noqa: B027 - most modalities have nothing to do here
+        """Change in place what a left-right flip does to values, beside moving them; nothing by default.
+
+        Args:
+            values: (...,C,H,W) of any type, whose pixels are flipped already.
+        """
+
+    # To and from the images that the VAE knows.
+
+    @abstractmethod
+    def to_image(self, target: Target) -> Tensor:
+        """Return the truth as an image for the VAE, the one that ``from_image`` turns into the truth.
+
+        Args:
+            target: the truth.
+
+        Returns:
+            (B,3,H,W) float32 in [-1, 1], a constant where the truth is unknown.
+        """
+
+    @abstractmethod
+    def from_image(self, decoded: Tensor) -> Tensor:
+        """Return the prediction that a decoded image stands for.
+
+        Args:
+            decoded: (B,3,H,W), output of the VAE decoder, nominally in [-1, 1].
+
+        Returns:
+            (B,C,H,W) float32.
+        """
+
+    # Beside the truth.
+
+    def align(self, prediction: Tensor, target: Target) -> Tensor:
+        """Return a prediction in the unit of a target, as close to it as the modality allows; itself by default.
+
+        Args:
+            prediction: (B,C,H,W) float.
+            target: the truth, of the same size.
+        """
+        return prediction
+
+    def error(self, aligned: Tensor, target: Target) -> Tensor:
+        """Return the error of every pixel, differentiable; by default the mean absolute difference of the channels.
+
+        Args:
+            aligned: (B,C,H,W) float, a prediction after ``align``.
+            target: the truth.
+
+        Returns:
+            (B,1,H,W), anything where the truth is unknown.
+        """
+        return (aligned - target.values).abs().mean(dim=1, keepdim=True)
+
+    @abstractmethod
+    def colorize(self, values: Tensor, mask: Tensor | None = None, limits: Tensor | None = None) -> Tensor:
+        """Return a visualisation.
+
+        Args:
+            values: (B,C,H,W) float, values or published predictions.
+            mask: (B,1,H,W) bool, where they are known; None is everywhere.
+            limits: (B,2) what ``color_limits`` returned; None takes those of the values.
+
+        Returns:
+            (B,3,H,W) float32, sRGB in [0, 1].
+        """
+
+    def color_limits(self, target: Target) -> Tensor | None:
+        """Return (B,2), the values with the first and the last colour, or None where colours do not depend on a range.
+
+        Args:
+            target: values that shall span the colours.
+        """
+        return None
+
+    def visualize(self, prediction: Tensor, target: Target) -> tuple[Tensor, Tensor, Tensor]:
+        """Return prediction, truth and error as visualisations, each (B,3,H,W) float32 in [0, 1].
+
+        Args:
+            prediction: (B,C,H,W) float, of the target's size.
+            target: the truth.
+        """
+        aligned, limits = self.align(prediction, target), self.color_limits(target)
+        return (
+            self.colorize(aligned, limits=limits),
+            self.colorize(target.values, target.mask, limits),
+            colorize_error(self.error(aligned, target), target.mask, self.worst_error),
+        )
+
+    # What users get.
+
+    def publish(self, prediction: Tensor) -> Tensor:
+        """Return a prediction as users get it, inside ``value_range``; clamped to it by default.
+
+        Args:
+            prediction: (B,C,H,W) float32.
+        """
+        return prediction.clamp(*self.value_range)
+
+    def renormalize(self, published: Tensor) -> Tensor:
+        """Return published values that are valid again after interpolation or blending; themselves by default.
+
+        Args:
+            published: (B,C,H,W) float32.
+        """
+        return published
+
+    def ensemble(self, members: Tensor) -> Tensor:
+        """Return one prediction for several predictions of the same images; their median by default.
+
+        Args:
+            members: (N,B,C,H,W) float32.
+
+        Returns:
+            (B,C,H,W).
+        """
+        return members.median(dim=0).values
+
+    def decoder_factors(self) -> tuple[float, float, float] | None:
+        """Return by what an export multiplies the decoder's three channels; None for nothing.
+
+        With them, the decoder answers in the terms of the modality's defaults, and as the stock pipeline expects.
+        """
+        return None
+
+
+def registered() -> dict[str, type[Modality]]:
+    """Return all modalities by name."""
+    return dict(_REGISTERED)
+
+
+def modality_named(name: str) -> type[Modality]:
+    """Return the modality of a name.
+
+    Args:
+        name: for instance "depth".
+
+    Raises:
+        InputError: there is none.
+    """
+    if name not in _REGISTERED:
+        raise InputError(f"there is no modality {name!r}; choose from {', '.join(sorted(_REGISTERED))}.")
+    return _REGISTERED[name]
+
+
+def unit_range(values: Tensor) -> Tensor:
+    """Return values in [-1, 1] as values in [0, 1]."""
+    return (values + 1) / 2
+
+
+def three_channels(values: Tensor) -> Tensor:
+    """Return (B,1,H,W) as three equal channels, without a copy."""
+    return values.expand(-1, 3, -1, -1) if values.shape[1] == 1 else values
+
+
+def known_or(values: Tensor, mask: Tensor, otherwise: float) -> Tensor:
+    """Return values as float32, and a constant where they are unknown."""
+    return torch.where(mask, values.float(), otherwise)

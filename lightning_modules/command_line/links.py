@@ -1,0 +1,22 @@
+"""What one section of a configuration says about another."""
+
+from importlib import import_module
+from typing import Any
+
+from jsonargparse import Namespace
+
+
+def modalities_of(task: Namespace) -> list[str]:
+    """Return the names of the modalities that a configured task needs from the data.
+
+    Args:
+        task: class_path and init_args of the task.
+    """
+    fixed = _class_of(task.class_path).modality_class
+    modality = fixed or _class_of(task.init_args.modality.class_path)
+    return [modality.name]
+
+
+def _class_of(path: str) -> Any:  # noqa: ANN401 - a class of any kind
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)

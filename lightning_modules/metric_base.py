@@ -1,0 +1,104 @@
+"""What a metric of a modality is, and the one that every modality has."""
+
+import copy
+from collections.abc import Iterable
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric
+
+from geometry.batch import DatasetInfo, GeometryBatch, Target
+from geometry.modalities import Modality
+
+
+class GeometryMetric(Metric):
+    """A metric of one data set, whose states are sums and whose ``compute`` returns scalars by name.
+
+    Subclasses that want to see more than prediction, truth and mask (the image, the camera) replace ``add``.
+
+    Attributes:
+        headline: name of the scalar that sums up a validation; less is better.
+        constant: name of what the best constant prediction scores as ``headline``; empty if that is not known.
+        num_images: state that counts the images in which there was something to score.
+    """
+
+    is_differentiable = False
+    full_state_update = False
+    headline: str
+    constant: str = ""
+    num_images: Tensor
+
+    def for_dataset(self, dataset: DatasetInfo) -> Self:
+        """Return a new metric of the same settings by the rules of a data set.
+
+        Args:
+            dataset: the data set.
+        """
+        return copy.deepcopy(self)
+
+    def add(self, prediction: Tensor, target: Target, batch: GeometryBatch) -> None:
+        """Add images.
+
+        Args:
+            prediction: (B,C,H,W) float, of the target's size.
+            target: the truth.
+            batch: what else is known; its image may have another size.
+        """
+        self.update(prediction, *target)
+
+    def stay_alone(self) -> Self:
+        """Let the metric be of one rank alone: it does not wait for others, which have other samples."""
+        self.distributed_available_fn = _never
+        return self
+
+
+class MeanError(GeometryMetric):
+    """The mean of a modality's own error: over the known pixels of each image, then over images.
+
+    Args:
+        modality: What is predicted.
+    """
+
+    sums: Tensor
+    higher_is_better: ClassVar[bool] = False  # type: ignore[misc]
+
+    def __init__(self, modality: Modality) -> None:
+        super().__init__()
+        self.modality = modality
+        self.headline, self.constant = modality.error_name, f"{modality.error_name}_constant"
+        self.add_state("sums", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("num_images", torch.tensor(0), dist_reduce_fx="sum")
+
+    def update(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> None:
+        """Add images.
+
+        Args:
+            prediction: (B,C,H,W) float.
+            target: (B,C,H,W) float.
+            valid_mask: (B,1,H,W) bool.
+        """
+        truth = Target(torch.where(valid_mask, target.double(), 0.0), valid_mask)
+        count = valid_mask.sum(dim=(1, 2, 3))
+        mean = truth.values.sum(dim=(2, 3), keepdim=True) / count.clamp(min=1)[:, None, None, None]
+        for index, values in enumerate((prediction.double(), mean.expand_as(truth.values))):
+            error = torch.where(valid_mask, self.modality.error(self.modality.align(values, truth), truth), 0.0)
+            self.sums[index] += (error.sum(dim=(1, 2, 3)) / count.clamp(min=1)).sum()
+        self.num_images += (count > 0).sum()
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the mean error, and that of each image's mean value as a prediction; NaN without any image."""
+        return dict(zip((self.headline, self.constant), self.sums / self.num_images, strict=True))
+
+
+def all_scores(metrics: Iterable[Any]) -> dict[str, Tensor]:
+    """Return the scalars of several metrics by name.
+
+    Args:
+        metrics: ``GeometryMetric`` each.
+    """
+    return {name: value for metric in metrics for name, value in metric.compute().items()}
+
+
+def _never() -> bool:
+    return False

@@ -189,6 +189,7 @@ class TestLast:
             (tmp_path / "runs/tiny/version_0" / name).rename(old / name)
         shutil.rmtree(tmp_path / "runs")
         caplog.set_level("INFO")
+        run("export", "--ckpt_path=last", "--config", old / "config.yaml", f"--output={tmp_path / 'export'}")
         run("fit", "--config", config, *own, "--ckpt_path=last", "--trainer.max_steps=5")
         assert f"an earlier version of this project, in {old}" in caplog.text
         file = tmp_path / "runs/tiny/version_0/checkpoints/last.ckpt"

@@ -26,7 +26,7 @@ CASES = [
     (("loops",), None, "lacks loops"),
     (("optimizer_states",), None, "lacks optimizer_states"),
     (("lr_schedulers",), None, "lacks lr_schedulers"),
-    (("pytorch-lightning_version",), None, "has no pytorch-lightning_version"),
+    (("pytorch-lightning_version",), "x", "pytorch-lightning_version"),
     (("loops", "fit_loop"), {}, "loops/fit_loop lacks"),
     (("loops", "fit_loop", "epoch_progress"), 3, "epoch_progress is no dictionary"),
     (("loops", "fit_loop", "epoch_progress", "total", "ready"), "many", "total/ready is no count"),

@@ -158,6 +158,11 @@ class TestLast:
         fitted = _scores(capsys)
         run("validate", "--config", config, *own, "--ckpt_path=last")
         assert _scores(capsys) == fitted
+        picture = "lightning_modules/examples/room.jpg"
+        for command in (["predict", picture, "--processing-res=32"], ["export"]):
+            output = f"--output={tmp_path / command[0]}"
+            run(*command, "--ckpt_path=last", "--config", folder / "config.yaml", output)
+            assert any((tmp_path / command[0]).iterdir())
         run("fit", "--config", config, *own, "--ckpt_path=last", "--trainer.max_steps=5")
         assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 5
         assert yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["max_steps"] == 5
@@ -184,6 +189,7 @@ class TestLast:
             (tmp_path / "runs/tiny/version_0" / name).rename(old / name)
         shutil.rmtree(tmp_path / "runs")
         caplog.set_level("INFO")
+        run("export", "--ckpt_path=last", "--config", old / "config.yaml", f"--output={tmp_path / 'export'}")
         run("fit", "--config", config, *own, "--ckpt_path=last", "--trainer.max_steps=5")
         assert f"an earlier version of this project, in {old}" in caplog.text
         file = tmp_path / "runs/tiny/version_0/checkpoints/last.ckpt"

@@ -27,6 +27,7 @@ from lightning_modules.networks.base_files import INDEX, Base
 from lightning_modules.networks.sampling import Sampling
 from lightning_modules.single_step import SingleStepEstimator
 from lightning_modules.tasks import Task
+from lightning_modules.training.run_choice import run_of_earlier_version
 from lightning_modules.training.run_folders import has_checkpoint, last_checkpoint, newest_run
 
 EmaChoice = Literal["auto", "true", "false"]
@@ -77,7 +78,10 @@ def load_model(
     if ema not in get_args(EmaChoice):
         raise InputError(f"there is no ema {ema!r}; choose one of {', '.join(get_args(EmaChoice))}.")
     if str(source) == "last":
-        source = runs_folder(read_config([Path(name) for name in configs]))
+        config = read_config([Path(name) for name in configs])
+        source = runs_folder(config)
+        if newest_run(source) is None:
+            source = run_of_earlier_version(config) or source
     path = Path(source).expanduser()
     if (path / "model_index.json").is_file() or (not path.exists() and _may_be_hub_id(str(source))):
         return _load_export(str(path) if path.is_dir() else str(source))

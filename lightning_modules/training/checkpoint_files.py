@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from lightning.pytorch import __version__ as lightning_version
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from geometry.errors import InputError
@@ -79,7 +80,8 @@ class DurableCheckpointIO(TorchCheckpointIO):
         """
         from lightning_modules.training.checkpoint_content import read_checkpoint  # slow to import
 
-        return read_checkpoint(path, self.states_of)
+        # Lightning's migrations ask for the version; without one there is nothing to migrate.
+        return {"pytorch-lightning_version": lightning_version} | read_checkpoint(path, self.states_of)
 
 
 class _NotedWrites:

@@ -50,8 +50,6 @@ def unlike(state: object, example: object, place: str) -> str | None:
 
 
 def _problem(checkpoint: Mapping[str, Any], trainer: Trainer, module: LightningModule) -> str | None:
-    if "pytorch-lightning_version" not in checkpoint:
-        return "it has no pytorch-lightning_version"
     loops = {"fit": trainer.fit_loop, "validate": trainer.validate_loop, "test": trainer.test_loop}
     stage = trainer.state.fn.value if trainer.state.fn is not None else ""
     if stage == "fit":

@@ -110,7 +110,7 @@ class TestMistakes:
             ("model.optimizer.lr=.inf", "model.optimizer needs a finite lr"),
             ("model.optimizer.betas=[2,2]", "model.optimizer cannot be made like this"),
             ("model.init_from=", "init_from is empty"),
-            ("model.init_from=train.py", "init_from train.py: this is no checkpoint"),
+            ("model.init_from=train.py", "init_from train.py: train.py cannot be read as a checkpoint"),
             ("ckpt_path=", "--ckpt_path is empty"),
             ("ckpt_path=best", "give the path of a checkpoint, or last"),
             ("ckpt_path=hpc", "give the path of a checkpoint, or last"),

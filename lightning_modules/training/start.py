@@ -1,6 +1,5 @@
 """Starting weights from a checkpoint of another run: of the diffusion estimator for the single-step one, or back."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geometry.errors import InputError
@@ -22,13 +21,14 @@ def start_from(estimator: "Estimator", file: str) -> None:
     """
     from lightning_modules.training.checkpoint_content import read_checkpoint  # slow to import
 
-    if Path(file).expanduser().is_dir():
+    path = given_path(file, "init_from")
+    if path.is_dir():
         raise InputError(
             f"init_from {file}: this is a folder, not a checkpoint. Give a .ckpt file; an export or a base is given as "
             "the base of the network, model.init_args.network.init_args.base."
         )
     try:
-        weights = read_checkpoint(given_path(file, "init_from"))["state_dict"]
+        weights = read_checkpoint(path)["state_dict"]
         estimator.check_fits(weights)
     except InputError as error:
         raise InputError(f"init_from {file}: {error}") from error

@@ -10,5 +10,5 @@ from geometry.errors import InputError
 
 def test_without_matplotlib_the_command_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(InputError, match=r"pip install 'onestep-geometry\[benchmarks\]'"):
+    with pytest.raises(InputError, match=r"pip install -e '.\[benchmarks\]'"):
         write_figures(None, {}, tmp_path)

@@ -108,11 +108,14 @@ def test_every_folder_of_sources_is_installed():
     assert sorted(installed) == sorted(name for name, file in MODULES.items() if file.name == "__init__.py")
 
 
-def test_geometry_needs_torch_alone_but_where_pictures_are_opened():
-    # Both packages open pictures and neither may import the other: what decides which pictures are let in lies below.
+# Both packages need these, and neither may import the other.
+NEEDED_IN_GEOMETRY = {"image_files.py": {"PIL", "numpy", "simplejpeg"}, "locks.py": {"filelock"}}
+
+
+def test_geometry_needs_torch_alone_but_where_pictures_are_opened_and_folders_locked():
     for file in sources("geometry"):
-        needs = imports_of(file) - sys.stdlib_module_names - {"geometry", "torch"}
-        assert not needs or (file.name == "image_files.py" and needs == {"PIL", "numpy", "simplejpeg"}), file
+        needs = imports_of(file, at_once=True) - sys.stdlib_module_names - {"geometry", "torch"}
+        assert needs <= NEEDED_IN_GEOMETRY.get(file.name, set()), file
     code = "import sys, geometry; print(sorted({'PIL', 'simplejpeg', 'cv2'} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

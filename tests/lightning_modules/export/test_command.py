@@ -55,7 +55,7 @@ def test_every_option_is_explained(command, capsys):
 def test_a_full_disk_is_one_line_and_leaves_the_former_export(run, tmp_path, capsys):
     output = tmp_path / "out"
     output.mkdir()
-    (output / "former").write_text("kept")
+    (output / "onestep.json").write_text("of a former export")
     _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, most))
     try:
@@ -64,7 +64,7 @@ def test_a_full_disk_is_one_line_and_leaves_the_former_export(run, tmp_path, cap
         resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
     assert "cannot be written (File too large" in error and "Nothing was changed" in error
     assert [file.name for file in tmp_path.iterdir()] == ["out"]
-    assert [file.name for file in output.iterdir()] == ["former"]
+    assert [file.name for file in output.iterdir()] == ["onestep.json"]
 
 
 def test_a_folder_that_another_export_is_writing_is_refused_at_once(run, tmp_path, capsys):

@@ -120,5 +120,5 @@ def test_adapters_that_cannot_be_are_refused(base, options, message):
 
 def test_without_peft_the_message_says_what_to_install(base, monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(InputError, match=r"pip install 'onestep-geometry\[lora\]'"):
+    with pytest.raises(InputError, match=r"pip install -e '.\[lora\]'"):
         make_network(base)

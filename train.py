@@ -1,8 +1,7 @@
 """Fine-tune an image diffusion model to predict depth or surface normals in a single step."""
 
-import signal
 import sys
-from typing import Any, NoReturn, cast
+from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, Trainer
@@ -10,15 +9,14 @@ from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
-from lightning.pytorch.utilities.exceptions import SIGTERMException
-from omegaconf import OmegaConf
 
 from geometry.errors import InputError
-from lightning_modules.command_line.console import input_error_behind, leave, leave_stopped, quieten
+from lightning_modules.command_line.console import input_error_behind, leave, quieten
 from lightning_modules.command_line.links import modalities_of
 from lightning_modules.command_line.own_commands import COMMANDS, list_commands, run_command
 from lightning_modules.command_line.parser import Parser
 from lightning_modules.command_line.settings import settle
+from lightning_modules.command_line.stopping import says_when_stopped
 from lightning_modules.estimator import Estimator
 from lightning_modules.evaluation.callback import Evaluation, begin_evaluation
 from lightning_modules.training.attention import Attention, prefer_attention
@@ -30,13 +28,13 @@ from lightning_modules.training.ema import ExponentialMovingAverage
 from lightning_modules.training.loggers import ServiceFlush, check_packages, close_services, open_services, placed
 from lightning_modules.training.monitoring import MemoryPeak, UpdateRatio
 from lightning_modules.training.precision import TF32, set_tf32
-from lightning_modules.training.preemption import StopSignals, handlers_restored
+from lightning_modules.training.preemption import StopSignals
 from lightning_modules.training.progress import StepProgress
 from lightning_modules.training.resuming import logged_under_last_step
 from lightning_modules.training.run_choice import choose_run
 from lightning_modules.training.run_folders import keep_checkpoints_in
 from lightning_modules.training.run_record import RunRecord
-from lightning_modules.training.run_settings import RunSettings, flat_settings, refuse_others, settings_in
+from lightning_modules.training.run_settings import RunSettings, plain_config
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs",
@@ -47,11 +45,6 @@ TRAINER_DEFAULTS: dict[str, Any] = {
     "log_every_n_steps": 10,
     "use_distributed_sampler": False,
     "enable_model_summary": False,
-}
-# What Ctrl-C leaves behind.
-KEPT = {
-    "fit": "All that was saved is kept: the same command with --ckpt_path last goes on.",
-    "test": "Data sets that were finished are kept: the same command scores the others.",
 }
 TF32_HELP = (
     "Where GPUs may round float32 to TF32: none, convolutions (PyTorch's default, and the paper's), or all, which is "
@@ -140,9 +133,8 @@ class OneStepCLI(LightningCLI):
 
         A checkpoint of another kind of run is refused before anything is loaded.
         """
-        options = self._options()
-        if path := options.get("ckpt_path"):
-            refuse_others(settings_in(path), flat_settings(self._plain_options()), self.subcommand == "fit")
+        self._settings = RunSettings(plain_config(self._parser(self.subcommand), self._options()))
+        self._settings.check(self._options().get("ckpt_path"), self.subcommand == "fit")
         with placed(self._options().trainer.logger, self._run.folder, self._run.goes_on):
             super().instantiate_classes()
         open_services(self.trainer.loggers)
@@ -168,8 +160,7 @@ class OneStepCLI(LightningCLI):
         has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
         if config.enable_progress_bar is not False and not has_bar:
             callbacks.append(StepProgress())
-        callbacks += [Throughput(), UpdateRatio(), MemoryPeak(), ValidationSummary()]
-        callbacks.append(RunSettings(self._plain_options()))
+        callbacks += [Throughput(), UpdateRatio(), MemoryPeak(), ValidationSummary(), self._settings]
         try:
             trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         except (TypeError, ValueError, RuntimeError, ImportError) as error:
@@ -207,13 +198,8 @@ class OneStepCLI(LightningCLI):
     def _options(self) -> Namespace:
         return self.config[str(self.subcommand)]
 
-    def _plain_options(self) -> dict[str, Any]:
-        """Return the resolved configuration in plain values."""
-        resolved = self._parser(self.subcommand).dump(self._options(), skip_none=False)
-        return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(resolved)))
 
-
-@handlers_restored()
+@says_when_stopped
 def main(args: ArgsType = None) -> None:
     """Run a command; mistakes that a user can mend end with ``error: ...`` and status 2.
 
@@ -250,24 +236,11 @@ def main(args: ArgsType = None) -> None:
             auto_configure_optimizers=False,
             args=args,
         )
-    except SIGTERMException:
-        sys.exit(128 + signal.SIGTERM)  # Lightning ends validate and test with status 0, as if they were complete
-    except SystemExit as end:
-        if isinstance(end.__context__, KeyboardInterrupt):  # Lightning has tidied up, and would end with status 1
-            _leave_stopped(words)
-        raise
-    except KeyboardInterrupt:
-        _leave_stopped(words)
     except Exception as error:
         mistake = input_error_behind(error)
         if mistake is None:
             raise
         leave(mistake)
-
-
-def _leave_stopped(words: ArgsType) -> NoReturn:
-    command = words[0] if isinstance(words, list) and words else ""
-    leave_stopped(KEPT.get(str(command), ""))
 
 
 if __name__ == "__main__":

@@ -92,16 +92,6 @@ def input_error_behind(error: BaseException) -> str | None:
     return f"a file cannot be read or written ({problem}). What was finished before is intact." if problem else None
 
 
-def leave_stopped(kept: str) -> NoReturn:
-    """Say that Ctrl-C has ended a command, and end the process with status 130.
-
-    Args:
-        kept: what is kept, and how to go on.
-    """
-    print(f"Stopped. {kept}", file=sys.stderr)
-    sys.exit(130)
-
-
 def leave(message: str) -> NoReturn:
     """Print ``error: message`` as one line and end the process with status 2.
 

@@ -3,16 +3,11 @@
 from importlib import import_module
 from typing import Any
 
-from lightning_modules.command_line.console import input_error_behind, leave, leave_stopped
+from lightning_modules.command_line.console import input_error_behind, leave
 
 COMMANDS = {
     "predict": ("lightning_modules.inference.command", "Predictions for pictures, as arrays and images."),
     "export": ("lightning_modules.export.command", "A trained model for diffusers, torch.export or ONNX."),
-}
-# What Ctrl-C leaves behind.
-KEPT = {
-    "predict": "Pictures that were finished are kept: the same command predicts the others.",
-    "export": "Nothing was written.",
 }
 
 
@@ -24,8 +19,6 @@ def run_command(words: list[str]) -> int:
     """
     try:
         return import_module(COMMANDS[words[0]][0]).main(words[1:])
-    except KeyboardInterrupt:
-        leave_stopped(KEPT[words[0]])
     except Exception as error:
         mistake = input_error_behind(error)
         if mistake is None:

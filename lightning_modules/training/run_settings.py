@@ -2,11 +2,14 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
+from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from omegaconf import OmegaConf
 
 from geometry.errors import InputError
 from lightning_modules.estimator import Estimator
@@ -55,6 +58,19 @@ class RunSettings(Callback):
     def __init__(self, config: Mapping[str, Any]) -> None:
         self._settings = flat_settings(config)
 
+    def check(self, file: str | None, is_fit: bool) -> None:
+        """Refuse a checkpoint of another kind of run early, before its weights are read.
+
+        Args:
+            file: path of the checkpoint; None for none.
+            is_fit: whether the run is to go on.
+
+        Raises:
+            InputError: the checkpoint belongs to another kind of run.
+        """
+        if file is not None:
+            refuse_others(settings_in(file), self._settings, is_fit)
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Estimator, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
         """Add the settings to a checkpoint.
 
@@ -91,6 +107,17 @@ class RunSettings(Callback):
             rank_zero_info("the checkpoint does not say what it was trained with (an earlier version wrote it).")
         elif changes := list(describe_changes(stored, self._settings)):
             rank_zero_info(f"other settings than the checkpoint's: {'; '.join(changes)}.")
+
+
+def plain_config(parser: LightningArgumentParser, options: Namespace) -> dict[str, Any]:
+    """Return the resolved configuration of a command in plain values.
+
+    Args:
+        parser: the parser of the command.
+        options: what it has read.
+    """
+    resolved = parser.dump(options, skip_none=False)
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(resolved)))
 
 
 def flat_settings(config: Mapping[str, Any]) -> dict[str, Plain]:

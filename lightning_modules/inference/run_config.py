@@ -1,10 +1,12 @@
 """The configuration of a run, read without its data and its trainer."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from geometry.errors import InputError
+from geometry.files import read_text_file
 
 
 def config_beside(checkpoint: Path) -> Path:
@@ -43,12 +45,15 @@ def read_config(files: Sequence[Path]) -> dict[str, Any]:
             raise InputError(
                 f"there is no configuration {file}. Give the one that the model was trained with: --config."
             )
+        text = read_text_file(file)
         try:
-            content = OmegaConf.load(file)
+            content = OmegaConf.load(io.StringIO(text))
             section: Any = OmegaConf.to_container(content)
             if isinstance(section, dict) and section.get("model") is not None:
                 section["model"] = OmegaConf.to_container(content.model, resolve=True)
-        except (YAMLError, OmegaConfBaseException, OSError, AttributeError) as error:
+        except RecursionError as error:
+            raise InputError(f"the configuration {file} is nested too deeply.") from error
+        except (YAMLError, OmegaConfBaseException, OSError, AttributeError, ValueError) as error:
             raise InputError(f"the configuration {file} cannot be read: {' '.join(str(error).split())}") from error
         if not isinstance(section, dict):
             raise InputError(f"the configuration {file} holds no sections.")

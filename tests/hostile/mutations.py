@@ -81,11 +81,11 @@ def odd_json(chance: random.Random, data: bytes) -> bytes:
     """Replace, rename or remove something in a JSON document."""
     try:
         document = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return lie_in_words(chance, data)
     for _ in range(chance.choice((1, 1, 1, 2, 3))):
         document = _odd_document(chance, document)
-    return json.dumps(document).encode()
+    return json.dumps(document).encode(errors="surrogatepass")
 
 
 def nested_json(chance: random.Random, data: bytes) -> bytes:

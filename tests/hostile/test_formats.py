@@ -10,7 +10,7 @@ from geometry.errors import InputError
 from tests.hostile.formats import Format, all_formats
 from tests.hostile.judging import judge
 
-NUM_CASES = 6
+NUM_CASES = 4
 
 
 @pytest.mark.parametrize("kind", all_formats(), ids=lambda kind: kind.name)

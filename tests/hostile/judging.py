@@ -149,7 +149,9 @@ def _watch(event: str, arguments: tuple[Any, ...], folder: str, deeds: list[str]
     if event in _FORBIDDEN:
         deeds.append(f"{event} {str(arguments)[:100]}")
     elif event == "open" and isinstance(arguments[0], str) and arguments[1] in ("w", "a", "x", "wb", "ab", "xb", "r+b"):
-        if not os.path.realpath(arguments[0]).startswith((os.path.realpath(folder), os.path.realpath(tempfile.gettempdir()))):
+        if not os.path.realpath(arguments[0]).startswith(
+            (os.path.realpath(folder), os.path.realpath(tempfile.gettempdir()))
+        ):
             deeds.append(f"open {arguments[0]} {arguments[1]}")
 
 

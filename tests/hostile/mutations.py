@@ -16,7 +16,20 @@ _HEADER_BYTES = 512
 _ODD_NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFF_FFFF, 0x8000_0000, 0xFFFF_FFFF, 1 << 40, (1 << 63) - 1)
 _ODD_WORDS = (
     *("-1", "0", "1", "65536", "2147483648", "-9223372036854775809", "9" * 400, "1e400", "-1e308", "1e-320", "nan"),
-    *("inf", "null", "true", "''", "[]", "{}", "[" * 3000, "\x00", "\x1b[2J", "\ud7ff", "../../etc/passwd", "/dev/zero"),
+    *(
+        "inf",
+        "null",
+        "true",
+        "''",
+        "[]",
+        "{}",
+        "[" * 3000,
+        "\x00",
+        "\x1b[2J",
+        "\ud7ff",
+        "../../etc/passwd",
+        "/dev/zero",
+    ),
     *("0x10", "1_000", "٣", "${oc.env:HOME}", "!!python/object/apply:os.system ['true']", "*a", "&a [*a]"),
 )
 _ODD_VALUES: tuple[Any, ...] = (
@@ -106,7 +119,15 @@ ANY_FORMAT: tuple[Mutation, ...] = (
     *(flip_bits, flip_bits, flip_bits, lie_about_a_number, lie_about_a_number, lie_about_a_number, lie_about_a_float),
     *(lie_in_words, cut_off, leave_out, insert),
 )
-JSON_FORMAT: tuple[Mutation, ...] = (odd_json, odd_json, odd_json, odd_json, nested_json, lie_in_words, *ANY_FORMAT[-5:])
+JSON_FORMAT: tuple[Mutation, ...] = (
+    odd_json,
+    odd_json,
+    odd_json,
+    odd_json,
+    nested_json,
+    lie_in_words,
+    *ANY_FORMAT[-5:],
+)
 TEXT_FORMAT: tuple[Mutation, ...] = (lie_in_words, lie_in_words, lie_in_words, flip_bits, *ANY_FORMAT[-3:])
 
 

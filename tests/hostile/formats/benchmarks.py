@@ -103,8 +103,19 @@ def _list() -> list[bytes]:
 FORMATS = [
     Format("benchmark .tar", partial(_tar, "nyuv2"), partial(_read_archive, "nyuv2", ".tar"), attacks=(_lying_tar,)),
     Format("benchmark .zip", lambda: [_zip("diode")], partial(_read_archive, "diode", ".zip")),
-    Format("benchmark npy", partial(_member, "diode", "_depth.npy"), partial(_read_member, "diode", "_depth.npy"), attacks=(lying_npy,)),
-    Format("benchmark png", partial(_member, "nyuv2", "filled_0001.png"), partial(_read_member, "nyuv2", "filled_0001.png")),
-    Format("benchmark raw floats", partial(_member, "eth3d", "ground_truth_depth/dslr_images/DSC_0001.JPG"), partial(_read_member, "eth3d", "ground_truth_depth/dslr_images/DSC_0001.JPG")),
+    Format(
+        "benchmark npy",
+        partial(_member, "diode", "_depth.npy"),
+        partial(_read_member, "diode", "_depth.npy"),
+        attacks=(lying_npy,),
+    ),
+    Format(
+        "benchmark png", partial(_member, "nyuv2", "filled_0001.png"), partial(_read_member, "nyuv2", "filled_0001.png")
+    ),
+    Format(
+        "benchmark raw floats",
+        partial(_member, "eth3d", "ground_truth_depth/dslr_images/DSC_0001.JPG"),
+        partial(_read_member, "eth3d", "ground_truth_depth/dslr_images/DSC_0001.JPG"),
+    ),
     Format("benchmark list", _list, _read_list, TEXT_FORMAT),
 ]

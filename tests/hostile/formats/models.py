@@ -63,7 +63,12 @@ def _saved(content: Any) -> bytes:
 
 _ODD: tuple[Any, ...] = (
     *(None, -1, 1 << 70, "x" * 3000, "\x1b[2J", [], {}, [[[]]], float("nan"), b"\0" * 99, {1: 2}, {"a": None}, (1, 2)),
-    *(torch.zeros(1).expand(10**6, 10**6), torch.zeros(2, device="meta"), torch.zeros(3).to_sparse(), torch.zeros(2, 0)),
+    *(
+        torch.zeros(1).expand(10**6, 10**6),
+        torch.zeros(2, device="meta"),
+        torch.zeros(3).to_sparse(),
+        torch.zeros(2, 0),
+    ),
     *(torch.zeros(2, dtype=torch.complex64), torch.full((2,), float("inf")), torch.zeros(4).to(torch.float8_e4m3fn)),
     *(OrderedDict(a=1), {"dirpath": "/etc", "best_k_models": {"/etc/passwd": 1}}),
 )
@@ -107,7 +112,9 @@ def _pickle_bomb(chance: random.Random) -> bytes:
         )
     )
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", chance.choice((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
+    with zipfile.ZipFile(
+        file, "w", chance.choice((zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
+    ) as archive:
         archive.writestr("archive/data.pkl", content)
         archive.writestr("archive/version", "3")
         archive.writestr("archive/byteorder", "little")
@@ -156,7 +163,9 @@ def _lying_safetensors(chance: random.Random) -> bytes:
     )
     if isinstance(header[name], dict):
         header[name] |= odd
-    text = chance.choice((json.dumps(header).encode(), json.dumps(header | {"\x1b[2J": header[name]}).encode(), b"[" * 90_000))
+    text = chance.choice(
+        (json.dumps(header).encode(), json.dumps(header | {"\x1b[2J": header[name]}).encode(), b"[" * 90_000)
+    )
     return chance.choice((len(text), 1 << 63, 0)).to_bytes(8, "little") + text + data[8 + length :]
 
 
@@ -184,8 +193,16 @@ _JSON_PARTS = (
 )
 
 FORMATS = [
-    Format("checkpoint", lambda: [_checkpoint()], _read_checkpoint, attacks=(_odd_checkpoint, _odd_checkpoint, _pickle_bomb)),
-    *(Format(f"base {name}", partial(_whole_part, name), partial(_read_part, name), JSON_FORMAT) for name in _JSON_PARTS),
+    Format(
+        "checkpoint",
+        lambda: [_checkpoint()],
+        _read_checkpoint,
+        attacks=(_odd_checkpoint, _odd_checkpoint, _pickle_bomb),
+    ),
+    *(
+        Format(f"base {name}", partial(_whole_part, name), partial(_read_part, name), JSON_FORMAT)
+        for name in _JSON_PARTS
+    ),
     *(
         Format(f"base {name}", partial(_whole_part, name), partial(_read_part, name), TEXT_FORMAT)
         for name in ("tokenizer/tokenizer.json",)
@@ -197,7 +214,12 @@ FORMATS = [
         attacks=(_lying_safetensors,),
     ),
     *(
-        Format(f"export {name}", partial(lambda name: [(_export() / name).read_bytes()], name), partial(_read_export, name), JSON_FORMAT)
+        Format(
+            f"export {name}",
+            partial(lambda name: [(_export() / name).read_bytes()], name),
+            partial(_read_export, name),
+            JSON_FORMAT,
+        )
         for name in ("model_index.json", "onestep.json")
     ),
 ]

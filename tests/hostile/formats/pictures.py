@@ -16,7 +16,14 @@ from lightning_modules.inference.pictures import read_picture
 from tests.hostile.formats import Format, assert_finite
 
 _KINDS = {
-    "JPEG": (".jpg", ({}, {"progressive": True}, {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"})),
+    "JPEG": (
+        ".jpg",
+        (
+            {},
+            {"progressive": True},
+            {"exif": b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"},
+        ),
+    ),
     "PNG": (".png", ({}, {"pnginfo": None})),
     "WEBP": (".webp", ({}, {"lossless": True})),
     "TIFF": (".tif", ({}, {"compression": "tiff_lzw"}, {"compression": "tiff_deflate"}, {"compression": "packbits"})),
@@ -68,10 +75,17 @@ def _png_bomb(chance: random.Random) -> bytes:
     """Return a PNG of a few kB that claims millions of pixels, has a huge text, or a huge profile."""
     side = chance.choice((1, 16, 20_000, 13_000, 1 << 31))
     depth, colour = chance.choice(((8, 2), (16, 6), (1, 0), (8, 3)))
-    header = side.to_bytes(4) + chance.choice((side, 1)).to_bytes(4) + bytes((depth, colour, 0, 0, chance.choice((0, 1))))
+    header = (
+        side.to_bytes(4) + chance.choice((side, 1)).to_bytes(4) + bytes((depth, colour, 0, 0, chance.choice((0, 1))))
+    )
     packed = zlib.compress(bytes(chance.choice((100, 1 << 20, 40 << 20))), 9)
     more = chance.choice(
-        (b"", _chunk(b"zTXt", b"a\0\0" + packed), _chunk(b"iCCP", b"a\0\0" + packed), _chunk(b"tEXt", b"a\0" * 999) * 500)
+        (
+            b"",
+            _chunk(b"zTXt", b"a\0\0" + packed),
+            _chunk(b"iCCP", b"a\0\0" + packed),
+            _chunk(b"tEXt", b"a\0" * 999) * 500,
+        )
     )
     return b"\x89PNG\r\n\x1a\n" + _chunk(b"IHDR", header) + more + _chunk(b"IDAT", packed) + _chunk(b"IEND", b"")
 
@@ -103,16 +117,30 @@ def _programs(chance: random.Random) -> bytes:
 
 def _huge_tiff(chance: random.Random) -> bytes:
     """Return a TIFF whose directory refers to itself, has many entries, or claims odd sizes."""
-    tags = [(256, 4, 1, chance.choice((1, 1 << 31, 60_000))), (257, 4, 1, chance.choice((1, 1 << 31, 60_000))), (258, 3, 1, 8)]
-    tags += [(262, 3, 1, 1), (273, 4, 1, 8), (277, 3, 1, 1), (278, 4, 1, 1), (279, 4, 1, chance.choice((1, (1 << 32) - 1)))]
+    tags = [
+        (256, 4, 1, chance.choice((1, 1 << 31, 60_000))),
+        (257, 4, 1, chance.choice((1, 1 << 31, 60_000))),
+        (258, 3, 1, 8),
+    ]
+    tags += [
+        (262, 3, 1, 1),
+        (273, 4, 1, 8),
+        (277, 3, 1, 1),
+        (278, 4, 1, 1),
+        (279, 4, 1, chance.choice((1, (1 << 32) - 1))),
+    ]
     tags += [(chance.choice((270, 34675, 700)), 2, chance.choice((1, (1 << 31) - 1)), 8)]
-    entries = b"".join(tag.to_bytes(2) + kind.to_bytes(2) + count.to_bytes(4) + value.to_bytes(4) for tag, kind, count, value in tags)
+    entries = b"".join(
+        tag.to_bytes(2) + kind.to_bytes(2) + count.to_bytes(4) + value.to_bytes(4) for tag, kind, count, value in tags
+    )
     return b"MM\0*\0\0\0\x08" + len(tags).to_bytes(2) + entries + chance.choice((8, 0, 1 << 31)).to_bytes(4) + bytes(64)
 
 
 _ATTACKS = {"JPEG": (_programs, _scans), "PNG": (_png_bomb, _png_bomb, _programs), "TIFF": (_huge_tiff, _programs)}
 
 FORMATS = [
-    Format(f"picture {suffix}", partial(_wholes, kind), partial(_read, suffix), attacks=_ATTACKS.get(kind, (_programs,)))
+    Format(
+        f"picture {suffix}", partial(_wholes, kind), partial(_read, suffix), attacks=_ATTACKS.get(kind, (_programs,))
+    )
     for kind, (suffix, _) in _KINDS.items()
 ]

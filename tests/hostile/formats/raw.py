@@ -74,14 +74,18 @@ def _other_exr(chance: random.Random) -> bytes:
 
 
 def _lying_pfm(chance: random.Random) -> bytes:
-    numbers = chance.choice((b"-5 -5", b"99999999 99999999", b"9" * 60 + b" 1", b"1e3 2", b"0 0", b"4 4", "٣ ٣".encode()))
+    numbers = chance.choice(
+        (b"-5 -5", b"99999999 99999999", b"9" * 60 + b" 1", b"1e3 2", b"0 0", b"4 4", "٣ ٣".encode())
+    )
     scale = chance.choice((b"nan", b"-inf", b"0", b"-1e400", b"-1.0"))
     return chance.choice((b"Pf", b"PF")) + b"\n" + numbers + b"\n" + scale + b"\n" + bytes(64)
 
 
 def _npz_bomb(chance: random.Random) -> bytes:
     file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", chance.choice((zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))) as archive:
+    with zipfile.ZipFile(
+        file, "w", chance.choice((zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA))
+    ) as archive:
         content = lying_npy(chance) if chance.random() < 0.5 else _array(".npy", 1) + bytes(60 << 20)
         archive.writestr("depth.npy", content)
     return file.getvalue()
@@ -217,7 +221,14 @@ def _constant(*wholes: bytes) -> Callable[[], Sequence[bytes]]:
 def _csv_attack(chance: random.Random) -> bytes:
     start = b"image,fx,fy,cx,cy\n"
     return start + chance.choice(
-        (b'"' + b"a" * 200_000, b"a/b,1e400,1,1,1\n", b"a/b,nan,inf,0,0\n", b"a/b,,,,\n", b"\x00\n", b"a/b,5,5,5,5,5,5\n")
+        (
+            b'"' + b"a" * 200_000,
+            b"a/b,1e400,1,1,1\n",
+            b"a/b,nan,inf,0,0\n",
+            b"a/b,,,,\n",
+            b"\x00\n",
+            b"a/b,5,5,5,5,5,5\n",
+        )
     )
 
 
@@ -236,19 +247,45 @@ _SPLIT_TABLE = (
 
 FORMATS = [
     *(
-        Format(f"depth {suffix}", partial(lambda suffix: [_array(suffix, 1)], suffix), partial(_read_array, f"a{suffix}", 1), attacks=attacks)
+        Format(
+            f"depth {suffix}",
+            partial(lambda suffix: [_array(suffix, 1)], suffix),
+            partial(_read_array, f"a{suffix}", 1),
+            attacks=attacks,
+        )
         for suffix, attacks in _SUFFIX_ATTACKS.items()
     ),
     Format("normals .exr", lambda: [_array(".exr", 3)], partial(_read_array, "a.exr", 3)),
     *(
-        Format(f"hdf5 {content}", partial(_hdf5_of, content), partial(_read_hdf5, content), attacks=(partial(_odd_hdf5, content),))
+        Format(
+            f"hdf5 {content}",
+            partial(_hdf5_of, content),
+            partial(_read_hdf5, content),
+            attacks=(partial(_odd_hdf5, content),),
+        )
         for content in ("depth_meters", "color", "render_entity_id")
     ),
     Format("hypersim zip", _whole_zips, _read_zip, attacks=(_zip_bomb,)),
     Format("hypersim camera table", _camera_table_bytes, partial(_text, "t.csv", _finite_cameras), TEXT_FORMAT),
-    Format("camera .txt", _constant(b"500 500 16 12\n", b"500 0 16\n0 500 12\n0 0 1\n"), partial(_text, "c.txt", _camera_of), TEXT_FORMAT),
-    Format("camera .json", _constant(b'{"fx": 500, "fy": 500, "cx": 16, "cy": 12}', b'{"K": [[500,0,16],[0,500,12],[0,0,1]]}'), partial(_text, "c.json", _camera_of), JSON_FORMAT),
-    Format("camera .csv", _constant(b"image,fx,fy,cx,cy\na/b.jpg,500,500,16,12\n"), partial(_text, "c.csv", _camera_of), TEXT_FORMAT, (_csv_attack,)),
+    Format(
+        "camera .txt",
+        _constant(b"500 500 16 12\n", b"500 0 16\n0 500 12\n0 0 1\n"),
+        partial(_text, "c.txt", _camera_of),
+        TEXT_FORMAT,
+    ),
+    Format(
+        "camera .json",
+        _constant(b'{"fx": 500, "fy": 500, "cx": 16, "cy": 12}', b'{"K": [[500,0,16],[0,500,12],[0,0,1]]}'),
+        partial(_text, "c.json", _camera_of),
+        JSON_FORMAT,
+    ),
+    Format(
+        "camera .csv",
+        _constant(b"image,fx,fy,cx,cy\na/b.jpg,500,500,16,12\n"),
+        partial(_text, "c.csv", _camera_of),
+        TEXT_FORMAT,
+        (_csv_attack,),
+    ),
     Format("hypersim split table", _constant(_SPLIT_TABLE), _read_split_table, TEXT_FORMAT),
     Format("hypersim frame list", _constant(_FRAME_LIST), partial(_text, "list.txt", read_file_list), TEXT_FORMAT),
     Format("virtual kitti cameras", _kitti_cameras, partial(_text, "intrinsic.txt", read_intrinsics), TEXT_FORMAT),

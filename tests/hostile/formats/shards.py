@@ -128,7 +128,9 @@ def _lying_tar(chance: random.Random) -> bytes:
     odd_size = chance.choice((-512, -(1 << 40), 1 << 62, 1 << 80, 0))
     with tarfile.open(fileobj=base, mode="w", format=tarfile.PAX_FORMAT) as archive:
         info = tarfile.TarInfo(chance.choice(("s0.json", "s0.image.png", "./s0.json", "/etc/x.json", "a" * 5000)))
-        info.type = chance.choice((tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.LNKTYPE))
+        info.type = chance.choice(
+            (tarfile.REGTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE, tarfile.LNKTYPE)
+        )
         info.linkname = "/etc/passwd"
         info.pax_headers = chance.choice(
             ({}, {"size": str(odd_size)}, {"path": "\x1b[2J.json"}, {"GNU.sparse.major": "1"}, {"mtime": "9" * 500})
@@ -177,7 +179,11 @@ def _huge_picture(suffix: str, chance: random.Random) -> bytes:
 
 _OWN = {
     "json": (),
-    "depth.blosc": (_blosc_bomb, _packed_lying_npy, lambda chance: bytes(encode_array(np.full(SIZE, np.nan, np.float16)))),
+    "depth.blosc": (
+        _blosc_bomb,
+        _packed_lying_npy,
+        lambda chance: bytes(encode_array(np.full(SIZE, np.nan, np.float16))),
+    ),
     "depth.npy": (lying_npy,),
     "normals.npy": (lying_npy,),
     "image.png": (partial(_huge_picture, "png"),),

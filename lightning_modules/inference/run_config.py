@@ -87,9 +87,12 @@ def make_plain(config: dict[str, Any]) -> None:
 
 def _network_arguments(config: dict[str, Any]) -> dict[str, Any]:
     try:
-        return config["model"]["init_args"]["network"]["init_args"]
+        arguments = config["model"]["init_args"]["network"]["init_args"]
     except (KeyError, TypeError) as error:
         raise InputError("the configuration has no model.init_args.network.init_args.") from error
+    if not isinstance(arguments, dict):
+        raise InputError("the configuration's model.init_args.network.init_args holds no options.")
+    return arguments
 
 
 def _lay_over(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:

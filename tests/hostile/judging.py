@@ -106,12 +106,12 @@ def _await(receive: int, child: int) -> bytes:
 
 def _run(kind: Format, data: bytes, folder: Path, send: int) -> None:
     """Read the file, send the verdict, and end this process."""
-    stack = open(folder / ".stack", "w")  # noqa: SIM115 - open until the process ends
+    stack = open(folder / ".stack", "w")
     faulthandler.enable(stack)
     quiet = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(quiet, number)
-    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115
+    sys.stdout = sys.stderr = open(os.devnull, "w")
     own_folder, deeds = folder / "case", list[str]()
     own_folder.mkdir()
     _limit()

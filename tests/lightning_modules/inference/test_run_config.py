@@ -3,7 +3,7 @@
 import pytest
 
 from geometry.errors import InputError
-from lightning_modules.inference.run_config import read_config
+from lightning_modules.inference.run_config import base_of, read_config
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,9 @@ def test_a_configuration_that_cannot_be_read_is_named(tmp_path, content):
     file.write_bytes(content)
     with pytest.raises(InputError, match=r"config\.yaml"):
         read_config([file])
+
+
+@pytest.mark.parametrize("arguments", [None, [], "x"])
+def test_a_network_without_options_is_named(arguments):
+    with pytest.raises(InputError, match="init_args"):
+        base_of({"model": {"init_args": {"network": {"init_args": arguments}}}})

@@ -36,6 +36,10 @@ _UNET_DEFAULTS = {"in_channels": 4, "out_channels": 4, "cross_attention_dim": 12
 _VAE_DEFAULTS = {"in_channels": 3, "out_channels": 3, "latent_channels": 4, "scaling_factor": 0.18215}
 _TEXT_DEFAULTS = {"hidden_size": 512, "max_position_embeddings": 77}
 
+# The largest networks of today have a tenth of these.
+_MOST_LAYERS = 1000
+_LARGEST_SIZE = 1 << 24
+
 
 def check_base(name: str) -> Base:
     """Return a base model whose files are on this machine and which this project can use.
@@ -61,6 +65,8 @@ def check_base(name: str) -> Base:
     for part, config in configs.items():
         if config.get("quantization_config") is not None:
             raise base.refusal(f"{part}/{PARTS[part]}", "says that the weights are quantised. Needed: plain weights.")
+    for part in ("unet", "vae", "text_encoder"):
+        _check_sizes(base, f"{part}/{PARTS[part]}", configs[part])
     vae = _check_vae(base, _VAE_DEFAULTS | configs["vae"])
     text = _check_text_encoder(base, configs["text_encoder"])
     _check_unet(base, _UNET_DEFAULTS | configs["unet"], vae["latent_channels"], text["hidden_size"])
@@ -206,6 +212,17 @@ def _check_counts(base: Base, file: str, config: dict[str, Any], *names: str) ->
         value = config.get(name)
         if not isinstance(value, int) or isinstance(value, bool) or value < 1:
             raise base.refusal(file, f"has {name}: {value!r}. Needed: a whole number above 0.")
+
+
+def _check_sizes(base: Base, file: str, config: dict[str, Any]) -> None:
+    """Check that a network can be built in bounded time and memory, before anybody tries."""
+    for name, value in config.items():
+        largest = _MOST_LAYERS if "layers" in name else _LARGEST_SIZE
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, int) and abs(number) > largest:
+                raise base.refusal(file, f"has {name}: {str(number)[:40]}. Needed: at most {largest}.")
+            if isinstance(number, dict):
+                _check_sizes(base, file, number)
 
 
 def _is_finite(value: Any) -> bool:  # noqa: ANN401

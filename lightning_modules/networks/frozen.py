@@ -33,7 +33,8 @@ class FrozenConv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution of an image (B,C,H,W)."""
-        if self.padding_mode != "zeros" or isinstance(self.padding, str) or not _needs_gradient(input):
+        is_plain = self.padding_mode == "zeros" and not isinstance(self.padding, str)
+        if not is_plain or not _needs_gradient(input) or torch.compiler.is_compiling():  # a compiler decides by itself
             return super().forward(input)
         options = (self.stride, self.padding, self.dilation, self.groups)
         return _Convolution.apply(input, self.weight, self.bias, options)  # type: ignore[no-untyped-call]

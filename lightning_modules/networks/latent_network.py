@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from geometry.errors import InputError
 from lightning_modules.networks.compilation import Compilation, Part, compiled_regions
+from lightning_modules.networks.frozen import keep_little
 from lightning_modules.networks.noise import NoiseKind, draw_noise
 from lightning_modules.networks.sharding import shard_blocks
 
@@ -66,6 +67,7 @@ class LatentNetwork(nn.Module, ABC):
                     part.bfloat16()
         if decoder_checkpointing:
             vae.enable_gradient_checkpointing()
+        keep_little(vae.decoder)
         self.train()
 
     @property

@@ -12,6 +12,7 @@ from lightning_modules.networks.base_files import Base
 from lightning_modules.networks.compilation import Compilation, Part
 from lightning_modules.networks.constants import hold_constants
 from lightning_modules.networks.ddim import make_ddim
+from lightning_modules.networks.frozen import keep_little
 from lightning_modules.networks.latent_network import LatentNetwork, VaePrecision, plain_copy
 from lightning_modules.networks.lora import LoRA, merge_adapters
 from lightning_modules.networks.noise import NoiseKind
@@ -89,6 +90,7 @@ class StableDiffusion(LatentNetwork):
         if lora is not None:
             lora.apply(unet)
             unet.conv_in.requires_grad_(is_widened)
+            keep_little(unet)
         if unet_checkpointing:
             self.unet.enable_gradient_checkpointing()
         self.scheduler = scheduler

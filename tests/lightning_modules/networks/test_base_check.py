@@ -165,6 +165,20 @@ class TestSettings:
         assert named in refusal(own)
 
     @pytest.mark.parametrize(
+        ("part", "changes"),
+        [
+            ("vae", {"layers_per_block": 2**63}),
+            ("unet", {"layers_per_block": [1, 10**6]}),
+            ("unet", {"block_out_channels": [8, 10**40]}),
+            ("text_encoder", {"num_hidden_layers": 10**9}),
+        ],
+    )
+    def test_a_network_without_end_is_refused_before_anybody_builds_it(self, own, part, changes):
+        edit(own / part / "config.json", **changes)
+        message = refusal(own)
+        assert next(iter(changes)) in message and "at most" in message
+
+    @pytest.mark.parametrize(
         ("changes", "named"),
         [
             ({"_class_name": "MarigoldNormalsPipeline", "use_full_z_range": False}, "use_full_z_range"),

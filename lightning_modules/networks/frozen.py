@@ -37,7 +37,7 @@ class FrozenConv2d(nn.Conv2d):
         if not is_plain or not _needs_gradient(input) or torch.compiler.is_compiling():  # a compiler decides by itself
             return super().forward(input)
         options = (self.stride, self.padding, self.dilation, self.groups)
-        return _Convolution.apply(input, self.weight, self.bias, options)  # type: ignore[no-untyped-call]
+        return _Convolution.apply(input, self.weight, self.bias, options)
 
 
 class FrozenGroupNorm(nn.GroupNorm):
@@ -59,7 +59,7 @@ class FrozenSiLU(nn.SiLU):
         origin = getattr(input, "normalized_from", None)
         if origin is None or self.inplace:
             return super().forward(input)
-        return _Activation.apply(input, *origin)  # type: ignore[no-untyped-call]
+        return _Activation.apply(input, *origin)
 
 
 _FROZEN: dict[type[nn.Module], type[nn.Module]] = {

@@ -1,0 +1,125 @@
+"""Frozen layers that keep no more for the backward pass than the gradient of their input needs.
+
+PyTorch keeps the input of every convolution for the gradient of its weight, wanted or not, and the input
+of every activation. Where nothing trains but a gradient must pass, as in the VAE's decoder and in the frozen base under
+low-rank adapters, the first is needed for nothing, and the second is cheap to compute anew from what the normalisation
+before it keeps anyway. Values and gradients stay the same, bit for bit.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+
+def keep_little(module: nn.Module) -> None:
+    """Let the frozen convolutions, normalisations and activations in a module keep little; others stay as they are.
+
+    Names and values of weights do not change, and copies may be saved and exported as ever.
+
+    Args:
+        module: any module; call this when it is known what trains.
+    """
+    for layer in module.modules():
+        frozen = _FROZEN.get(type(layer))
+        if frozen is not None and not any(weight.requires_grad for weight in layer.parameters(recurse=False)):
+            layer.__class__ = frozen
+
+
+class FrozenConv2d(nn.Conv2d):
+    """A convolution that keeps nothing of its input."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the convolution of an image (B,C,H,W)."""
+        if self.padding_mode != "zeros" or isinstance(self.padding, str) or not _needs_gradient(input):
+            return super().forward(input)
+        options = (self.stride, self.padding, self.dilation, self.groups)
+        return _Convolution.apply(input, self.weight, self.bias, options)  # type: ignore[no-untyped-call]
+
+
+class FrozenGroupNorm(nn.GroupNorm):
+    """A normalisation that tells the activation after it how its result comes about."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the normalised image (B,C,H,W)."""
+        normalized = super().forward(input)
+        if _needs_gradient(input) and not torch.compiler.is_compiling():
+            normalized.normalized_from = (input, self)  # type: ignore[attr-defined]
+        return normalized
+
+
+class FrozenSiLU(nn.SiLU):
+    """An activation that keeps the input of the normalisation before it, which is kept anyway, in place of its own."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the activation of values of any shape."""
+        origin = getattr(input, "normalized_from", None)
+        if origin is None or self.inplace:
+            return super().forward(input)
+        return _Activation.apply(input, *origin)  # type: ignore[no-untyped-call]
+
+
+_FROZEN: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Conv2d: FrozenConv2d,
+    nn.GroupNorm: FrozenGroupNorm,
+    nn.SiLU: FrozenSiLU,
+}
+
+
+def _needs_gradient(tensor: Tensor) -> bool:
+    return torch.is_grad_enabled() and tensor.requires_grad
+
+
+class _Convolution(torch.autograd.Function):
+    """A convolution whose weight needs no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...]) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(weight)
+        ctx.dtype, ctx.options = image.dtype, options
+        ctx.shape, ctx.strides = image.shape, image.stride()
+        ctx.is_laid_out_like_weight = _is_channels_last(image) == _is_channels_last(weight)
+        return F.conv2d(image, weight, bias, *options)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        (weight,) = ctx.saved_tensors
+        stride, padding, dilation, groups = ctx.options
+        # PyTorch goes by shape and layout of the image alone. Where the weight does not imply the layout, it needs one.
+        image = gradient.new_empty(1).expand(ctx.shape)
+        if not ctx.is_laid_out_like_weight:
+            image = gradient.new_empty_strided(ctx.shape, ctx.strides)
+        weight = weight.to(gradient.dtype)  # under autocast the convolution was computed in the type of its gradient
+        wanted, no_shift = (True, False, False), [0] * len(stride)
+        input_gradient, _, _ = torch.ops.aten.convolution_backward(
+            gradient, image, weight, None, stride, padding, dilation, False, no_shift, groups, wanted
+        )
+        return input_gradient.to(ctx.dtype), None, None, None
+
+
+def _is_channels_last(tensor: Tensor) -> bool:
+    return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
+
+
+class _Activation(torch.autograd.Function):
+    """SiLU of a normalisation's result, which is computed once more in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, normalized: Tensor, source: Tensor, norm: nn.GroupNorm) -> Tensor:  # noqa: ANN401
+        kind = source.device.type
+        ctx.save_for_backward(source)
+        ctx.norm, ctx.kind = norm, kind
+        ctx.autocast = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+        return F.silu(normalized)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        (source,) = ctx.saved_tensors
+        enabled, dtype = ctx.autocast
+        with torch.autocast(ctx.kind, dtype, enabled=enabled):
+            normalized = nn.GroupNorm.forward(ctx.norm, source)
+        return torch.ops.aten.silu_backward(gradient, normalized), None, None

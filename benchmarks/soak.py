@@ -1,10 +1,11 @@
 """Break short training runs at random and compare their ends with an undisturbed run.
 
 Every trial trains the tests' tiny model with ``--ckpt_path last`` until it is done, while faults befall it: SIGKILL,
-SIGTERM and SIGUSR1 at random moments and at random micro-steps, checkpoints cut off or with a wrong bit, damaged shards
-(mended before the next start), and a full disk (a tmpfs of a few megabytes, where mounting is allowed). Weights,
-optimiser, schedule and every logged value must end bit for bit as without faults. Run it from the
-project's folder:
+SIGTERM, SIGUSR1, SIGINT and SIGHUP at random moments and at random micro-steps, checkpoints cut off or with a wrong
+bit, damaged shards (mended before the next start), shards replaced while they are read, by the same bytes or by a part
+of them, a clock that is set back, two runs at once, and a disk that is full or turns read-only (a tmpfs of a few
+megabytes, where mounting is allowed). Curves go to TensorBoard or to a CSV file. Weights, optimiser, schedule and every
+logged value must end bit for bit as without faults. Run it from the project's folder:
 
     python -m benchmarks.soak --minutes 60 --seed 0
 """
@@ -20,10 +21,12 @@ import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,8 +36,10 @@ from tests import runs
 
 DISK_BYTES = 6 << 20
 SPARE_BYTES = 100 << 10
-SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1)
-REQUEUE = 75
+SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+REQUEUE, STOPPED, MISTAKE = 75, 130, 2
+# What reads a logger's curves.
+CURVES: dict[str, Callable[[Path], Any]] = {"TensorBoardLogger": runs.curves, "CSVLogger": runs.csv_curves}
 NUM_STEPS, MICRO_STEPS_PER_STEP = 9, 3
 ORPHANS_END_WITHIN_S = 60
 
@@ -69,19 +74,33 @@ class Trial:
         chance: source of all random choices.
         tally: where to count.
         duration_s: how long an undisturbed run takes.
+        logger: name of the logger.
     """
 
-    def __init__(self, folder: Path, config: Path, chance: random.Random, tally: Tally, duration_s: float) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        config: Path,
+        chance: random.Random,
+        tally: Tally,
+        duration_s: float,
+        logger: str,
+    ) -> None:
         self._folder, self._chance, self._tally, self._duration_s = folder, chance, tally, duration_s
         self._data = shutil.copytree(config.parent, folder / "data")
         self._config = self._data / config.name
-        self._config.write_text(config.read_text().replace(str(config.parent), str(self._data)))
+        # Checkpoints name their base: it stays where that of the undisturbed run is.
+        text = config.read_text().replace(str(config.parent), str(self._data))
+        self._config.write_text(text.replace(f"{self._data}/base", f"{config.parent}/base"))
         self.runs = folder / "runs"
+        self._logger = log_with(logger, self.runs)
 
     def finish(self, num_faults: int, num_workers: int) -> None:
         """Train with so many faults, then to the end."""
         for _ in range(num_faults):
-            fault = self._chance.choice((self._signal, self._signal, self._damage_checkpoint, self._shard, self._disk))
+            disk, shard = (self._disk, self._read_only), (self._shard, self._replaced_shard)
+            others = (self._damage_checkpoint, self._clock, self._two_at_once)
+            fault = self._chance.choice((*[self._signal] * 3, *others, *shard, *disk))
             if fault(num_workers) == [0]:
                 return  # it was over before the fault
         status = self._start(num_workers)
@@ -89,22 +108,36 @@ class Trial:
             self._tally.unexpected.append(f"end: status {status}, {runs.log_of(self.runs)[-300:]}")
 
     def _start(
-        self, num_workers: int, *options: str, after_s: float | None = None, number: int = signal.SIGKILL
+        self, num_workers: int, *options: str, after_s: float | None = None, fault: Callable[[Any], object] = bool
     ) -> list[int]:
-        """Start train.py, send it a signal after some time if asked, and return the statuses it ended with."""
+        """Start train.py, let something befall it after some time if asked, and return the statuses it ended with."""
         had, told_before, begin_s = newest_run(self.runs / "tiny"), self._told(), time.monotonic()
-        usual = [f"--data.num_workers={num_workers}", "--data.max_bad_samples=0"]
-        self._tally.starts += 1
-        (process,) = runs.start(self.runs, self._config, *usual, *options)
+        process = self._begin(num_workers, *options)
         process.join(after_s)
         if process.is_alive():
-            os.kill(process.pid, number)
+            fault(process)
         process.join()
         told = self._told().removeprefix(told_before)
         print(f"  status {process.exitcode} after {time.monotonic() - begin_s:.1f} s", flush=True)
         if had is not None and ("starting afresh" in told or "There is no other one" in told):
             self._tally.lost.append(told[-300:])
         return [process.exitcode]
+
+    def _begin(self, num_workers: int, *options: str) -> Any:  # noqa: ANN401 - a process of a context
+        usual = [f"--data.num_workers={num_workers}", "--data.max_bad_samples=0"]
+        self._tally.starts += 1
+        (process,) = runs.start(self.runs, self._config, *usual, *self._logger, *options)
+        return process
+
+    def _some_time_s(self) -> float:
+        return self._chance.uniform(0.1, 1.0) * self._duration_s
+
+    def _note(self, fault: str, status: list[int], *right: int) -> list[int]:
+        """Count a fault that ended a run, and complain where it ended with a status that the fault does not explain."""
+        self._tally.faults[fault] += status != [0]
+        if status[0] not in (0, *right):
+            self._tally.unexpected.append(f"{fault}: status {status}, {runs.log_of(self.runs)[-300:]}")
+        return status
 
     def _told(self) -> str:
         """Return what the starts so far printed."""
@@ -114,15 +147,12 @@ class Trial:
         number = self._chance.choice(SIGNALS)
         name = signal.Signals(number).name
         if self._chance.random() < 0.5:
-            after_s = self._chance.uniform(0.1, 1.0) * self._duration_s
-            status = self._start(num_workers, after_s=after_s, number=number)
+            kill = partial(_send, number)
+            status = self._start(num_workers, after_s=self._some_time_s(), fault=kill)
         else:
             status = self._start(num_workers, *runs.kill_at(self._micro_step_ahead(), name))
-        self._tally.faults[name] += status != [0]
         # A signal that comes before training or after it ends the process as signals do.
-        if status not in ([0], [-number], [REQUEUE]):
-            self._tally.unexpected.append(f"{name}: status {status}, {runs.log_of(self.runs)[-300:]}")
-        return status
+        return self._note(name, status, -number, STOPPED if number == signal.SIGINT else REQUEUE)
 
     def _micro_step_ahead(self) -> int:
         """Return a micro-step that the run has not come to by its last checkpoint."""
@@ -153,12 +183,54 @@ class Trial:
         shard = self._chance.choice(sorted(self._data.glob("*/train/*.tar")))
         whole = shard.read_bytes()
         shard.write_bytes(whole[: self._chance.randrange(len(whole) - 1024)])
-        status = self._start(num_workers)
-        self._tally.faults["damaged shard"] += status != [0]
-        if status not in ([0], [2]):  # 0: the rest of the run did not need what is missing
-            self._tally.unexpected.append(f"damaged shard: status {status}")
+        # 0: the rest of the run did not need what is missing
+        status = self._note("damaged shard", self._start(num_workers), MISTAKE)
         shard.write_bytes(whole)
         return status
+
+    def _replaced_shard(self, num_workers: int) -> list[int]:
+        """Put another file in a shard's place while the run is reading: the same bytes, or a part of them."""
+        shard = self._chance.choice(sorted(self._data.glob("*/train/*.tar")))
+        whole = shard.read_bytes()
+        is_part = self._chance.random() < 0.5
+        other = whole[: self._chance.randrange(len(whole) - 1024)] if is_part else whole
+
+        def replace(_: object) -> None:
+            shard.with_suffix(".new").write_bytes(other)
+            os.replace(shard.with_suffix(".new"), shard)
+
+        status = self._start(num_workers, after_s=self._some_time_s(), fault=replace)
+        self._tally.faults["shard replaced by its bytes"] += not is_part
+        self._note("shard replaced by a part", status, *([MISTAKE] if is_part else []))
+        shard.write_bytes(whole)
+        return status
+
+    def _clock(self, num_workers: int) -> list[int]:
+        step = self._micro_step_ahead()
+        kill = runs.kill_at(min(step + 4, MICRO_STEPS_PER_STEP * NUM_STEPS - 1))
+        status = self._start(num_workers, *runs.set_clock_back_at(step), *kill)
+        return self._note("clock set back, then SIGKILL", status, -signal.SIGKILL)
+
+    def _two_at_once(self, num_workers: int) -> list[int]:
+        """Start the same command once more while it runs; the second is refused, or has a folder of its own."""
+        second: list[Any] = []
+        status = self._start(
+            num_workers, after_s=self._some_time_s(), fault=lambda _: second.append(self._begin(num_workers))
+        )
+        for process in second:
+            process.join()
+            self._note("second run", [process.exitcode], MISTAKE)
+        return self._note("run beside a second one", status)
+
+    def _read_only(self, num_workers: int) -> list[int]:
+        """Let the folder of all runs become read-only for a while, before a start or amid it."""
+        place = self.runs / "tiny"
+        if not self.runs.is_mount() or not place.is_dir():
+            return self._signal(num_workers)
+        after_s = self._chance.choice((0.0, self._some_time_s()))
+        status = self._start(num_workers, after_s=after_s, fault=lambda _: _make_read_only(place))
+        subprocess.run(["umount", "-l", str(place)], capture_output=True, check=False)  # nothing, if it was over before
+        return self._note("read-only disk", status, MISTAKE)
 
     def _disk(self, num_workers: int) -> list[int]:
         if not self.runs.is_mount():
@@ -169,10 +241,22 @@ class Trial:
             file.write(bytes(max(0, free - SPARE_BYTES)))
         status = self._start(num_workers)
         filler.unlink()
-        self._tally.faults["full disk"] += status != [0]
-        if status not in ([0], [2]):
-            self._tally.unexpected.append(f"full disk: status {status}, {runs.log_of(self.runs)[-300:]}")
-        return status
+        return self._note("full disk", status, MISTAKE)
+
+
+def log_with(logger: str, folder: Path) -> list[str]:
+    """Return the options that let a logger write into the folders of runs below a folder."""
+    own = f"--trainer.logger=lightning.pytorch.loggers.{logger}"
+    return [own, f"--trainer.logger.save_dir={folder}", "--trainer.logger.name=tiny"]
+
+
+def _send(number: int, process: Any) -> None:  # noqa: ANN401
+    os.kill(process.pid, number)
+
+
+def _make_read_only(folder: Path) -> None:
+    subprocess.run(["mount", "--bind", str(folder), str(folder)], check=True)
+    subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
 
 
 @contextmanager
@@ -197,19 +281,23 @@ def small_disk(folder: Path) -> Iterator[None]:
 def soak(minutes: float, seed: int, folder: Path, keep: Path) -> Tally:
     """Break runs for so many minutes and return what happened; copy the runs of a mismatch to a folder."""
     config = runs.prepare(folder / "data")
-    undisturbed, tally, chance = folder / "undisturbed", Tally(), random.Random(seed)
-    assert runs.fit(undisturbed, config) == [0], runs.log_of(undisturbed)
+    tally, chance = Tally(), random.Random(seed)
+    for name, curves in CURVES.items():
+        own, again = folder / name, folder / f"{name}-again"
+        begin_s = time.monotonic()
+        for place in (own, again):
+            assert runs.fit(place, config, *log_with(name, place)) == [0], runs.log_of(place)
+        duration_s = (time.monotonic() - begin_s) / 2
+        runs.assert_same_end(again, own, curves)
     begin_s = time.monotonic()
-    assert runs.fit(folder / "again", config) == [0]
-    duration_s = time.monotonic() - begin_s
-    runs.assert_same_end(folder / "again", undisturbed)
     while time.monotonic() - begin_s < 60 * minutes:
         own = folder / f"trial-{tally.trials}"
         with small_disk(own / "runs"):
-            trial = Trial(own, config, chance, tally, duration_s)
+            name = chance.choice(list(CURVES))
+            trial = Trial(own, config, chance, tally, duration_s, name)
             trial.finish(num_faults=chance.randint(1, 5), num_workers=chance.choice((0, 1, 3)))
             try:
-                runs.assert_same_end(trial.runs, undisturbed)
+                runs.assert_same_end(trial.runs, folder / name, CURVES[name])
             except (AssertionError, OSError) as error:
                 tally.mismatches.append(f"trial {tally.trials}: {str(error)[:300]}")
                 shutil.copytree(trial.runs, keep / f"seed-{seed}-trial-{tally.trials}", dirs_exist_ok=True)

@@ -1,6 +1,7 @@
 """Whole runs of train.py on small data, in processes that a test may kill, and the comparison of their ends."""
 
 import contextlib
+import csv
 import faulthandler
 import multiprocessing
 import os
@@ -8,8 +9,10 @@ import resource
 import signal
 import socket
 import sys
+import time
 import traceback
 import zipfile
+from collections.abc import Callable
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any, Literal
@@ -136,6 +139,30 @@ class FillDisk(Callback):
             resource.setrlimit(resource.RLIMIT_FSIZE, (self.max_bytes, most))
 
 
+class SetClockBack(Callback):
+    """Lets Python's clock of the time of day jump back in this process at a micro-step, as a corrected clock would.
+
+    The machine's own clock stays as it is: other programs need it.
+
+    Args:
+        micro_step: Number of the micro-step, counted from the start of the run.
+        hours: How far.
+    """
+
+    def __init__(self, micro_step: int, hours: float = 5.0) -> None:
+        self.micro_step, self.hours = micro_step, hours
+
+    def on_train_batch_start(self, trainer: Any, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.fit_loop.total_batch_idx == self.micro_step:
+            right = time.time
+            time.time = lambda: right() - 3600 * self.hours
+
+
+def set_clock_back_at(micro_step: int) -> list[str]:
+    """Return the options that let the clock of a run jump back."""
+    return ["--trainer.callbacks+=tests.runs.SetClockBack", f"--trainer.callbacks.micro_step={micro_step}"]
+
+
 def fill_disk_at(micro_step: int) -> list[str]:
     """Return the options that let a run find the disk full when it saves next."""
     return ["--trainer.callbacks+=tests.runs.FillDisk", f"--trainer.callbacks.micro_step={micro_step}"]
@@ -247,6 +274,18 @@ def curves(runs: Path) -> dict[str, dict[int, list[float]]]:
     return found
 
 
+def csv_curves(runs: Path) -> dict[str, dict[int, list[float]]]:
+    """Return every value in metrics.csv of the newest run, by name and step, except for times."""
+    found: dict[str, dict[int, list[float]]] = {}
+    (file,) = _newest(runs).rglob("metrics.csv")
+    with open(file, newline="") as stream:
+        for row in csv.DictReader(stream):
+            for name, value in row.items():
+                if value and name != "step" and not name.endswith(("images_per_s", "data_wait_share")):
+                    found.setdefault(name, {}).setdefault(int(row["step"]), []).append(float(value))
+    return found
+
+
 def differences(first: Any, second: Any, path: str = "") -> list[str]:
     """Return the places where two nested states differ, bit for bit."""
     if isinstance(first, torch.Tensor) and isinstance(second, torch.Tensor):
@@ -259,8 +298,8 @@ def differences(first: Any, second: Any, path: str = "") -> list[str]:
     return [] if first == second else [f"{path}: {str(first)[:80]} and {str(second)[:80]}"]
 
 
-def assert_same_end(runs: Path, undisturbed: Path) -> None:
-    """Compare weights, optimiser, schedule, loops and every logged value of two runs."""
+def assert_same_end(runs: Path, undisturbed: Path, curves: Callable[[Path], Any] = curves) -> None:
+    """Compare weights, optimiser, schedule, loops and every logged value, as ``curves`` reads them, of two runs."""
     states = [last(folder) for folder in (runs, undisturbed)]
     for state in states:
         # A validation that a stopped run owed is counted otherwise; its scores are compared below.

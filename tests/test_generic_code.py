@@ -49,6 +49,7 @@ PARTS_THAT_NAME = ("id", "attr", "arg", "name", "asname", "module")
 
 def words_of(text):
     """Single words in lower case: of a sentence, of CamelCase and of snake_case."""
+    text = re.sub(r"[\w-]+/[\w.-]+", "", text)  # the id of a published model
     return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", text)}
 
 

@@ -90,7 +90,6 @@ def test_what_cannot_go_on_is_refused_and_the_record_stays_true(copy, config, op
     record = copy / "tiny/version_0/config.yaml"
     before = record.read_text()
     options = [*SHORT, option] if "max_steps" in option else [*SHORT, "--trainer.max_steps=3", option]
-    options += ["--data.normals=false"] if "Normals" in option else []
     assert runs.fit(copy, config, *options) == [MISTAKE], runs.log_of(copy)
     assert words in runs.log_of(copy)
     assert record.read_text() == before

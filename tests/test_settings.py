@@ -162,6 +162,7 @@ class TestMistakes:
             ("- 1\n", "overlay.yaml: a configuration holds sections"),
             ("3\n", "overlay.yaml: a configuration holds sections"),
             ("trainer: [", "overlay.yaml: while parsing"),
+            ("name: 2001-13-45\n", "overlay.yaml: it holds a date that is none"),
             ("trainer: null\n", "the section trainer holds no options"),
             ("trainer: 3\n", "the section trainer holds no options"),
             ("name: ${oc.env:ONESTEP_NOPE}\n", "name needs the environment variable ONESTEP_NOPE, which is not set"),

@@ -152,17 +152,19 @@ def _check_sample(sample: dict[str, Any], manifest: DatasetManifest, check: Spli
         length = np.sqrt(np.square(normals).sum(axis=0))
         if not np.isfinite(normals).all() or ((length > 0) & (abs(length - 1) > UNIT_TOLERANCE)).any():
             yield "normals are neither unit vectors nor zero"
-    camera = sample["info"].get("camera_from_pixel")
+    info = sample.get("info", {})  # the camera may be unknown
+    camera = info.get("camera_from_pixel")
     if camera is not None and not _is_camera(camera):
         yield f"camera_from_pixel is {shorten(repr(camera))}, not a 3x3 matrix of numbers"
-    pixel_center = sample["info"].get("pixel_center")
+    pixel_center = info.get("pixel_center")
     if pixel_center is not None and not is_finite_number(pixel_center):
         yield f"pixel_center is {shorten(repr(pixel_center))}, not a number"
 
 
 def _compare_normals(sample: dict[str, Any], check: SplitCheck) -> Iterator[str]:
     """Compare the normals of a sample without other problems with those computed from its depth."""
-    camera, pixel_center = sample["info"].get("camera_from_pixel"), sample["info"].get("pixel_center")
+    info = sample.get("info", {})
+    camera, pixel_center = info.get("camera_from_pixel"), info.get("pixel_center")
     if camera is None or pixel_center is None:
         return
     depth = torch.from_numpy(sample["depth"].astype(np.float32))[None]

@@ -1,5 +1,7 @@
 """A contact sheet of a prepared data set: image, depth and normals side by side."""
 
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -47,10 +49,14 @@ def preview_dataset(path: str | Path, out: str | Path, samples_per_split: int = 
     if not rows:
         raise InputError(f"{dataset.root} holds no samples to show.")
     data = encode_image(np.concatenate(rows), format_name, quality=90)
+    temporary = target.with_name(f"{target.name}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(data)
+        temporary.write_bytes(data)
+        os.replace(temporary, target)
     except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise InputError(f"{target} cannot be written ({error.strerror}). Choose another --out.") from error
     return target
 

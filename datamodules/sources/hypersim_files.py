@@ -5,6 +5,7 @@ Archives are read in place. A scene may be extracted in part: a file on disk is 
 
 import re
 import struct
+import sys
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from geometry.errors import InputError
-from geometry.files import read_regular_file, require_bytes
+from geometry.files import open_regular_file, read_regular_file, require_bytes
 from geometry.limits import MAX_ARRAY_BYTES, MIB
 
 _SCENE = r"ai_\d{3}_\d{3}"
@@ -108,7 +109,7 @@ class HypersimFiles:
 def _index(archive: Path) -> dict[str, _Member]:
     """Return the files of interest in an archive by their path within the scene."""
     try:
-        with zipfile.ZipFile(archive) as file:
+        with open_regular_file(archive, sys.maxsize) as stream, zipfile.ZipFile(stream) as file:
             return {
                 match[1]: _Member(info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC)
                 for info in file.infolist()
@@ -121,7 +122,7 @@ def _index(archive: Path) -> dict[str, _Member]:
 def _read_member(archive: Path, member: _Member) -> bytes:
     """Return a member's content. ``zipfile`` would parse the whole directory again for every archive opened."""
     require_bytes(max(member.stored_bytes, member.num_bytes), _MAX_FILE_BYTES, "a file in the archive")
-    with open(archive, "rb") as file:
+    with open_regular_file(archive, sys.maxsize) as file:
         file.seek(member.header_offset)
         header = file.read(_LOCAL_HEADER.size)
         if len(header) < _LOCAL_HEADER.size or not header.startswith(b"PK\x03\x04"):

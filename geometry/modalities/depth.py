@@ -33,6 +33,7 @@ class Depth(Modality):
         "MarigoldDepthPipeline",
         {"prediction_type": "depth", "scale_invariant": True, "shift_invariant": True},
         tag="depth-estimation",
+        needs={"prediction_type": "depth"},
     )
 
     def restore(self, values: Tensor, limits: tuple[float, float]) -> Target:

@@ -1,9 +1,10 @@
 """What a dense target is. Everything that reads, trains, judges, shows or writes targets knows them by this alone."""
 
 import inspect
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import torch
@@ -24,11 +25,24 @@ class StockPipeline:
         class_name: name of the pipeline's class.
         options: what its constructor is told beside the parts.
         tag: the task under which the hub lists such models.
+        needs: settings in model_index.json without which a model means something else by its answers; absent is right.
     """
 
     class_name: str
     options: Mapping[str, Any]
     tag: str = "image-to-image"
+    needs: Mapping[str, Any] = field(default_factory=dict)
+
+    def differs(self, index: Mapping[str, Any]) -> str:
+        """Return in what a model means something else than the modality, or nothing.
+
+        Args:
+            index: content of its model_index.json.
+        """
+        for name, needed in self.needs.items():
+            if index.get(name, needed) not in (needed, None):
+                return f"says {name}: {json.dumps(index[name])}. Needed: {json.dumps(needed)}."
+        return ""
 
 
 class Modality(ABC):

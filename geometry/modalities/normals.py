@@ -39,7 +39,11 @@ class Normals(Modality):
     value_range = (-1.0, 1.0)
     meaning = "surface normals: unit vectors, x right, y up, z toward the viewer"
     may_store_nan = True
-    stock_pipeline = StockPipeline("MarigoldNormalsPipeline", {"prediction_type": "normals", "use_full_z_range": True})
+    stock_pipeline = StockPipeline(
+        "MarigoldNormalsPipeline",
+        {"prediction_type": "normals", "use_full_z_range": True},
+        needs={"prediction_type": "normals", "use_full_z_range": True},
+    )
     error_name = "mean_angle_deg"
     worst_error = 60.0
 

@@ -60,7 +60,7 @@ class Parser(LightningArgumentParser):
         """Read a configuration; one without settings, such as an overlay that is commented out, changes nothing."""
         place = path or "--config"
         try:
-            section = yaml.safe_load(content)
+            section = _load(content)
             if not isinstance(section, dict) and (section is not None or not path):
                 raise TypeError(f"{place}: a configuration holds sections, not {shorten(repr(content), 60)}")
             return super()._load_config_parser_mode(content if section else "{}", path, ext_vars, prev_cfg)
@@ -94,3 +94,10 @@ class Parser(LightningArgumentParser):
             if len(keys) == 1:
                 group.title = TITLES.get(keys.pop(), group.title)
         return super().format_help(*args, **kwargs)
+
+
+def _load(content: str) -> Any:  # noqa: ANN401 - whatever a YAML text holds
+    try:
+        return yaml.safe_load(content)
+    except ValueError as error:  # YAML has dates, and lets Python say which are none
+        raise YAMLError(f"it holds a date that is none: {error}") from error

@@ -206,8 +206,6 @@ def _steps_of(base: Base, index: dict[str, Any]) -> int:
     Raises:
         InputError: the pipeline would do what this project does not.
     """
-    if index.get("prediction_type") == "disparity":
-        raise base.refusal(INDEX, "says prediction_type: disparity, the inverse of depth. Needed: depth.")
     scheduler = base.read_json("scheduler/scheduler_config.json")
     if scheduler.get("_class_name") != "DDIMScheduler":
         raise base.refusal(

@@ -1,10 +1,12 @@
 """The configuration of a run, read without its data and its trainer."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from geometry.errors import InputError
+from geometry.files import read_text_file
 
 
 def config_beside(checkpoint: Path) -> Path:
@@ -43,12 +45,15 @@ def read_config(files: Sequence[Path]) -> dict[str, Any]:
             raise InputError(
                 f"there is no configuration {file}. Give the one that the model was trained with: --config."
             )
+        text = read_text_file(file)
         try:
-            content = OmegaConf.load(file)
+            content = OmegaConf.load(io.StringIO(text))
             section: Any = OmegaConf.to_container(content)
             if isinstance(section, dict) and section.get("model") is not None:
                 section["model"] = OmegaConf.to_container(content.model, resolve=True)
-        except (YAMLError, OmegaConfBaseException, OSError, AttributeError) as error:
+        except RecursionError as error:
+            raise InputError(f"the configuration {file} is nested too deeply.") from error
+        except (YAMLError, OmegaConfBaseException, OSError, AttributeError, ValueError) as error:
             raise InputError(f"the configuration {file} cannot be read: {' '.join(str(error).split())}") from error
         if not isinstance(section, dict):
             raise InputError(f"the configuration {file} holds no sections.")
@@ -82,9 +87,12 @@ def make_plain(config: dict[str, Any]) -> None:
 
 def _network_arguments(config: dict[str, Any]) -> dict[str, Any]:
     try:
-        return config["model"]["init_args"]["network"]["init_args"]
+        arguments = config["model"]["init_args"]["network"]["init_args"]
     except (KeyError, TypeError) as error:
         raise InputError("the configuration has no model.init_args.network.init_args.") from error
+    if not isinstance(arguments, dict):
+        raise InputError("the configuration's model.init_args.network.init_args holds no options.")
+    return arguments
 
 
 def _lay_over(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from geometry.errors import InputError
 
 _MAX_PICKLE_BYTES = 1 << 25
 _MAX_VALUES = 2_000_000
-_MAX_DEPTH = 30
+_MAX_NESTING = 30
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _STORAGES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
 # All that torch.save names for containers of plain tensors and values. PyTorch's own list for weights_only is longer:
@@ -69,16 +69,16 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - values of many types
     left = [(value, 0)]
     num_values = 0
     while left:
-        item, depth = left.pop()
+        item, level = left.pop()
         num_values += 1
-        if depth > _MAX_DEPTH or num_values > _MAX_VALUES:
+        if level > _MAX_NESTING or num_values > _MAX_VALUES:
             raise ValueError("holds too many values")
         if isinstance(item, Tensor):
             plain_tensor(item)
         elif isinstance(item, dict):
-            left += [(part, depth + 1) for pair in item.items() for part in pair]
+            left += [(part, level + 1) for pair in item.items() for part in pair]
         elif isinstance(item, list | tuple | set):
-            left += [(part, depth + 1) for part in item]
+            left += [(part, level + 1) for part in item]
         elif not (item is None or isinstance(item, bool | int | float | str | bytes)):
             raise ValueError(f"holds a {type(item).__name__}")
     return value

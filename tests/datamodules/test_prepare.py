@@ -92,6 +92,18 @@ def test_preview_shows_image_depth_and_normals_side_by_side(tmp_path, capsys):
     assert blue > red > green and normals.std(axis=(0, 1)).max() < 2
 
 
+def test_preview_on_a_full_disk_leaves_the_picture_that_was_there(tmp_path, capsys, monkeypatch):
+    make_dataset(tmp_path)
+    (tmp_path / "sheet.png").write_bytes(b"before")
+
+    def fill(self, data):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("pathlib.Path.write_bytes", fill)
+    assert main(["preview", str(tmp_path), "--out", str(tmp_path / "sheet.png")]) == 2
+    assert (tmp_path / "sheet.png").read_bytes() == b"before"
+
+
 def test_preview_refuses_a_file_it_cannot_write(tmp_path, capsys):
     make_dataset(tmp_path)
     assert main(["preview", str(tmp_path), "--out", str(tmp_path / "sheet.gif")]) == 2

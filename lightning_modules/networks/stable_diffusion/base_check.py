@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from geometry.errors import InputError
+from geometry.modalities import registered
 from lightning_modules.networks.base_files import INDEX, PARTS, Base, absence, check_weights, missing_configs
 from lightning_modules.networks.hub import HUB_ID, download, find_on_hub
 
@@ -89,12 +90,10 @@ def _check_index(base: Base) -> None:
     index = base.read_json(INDEX)
     if index.get("_class_name") == "StableDiffusionInstructPix2PixPipeline":
         raise base.refusal(INDEX, "is InstructPix2Pix, whose UNet takes the noisy latent first; here it comes second.")
-    if index.get("use_full_z_range") is False:
-        raise base.refusal(
-            INDEX,
-            "says use_full_z_range: false, so its normals hold z from 0 to 1 in place of -1 to 1. Needed: normals of "
-            "the full range, for instance prs-eth/marigold-normals-v1-1.",
-        )
+    for modality in registered().values():
+        stock = modality.stock_pipeline
+        if stock and stock.class_name == index.get("_class_name") and (difference := stock.differs(index)):
+            raise base.refusal(INDEX, difference)
     for part, entry in index.items():
         if part.startswith("_") or not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:
             continue

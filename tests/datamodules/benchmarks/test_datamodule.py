@@ -130,8 +130,8 @@ def test_damaged_samples_are_counted_and_end_nothing(tmp_path):
     write_folder(tmp_path / "ibims", members)
     (found,), data = batches(root=str(tmp_path), modalities=["normals"])
     assert [batch.key for batch in found] == [["lab_01_img"]]
-    assert set(data.test_problems["ibims"]) == {"lab_02_img", "lab_03_img"}
-    assert all(reason.startswith("unreadable (it ") for reason in data.test_problems["ibims"].values())
+    assert set(data.test_problems("ibims")) == {"lab_02_img", "lab_03_img"}
+    assert all(reason.startswith("unreadable (it ") for reason in data.test_problems("ibims").values())
 
 
 def test_a_damaged_jpeg_is_not_scored_as_if_it_were_whole(tmp_path):
@@ -141,7 +141,7 @@ def test_a_damaged_jpeg_is_not_scored_as_if_it_were_whole(tmp_path):
     damaged[len(damaged) // 2 : len(damaged) // 2 + 1024] = bytes(1024)
     write_folder(tmp_path / "scannet", members | {image: bytes(damaged)})
     (found,), data = batches(root=str(tmp_path))
-    assert not found and "damaged JPEG" in next(iter(data.test_problems["scannet"].values()))
+    assert not found and "damaged JPEG" in next(iter(data.test_problems("scannet").values()))
 
 
 def test_without_the_exr_package_a_test_ends_before_it_begins(tmp_path, monkeypatch):

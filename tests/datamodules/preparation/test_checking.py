@@ -59,6 +59,16 @@ def test_every_kind_of_damage_is_found_and_named(tmp_path, entries, problem):
     assert pytest.importorskip("re").search(problem, " ".join(problems))
 
 
+def test_a_sample_whose_camera_is_unknown_is_checked_without_one(tmp_path):
+    dataset = make_dataset(tmp_path, shards={"train": [1]})
+    entries = encode_plane("a").entries
+    sample = dataclasses.replace(encode_plane("a"), entries={name: entries[name] for name in entries if name != "json"})
+    shard = write_shard(tmp_path, "train/planes-train-000000.tar", [sample])
+    dataclasses.replace(dataset.manifest, splits={"train": [shard]}).write(tmp_path)
+    (check,) = check_dataset(tmp_path, progress=False)
+    assert check.samples == 1 and not check.problems and not check.normals_angles_deg
+
+
 def test_a_missing_shard_is_a_problem_and_the_others_are_still_checked(tmp_path):
     make_dataset(tmp_path)
     (tmp_path / "train/planes-train-000000.tar").unlink()

@@ -1,5 +1,6 @@
 """Scenes that are still in their archives make the same samples as extracted ones."""
 
+import os
 import shutil
 import zipfile
 
@@ -108,3 +109,11 @@ def test_a_file_that_unpacks_to_more_than_its_archive_says_is_not_unpacked_furth
     archive.write_bytes(data)
     with pytest.raises(InputError, match=r"color\.hdf5 cannot be read \(its checksum"):
         Hypersim(archive.parent, SIZE).load(frame)
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "fifo"])
+def test_an_archive_that_is_no_regular_file_is_refused_and_not_waited_for(tmp_path, target):
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "ai_001_001.zip").symlink_to(tmp_path / target)
+    with pytest.raises(InputError, match=r"ai_001_001\.zip.*no regular file"):
+        Hypersim(tmp_path, SIZE).list_frames()

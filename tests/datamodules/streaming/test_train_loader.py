@@ -171,7 +171,7 @@ OLD_BATCHES_OF_RANK_1 = "a:11,10,09 a:09,11,10 b:12,11,11 a:14,13,12 b:10,09,00 
 
 
 def names_of(batches):
-    return [f"{batch['dataset']}:{','.join(key[-2:] for key in batch['key'])}" for batch in batches]
+    return [f"{batch.dataset.name}:{','.join(key[-2:] for key in batch.key)}" for batch in batches]
 
 
 @pytest.mark.parametrize("num_workers", [0, 2])
@@ -421,7 +421,7 @@ def test_a_sample_is_skipped_whatever_its_decoder_raises_and_the_log_keeps_where
     kind = type(error).__name__
     with caplog.at_level("INFO"), pytest.warns(UserWarning, match=f"entry 'image.png' cannot be decoded .{kind}"):
         batches = take(loader_of([dataset], batch_size=2, max_bad_samples=2), 1)
-    assert not batches[0]["valid_mask"].any()
+    assert not batches[0].targets["depth"].mask.any()
     assert "raise_it" in caplog.text, "the traceback"
 
 

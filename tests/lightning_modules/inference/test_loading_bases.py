@@ -85,8 +85,8 @@ def test_a_single_trailing_step_is_an_end_to_end_model_that_takes_zeros(marigold
         ({"vae": {"shift_factor": 0.1}}, "shift_factor"),
         ({"prediction_type": "disparity"}, "disparity"),
         ({**NORMALS, "use_full_z_range": False}, "use_full_z_range"),
-        ({"_class_name": "MarigoldIntrinsicsPipeline"}, "neither depth nor normals"),
-        ({"_class_name": ["MarigoldDepthPipeline"]}, "neither depth nor normals"),
+        ({"_class_name": "MarigoldIntrinsicsPipeline"}, "predicts none of depth, surface normals"),
+        ({"_class_name": ["MarigoldDepthPipeline"]}, "predicts none of depth, surface normals"),
         ({"default_denoising_steps": "absent", "spacing": "leading"}, "default_denoising_steps: None"),
         ({"default_denoising_steps": 0}, "default_denoising_steps: 0"),
         ({"default_denoising_steps": "four"}, "default_denoising_steps: 'four'"),
@@ -98,7 +98,7 @@ def test_what_the_pipeline_would_do_otherwise_is_refused(marigold, changes, name
 
 
 def test_normals_of_the_full_range_are_read(marigold):
-    assert load_model(marigold(**NORMALS)).estimator.task.required_keys[0] == "normals"
+    assert load_model(marigold(**NORMALS)).estimator.task.modality.name == "normals"
 
 
 def _spoil(folder: Path) -> None:

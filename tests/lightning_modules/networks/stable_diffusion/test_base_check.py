@@ -168,7 +168,7 @@ class TestSettings:
     @pytest.mark.parametrize(
         ("changes", "named"),
         [
-            ({"use_full_z_range": False}, "use_full_z_range"),
+            ({"_class_name": "MarigoldNormalsPipeline", "use_full_z_range": False}, "use_full_z_range"),
             ({"_class_name": "StableDiffusionInstructPix2PixPipeline"}, "noisy latent first"),
             ({"text_encoder_2": ["transformers", "CLIPTextModelWithProjection"]}, "text_encoder_2"),
             ({"image_encoder": ["transformers", "CLIPVisionModelWithProjection"]}, "image_encoder"),
@@ -381,7 +381,7 @@ class TestShift:
         plain = StableDiffusion(str(own))
         edit(own / "vae/config.json", shift_factor=0.25)
         shifted = StableDiffusion(str(own))
-        image = make_batch()["image"]
+        image = make_batch().image
         latent = plain.encode(image)
         assert torch.allclose(shifted.encode(image), latent - 0.25 * 0.5, atol=1e-6)
         with torch.no_grad():
@@ -393,6 +393,6 @@ class TestShift:
     def test_without_a_shift_no_bit_changes(self, own, base, shift):
         edit(own / "vae/config.json", shift_factor=shift)
         networks = [StableDiffusion(str(folder)) for folder in (own, base)]
-        image = make_batch()["image"]
+        image = make_batch().image
         with torch.no_grad():
             assert torch.equal(*(network(image) for network in networks))

@@ -1,0 +1,31 @@
+"""Whatever a run's config.yaml holds, predict and export name it in one line."""
+
+import pytest
+
+from geometry.errors import InputError
+from lightning_modules.inference.run_config import base_of, read_config
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"model: \xe1",
+        b"model: " + b"{a: " * 2000 + b"1" + b"}" * 2000,
+        b"model: 3",
+        b"model: ${model}",
+        b"model: [",
+        b"3",
+    ],
+    ids=["no text", "nested", "number", "circle", "cut off", "no sections"],
+)
+def test_a_configuration_that_cannot_be_read_is_named(tmp_path, content):
+    file = tmp_path / "config.yaml"
+    file.write_bytes(content)
+    with pytest.raises(InputError, match=r"config\.yaml"):
+        read_config([file])
+
+
+@pytest.mark.parametrize("arguments", [None, [], "x"])
+def test_a_network_without_options_is_named(arguments):
+    with pytest.raises(InputError, match="init_args"):
+        base_of({"model": {"init_args": {"network": {"init_args": arguments}}}})

@@ -83,8 +83,8 @@ class Denoiser(ABC):
 
     @property
     def repeated_blocks(self) -> tuple[str, ...]:
-        """Names of the classes of blocks that the model repeats, as diffusers lists them, for compilation."""
-        return tuple(getattr(self.model, "_repeated_blocks", None) or ())
+        """Names of the classes of blocks that the model repeats, as diffusers lists them: to compile and to shard."""
+        return tuple(self.model._repeated_blocks or self.model._no_split_modules or ())
 
     def sharded_blocks(self) -> list[nn.Module]:
         """Return the blocks that are divided among devices and gathered one at a time."""

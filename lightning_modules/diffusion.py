@@ -97,7 +97,7 @@ class DiffusionEstimator(Estimator):
 
         process = self.network.noise_process
         timesteps = process.draw_timesteps(seeds)
-        levels = [float(timestep) / process.num_timesteps for timestep in timesteps]
+        levels = [timestep / process.num_timesteps for timestep in timesteps.tolist()]
         noise = draw_noise("pyramid", clean, seeds, [self._strength_at(level) for level in levels])
         noisy = process.add_noise(clean, noise, timesteps)
         latents = self.network.denoiser.input_of(image_latent, noisy)

@@ -28,16 +28,17 @@ class DiffusionProcess(NoiseProcess):
     def __init__(self, scheduler: Any) -> None:  # noqa: ANN401
         super().__init__(scheduler)
         self.prediction_type: str = scheduler.config["prediction_type"]
+        self._alphas: list[float] = scheduler.alphas_cumprod.tolist()
 
     @property
-    def last_timestep(self) -> Tensor:
-        """The timestep of pure noise, a scalar, at which a single step is taken."""
-        return torch.tensor(self.num_timesteps - 1)
+    def last_timestep(self) -> int:
+        """The timestep of pure noise, at which a single step is taken."""
+        return self.num_timesteps - 1
 
     @property
     def last_alpha(self) -> float:
         """Share of signal that is left at the last timestep."""
-        return self.scheduler.alphas_cumprod[-1].item()
+        return self._alphas[-1]
 
     def draw_timesteps(self, seeds: Sequence[int]) -> Tensor:
         """Return a timestep per seed, (B,) int64 on the CPU."""
@@ -55,9 +56,9 @@ class DiffusionProcess(NoiseProcess):
             return signal * noise - rest * clean
         return noise if self.prediction_type == "epsilon" else clean
 
-    def predict_x0(self, model_output: Tensor, sample: Tensor, timestep: Tensor) -> Tensor:
+    def predict_x0(self, model_output: Tensor, sample: Tensor, timestep: float) -> Tensor:
         """Return the clean latent of a denoiser's output, clipped as the scheduler would: see ``NoiseProcess``."""
-        return _predict_x0(model_output, sample, timestep, self.scheduler)
+        return _predict_x0(model_output, sample, self._alphas[int(timestep)], self.scheduler.config)
 
     def make_sampler(self, num_steps: int, spacing: Spacing) -> Sampler:
         """Return the steps of DDIM: see ``NoiseProcess``."""
@@ -82,22 +83,22 @@ class DiffusionProcess(NoiseProcess):
 class _DDIMSampler(Sampler):
     """The steps of DDIM, with the alphas of its own scheduler."""
 
-    def predict_x0(self, model_output: Tensor, sample: Tensor, timestep: Tensor) -> Tensor:
+    def predict_x0(self, model_output: Tensor, sample: Tensor, timestep: float) -> Tensor:
         """Return the clean latent that a denoiser's output stands for."""
-        return _predict_x0(model_output, sample, timestep, self.scheduler)
+        alpha = self.scheduler.alphas_cumprod[int(timestep)].item()
+        return _predict_x0(model_output, sample, alpha, self.scheduler.config)
 
 
-def _predict_x0(model_output: Tensor, sample: Tensor, timestep: Tensor, scheduler: Any) -> Tensor:  # noqa: ANN401
-    alpha = scheduler.alphas_cumprod[timestep].item()
+def _predict_x0(model_output: Tensor, sample: Tensor, alpha: float, config: dict[str, Any]) -> Tensor:
     signal, rest = math.sqrt(alpha), math.sqrt(1 - alpha)
-    prediction_type = scheduler.config["prediction_type"]
+    prediction_type = config["prediction_type"]
     if prediction_type == "v_prediction":
         clean = signal * sample - rest * model_output
     elif prediction_type == "epsilon":
         clean = (sample - rest * model_output) / signal
     else:
         clean = model_output
-    return clip_like_scheduler(clean, scheduler.config)
+    return clip_like_scheduler(clean, config)
 
 
 def clip_like_scheduler(latent: Tensor, config: dict[str, Any]) -> Tensor:

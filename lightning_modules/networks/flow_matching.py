@@ -38,9 +38,9 @@ class FlowMatching(NoiseProcess):
         self._training_timesteps = torch.as_tensor(scheduler.timesteps)
 
     @property
-    def last_timestep(self) -> Tensor:
-        """The timestep of pure noise, a scalar, at which a single step is taken."""
-        return torch.tensor(float(self.num_timesteps))
+    def last_timestep(self) -> float:
+        """The timestep of pure noise, at which a single step is taken."""
+        return float(self.num_timesteps)
 
     def draw_timesteps(self, seeds: Sequence[int]) -> Tensor:
         """Return a timestep per seed, (B,) float32 on the CPU, as dense as the scheduler's shift has them."""
@@ -55,9 +55,9 @@ class FlowMatching(NoiseProcess):
         """Return the velocity, which is the same at all timesteps."""
         return noise - clean
 
-    def predict_x0(self, model_output: Tensor, sample: Tensor, timestep: Tensor) -> Tensor:
+    def predict_x0(self, model_output: Tensor, sample: Tensor, timestep: float) -> Tensor:
         """Return the clean latent of a denoiser's velocity: see ``NoiseProcess``."""
-        return sample - (timestep.item() / self.num_timesteps) * model_output
+        return sample - (timestep / self.num_timesteps) * model_output
 
     def make_sampler(self, num_steps: int, spacing: Spacing) -> Sampler:
         """Return Euler's steps from pure noise: see ``NoiseProcess``."""
@@ -77,6 +77,6 @@ class FlowMatching(NoiseProcess):
 class _EulerSampler(Sampler):
     """Euler's steps along the velocity."""
 
-    def predict_x0(self, model_output: Tensor, sample: Tensor, timestep: Tensor) -> Tensor:
+    def predict_x0(self, model_output: Tensor, sample: Tensor, timestep: float) -> Tensor:
         """Return the clean latent that a velocity stands for."""
         return self.process.predict_x0(model_output, sample, timestep)

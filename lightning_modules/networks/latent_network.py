@@ -57,9 +57,8 @@ class LatentNetwork(nn.Module):
         self.add_module(denoiser.name, denoiser.model)
         for name, tensor in denoiser.conditioning.items():
             self.register_buffer(name, tensor, persistent=False)
-        last = noise_process.last_timestep
-        self._timestep = last if timestep is None else torch.tensor(timestep, dtype=last.dtype)  # on the CPU
-        self.register_buffer("timestep", self._timestep.clone(), persistent=False)
+        self._timestep = noise_process.last_timestep if timestep is None else timestep
+        self.register_buffer("timestep", torch.tensor(self._timestep), persistent=False)
         if channels_last:
             self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if compile is not None:

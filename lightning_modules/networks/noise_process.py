@@ -30,8 +30,8 @@ class NoiseProcess(ABC):
 
     @property
     @abstractmethod
-    def last_timestep(self) -> Tensor:
-        """The timestep of pure noise, a scalar, at which a single step is taken."""
+    def last_timestep(self) -> float:
+        """The timestep of pure noise, at which a single step is taken; an int where timesteps are whole numbers."""
 
     @abstractmethod
     def draw_timesteps(self, seeds: Sequence[int]) -> Tensor:
@@ -58,13 +58,13 @@ class NoiseProcess(ABC):
         """
 
     @abstractmethod
-    def predict_x0(self, model_output: Tensor, sample: Tensor, timestep: Tensor) -> Tensor:
+    def predict_x0(self, model_output: Tensor, sample: Tensor, timestep: float) -> Tensor:
         """Return the clean latent that a denoiser's output stands for.
 
         Args:
             model_output: (B,C,h,w), the denoiser's output.
             sample: (B,C,h,w), what it was asked to denoise.
-            timestep: scalar, on the CPU.
+            timestep: one for all images; not a tensor, for which the host might have to wait.
         """
 
     @abstractmethod
@@ -111,7 +111,7 @@ class Sampler(ABC):
         return self.scheduler.step(model_output, timestep, sample, return_dict=False)[0]
 
     @abstractmethod
-    def predict_x0(self, model_output: Tensor, sample: Tensor, timestep: Tensor) -> Tensor:
+    def predict_x0(self, model_output: Tensor, sample: Tensor, timestep: float) -> Tensor:
         """Return the clean latent that a denoiser's output stands for: see ``NoiseProcess.predict_x0``."""
 
 

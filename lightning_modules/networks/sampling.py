@@ -69,6 +69,6 @@ def sample_latent(network: LatentNetwork, image_latent: Tensor, noise: Tensor, s
     for number, timestep in enumerate(sampler, start=1):
         output = network.model_output(network.denoiser.input_of(image_latent, latent), timestep).to(latent.dtype)
         if number == sampling.num_steps and sampling.end == "clean":
-            return sampler.predict_x0(output, latent, timestep)
+            return sampler.predict_x0(output, latent, timestep.item())
         latent = sampler.step(output, timestep, latent)
     return latent

@@ -115,7 +115,7 @@ def transcribed_noise(shape, seed, strength):
 def test_timesteps_reach_from_the_first_to_the_last_and_follow_the_seeds(bases):
     asked = []
     estimator = make_estimator(bases["v_prediction"])
-    estimator.network.answer = lambda latent, timesteps: (asked.extend(timesteps.tolist()), latent[:, :4])[1]
+    estimator.network.model_output = lambda latent, timesteps: (asked.extend(timesteps.tolist()), latent[:, :4])[1]
     batch = make_batch(num_images=200, height=8, width=8)
     for start in range(0, 1000, 200):
         estimator.training_loss(batch, range(start, start + 200))
@@ -265,8 +265,8 @@ def test_half_precision_trains_and_keeps_the_denoised_latent_in_float32(bases):
     estimator = make_estimator(bases["v_prediction"])
     batch = make_batch(1, 8, 8)
     seen = []
-    answer = estimator.network.answer
-    estimator.network.answer = lambda latent, timesteps: (seen.append(latent.dtype), answer(latent, timesteps))[1]
+    answer = estimator.network.model_output
+    estimator.network.model_output = lambda latent, timesteps: (seen.append(latent.dtype), answer(latent, timesteps))[1]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss, _ = estimator.training_loss(batch, [1])
         estimator(batch.image, [1])

@@ -31,7 +31,7 @@ def test_the_training_target_is_the_output_that_stands_for_the_clean_latent(proc
     noisy = process.add_noise(clean, noise, timesteps)
     target = process.training_target(clean, noise, timesteps)
     for number, timestep in enumerate(timesteps):
-        found = process.predict_x0(target[number], noisy[number], timestep)
+        found = process.predict_x0(target[number], noisy[number], timestep.item())
         assert torch.allclose(found, clean[number], atol=1e-4)  # alphas and sigmas are float32
 
 
@@ -43,7 +43,7 @@ def test_a_denoiser_that_is_always_right_is_sampled_to_the_clean_latent(process,
     latent = process.add_noise(clean, noise, next(iter(sampler))[None])
     for timestep in sampler:
         output = process.training_target(clean, noise, timestep[None])
-        last = sampler.predict_x0(output, latent, timestep)
+        last = sampler.predict_x0(output, latent, timestep.item())
         latent = sampler.step(output, timestep, latent)
     assert torch.allclose(last, clean, atol=1e-3)
     assert torch.allclose(latent, clean, atol=1e-3)

@@ -1,4 +1,4 @@
-"""A base family from outside the packages, a patchified transformer of flow matching, does what Stable Diffusion does."""
+"""A base family from outside the packages, a transformer of flow matching, does what Stable Diffusion does."""
 
 import copy
 

@@ -42,15 +42,15 @@ TIMESTEPS = {
 
 @pytest.mark.parametrize(("spacing", "num_steps"), TIMESTEPS)
 def test_leading_and_trailing_steps_are_taken_where_the_paper_says(network, spacing, num_steps):
-    scheduler = Sampling(num_steps, spacing).make_scheduler(network)
-    assert scheduler.timesteps.tolist() == TIMESTEPS[spacing, num_steps]
-    assert len(scheduler.timesteps) == num_steps
+    sampler = network.noise_process.make_sampler(num_steps, spacing)
+    assert [timestep.item() for timestep in sampler] == TIMESTEPS[spacing, num_steps]
+    assert len(sampler) == num_steps
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
 def test_any_number_of_steps_is_taken_in_full_and_stays_in_the_schedule(network, spacing):
     for num_steps in [61, 103, 121, 333, 995, 999]:  # numbers at which diffusers rounds one trailing step too many
-        timesteps = Sampling(num_steps, spacing).make_scheduler(network).timesteps
+        timesteps = torch.stack(list(network.noise_process.make_sampler(num_steps, spacing)))
         assert len(timesteps) == num_steps
         assert 0 <= timesteps.min() and timesteps.max() <= 999
         assert (timesteps.diff() < 0).all()

@@ -95,7 +95,7 @@ def _identity(channels: int) -> nn.Conv2d:
 
 @torch.no_grad()
 def _scale_decoder(vae: "AutoencoderKL", factors: tuple[float, float, float]) -> None:
-    """Multiply the channels that the decoder answers."""
+    """Multiply the channels that the decoder puts out."""
     last: Any = vae.decoder.conv_out
     for parameter in (last.weight, last.bias):
         parameter.mul_(parameter.new_tensor(factors).reshape(-1, *[1] * (parameter.ndim - 1)))

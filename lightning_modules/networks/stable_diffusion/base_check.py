@@ -27,7 +27,7 @@ _CLASSES = {
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"),
 }
 _CONSISTENCY = ("LCMScheduler", "TCDScheduler")
-# Parts of pipelines that have no influence on what UNet and VAE answer.
+# Parts of pipelines that have no influence on what UNet and VAE put out.
 _IDLE_PARTS = ("safety_checker", "feature_extractor", "image_processor")
 _LONGEST_PROMPT = 1000
 _MOST_TIMESTEPS = 100_000

@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.constants import hold_constants
+from benchmarks.cuda_graph import CudaGraph
 from benchmarks.measuring import alternate, matrix_tflops, report, summarize, use_one_thread
 from benchmarks.models import RECIPE, Settings, base_of, count_flops, random_batch
 from benchmarks.network_parser import NetworkParser
 from lightning_modules.estimator import Estimator
-from lightning_modules.inference.cuda_graph import CudaGraph
 from lightning_modules.networks.compilation import Compilation
 
 IMAGE_SIZES = {"tiny": (64, 96), "full": (576, 768)}
@@ -35,7 +36,7 @@ def candidates(estimator: Estimator, options: argparse.Namespace) -> dict[str, t
     """Return what to time, by name, with the precision of its matrix products."""
     device, half = options.device, torch.bfloat16
     constant = _copy(estimator)
-    constant.network.hold_constants()  # type: ignore[operator]
+    hold_constants(constant.network)
     made: dict[str, tuple[Predict, torch.dtype]] = {
         "eager_float32": (estimator, torch.float32),
         "constants_float32": (constant, torch.float32),

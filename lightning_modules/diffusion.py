@@ -10,10 +10,9 @@ from geometry.batch import GeometryBatch
 from geometry.errors import InputError
 from geometry.masked import masked_mean
 from lightning_modules.estimator import Estimator
+from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.networks.noise import draw_noise, seed_from
-from lightning_modules.networks.parameterization import add_noise, answer_to_learn
 from lightning_modules.networks.sampling import Sampling, sample_latent
-from lightning_modules.networks.stable_diffusion import StableDiffusion
 from lightning_modules.tasks import Task
 
 _DEFAULT_SAMPLING = Sampling()
@@ -22,9 +21,10 @@ _DEFAULT_SAMPLING = Sampling()
 class DiffusionEstimator(Estimator):
     """Depth or normals by denoising, as in Marigold: the baseline, and a start for single-step fine-tuning.
 
-    The frozen VAE encodes the truth as a picture. Training adds noise of a random timestep to its latent and asks the
-    network, which also sees the latent of the image, for what the scheduler's prediction type says. Predictions start
-    from noise and take the steps of DDIM. The noise setting of the network plays no part here.
+    The frozen VAE encodes the truth as an image. Training adds noise of a random timestep to its latent and asks the
+    network, which also sees the latent of the image, for the training target of its noise process: v, the noise or the
+    clean latent in diffusion, the velocity in flow matching. Predictions start from noise and take the steps of DDIM or
+    of Euler. The noise setting of the network plays no part here.
 
     Args:
         network: Network that is trained. It must take a noisy latent, so its noise must not be none.
@@ -43,11 +43,9 @@ class DiffusionEstimator(Estimator):
         and its public training code.
     """
 
-    network: StableDiffusion
-
     def __init__(
         self,
-        network: StableDiffusion,
+        network: LatentNetwork,
         task: Task,
         sampling: Sampling = _DEFAULT_SAMPLING,
         noise_strength: float = 0.9,
@@ -55,11 +53,10 @@ class DiffusionEstimator(Estimator):
         **options: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(network, task, **options)
-        if network.noise == "none":
-            raise InputError("a diffusion estimator denoises: its network must not be set to noise: none.")
+        network.check_denoises()
         if not 0 <= noise_strength <= 1:
             raise InputError(f"the model needs 0 <= noise_strength <= 1, got {noise_strength}.")
-        sampling.make_scheduler(network)
+        network.noise_process.make_sampler(sampling.num_steps, sampling.spacing)  # which refuses what cannot be
         self.sampling = sampling
         self.noise_strength = noise_strength
         self.anneal_noise = anneal_noise
@@ -69,7 +66,7 @@ class DiffusionEstimator(Estimator):
         """Return the prediction, without gradient.
 
         Args:
-            image: (B,3,H,W) in [-1, 1]; height and width are multiples of the VAE's factor.
+            image: (B,3,H,W) in [-1, 1]; height and width are multiples of the network's size_multiple.
             seeds: one seed per image for the noise; None is 0 for all.
 
         Returns:
@@ -85,7 +82,7 @@ class DiffusionEstimator(Estimator):
         return members[0] if len(members) == 1 else self.task.ensemble(torch.stack(members))
 
     def training_loss(self, batch: GeometryBatch, seeds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the mean squared error of the network's answers, and the share of the latent that counts.
+        """Return the mean squared error of the network's outputs, and the share of the latent that counts.
 
         A latent pixel counts if all the pixels under it are known.
 
@@ -98,18 +95,20 @@ class DiffusionEstimator(Estimator):
         clean = _at_least_float32(self.network.encode(truth.to(batch.image.dtype)))
         known = self.network.known_latents(known)
 
-        config = self.network.scheduler.config
-        num_timesteps = config["num_train_timesteps"]
-        timesteps = [seed_from(seed, "timestep") % num_timesteps for seed in seeds]
-        strengths = [self.noise_strength * (t / num_timesteps if self.anneal_noise else 1) for t in timesteps]
-        noise = draw_noise("pyramid", clean, seeds, strengths)
-        alphas = self.network.scheduler.alphas_cumprod[timesteps].to(clean, non_blocking=True)
-
-        latent = torch.cat([image_latent, add_noise(clean, noise, alphas)], dim=1)
-        answer = self.network.answer(latent, torch.tensor(timesteps).to(clean.device, non_blocking=True))
-        expected = answer_to_learn(clean, noise, alphas, config["prediction_type"])
-        error = (answer.to(expected.dtype) - expected).square().mean(dim=1, keepdim=True)
+        process = self.network.noise_process
+        timesteps = process.draw_timesteps(seeds)
+        levels = [timestep / process.num_timesteps for timestep in timesteps.tolist()]
+        noise = draw_noise("pyramid", clean, seeds, [self._strength_at(level) for level in levels])
+        noisy = process.add_noise(clean, noise, timesteps)
+        latents = self.network.denoiser.input_of(image_latent, noisy)
+        output = self.network.model_output(latents, timesteps.to(clean.device, non_blocking=True))
+        target = process.training_target(clean, noise, timesteps)
+        error = (output.to(target.dtype) - target).square().mean(dim=1, keepdim=True)
         return masked_mean(error, known, "pixel"), {"known_latent_share": known.float().mean()}
+
+    def _strength_at(self, level: float) -> float:
+        """Return the strength of the coarse levels of noise at a timestep, given as a share of the last."""
+        return self.noise_strength * (level if self.anneal_noise else 1)
 
 
 def _at_least_float32(latent: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from geometry.errors import InputError
 from lightning_modules.metric_base import GeometryMetric, all_scores
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.networks.noise import seed_from
-from lightning_modules.networks.sharding import divide_again, make_whole
+from lightning_modules.networks.sharding import reshard, unshard
 from lightning_modules.networks.sizes import pad_to_multiple
 from lightning_modules.schedules import warmup_exponential
 from lightning_modules.tasks import Task
@@ -143,18 +143,18 @@ class Estimator(LightningModule, ABC):
             start_from(self, self.init_from)
 
     def configure_model(self) -> None:
-        """Divide what trains among the devices, if the strategy is to.
+        """Shard what trains over the devices, if the strategy is to.
 
         Raises:
             InputError: the network does not know how.
         """
-        if not isinstance(self.trainer.strategy, FullySharded) or self._is_divided():
+        if not isinstance(self.trainer.strategy, FullySharded) or self._is_sharded():
             return
         assert self.device_mesh is not None, "the strategy has made it"
         self.network.shard(self.device_mesh["data_parallel"])
-        if not self._is_divided():
+        if not self._is_sharded():
             raise InputError(
-                f"{type(self.network).__name__} does not divide all of its weights among devices (its method shard): "
+                f"{type(self.network).__name__} does not shard all of its weights over devices (its method shard): "
                 "use trainer.strategy ddp."
             )
 
@@ -224,25 +224,25 @@ class Estimator(LightningModule, ABC):
         """
         self.task.target(batch)
         height, width = batch.image.shape[-2:]
-        image = pad_to_multiple(batch.image, self.network.size_factor)
+        image = pad_to_multiple(batch.image, self.network.size_multiple)
         prediction = self(image, [seed_from(key) for key in batch.key])
         return {"prediction": prediction[..., :height, :width]}
 
     def on_validation_start(self) -> None:
         """Let ranks have unequally many batches."""
-        make_whole(self.network)
+        unshard(self.network)
 
     def on_test_start(self) -> None:
         """Let ranks have unequally many batches."""
-        make_whole(self.network)
+        unshard(self.network)
 
     def on_test_epoch_end(self) -> None:
-        """Divide the weights again, where they are divided."""
-        divide_again(self.network)
+        """Shard the weights again, where they are sharded."""
+        reshard(self.network)
 
     def on_validation_epoch_end(self) -> None:
         """Log every data set's metrics as ``val/<data set>/<metric>``."""
-        divide_again(self.network)
+        reshard(self.network)
         for index, name in enumerate(self.val_dataset_names):
             metrics = self._metrics_of(index)
             self.log_dict({f"val/{name}/{key}": value for key, value in all_scores(metrics).items()})
@@ -340,7 +340,7 @@ class Estimator(LightningModule, ABC):
     def _trained_names(self) -> set[str]:
         return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
 
-    def _is_divided(self) -> bool:
+    def _is_sharded(self) -> bool:
         return all(isinstance(parameter, DTensor) for parameter in self.parameters() if parameter.requires_grad)
 
     def _metrics_of(self, dataloader_idx: int) -> Sequence[GeometryMetric]:

@@ -43,7 +43,7 @@ class SingleStepEstimator(Estimator):
         """Return the prediction.
 
         Args:
-            image: (B,3,H,W) in [-1, 1]; height and width are multiples of the VAE's factor.
+            image: (B,3,H,W) in [-1, 1]; height and width are multiples of the network's size_multiple.
             seeds: one seed per image for the latent noise; unused with the default, zeros.
 
         Returns:

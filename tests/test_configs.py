@@ -103,7 +103,7 @@ def test_recipes_from_marigold_v1_1_ask_for_an_answer_to_noise_alone(stem, base,
     monkeypatch.setattr(train.OneStepCLI, "_run_subcommand", lambda self, subcommand: built.append(self.model.network))
     options = [f"--model.init_args.network.init_args.base={base}", "--trainer.accelerator=cpu"]
     train.main(["fit", "--config", str(ROOT / f"configs/{stem}.yaml"), *options])
-    assert built[0].alpha < 1e-8
+    assert built[0].noise_process.last_alpha < 1e-8
 
 
 def test_nothing_names_a_model_that_has_moved_or_a_package_that_nobody_registered():

@@ -45,7 +45,7 @@ def _measure(size: tuple[int, int], device: str) -> dict[str, float]:
     latent = network.encode(image)
     parts: dict[str, Callable[[], object]] = {
         "encode": lambda: network.encode(image),
-        "unet": lambda: network.answer(torch.cat([latent, latent], dim=1), network.timestep),
+        "unet": lambda: network.model_output(torch.cat([latent, latent], dim=1), network.timestep),
         "decode": lambda: network.decode(latent),
         "fast": lambda: estimator(image),
     }

@@ -30,7 +30,7 @@ class ExportRecord:
         dtype: float32, float16 or bfloat16.
         predicts: name of the modality.
         noise: what the network is given in place of a noisy latent, or what denoising starts from.
-        size_factor: pixels per latent pixel.
+        size_multiple: what both sides of an image must be multiples of, in pixels.
         prompt_tokens: length of the empty prompt.
         step: optimiser steps; None if unknown.
         moving_average: the weights are a moving average.
@@ -45,7 +45,7 @@ class ExportRecord:
     dtype: str
     predicts: str
     noise: str
-    size_factor: int
+    size_multiple: int
     prompt_tokens: int
     step: int | None
     moving_average: bool
@@ -66,7 +66,7 @@ def describe(model: LoadedModel, export_format: str, dtype: str, agreements: lis
         dtype=dtype,
         predicts=estimator.task.modality.name,
         noise=sampling.noise if sampling else network.noise,
-        size_factor=network.size_factor,
+        size_multiple=network.size_multiple,
         prompt_tokens=network.prompt_embedding.shape[1],
         step=model.step,
         moving_average=model.used_ema,
@@ -132,7 +132,7 @@ def _usage(record: ExportRecord) -> str:
     answer = f"`prediction` (B,{modality.num_channels},H,W) float32 in [{low:g}, {high:g}]"
     shapes = (
         f"Input `image` (B,3,H,W) float32 in [0, 1], RGB; output {answer}. Any batch up to {LARGEST_BATCH}; any height "
-        f"and width that are multiples of {record.size_factor}."
+        f"and width that are multiples of {record.size_multiple}."
     )
     if record.format == "torch":
         return _code(f'program = torch.export.load("{TORCH_FILE}").module()', "prediction = program(image)") + shapes

@@ -6,7 +6,7 @@ from typing import Any
 
 from geometry.errors import InputError
 from lightning_modules.diffusion import DiffusionEstimator
-from lightning_modules.export.parts import PipelineParts, copies_of_models
+from lightning_modules.export.parts import PipelineParts, copies_of_models, network_of
 from lightning_modules.inference.loading import LoadedModel
 from lightning_modules.networks.ddim import make_ddim
 
@@ -20,7 +20,7 @@ def denoising_parts(estimator: DiffusionEstimator) -> PipelineParts:
     Raises:
         InputError: stock diffusers cannot take these steps.
     """
-    sampling, config = estimator.sampling, estimator.network.scheduler.config
+    sampling, config = estimator.sampling, network_of(estimator).noise_process.scheduler.config
     if sampling.noise != "gaussian":
         raise InputError(
             f"a sampling from noise: {sampling.noise} cannot be exported: diffusers' pipelines draw gaussian noise. "
@@ -51,7 +51,7 @@ def without_ensemble(model: LoadedModel) -> LoadedModel:
 def _check_steps(estimator: DiffusionEstimator, options: dict[str, Any]) -> None:
     """Check that stock diffusers takes as many steps, and ends where ours end."""
     sampling = estimator.sampling
-    scheduler = make_ddim(estimator.network.scheduler.config, **options)
+    scheduler = make_ddim(network_of(estimator).noise_process.scheduler.config, **options)
     scheduler.set_timesteps(sampling.num_steps)
     stride = scheduler.config["num_train_timesteps"] // sampling.num_steps
     ends_before_first = int(scheduler.timesteps[-1]) - stride < 0

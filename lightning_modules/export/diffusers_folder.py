@@ -15,10 +15,10 @@ from lightning_modules.export.folding import fold
 from lightning_modules.export.parts import network_of
 from lightning_modules.inference.loading import LoadedModel
 from lightning_modules.inference.predictor import DEFAULT_PROCESSING_RES
-from lightning_modules.networks.base_check import check_base
 from lightning_modules.networks.base_files import Base
 from lightning_modules.networks.ddim import make_ddim
 from lightning_modules.networks.pretrained import load_part, load_text_encoder
+from lightning_modules.networks.stable_diffusion.base_check import check_base
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -90,7 +90,7 @@ def _pipeline(model: LoadedModel) -> Any:  # noqa: ANN401 - one of several pipel
     shared = {
         "unet": parts.unet,
         "vae": parts.vae,
-        "scheduler": make_ddim(network.scheduler.config, **parts.scheduler_options),
+        "scheduler": make_ddim(network.noise_process.scheduler.config, **parts.scheduler_options),
         "text_encoder": load_text_encoder(base),
         "tokenizer": _tokenizer(base, is_padded=network.prompt_embedding.shape[1] > _SHORT_PROMPT),
         "default_denoising_steps": parts.num_steps,

@@ -1,9 +1,9 @@
 """A single-step network as plain parts that stock diffusers runs to the same result, whatever noise it draws.
 
-diffusers' Marigold pipelines start from gaussian latents and take what the scheduler makes of the UNet's answer.
+diffusers' Marigold pipelines start from gaussian latents and take what the scheduler makes of the UNet's output.
 Trained with zeros in place of noise, a network answers them with noise. So what surrounds the UNet is folded into its
-weights: zeros for all that touches the noise, and the factor between the answer and the clean latent. A scheduler that
-takes the answer as the clean latent does the rest.
+weights: zeros for all that touches the noise, and the factor between the output and the clean latent. A scheduler that
+takes the output as the clean latent does the rest.
 """
 
 import math
@@ -43,11 +43,11 @@ def fold(estimator: Estimator) -> PipelineParts:
             "with noise: zeros, gaussian or none."
         )
     unet, vae = copies_of_models(estimator)
-    config = network.scheduler.config
+    config = network.noise_process.scheduler.config
     needs_noise = network.noise == "gaussian"
     if not needs_noise:
         _ignore_noise(unet, vae.config["latent_channels"])
-        _scale_output(unet, _answer_to_clean(network.alpha, config["prediction_type"]))
+        _scale_output(unet, _output_to_x0(network.noise_process.last_alpha, config["prediction_type"]))
     options = {
         "prediction_type": config["prediction_type"] if needs_noise else "sample",
         "timestep_spacing": "trailing",
@@ -58,8 +58,8 @@ def fold(estimator: Estimator) -> PipelineParts:
     return PipelineParts(unet, vae, options, needs_noise)
 
 
-def _answer_to_clean(alpha: float, prediction_type: str) -> float:
-    """Return the clean latent over the UNet's answer, where the noisy latent is zero."""
+def _output_to_x0(alpha: float, prediction_type: str) -> float:
+    """Return the clean latent over the UNet's output, where the noisy latent is zero."""
     rest = math.sqrt(1 - alpha)
     return {"v_prediction": -rest, "epsilon": -rest / math.sqrt(alpha), "sample": 1.0}[prediction_type]
 

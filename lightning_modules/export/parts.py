@@ -54,7 +54,7 @@ def copies_of_models(estimator: Estimator) -> tuple["UNet2DConditionModel", "Aut
         InputError: the network is no Stable Diffusion.
     """
     models: dict[str, Any] = {name: model.cpu() for name, model in network_of(estimator).export_parts().items()}
-    _fold_shift(models["vae"])
+    _fold_normalization(models["vae"])
     factors = estimator.task.modality.decoder_factors()
     if factors is not None:
         _scale_decoder(models["vae"], factors)
@@ -62,17 +62,28 @@ def copies_of_models(estimator: Estimator) -> tuple["UNet2DConditionModel", "Aut
 
 
 @torch.no_grad()
-def _fold_shift(vae: "AutoencoderKL") -> None:
-    """Take the shift of the latents into the layers on either side of them: Marigold's pipelines know of none."""
+def _fold_normalization(vae: "AutoencoderKL") -> None:
+    """Take all but the scale of the latents into the layers on either side of them: Marigold's pipelines know of none.
+
+    A latent z is normalised to (z - mean) / std per channel; a shift_factor is a mean without std.
+    """
     model: Any = vae
-    shift, channels = vae.config.get("shift_factor"), vae.config["latent_channels"]
-    if not shift:
+    channels, config = vae.config["latent_channels"], vae.config
+    mean, std = torch.full((channels,), config.get("shift_factor") or 0.0), torch.ones(channels)
+    if config.get("latents_mean") is not None and config.get("latents_std") is not None:
+        mean, std = torch.tensor(config["latents_mean"]), torch.tensor(config["latents_std"])
+    if not mean.any() and bool((std == 1).all()):
         return
     model.quant_conv = model.quant_conv or _identity(2 * channels)
     model.post_quant_conv = model.post_quant_conv or _identity(channels)
-    model.quant_conv.bias[:channels] -= shift
-    model.post_quant_conv.bias += shift * model.post_quant_conv.weight.sum(dim=(1, 2, 3))
-    vae.register_to_config(shift_factor=None, use_quant_conv=True, use_post_quant_conv=True)
+    model.quant_conv.bias[:channels] -= mean
+    model.quant_conv.bias[:channels] /= std
+    model.quant_conv.weight[:channels] /= std[:, None, None, None]
+    model.post_quant_conv.bias += (mean * model.post_quant_conv.weight[:, :, 0, 0]).sum(dim=1)
+    model.post_quant_conv.weight *= std[:, None, None]
+    vae.register_to_config(
+        shift_factor=None, latents_mean=None, latents_std=None, use_quant_conv=True, use_post_quant_conv=True
+    )
 
 
 def _identity(channels: int) -> nn.Conv2d:
@@ -84,7 +95,7 @@ def _identity(channels: int) -> nn.Conv2d:
 
 @torch.no_grad()
 def _scale_decoder(vae: "AutoencoderKL", factors: tuple[float, float, float]) -> None:
-    """Multiply the channels that the decoder answers."""
+    """Multiply the channels that the decoder puts out."""
     last: Any = vae.decoder.conv_out
     for parameter in (last.weight, last.bias):
         parameter.mul_(parameter.new_tensor(factors).reshape(-1, *[1] * (parameter.ndim - 1)))

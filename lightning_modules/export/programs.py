@@ -9,8 +9,9 @@ from torch import Tensor, nn
 
 from geometry.errors import InputError
 from lightning_modules.export.folding import fold
+from lightning_modules.export.parts import network_of
 from lightning_modules.inference.loading import LoadedModel
-from lightning_modules.networks.parameterization import clip_like_scheduler
+from lightning_modules.networks.diffusion_process import clip_like_scheduler
 
 TORCH_FILE, ONNX_FILE = "model.pt2", "model.onnx"
 OPSET = 20
@@ -24,7 +25,7 @@ _TRACED_BATCH, _TRACED_LATENT = 2, (10, 12)
 class Program(nn.Module):
     """Maps images (B,3,H,W) in [0, 1] to published predictions (B,C,H,W), all float32.
 
-    Height and width are multiples of the VAE's factor; B is at most ``LARGEST_BATCH``.
+    Height and width are multiples of the network's size_multiple; B is at most ``LARGEST_BATCH``.
 
     Args:
         model: a trained model that needs no noise.
@@ -45,13 +46,13 @@ class Program(nn.Module):
                 "a network trained with noise: gaussian gives another answer for every noise; export it with "
                 "--format diffusers."
             )
-        network: Any = model.estimator.network
+        network = network_of(model.estimator)
         # Not their own to(): it warns of a list of exceptions that is empty here.
         self.unet: Any = nn.Module.to(parts.unet, dtype)
         self.vae: Any = nn.Module.to(parts.vae, dtype)
         self.modality = type(model.estimator.task.modality)()  # of the defaults: the folded decoder is, too
         self.dtype = dtype
-        self.scheduler_config = dict(network.scheduler.config)
+        self.scheduler_config = dict(network.noise_process.scheduler.config)
         self.register_buffer("prompt", network.prompt_embedding.detach().cpu().to(dtype))
         self.register_buffer("timestep", network.timestep.detach().cpu())
         # Let the UNet always take sizes from its skip connections, so that the traced program holds for any size.
@@ -133,7 +134,7 @@ def run_onnx(folder: Path, images: np.ndarray) -> np.ndarray:
 
 
 def _trace(model: LoadedModel, dtype: str) -> torch.export.ExportedProgram:
-    factor = model.estimator.network.size_factor
+    factor = model.estimator.network.size_multiple
     example = torch.rand(_TRACED_BATCH, 3, *(factor * side for side in _TRACED_LATENT))
     batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
     rows, columns = (torch.export.Dim(name, min=2, max=_LARGEST_LATENT) for name in ("latent_rows", "latent_columns"))

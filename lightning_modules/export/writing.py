@@ -150,7 +150,7 @@ def _stock_pairs(model: LoadedModel, folder: Path, variant: str | None) -> Itera
 
 
 def _pictures(model: LoadedModel, extra: tuple[int, int]) -> list[np.ndarray]:
-    factor = model.estimator.network.size_factor
+    factor = model.estimator.network.size_multiple
     sizes = ((factor * height + extra[0], factor * width + extra[1]) for height, width in _CHECKED_LATENT)
     return [probe(height, width, seed) for seed, (height, width) in enumerate(sizes)]
 

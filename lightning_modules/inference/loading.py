@@ -22,9 +22,9 @@ from lightning_modules.inference.run_config import (
     runs_folder,
     set_base,
 )
-from lightning_modules.networks.base_check import check_base
 from lightning_modules.networks.base_files import INDEX, Base
 from lightning_modules.networks.sampling import Sampling
+from lightning_modules.networks.stable_diffusion.base_check import check_base
 from lightning_modules.single_step import SingleStepEstimator
 from lightning_modules.tasks import Task
 from lightning_modules.training.run_choice import run_of_earlier_version
@@ -186,7 +186,7 @@ def _load_export(folder: str) -> LoadedModel:
         prompt_length="max_length" if isinstance(tokens, int) and tokens > 2 else "short",
     )
     estimator: Estimator = SingleStepEstimator(network, Task(modality()))
-    spacing = network.scheduler.config.get("timestep_spacing", "leading")
+    spacing = network.noise_process.scheduler.config.get("timestep_spacing", "leading")
     if record.get("denoises", num_steps > 1 or spacing != "trailing"):
         estimator = DiffusionEstimator(network, Task(modality()), Sampling(num_steps, spacing, end="scheduler"))
     return LoadedModel(estimator.eval().requires_grad_(False), source=folder, base=folder, config={})
@@ -213,10 +213,11 @@ def _steps_of(base: Base, index: dict[str, Any]) -> int:
             f"names the class {scheduler.get('_class_name')}, with whose steps nothing is predicted here. Needed: "
             "DDIMScheduler.",
         )
-    if base.read_json("vae/config.json").get("shift_factor"):
+    vae = base.read_json("vae/config.json")
+    if found := [name for name in ("shift_factor", "latents_mean", "latents_std") if vae.get(name)]:
         raise base.refusal(
             "vae/config.json",
-            "has a shift_factor, which diffusers' Marigold pipelines leave out. Needed: none; training on this base "
+            f"has a {found[0]}, which diffusers' Marigold pipelines leave out. Needed: none; training on this base "
             "honours it, and exports have it in their weights.",
         )
     steps = index.get("default_denoising_steps")

@@ -64,7 +64,7 @@ class Predictor:
         self.processing_res = processing_res
         self.precision = precision
         self.seed = seed
-        factor = estimator.network.size_factor
+        factor = estimator.network.size_multiple
         self._tile_px = max(tile_size // factor, 8) * factor if tile_size else 0
 
     @classmethod
@@ -128,7 +128,7 @@ class Predictor:
             height: of the picture in pixels.
             width: of the picture in pixels.
         """
-        factor = self.estimator.network.size_factor
+        factor = self.estimator.network.size_multiple
         resized = self._resized(height, width)
         return resized[0] + -resized[0] % factor, resized[1] + -resized[1] % factor
 
@@ -173,7 +173,7 @@ class Predictor:
         if not self.modality.varies_by_image:
             blended = blend_tiles(image, tile, overlap, lambda part, _: self._run(part[None])[0])
             return self.modality.renormalize(blended[None])[0]
-        factor = self.estimator.network.size_factor
+        factor = self.estimator.network.size_multiple
         shrink = tile / max(image.shape[-2:])
         size = [max(1, round(side * shrink / factor)) * factor for side in image.shape[-2:]]
         overview = self._run(F.interpolate(image[None], size, mode="bilinear", antialias=True))

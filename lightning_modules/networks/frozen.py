@@ -28,13 +28,26 @@ def keep_little(module: nn.Module) -> None:
             layer.__class__ = frozen
 
 
+def keep_as_ever(module: nn.Module) -> None:
+    """Undo ``keep_little``: every layer is of PyTorch's own class again.
+
+    Args:
+        module: any module.
+    """
+    plain = {frozen: kind for kind, frozen in _FROZEN.items()}
+    for layer in module.modules():
+        if type(layer) in plain:
+            layer.__class__ = plain[type(layer)]
+
+
 class FrozenConv2d(nn.Conv2d):
     """A convolution that keeps nothing of its input."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the convolution of an image (B,C,H,W)."""
-        is_plain = self.padding_mode == "zeros" and not isinstance(self.padding, str)
-        if not is_plain or not _needs_gradient(input) or torch.compiler.is_compiling():  # a compiler decides by itself
+        # A compiler keeps only what is needed in any case; and what trains again needs its input.
+        is_plain = torch.compiler.is_compiling() or any(weight.requires_grad for weight in self.parameters())
+        if is_plain or self.padding_mode != "zeros" or isinstance(self.padding, str) or not _needs_gradient(input):
             return super().forward(input)
         options = (self.stride, self.padding, self.dilation, self.groups)
         return _Convolution.apply(input, self.weight, self.bias, options)

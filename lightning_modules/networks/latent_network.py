@@ -1,115 +1,92 @@
-"""The latent-diffusion network: a frozen VAE around a trainable backbone that predicts in a single step."""
+"""The latent network: a codec, a denoiser and a noise process, whatever their family."""
 
-import copy
-from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Literal, Self, TypeVar, get_args
+from collections.abc import Sequence
+from typing import Self, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.nn import functional
 
 from geometry.errors import InputError
-from lightning_modules.networks.compilation import Compilation, Part, compiled_regions
-from lightning_modules.networks.frozen import keep_little
+from lightning_modules.networks.codec import Codec
+from lightning_modules.networks.compilation import Compilation, compiled_regions
+from lightning_modules.networks.denoiser import Denoiser
 from lightning_modules.networks.noise import NoiseKind, draw_noise
+from lightning_modules.networks.noise_process import NoiseProcess
+from lightning_modules.networks.plain import plain_copy
 from lightning_modules.networks.sharding import shard_blocks
 
-if TYPE_CHECKING:
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 
-
-Model = TypeVar("Model", bound=nn.Module)
-VaePrecision = Literal["float32", "bfloat16"]
-
-
-class LatentNetwork(nn.Module, ABC):
+class LatentNetwork(nn.Module):
     """Image in, decoded image out: encode, predict the clean latent in one step, decode.
 
-    A backbone is a subclass with one method, ``clean_latent``. The encoder is frozen and runs without gradient. The
-    decoder keeps its graph, and is frozen, too, unless asked otherwise. What is frozen stays in eval mode.
+    A base family is a subclass whose ``__init__`` loads the three parts. The models of codec and denoiser are
+    registered under their own names, ``vae`` and ``unet`` in Stable Diffusion, and so are they named in checkpoints.
 
     Args:
-        vae: The autoencoder.
+        codec: Images to latents and back.
+        denoiser: What is trained.
+        noise_process: What the denoiser's output says of the clean latent.
         noise: What takes the place of the latent that a diffusion model would denoise.
-        decoder_checkpointing: Recompute the decoder's activations in the backward pass to save memory.
-        train_decoder: Train the decoder along with the backbone.
-        vae_precision: Precision of what is frozen in the VAE.
+        timestep: Timestep of the single step; None is the last.
+        channels_last: Lay weights and activations out channel by channel.
+        compile: Which parts torch.compile compiles; None is none.
 
     Raises:
-        InputError: There is no such precision.
+        InputError: There is no such noise, or the denoiser cannot be given it.
     """
+
+    timestep: Tensor
 
     def __init__(
         self,
-        vae: "AutoencoderKL",
-        noise: NoiseKind,
-        decoder_checkpointing: bool = False,
-        train_decoder: bool = False,
-        vae_precision: VaePrecision = "float32",
+        codec: Codec,
+        denoiser: Denoiser,
+        noise_process: NoiseProcess,
+        noise: NoiseKind = "zeros",
+        timestep: float | None = None,
+        channels_last: bool = False,
+        compile: Compilation | None = None,
     ) -> None:
         super().__init__()
-        if vae_precision not in get_args(VaePrecision):
-            raise InputError(
-                f"there is no vae_precision {vae_precision!r}; choose one of {', '.join(get_args(VaePrecision))}."
-            )
-        self.vae = vae.requires_grad_(False)
+        if noise not in get_args(NoiseKind):
+            raise InputError(f"there is no noise {noise!r}; choose one of {', '.join(get_args(NoiseKind))}.")
+        self.codec, self.denoiser, self.noise_process = codec, denoiser, noise_process
         self.noise: NoiseKind = noise
-        decoding: list[nn.Module] = [part for part in (vae.post_quant_conv, vae.decoder) if part is not None]
-        self._trained_vae_parts = decoding if train_decoder else []
-        for part in self._trained_vae_parts:
-            part.requires_grad_(True)
-        if vae_precision == "bfloat16":
-            for part in vae.children():
-                if part not in self._trained_vae_parts:
-                    part.bfloat16()
-        if decoder_checkpointing:
-            vae.enable_gradient_checkpointing()
-        keep_little(vae.decoder)
+        self.add_module(codec.name, codec.model)
+        self.add_module(denoiser.name, denoiser.model)
+        for name, tensor in denoiser.conditioning.items():
+            self.register_buffer(name, tensor, persistent=False)
+        self._timestep = noise_process.last_timestep if timestep is None else timestep
+        self.register_buffer("timestep", torch.tensor(self._timestep), persistent=False)
+        if channels_last:
+            self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if compile is not None:
+            self.compile_parts(compile)
         self.train()
 
     @property
-    def size_factor(self) -> int:
-        """How many pixels make one latent pixel; image sizes must be multiples of it."""
-        return 2 ** (len(self.vae.config["block_out_channels"]) - 1)
+    def pixels_per_latent(self) -> int:
+        """How many pixels of a side make one latent pixel."""
+        return self.codec.pixels_per_latent
 
     @property
-    def _shift(self) -> float:
-        """What is taken off the VAE's latents before they are scaled; 0 in all of Stable Diffusion 1 and 2."""
-        return self.vae.config.get("shift_factor") or 0.0
+    def size_multiple(self) -> int:
+        """What both sides of an image must be multiples of: whole latent pixels, and whole patches of them."""
+        return self.codec.pixels_per_latent * self.denoiser.latent_multiple
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode of what trains; the frozen parts of the VAE stay in eval mode.
+        """Set the mode of what trains; what is frozen in the codec stays in eval mode.
 
         Args:
             mode: True for training.
         """
         super().train(mode)
-        self.vae.eval()
-        for part in self._trained_vae_parts:
-            part.train(mode)
+        self.codec.train(mode)
         return self
 
-    @abstractmethod
-    def clean_latent(self, image_latent: Tensor, noise: Tensor) -> Tensor:
-        """Return the clean latent of the prediction.
-
-        Args:
-            image_latent: (B,C,h,w), scaled latent of the image.
-            noise: (B,C,h,w), latent noise or zeros.
-
-        Returns:
-            (B,C,h,w), scaled latent.
-        """
-
-    @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
-        """Return the scaled mean latent of an image, without gradient.
-
-        Convention:
-            (mean - shift_factor) * scaling_factor of the VAE, as in diffusers; no shift where its config has none.
+        """Return the normalised mean latent of an image, without gradient.
 
         Args:
             image: (B,3,H,W) in [-1, 1].
@@ -118,13 +95,10 @@ class LatentNetwork(nn.Module, ABC):
             (B,C,h,w).
 
         Raises:
-            InputError: the VAE's factor does not divide height and width.
+            InputError: height and width are no multiples of ``size_multiple``.
         """
         self.check_size(*image.shape[-2:])
-        with _half_precision_of(self.vae.encoder, image) as half:
-            mean = self.vae.encode(image).latent_dist.mean
-        mean = mean.to(image.dtype) if half else mean
-        return self.vae.config["scaling_factor"] * (mean - self._shift if self._shift else mean)
+        return self.codec.encode(image)
 
     def check_size(self, height: int, width: int) -> None:
         """Check that the network can take images of a size.
@@ -134,27 +108,24 @@ class LatentNetwork(nn.Module, ABC):
             width: width in pixels.
 
         Raises:
-            InputError: the VAE's factor does not divide both.
+            InputError: they are no multiples of ``size_multiple``.
         """
-        if height % self.size_factor or width % self.size_factor:
+        if height % self.size_multiple or width % self.size_multiple:
             raise InputError(
-                f"images of {height}x{width} pixels (height x width) do not fit the VAE: both must be multiples of "
-                f"its factor {self.size_factor}. Prepare them at such a size."
+                f"images of {height}x{width} pixels (height x width) do not fit the network: both must be multiples of "
+                f"{self.size_multiple}. Prepare them at such a size."
             )
 
     def decode(self, latent: Tensor) -> Tensor:
         """Return the decoded image, with its graph.
 
         Args:
-            latent: (B,C,h,w), scaled latent.
+            latent: (B,C,h,w), normalised latent.
 
         Returns:
             (B,3,H,W), nominally in [-1, 1] but not clamped.
         """
-        with _half_precision_of(self.vae.decoder, latent) as half:
-            plain = latent / self.vae.config["scaling_factor"]
-            decoded = self.vae.decode(plain + self._shift if self._shift else plain).sample
-        return decoded.to(latent.dtype) if half else decoded
+        return self.codec.decode(latent)
 
     def known_latents(self, known: Tensor) -> Tensor:
         """Return which latent pixels have only known pixels under them.
@@ -165,7 +136,35 @@ class LatentNetwork(nn.Module, ABC):
         Returns:
             (B,1,h,w) bool.
         """
-        return ~functional.max_pool2d((~known).float(), self.size_factor).bool()
+        return self.codec.known_latents(known)
+
+    def model_output(self, latents: Tensor, timesteps: Tensor) -> Tensor:
+        """Return what the denoiser says under its fixed conditioning.
+
+        Args:
+            latents: what ``denoiser.input_of`` makes of image latent and noisy latent.
+            timesteps: () or (B,), as the noise process counts them.
+
+        Returns:
+            (B,C,h,w), as the noise process understands it.
+        """
+        conditioning = {name: self.get_buffer(name) for name in self.denoiser.conditioning}
+        return self.denoiser.model_output(latents, timesteps, conditioning)
+
+    def clean_latent(self, image_latent: Tensor, noise: Tensor) -> Tensor:
+        """Return the clean latent (x0) that the denoiser's output at the single step stands for.
+
+        Args:
+            image_latent: (B,C,h,w), latent of the image.
+            noise: (B,C,h,w), latent noise or zeros.
+
+        Returns:
+            (B,C,h,w), normalised latent.
+        """
+        output = self.model_output(self.denoiser.input_of(image_latent, noise), self.timestep)
+        if self.denoiser.input_mode == "residual":
+            return image_latent - output
+        return self.noise_process.predict_x0(output, noise, self._timestep)
 
     def predict_latent(self, image: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         """Return the clean latent of the prediction for an image.
@@ -175,7 +174,7 @@ class LatentNetwork(nn.Module, ABC):
             seeds: one seed per image for the latent noise; None is 0 for all. Unused without noise.
 
         Returns:
-            (B,C,h,w), scaled latent.
+            (B,C,h,w), normalised latent.
         """
         image_latent = self.encode(image)
         noise = draw_noise(self.noise, image_latent, [0] * len(image) if seeds is None else seeds)
@@ -193,21 +192,40 @@ class LatentNetwork(nn.Module, ABC):
         """
         return self.decode(self.predict_latent(image, seeds))
 
-    def compilable_parts(self) -> dict[Part, nn.Module]:
-        """Return the parts that torch.compile can translate. A backbone adds its own to them."""
-        return {"encoder": self.vae.encoder, "decoder": self.vae.decoder}
+    def check_denoises(self) -> None:
+        """Check that the network takes a noisy latent, so that it can be trained and sampled as a diffusion model.
+
+        Raises:
+            InputError: it sees the image latent alone.
+        """
+        if self.denoiser.input_mode != "concatenated":
+            raise InputError(
+                f"a diffusion estimator denoises, but this {type(self).__name__} sees the image alone, without a noisy "
+                "latent: its network must not be set to noise: none."
+            )
+
+    def compilable_parts(self) -> dict[str, nn.Module]:
+        """Return the parts that torch.compile can compile, by the names that ``compile.parts`` has for them."""
+        codec = self.codec.model
+        return {self.denoiser.name: self.denoiser.model, "encoder": codec.encoder, "decoder": codec.decoder}
 
     def compile_parts(self, options: Compilation) -> None:
-        """Let torch.compile translate parts of the network when they are first used.
+        """Let torch.compile compile parts of the network when they are first used.
 
         Args:
             options: how to compile, and which parts.
+
+        Raises:
+            InputError: there is no such part, or it repeats no blocks.
         """
-        for part, module in self.compilable_parts().items():
-            options.apply(part, module)
+        parts = self.compilable_parts()
+        options.check_parts(parts)
+        for name, module in parts.items():
+            is_denoiser = module is self.denoiser.model
+            options.apply(name, module, (self.denoiser if is_denoiser else self.codec).repeated_blocks)
 
     def shard(self, mesh: DeviceMesh) -> None:
-        """Divide what trains among devices; what is frozen stays whole. A backbone adds its own weights to this.
+        """Shard what trains over devices, the denoiser block by block; what is frozen in the codec stays whole.
 
         Args:
             mesh: the devices.
@@ -218,35 +236,17 @@ class LatentNetwork(nn.Module, ABC):
         for module in self.compilable_parts().values():
             if compiled_regions(module) and any(parameter.requires_grad for parameter in module.parameters()):
                 raise InputError(
-                    "network.compile does not work with weights that are divided among devices; leave it out."
+                    "network.compile does not work with weights that are sharded over devices; leave it out."
                 )
-        for part in self._trained_vae_parts:
+        for part in self.codec.trained_parts:
             shard_blocks(part, [], mesh)
+        shard_blocks(self.denoiser.model, self.denoiser.sharded_blocks(), mesh)
 
     def export_parts(self) -> dict[str, nn.Module]:
-        """Return copies of the parts as stock diffusers models, for those who save or convert them.
+        """Return copies of the models as stock diffusers models, with adapters merged into the weights.
 
         Returns:
-            The parts by their names in the diffusers layout, in float32 and eval mode, neither compiled nor trainable.
-            The network itself stays as it is.
+            The models by their names, in float32 and eval mode; neither compiled, checkpointed nor trainable. The
+            network itself stays as it is.
         """
-        vae = plain_copy(self.vae)
-        vae.disable_gradient_checkpointing()
-        return {"vae": vae}
-
-
-def plain_copy(model: Model) -> Model:
-    """Return a copy of a model that is in float32 and eval mode, and neither compiled nor trainable.
-
-    Args:
-        model: the model.
-    """
-    return copy.deepcopy(model).float().eval().requires_grad_(False)
-
-
-@contextmanager
-def _half_precision_of(part: nn.Module, like: Tensor) -> Iterator[bool]:
-    """Let a part that is kept in bfloat16 compute under autocast; say whether it is such a part."""
-    half = next(part.parameters()).dtype == torch.bfloat16
-    with torch.autocast(like.device.type, torch.bfloat16) if half else nullcontext():
-        yield half
+        return {self.denoiser.name: self.denoiser.export_copy(), self.codec.name: plain_copy(self.codec.model)}

@@ -1,21 +1,15 @@
-"""How a diffusion network predicts: the steps of DDIM from noise to a clean latent."""
+"""How a diffusion network predicts: the steps of its noise process, from noise to a clean latent."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from geometry.errors import InputError
-from lightning_modules.networks.ddim import make_ddim
-from lightning_modules.networks.parameterization import clean_from_answer, clip_like_scheduler
+from lightning_modules.networks.latent_network import LatentNetwork
+from lightning_modules.networks.noise_process import Spacing
 
-if TYPE_CHECKING:
-    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-
-    from lightning_modules.networks.stable_diffusion import StableDiffusion
-
-Spacing = Literal["leading", "trailing"]
 StartNoise = Literal["gaussian", "pyramid", "zeros"]
 End = Literal["clean", "scheduler"]
 
@@ -53,52 +47,28 @@ class Sampling:
                 known = ", ".join(get_args(choices))
                 raise InputError(f"there is no sampling.{name} {getattr(self, name)!r}; choose one of {known}.")
 
-    def make_scheduler(self, network: "StableDiffusion") -> "DDIMScheduler":
-        """Return diffusers' DDIM scheduler with this spacing and the noise schedule of a network, timesteps set.
-
-        Args:
-            network: the network that is to be sampled from.
-
-        Raises:
-            InputError: the schedule has not so many timesteps.
-        """
-        scheduler = make_ddim(network.scheduler.config, timestep_spacing=self.spacing)
-        num_timesteps = scheduler.config["num_train_timesteps"]
-        if self.num_steps <= num_timesteps:
-            scheduler.set_timesteps(self.num_steps)
-        if self.num_steps > num_timesteps or scheduler.timesteps.max() >= num_timesteps:
-            raise InputError(
-                f"sampling.num_steps {self.num_steps} is too large: the noise schedule has {num_timesteps} timesteps, "
-                f"and {self.spacing} spacing of as many steps would go beyond them."
-            )
-        # For 62 of the possible numbers of trailing steps, rounding makes diffusers append a timestep -1.
-        scheduler.timesteps = scheduler.timesteps[: self.num_steps]
-        return scheduler
-
 
 @torch.no_grad()
-def sample_latent(network: "StableDiffusion", image_latent: Tensor, noise: Tensor, sampling: Sampling) -> Tensor:
+def sample_latent(network: LatentNetwork, image_latent: Tensor, noise: Tensor, sampling: Sampling) -> Tensor:
     """Return the latent that a network denoises noise to, without gradient.
 
     Args:
         network: a network that takes a noisy latent beside the image latent.
-        image_latent: (B,C,h,w), scaled latent of the image.
+        image_latent: (B,C,h,w), normalised latent of the image.
         noise: (B,C,h,w), noise of unit variance or zeros.
         sampling: steps, spacing and end; its noise and ensemble_size are the caller's business.
 
     Returns:
-        (B,C,h,w), scaled latent.
+        (B,C,h,w), normalised latent.
 
     Raises:
-        InputError: the schedule has not so many timesteps.
+        InputError: the schedule has no such steps.
     """
-    scheduler = sampling.make_scheduler(network)
+    sampler = network.noise_process.make_sampler(sampling.num_steps, sampling.spacing)
     latent = noise
-    for number, timestep in enumerate(scheduler.timesteps, start=1):
-        answer = network.answer(torch.cat([image_latent, latent], dim=1), timestep).to(latent.dtype)
+    for number, timestep in enumerate(sampler, start=1):
+        output = network.model_output(network.denoiser.input_of(image_latent, latent), timestep).to(latent.dtype)
         if number == sampling.num_steps and sampling.end == "clean":
-            alpha = scheduler.alphas_cumprod[timestep].item()
-            clean = clean_from_answer(answer, latent, alpha, scheduler.config["prediction_type"])
-            return clip_like_scheduler(clean, scheduler.config)
-        latent = scheduler.step(answer, timestep, latent, return_dict=False)[0]
+            return sampler.predict_x0(output, latent, timestep.item())
+        latent = sampler.step(output, timestep, latent)
     return latent

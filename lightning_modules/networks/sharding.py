@@ -1,4 +1,4 @@
-"""Weights that are divided among devices (FSDP2): how they are divided, and how the whole is seen and filled again."""
+"""Weights that are sharded over devices (FSDP2): how they are sharded, and how the whole is seen and filled again."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,53 +11,53 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 
 def shard_blocks(model: nn.Module, blocks: Sequence[nn.Module], mesh: DeviceMesh) -> None:
-    """Divide the weights of a model among devices, so that one block at a time is made whole to compute with it.
+    """Shard the weights of a model over devices, so that one block at a time is unsharded to compute with it.
 
     Args:
-        model: the model; what lies outside of its blocks is made whole when it is called.
+        model: the model; what lies outside of its blocks is unsharded when it is called.
         blocks: parts of the model.
         mesh: the devices.
     """
     for part in (*blocks, model):
-        # Never left whole after the forward pass, not even the model's own weights: who looks at them finds parts.
+        # Never left unsharded after the forward pass, not even the model's own weights: who looks at them finds parts.
         fully_shard(part, mesh=mesh, reshard_after_forward=True)
 
 
-def make_whole(model: nn.Module) -> None:
-    """Make all divided weights of a model whole until ``divide_again``; all ranks must call this together.
+def unshard(model: nn.Module) -> None:
+    """Unshard all weights of a model until ``reshard``; all ranks must call this together.
 
     Ranks may then use the model unequally often, as in a validation whose batches cannot be dealt out evenly.
 
     Args:
-        model: the model; one that is not divided stays as it is.
+        model: the model; one that is not sharded stays as it is.
     """
-    for part in _divided_parts(model):
+    for part in _sharded_parts(model):
         part.set_reshard_after_forward(False, recurse=False)
         part.unshard()
 
 
-def divide_again(model: nn.Module) -> None:
-    """Undo ``make_whole``; the ranks need not wait for each other.
+def reshard(model: nn.Module) -> None:
+    """Undo ``unshard``; the ranks need not wait for each other.
 
     Args:
         model: the model.
     """
-    for part in _divided_parts(model):
+    for part in _sharded_parts(model):
         part.set_reshard_after_forward(True, recurse=False)
         part.reshard()
 
 
-def _divided_parts(model: nn.Module) -> list[FSDPModule]:
+def _sharded_parts(model: nn.Module) -> list[FSDPModule]:
     return [part for part in model.modules() if isinstance(part, FSDPModule)]
 
 
 def local(tensor: Tensor) -> Tensor:
-    """Return this device's part of a tensor, in the same memory; a tensor that is not divided is its own part."""
+    """Return this device's shard of a tensor, in the same memory; a tensor that is not sharded is its own."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-def divide(whole: Tensor, like: Tensor) -> Tensor:
-    """Return a whole tensor, divided like another one, on that one's device; as it is if that one is not divided.
+def shard(whole: Tensor, like: Tensor) -> Tensor:
+    """Return a whole tensor, sharded like another one, on that one's device; as it is if that one is not sharded.
 
     Args:
         whole: the same on every rank.
@@ -69,11 +69,11 @@ def divide(whole: Tensor, like: Tensor) -> Tensor:
 
 
 def assemble(part: Tensor, like: Tensor) -> Tensor:
-    """Return the divided tensor that this rank holds a part of; the part as it is if the other is not divided.
+    """Return the sharded tensor that this rank holds a part of; the part as it is if the other is not sharded.
 
     Args:
         part: what ``local`` returned, or other values for it.
-        like: the tensor that is divided in this way.
+        like: the tensor that is sharded in this way.
     """
     if not isinstance(like, DTensor):
         return part
@@ -83,7 +83,7 @@ def assemble(part: Tensor, like: Tensor) -> Tensor:
 
 
 def gather(tensors: Mapping[str, Any]) -> dict[str, Any]:
-    """Return tensors whole: divided ones in main memory, on the first rank alone; others as they are, on every rank.
+    """Return tensors whole: sharded ones in main memory, on the first rank alone; others as they are, on every rank.
 
     Args:
         tensors: tensors by name, or other values, which stay as they are. All ranks must call this together.
@@ -103,8 +103,8 @@ def norm_over_ranks(norm: Tensor, like: Tensor) -> Tensor:
     """Return the norm of all parts from that of this rank's part.
 
     Args:
-        norm: scalar, the norm of parts that are divided like ``like``.
-        like: a tensor; if it is not divided, the norm is complete already.
+        norm: scalar, the norm of parts that are sharded like ``like``.
+        like: a tensor; if it is not sharded, the norm is complete already.
     """
     if not isinstance(like, DTensor):
         return norm

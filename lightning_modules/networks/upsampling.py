@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def make_upsampling_compilable(module: nn.Module) -> None:
-    """Let the upsampling layers of a diffusers model repeat pixels wherever torch.compile translates them.
+    """Let the upsampling layers of a diffusers model repeat pixels wherever torch.compile compiles them.
 
     torch.compile writes interpolation to the nearest pixel as a gather of indexed pixels, and its gradient as a
     scatter into zeros. In torch 2.13, its backend for CPUs may read those zeros before it has scattered into them, so
@@ -52,18 +52,18 @@ def _upsample(
     return convolution(doubled)
 
 
-def double(picture: Tensor) -> Tensor:
-    """Return a picture at twice its size, every pixel repeated.
+def double(image: Tensor) -> Tensor:
+    """Return an image at twice its size, every pixel repeated.
 
     Convention:
-        Without its last row, or column, it is also the picture interpolated to the nearest pixel at that odd size.
+        Without its last row, or column, it is also the image interpolated to the nearest pixel at that odd size.
 
     Args:
-        picture: (B,C,H,W).
+        image: (B,C,H,W).
 
     Returns:
         (B,C,2H,2W).
     """
-    batch, channels, height, width = picture.shape
-    repeated = picture[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2)
+    batch, channels, height, width = image.shape
+    repeated = image[:, :, :, None, :, None].expand(-1, -1, -1, 2, -1, 2)
     return repeated.reshape(batch, channels, 2 * height, 2 * width)

@@ -48,7 +48,7 @@ class CompilationProof:
         network = estimator.network
         shape = tuple(batch.image.shape)
         parts = {str(name): part for name, part in network.compilable_parts().items() if compiled_regions(part)}
-        if not parts or shape in self._proven or (self._proven and _is_divided(network)):
+        if not parts or shape in self._proven or (self._proven and _is_sharded(network)):
             return
         estimator.task.target(batch)
         with _same_random_numbers(batch.image.device), torch.enable_grad():
@@ -204,6 +204,6 @@ def _say_how_much_is_compiled(name: str, part: nn.Module, size: str, result: _Re
         rank_zero_warn(f"{len(eager)} blocks of the {name} run uncompiled on images of {size} ({kinds})")
 
 
-def _is_divided(network: nn.Module) -> bool:
+def _is_sharded(network: nn.Module) -> bool:
     """Say whether ranks must compute in step; they then meet a new shape each at another time."""
     return any(isinstance(parameter, DTensor) for parameter in network.parameters())

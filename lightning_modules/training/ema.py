@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from geometry.errors import InputError
 from lightning_modules.estimator import Estimator
-from lightning_modules.networks.sharding import assemble, divide, divide_again, gather, local, norm_over_ranks
+from lightning_modules.networks.sharding import assemble, gather, local, norm_over_ranks, reshard, shard
 from lightning_modules.training.logging_steps import is_logging_step
 from lightning_modules.training.stored_weights import describe_mismatch
 
@@ -178,7 +178,7 @@ class ExponentialMovingAverage(Callback):
                 f"the average in the checkpoint ({CHECKPOINT_KEY}) does not fit what trains: it {found}. Set the "
                 "network as it was when the checkpoint was made, or leave ema.decay away."
             )
-        self._average = {name: local(divide(tensor.float(), trained[name])) for name, tensor in average.items()}
+        self._average = {name: local(shard(tensor.float(), trained[name])) for name, tensor in average.items()}
 
     def _current_decay(self) -> Tensor:
         """Return the decay of the next update, a scalar on the average's device."""
@@ -207,7 +207,7 @@ class ExponentialMovingAverage(Callback):
 
     def _swap_back(self, pl_module: Estimator) -> None:
         if self._is_swapped:
-            divide_again(pl_module.network)  # a validation that was interrupted has not
+            reshard(pl_module.network)  # a validation that was interrupted has not
             self._swap(pl_module)
 
 

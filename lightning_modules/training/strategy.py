@@ -1,4 +1,4 @@
-"""Strategies that training works with, and the one that divides weights, gradients and states (FSDP2)."""
+"""Strategies that training works with, and the one that shards weights, gradients and states (FSDP2)."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from geometry.errors import InputError
-from lightning_modules.networks.sharding import divide, gather, local
+from lightning_modules.networks.sharding import gather, local, shard
 
 
 class FullySharded(ModelParallelStrategy):
     """Divides what trains among all devices; its checkpoints are those of every other strategy.
 
-    Every device keeps its share of weights, gradients and optimiser states, and borrows the rest of a block's weights
-    while it computes that block. What is frozen is whole on every device. Lightning's own class divides single layers
+    Every device keeps its share of weights, gradients and optimiser states, and gathers the rest of a block's weights
+    while it computes that block. What is frozen is whole on every device. Lightning's own class shards single layers
     by default, reads weights before anyone has checked whether they fit, and writes states of the optimiser that no
     other strategy can read.
 
@@ -34,7 +34,7 @@ class FullySharded(ModelParallelStrategy):
 
     @property
     def restore_checkpoint_after_setup(self) -> bool:
-        """Say that checkpoints are read as early as elsewhere; the weights are divided by then."""
+        """Say that checkpoints are read as early as elsewhere; the weights are sharded by then."""
         return False
 
     @property
@@ -83,7 +83,7 @@ class FullySharded(ModelParallelStrategy):
         with torch.no_grad():
             for name, weight in self.lightning_module.named_parameters():
                 if name in stored:
-                    local(weight).copy_(local(divide(stored[name], weight)))
+                    local(weight).copy_(local(shard(stored[name], weight)))
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """Return the state of an optimiser: whole, in main memory, and complete on the first rank alone.
@@ -102,14 +102,14 @@ class FullySharded(ModelParallelStrategy):
         """
         for optimizer, state in zip(self.optimizers, checkpoint["optimizer_states"], strict=True):
             weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-            parts = {number: _divide(values, weights[number]) for number, values in state["state"].items()}
+            parts = {number: _shard(values, weights[number]) for number, values in state["state"].items()}
             optimizer.load_state_dict({**state, "state": parts})
 
 
-def _divide(values: Mapping[str, Any], weight: Tensor) -> dict[str, Any]:
+def _shard(values: Mapping[str, Any], weight: Tensor) -> dict[str, Any]:
     """Divide the states of a weight like the weight itself; what has another shape (a count of steps) stays whole."""
     fits = {name: isinstance(value, Tensor) and value.shape == weight.shape for name, value in values.items()}
-    return {name: divide(value, weight) if fits[name] else value for name, value in values.items()}
+    return {name: shard(value, weight) if fits[name] else value for name, value in values.items()}
 
 
 def check_strategy(strategy: Strategy) -> None:
@@ -124,5 +124,5 @@ def check_strategy(strategy: Strategy) -> None:
     if not isinstance(strategy, SingleDeviceStrategy | DDPStrategy | FullySharded):
         raise InputError(
             f"trainer.strategy {type(strategy).__name__} is not supported: training could not go on from its "
-            "checkpoints. Use ddp, or configs/hardware/fsdp.yaml to divide the weights among devices."
+            "checkpoints. Use ddp, or configs/hardware/fsdp.yaml to shard the weights over devices."
         )

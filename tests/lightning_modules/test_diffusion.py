@@ -115,7 +115,7 @@ def transcribed_noise(shape, seed, strength):
 def test_timesteps_reach_from_the_first_to_the_last_and_follow_the_seeds(bases):
     asked = []
     estimator = make_estimator(bases["v_prediction"])
-    estimator.network.answer = lambda latent, timesteps: (asked.extend(timesteps.tolist()), latent[:, :4])[1]
+    estimator.network.model_output = lambda latent, timesteps: (asked.extend(timesteps.tolist()), latent[:, :4])[1]
     batch = make_batch(num_images=200, height=8, width=8)
     for start in range(0, 1000, 200):
         estimator.training_loss(batch, range(start, start + 200))
@@ -195,11 +195,11 @@ def test_noise_is_coarser_at_late_timesteps_unless_told_otherwise(bases):
             return latent[:, :4]
 
         def alpha(timesteps):
-            return estimator.network.scheduler.alphas_cumprod[timesteps]
+            return estimator.network.noise_process.scheduler.alphas_cumprod[timesteps]
 
         batch = make_batch(1, 128, 128)
         clean = estimator.network.encode(estimator.task.target_image(batch)[0])
-        estimator.network.answer = answer
+        estimator.network.model_output = answer
         for seed in range(24):
             estimator.training_loss(batch, [seed])
         early = [share for timestep, share in drawn.items() if timestep < 300]
@@ -216,10 +216,10 @@ def test_noise_is_coarser_at_late_timesteps_unless_told_otherwise(bases):
 
 def test_a_zero_terminal_snr_leaves_noise_alone_at_the_last_timestep_and_still_samples(bases):
     network = StableDiffusion(str(bases["v_prediction"]), zero_terminal_snr=True)
-    alphas = network.scheduler.alphas_cumprod
-    assert alphas[-1] == 0 == network.alpha
+    alphas = network.noise_process.scheduler.alphas_cumprod
+    assert alphas[-1] == 0 == network.noise_process.last_alpha
     assert alphas[0] == pytest.approx(1 - 0.00085, abs=1e-6)
-    plain = StableDiffusion(str(bases["v_prediction"])).scheduler.alphas_cumprod
+    plain = StableDiffusion(str(bases["v_prediction"])).noise_process.scheduler.alphas_cumprod
     root = (plain.sqrt() - plain[-1].sqrt()) * plain[0].sqrt() / (plain[0].sqrt() - plain[-1].sqrt())
     assert torch.allclose(alphas, root.square(), atol=1e-5)
     image = make_batch().image
@@ -265,8 +265,8 @@ def test_half_precision_trains_and_keeps_the_denoised_latent_in_float32(bases):
     estimator = make_estimator(bases["v_prediction"])
     batch = make_batch(1, 8, 8)
     seen = []
-    answer = estimator.network.answer
-    estimator.network.answer = lambda latent, timesteps: (seen.append(latent.dtype), answer(latent, timesteps))[1]
+    answer = estimator.network.model_output
+    estimator.network.model_output = lambda latent, timesteps: (seen.append(latent.dtype), answer(latent, timesteps))[1]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss, _ = estimator.training_loss(batch, [1])
         estimator(batch.image, [1])

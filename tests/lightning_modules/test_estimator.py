@@ -329,7 +329,7 @@ class TestMistakes:
         class Uneven(TinyData):
             image_sizes: ClassVar = {"rooms": (32, 32), "streets": (30, 32)}
 
-        with pytest.raises(InputError, match=r"data set streets: images of 30x32 .* factor 4"):
+        with pytest.raises(InputError, match=r"data set streets: images of 30x32 .* multiples of 4"):
             make_trainer(tmp_path).fit(make_estimator(base), Uneven())
 
     def test_the_trainers_own_clipping_is_refused_and_ours_named(self, base, tmp_path):

@@ -145,5 +145,5 @@ def test_perfect_latents_cost_nothing():
 
 def test_alpha_of_sd2_is_that_of_its_noise_schedule(bases):
     network = StableDiffusion(str(bases["v_prediction"]))
-    assert math.isclose(network.alpha, 0.0047, abs_tol=5e-5)
+    assert math.isclose(network.noise_process.last_alpha, 0.0047, abs_tol=5e-5)
     assert network.timestep.item() == 999

@@ -83,6 +83,7 @@ def test_a_single_trailing_step_is_an_end_to_end_model_that_takes_zeros(marigold
         ({"scheduler": {"_class_name": "DDPMScheduler"}}, "DDPMScheduler"),
         ({"scheduler": {"_class_name": "EulerDiscreteScheduler"}, "default_denoising_steps": 4}, "EulerDiscrete"),
         ({"vae": {"shift_factor": 0.1}}, "shift_factor"),
+        ({"vae": {"latents_mean": [0.1] * 4, "latents_std": [1.0] * 4}}, "latents_mean"),
         ({"prediction_type": "disparity"}, "disparity"),
         ({**NORMALS, "use_full_z_range": False}, "use_full_z_range"),
         ({"_class_name": "MarigoldIntrinsicsPipeline"}, "predicts none of depth, surface normals"),
@@ -128,13 +129,20 @@ def test_every_command_ends_with_one_line_before_data_are_read(marigold, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+NORMALIZATIONS = [
+    {"shift_factor": 0.5},
+    {"latents_mean": [0.5, -1.0, 0.25, 2.0], "latents_std": [0.5, 2.0, 1.0, 3.0]},
+]
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS, ids=["shift", "mean and std"])
 @pytest.mark.parametrize("has_layers", [True, False])
 @pytest.mark.parametrize("form", ["diffusers", "torch"])
-def test_a_shift_of_the_latents_is_in_the_weights_of_an_export(tmp_path, form, has_layers):
+def test_the_normalisation_of_latents_is_in_the_weights_of_an_export(tmp_path, form, has_layers, normalization):
     folder = build_base(tmp_path / "base")
     from diffusers import AutoencoderKL
 
-    options = {"shift_factor": 0.5, "use_quant_conv": has_layers, "use_post_quant_conv": has_layers}
+    options = normalization | {"use_quant_conv": has_layers, "use_post_quant_conv": has_layers}
     vae = AutoencoderKL.from_config(AutoencoderKL.load_config(folder / "vae") | options)
     vae.save_pretrained(folder / "vae")
     estimator = SingleStepEstimator(StableDiffusion(str(folder)), Depth()).eval()

@@ -114,4 +114,4 @@ class TestBlocks:
 
     def test_a_part_without_known_blocks_is_refused_not_left_uncompiled(self):
         with pytest.raises(InputError, match="the decoder has no blocks that are known"):
-            Compilation(backend="eager", regions="blocks").apply("decoder", nn.Linear(2, 2))
+            Compilation(backend="eager", regions="blocks").apply("decoder", nn.Linear(2, 2), ["Block"])

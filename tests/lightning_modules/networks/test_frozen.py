@@ -94,3 +94,11 @@ def test_compiled_frozen_layers_have_the_same_gradient(vae):
     keep_little(frugal)
     frugal.decoder.compile(backend="aot_eager")
     torch.testing.assert_close(decode(frugal)[2], decode(vae)[2], rtol=1e-5, atol=1e-9)
+
+
+def test_a_layer_that_trains_again_gets_its_gradient():
+    block = nn.Sequential(nn.GroupNorm(2, 4), nn.SiLU(), nn.Conv2d(4, 3, 1)).requires_grad_(False)
+    keep_little(block)
+    block.requires_grad_(True)
+    block(torch.rand(1, 4, 5, 5, requires_grad=True)).sum().backward()
+    assert all(weight.grad is not None and weight.grad.abs().sum() > 0 for weight in block.parameters())

@@ -106,13 +106,16 @@ class TestCompilation:
             ({"backend": "fastest"}, "no compiler backend 'fastest'"),
             ({"mode": "fastest"}, "no compiler mode 'fastest'; choose one of default"),
             ({"backend": "eager", "mode": "max-autotune"}, "only the backend inductor has modes"),
-            ({"parts": ["unet", "text"]}, "compile.parts: there is no 'text'; choose from unet, encoder, decoder"),
             ({"regions": "layers"}, "compile.regions: there is no 'layers'"),
         ],
     )
     def test_misspelt_settings_are_refused(self, options, message):
         with pytest.raises(InputError, match=message):
             Compilation(**options)
+
+    def test_a_part_that_the_network_lacks_is_refused(self, base):
+        with pytest.raises(InputError, match=r"compile.parts: there is no 'text'; choose from unet, encoder, decoder"):
+            StableDiffusion(str(base), compile=Compilation(backend="eager", parts=["unet", "text"]))
 
     def test_only_the_chosen_parts_are_compiled(self, base):
         network = StableDiffusion(str(base), compile=Compilation(backend="eager", parts=["decoder"]))

@@ -67,9 +67,9 @@ def test_merged_weights_predict_what_the_adapters_do_and_load_as_a_stock_unet(ba
     assert not any(report.values())
     latent, prompt = torch.randn(2, 8, 8, 8), network.prompt_embedding.expand(2, -1, -1)
     with torch.no_grad():
-        expected = network.answer(latent, network.timestep)
+        expected = network.model_output(latent, network.timestep)
         merged = stock(latent, network.timestep, encoder_hidden_states=prompt).sample
-        unadapted = StableDiffusion(str(base)).answer(latent, network.timestep)
+        unadapted = StableDiffusion(str(base)).model_output(latent, network.timestep)
     assert torch.allclose(merged, expected, rtol=1e-4, atol=1e-5)
     assert not torch.allclose(unadapted, expected, rtol=1e-2, atol=1e-2)
 
@@ -106,9 +106,9 @@ def test_checkpointing_changes_no_gradient_of_an_adapter(base):
         ({"rank": 0}, "rank >= 1"),
         ({"alpha": 0}, "alpha >= 1"),
         ({"dropout": 1.0}, "dropout < 1"),
-        ({"target_modules": ["to_q", "to_z"]}, "no layer of the UNet is named to_z"),
-        ({"target_modules": ["q"]}, "no layer of the UNet is named q"),
-        ({"target_modules": []}, "no layer of the UNet is named in target_modules"),
+        ({"target_modules": ["to_q", "to_z"]}, "no layer of the UNet2DConditionModel is named to_z"),
+        ({"target_modules": ["q"]}, "no layer of the UNet2DConditionModel is named q"),
+        ({"target_modules": []}, "no layer of the UNet2DConditionModel is named in target_modules"),
         ({"target_modules": ["norm1"]}, "norm1|GroupNorm|LayerNorm"),
     ],
 )

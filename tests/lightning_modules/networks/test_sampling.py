@@ -42,15 +42,15 @@ TIMESTEPS = {
 
 @pytest.mark.parametrize(("spacing", "num_steps"), TIMESTEPS)
 def test_leading_and_trailing_steps_are_taken_where_the_paper_says(network, spacing, num_steps):
-    scheduler = Sampling(num_steps, spacing).make_scheduler(network)
-    assert scheduler.timesteps.tolist() == TIMESTEPS[spacing, num_steps]
-    assert len(scheduler.timesteps) == num_steps
+    sampler = network.noise_process.make_sampler(num_steps, spacing)
+    assert [timestep.item() for timestep in sampler] == TIMESTEPS[spacing, num_steps]
+    assert len(sampler) == num_steps
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
 def test_any_number_of_steps_is_taken_in_full_and_stays_in_the_schedule(network, spacing):
     for num_steps in [61, 103, 121, 333, 995, 999]:  # numbers at which diffusers rounds one trailing step too many
-        timesteps = Sampling(num_steps, spacing).make_scheduler(network).timesteps
+        timesteps = torch.stack(list(network.noise_process.make_sampler(num_steps, spacing)))
         assert len(timesteps) == num_steps
         assert 0 <= timesteps.min() and timesteps.max() <= 999
         assert (timesteps.diff() < 0).all()
@@ -123,8 +123,8 @@ def test_the_end_follows_the_scheduler_on_request_and_is_clean_by_default(bases,
     clean, followed = (
         sample_latent(network, image_latent, noise, Sampling(2, end=end)) for end in ("clean", "scheduler")
     )
-    answer = network.answer(torch.cat([image_latent, noise], dim=1), torch.tensor(999))
-    a, b = network.scheduler.alphas_cumprod[[999, 499]].double()
+    answer = network.model_output(torch.cat([image_latent, noise], dim=1), torch.tensor(999))
+    a, b = network.noise_process.scheduler.alphas_cumprod[[999, 499]].double()
     for _ in range(2):
         start = {
             "v_prediction": a.sqrt() * noise - (1 - a).sqrt() * answer,
@@ -133,8 +133,8 @@ def test_the_end_follows_the_scheduler_on_request_and_is_clean_by_default(bases,
         }[kind]
         rest = (noise - a.sqrt() * start) / (1 - a).sqrt()
         noise = b.sqrt() * start + (1 - b).sqrt() * rest
-        answer = network.answer(torch.cat([image_latent, noise], dim=1), torch.tensor(499))
-        a, b = b, network.scheduler.alphas_cumprod[0].double()
+        answer = network.model_output(torch.cat([image_latent, noise], dim=1), torch.tensor(499))
+        a, b = b, network.noise_process.scheduler.alphas_cumprod[0].double()
     assert (clean - start).norm() / start.norm() < 1e-6
     assert (followed - noise).norm() / noise.norm() < 1e-6
 

@@ -78,7 +78,7 @@ class Shapes(Callback):
     def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
         if batch_idx == 1:
             batch.image = batch.image[..., :12]
-            batch.targets["depth"] = Target(*(tensor[..., :12] for tensor in batch.targets["depth"]))
+            batch.targets = {name: Target(*(t[..., :12] for t in target)) for name, target in batch.targets.items()}
 
 
 def test_a_proof_leaves_no_trace_in_the_run_and_costs_no_translation_of_its_own(base, tmp_path):

@@ -8,7 +8,7 @@ from torch.distributed.tensor import DTensor
 from geometry.errors import InputError
 from lightning_modules import FullySharded, StableDiffusion
 from lightning_modules.networks.compilation import Compilation
-from lightning_modules.networks.sharding import assemble, divide, gather, local, norm_over_ranks, shard_blocks
+from lightning_modules.networks.sharding import assemble, gather, local, norm_over_ranks, shard, shard_blocks
 from lightning_modules.training.gradients import GradientGuard
 from lightning_modules.training.strategy import check_strategy
 from tests.tiny import build_base
@@ -28,7 +28,7 @@ def _join(rank, check, store):
     dist.destroy_process_group()
 
 
-def divided_model(seed=0):
+def sharded_model(seed=0):
     """Layers with 3 and 1 rows, which two ranks cannot share equally."""
     torch.manual_seed(seed)
     model = torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Linear(3, 1))
@@ -38,14 +38,14 @@ def divided_model(seed=0):
 
 
 def check_round_trip(rank):
-    model, whole = divided_model()
+    model, whole = sharded_model()
     weights = dict(model.named_parameters())
     assert sum(local(weight).numel() for weight in weights.values()) < sum(weight.numel() for weight in whole.values())
     found = gather({**weights, "step": 3})
     assert found.keys() == ({*whole, "step"} if rank == 0 else {"step"})
     for name, weight in weights.items():
         assert rank or torch.equal(found[name], whole[name])
-        again = divide(whole[name], weight)
+        again = shard(whole[name], weight)
         assert isinstance(again, DTensor) and torch.equal(local(again), local(weight))
         part = local(weight).detach() + 1
         assert torch.equal(assemble(part, weight).full_tensor(), whole[name] + 1)
@@ -57,7 +57,7 @@ def test_what_is_divided_comes_back_whole_also_where_ranks_have_unequal_parts(tm
 
 
 def check_guard(rank):
-    model, whole = divided_model()
+    model, whole = sharded_model()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, weight_decay=0.0, fused=True)
     guard = GradientGuard(max_norm=1.0, max_skips_in_a_row=2)
     for is_bad in (True, False):
@@ -90,5 +90,5 @@ def test_strategies_whose_checkpoints_could_not_be_resumed_are_refused():
 
 def test_a_compiled_network_is_not_divided(tmp_path):
     network = StableDiffusion(str(build_base(tmp_path / "base")), compile=Compilation(backend="eager"))
-    with pytest.raises(InputError, match=r"network\.compile does not work with weights that are divided"):
+    with pytest.raises(InputError, match=r"network\.compile does not work with weights that are sharded"):
         network.shard(None)

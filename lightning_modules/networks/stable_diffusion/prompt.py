@@ -1,0 +1,39 @@
+"""The embedding of the empty prompt, for which the text encoder is needed once."""
+
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from geometry.errors import InputError
+from lightning_modules.networks.base_files import Base
+from lightning_modules.networks.pretrained import load_part, load_text_encoder
+
+PromptLength = Literal["short", "max_length"]
+
+
+def embed_empty_prompt(base: Base, length: PromptLength) -> Tensor:
+    """Return the embedding (1,L,D) of the empty prompt; tokenizer and text encoder are dropped afterwards.
+
+    Args:
+        base: the base, checked.
+        length: tokens of the prompt: see ``StableDiffusion``.
+
+    Raises:
+        InputError: there is no such length, or the base's parts do not fit together.
+    """
+    from transformers import CLIPTokenizer
+
+    if length not in get_args(PromptLength):
+        raise InputError(f"there is no prompt_length {length!r}; choose one of {', '.join(get_args(PromptLength))}.")
+    tokenizer = load_part(CLIPTokenizer.from_pretrained, base, "tokenizer")
+    text_encoder = load_text_encoder(base)
+    padding = "max_length" if length == "max_length" else "do_not_pad"
+    tokens = tokenizer("", padding=padding, max_length=tokenizer.model_max_length, truncation=True, return_tensors="pt")
+    ids = tokens.input_ids
+    if not ids.numel() or ids.max() >= text_encoder.config.vocab_size:
+        raise base.refusal(
+            "tokenizer", f"turns the empty prompt into {ids.flatten().tolist()[:4]}, words that text_encoder lacks."
+        )
+    with torch.no_grad():
+        return text_encoder(ids)[0].detach()

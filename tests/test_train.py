@@ -161,7 +161,7 @@ class TestMistakes:
             (["--trainer.precision=16-mixed", "--trainer.strategy=nothing"], "nothing"),
             (["--trainer.gradient_clip_val=1"], "gradient_clip_norm of the model"),
             (["--model.network.base=nowhere"], "there is no base folder nowhere"),
-            (["--data.size=30"], "images of 30x30 pixels .* factor 4"),
+            (["--data.size=30"], "images of 30x30 pixels .* multiples of 4"),
             (["--ckpt_path=nowhere.ckpt"], "nowhere.ckpt"),
             (["--ckpt_path=checkpoints/tiny-stable-diffusion"], "network.init_args.base checkpoints/tiny"),
         ],

@@ -18,6 +18,7 @@ from datamodules.sources.hypersim_frames import HypersimSelection
 from datamodules.sources.protocol import RawDataset
 from datamodules.sources.virtual_kitti import PRESETS, VirtualKitti
 from geometry.errors import InputError, printable
+from geometry.one_line_parser import OneLineParser
 from geometry.paths import folder_or_url, path_argument
 
 
@@ -86,6 +87,12 @@ def _prepare(raw: RawDataset, options: argparse.Namespace) -> int:
         max_errors=options.max_errors,
     )
     _print_summaries(summaries)
+    for summary in summaries:
+        if summary.samples and summary.mean_valid_share == 0:
+            raise InputError(
+                f"{options.out}: not one pixel of the split {summary.split} has valid depth, so nothing can be learnt "
+                "from it. Check the unit of depth and the range that counts as valid, then give --overwrite."
+            )
     if (options.out / FILE_NAME).exists():
         print(f"Wrote {options.out}/{FILE_NAME}.")
     else:
@@ -155,9 +162,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m datamodules.prepare", description="Prepare data sets for training."
-    )
+    parser = OneLineParser(prog="python -m datamodules.prepare", description="Prepare data sets for training.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_hypersim(commands).set_defaults(run=_run_hypersim)
     add_virtual_kitti(commands).set_defaults(run=_run_virtual_kitti)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.sources.array_files import read_array_file, require_exr_reader
+from datamodules.sources.array_files import NAMING_SUFFIXES, read_array_file, require_exr_reader
 from datamodules.sources.fitting import Shape
 from datamodules.sources.folder_cameras import FolderCameras
 from datamodules.sources.folder_files import read_normals, require_size
@@ -124,6 +124,11 @@ class FolderDataset:
         self._check_options()
         normals = None if isinstance(self.normals, str) else self.normals
         frames, left_out = match_files(self.images, self.depth, normals, self.skip_missing)
+        if self.depth_format.name is not None and not any(f.depth.suffix.lower() in NAMING_SUFFIXES for f in frames):
+            raise InputError(
+                f"--array-name {self.depth_format.name}: none of the depth files has arrays with names; "
+                f"{' and '.join(NAMING_SUFFIXES)} files have. Leave the option out."
+            )
         if any(".exr" in (f.depth.suffix.lower(), f.normals and f.normals.suffix.lower()) for f in frames):
             require_exr_reader()
         listed = self.split.apply(frames)

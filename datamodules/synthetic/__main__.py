@@ -9,6 +9,7 @@ from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
 from datamodules.synthetic.rooms import STYLES
 from datamodules.synthetic.streets import WEATHER
 from geometry.errors import InputError, printable
+from geometry.one_line_parser import OneLineParser
 from geometry.paths import path_argument
 
 
@@ -42,7 +43,7 @@ def _data_set(options: argparse.Namespace) -> SyntheticHypersim | SyntheticVirtu
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m datamodules.synthetic",
         description="Render scenes with exact depth and normals in a data set's own raw layout. Same seed, same files.",
     )

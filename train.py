@@ -35,6 +35,7 @@ from lightning_modules.training.run_choice import choose_run
 from lightning_modules.training.run_folders import keep_checkpoints_in
 from lightning_modules.training.run_record import RunRecord
 from lightning_modules.training.run_settings import RunSettings, plain_config
+from lightning_modules.training.val_scores import ValidationScores
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs",
@@ -161,6 +162,7 @@ class OneStepCLI(LightningCLI):
         if config.enable_progress_bar is not False and not has_bar:
             callbacks.append(StepProgress())
         callbacks += [Throughput(), UpdateRatio(), MemoryPeak(), ValidationSummary(), self._settings]
+        callbacks += [ValidationScores(self._run.folder)] * is_fit
         try:
             trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         except (TypeError, ValueError, RuntimeError, ImportError) as error:

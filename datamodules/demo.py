@@ -18,6 +18,7 @@ from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
 from datamodules.synthetic.rooms import HALLS
 from geometry.errors import InputError
 from geometry.locks import sole_use
+from geometry.paths import given_path
 
 _ROOM_SIZE = (64, 96)
 _STREET_SIZE = (64, 224)
@@ -61,7 +62,7 @@ class SyntheticDataModule(GeometryDataModule):
     ) -> None:
         if rooms < 20 or streets < 0:
             raise InputError(f"data.rooms must be at least 20 and data.streets at least 0, not {rooms} and {streets}.")
-        place = Path(cache).expanduser()
+        place = given_path(cache, "data.cache")
         self.folders = {"rooms": place / f"rooms-{_text(_ROOM_SIZE)}-{rooms}-seed{data_seed}"}
         weights = {"rooms": 9.0, "streets": 1.0}
         if streets:

@@ -15,6 +15,7 @@ from datamodules.streaming.order import even_subset
 from geometry.batch import DatasetInfo
 from geometry.errors import InputError, printable
 from geometry.modalities import DEFAULT
+from geometry.paths import given_path
 
 
 class Benchmarks(LightningDataModule):
@@ -48,9 +49,11 @@ class Benchmarks(LightningDataModule):
         super().__init__()
         # A rank may get no sample when there are more ranks than samples.
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        self.root, self.benchmarks = Path(root).expanduser(), benchmarks
+        self.root, self.benchmarks = given_path(root, "data.root"), benchmarks
         self.modality = (modalities or [DEFAULT])[0]
-        self.file_lists = {name: Path(path).expanduser() for name, path in (file_lists or {}).items()}
+        self.file_lists = {
+            name: given_path(path, f"data.file_lists.{name}") for name, path in (file_lists or {}).items()
+        }
         self.longest_side_px, self.max_samples, self.num_workers = longest_side_px, max_samples, num_workers
         self._skipped_tests: set[str] = set()
         self._missing_tests: dict[str, str] = {}

@@ -9,6 +9,7 @@ import yaml
 
 from geometry.errors import InputError
 from geometry.modalities import modality_named
+from geometry.paths import given_path
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.export.diffusers_folder import VARIANTS
 from lightning_modules.export.parts import network_of
@@ -215,7 +216,7 @@ def _check(record: ExportRecord) -> str:
 
 def _public_name(base: str) -> str:
     """Return a hub id as it is, and of a folder its name alone."""
-    return Path(base).name if Path(base).expanduser().is_dir() else base
+    return Path(base).name if given_path(base, "the base").is_dir() else base
 
 
 def _licence_of(base: str) -> str | None:

@@ -33,7 +33,6 @@ def main(arguments: Sequence[str]) -> int:
 
     described = _described_camera(options)
     camera = PointCloudCamera(**described) if options.point_cloud else None
-    options.output = options.output.expanduser()
     photos = find_photos(options.pictures, options.output)
     predictor = Predictor(
         load_from_arguments(options).estimator,

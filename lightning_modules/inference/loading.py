@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser
 
 from geometry.errors import InputError
 from geometry.modalities import Modality, registered
+from geometry.paths import given_path
 from lightning_modules.command_line.console import input_error_behind, readable_error
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.estimator import Estimator
@@ -82,7 +83,7 @@ def load_model(
         source = runs_folder(config)
         if newest_run(source) is None:
             source = run_of_earlier_version(config) or source
-    path = Path(source).expanduser()
+    path = given_path(source, "the model")
     if (path / "model_index.json").is_file() or (not path.exists() and _may_be_hub_id(str(source))):
         return _load_export(str(path) if path.is_dir() else str(source))
     return _load_checkpoint(find_checkpoint(path), configs, base, ema)
@@ -139,7 +140,7 @@ def _load_checkpoint(file: Path, configs: Sequence[str | Path], base: str | None
     try:
         estimator = build_estimator(config["model"])
     except InputError as error:
-        if Path(base_of(config)).expanduser().is_dir():
+        if given_path(base_of(config), "the base").is_dir():
             raise
         raise InputError(f"{error} If it has moved, name its folder with --base, or base=... in Python.") from error
     weights, used_ema = _choose_weights(checkpoint, ema, file)
@@ -240,7 +241,7 @@ def read_part_of(base: str, name: str) -> str:
     """
     import huggingface_hub
 
-    folder = Path(base).expanduser()
+    folder = given_path(base, "the base")
     try:
         file = folder / name if folder.is_dir() else Path(huggingface_hub.hf_hub_download(base, name))
         return file.read_text(encoding="utf-8")

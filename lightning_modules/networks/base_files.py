@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from geometry.errors import InputError
+from geometry.paths import given_path
 
 PARTS = {
     "unet": "config.json",
@@ -53,7 +54,7 @@ class Base:
     note: str = ""
 
     def __str__(self) -> str:
-        if Path(self.name).expanduser().is_dir():
+        if given_path(self.name, "the base").is_dir():
             return f"the base folder {self.name}"
         return f"the hub's model {self.name} (its files are in {self.folder}{'; ' * bool(self.note)}{self.note})"
 

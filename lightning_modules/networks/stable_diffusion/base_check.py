@@ -1,11 +1,11 @@
 """Whether a base model is one that this project can use: every way into a base asks here before weights are loaded."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 from geometry.errors import InputError
 from geometry.modalities import registered
+from geometry.paths import given_path
 from lightning_modules.networks.base_files import INDEX, PARTS, Base, absence, check_weights, missing_configs
 from lightning_modules.networks.hub import HUB_ID, download, find_on_hub
 
@@ -79,7 +79,7 @@ def check_base(name: str) -> Base:
 
 
 def _find(name: str) -> Base:
-    folder = Path(name).expanduser()
+    folder = given_path(name, "the base")
     if folder.is_dir():
         return Base(name, folder)
     if folder.exists():

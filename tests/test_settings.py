@@ -98,6 +98,7 @@ class TestMistakes:
             ("model.network.base=~nobody-has-this-name/x", "there is no such user's folder"),
             (f"model.network.base={'x' * 300}", "too long for a path"),
             ("model.network.lora={rank: 1000000000000}", "lora needs 1 <= rank"),
+            ("model=lightning_modules.DiffusionEstimator --model.sampling=[]", "model.sampling holds settings"),
             ("trainer.accelerator=tpu", "the trainer cannot be set up like this"),
             ("trainer.default_root_dir=", "trainer.default_root_dir is empty"),
             ("trainer.default_root_dir=/dev/null/x", "the run's folder /dev/null/x/tiny cannot be written to"),
@@ -136,7 +137,8 @@ class TestMistakes:
         option,
         message,
     ):
-        assert re.search(message, error_of(capsys, "fit", "--config", config, f"--{option}"))
+        words = [f"--{word}" for word in option.split(" --")]
+        assert re.search(message, error_of(capsys, "fit", "--config", config, *words))
         assert not list(tmp_path.rglob("*.ckpt"))
 
     def test_epochs_and_batches_are_not_both_counted(self, config, capsys):  # noqa: F811

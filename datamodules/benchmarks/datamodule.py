@@ -1,6 +1,7 @@
 """The data module of ``python train.py test``: the zero-shot benchmarks under one folder."""
 
 from collections.abc import Collection
+from math import inf
 from pathlib import Path
 
 from lightning.pytorch import LightningDataModule
@@ -178,10 +179,10 @@ class Benchmarks(LightningDataModule):
             if name not in known:
                 choice = ", ".join(known) or "none"
                 raise InputError(f"there is no benchmark {name!r} for {self.modality}; choose from {choice}.")
-        for option, least in (("longest_side_px", 0), ("max_samples", 1), ("num_workers", 0)):
+        for option, least, most in (("longest_side_px", 0, inf), ("max_samples", 1, inf), ("num_workers", 0, 1024)):
             value = getattr(self, option)
-            if value is not None and value < least:
-                raise InputError(f"data.{option} must be at least {least}, not {value}.")
+            if value is not None and not least <= value <= most:
+                raise InputError(f"data.{option} must be at least {least} and at most {most}, not {value}.")
 
 
 def _is_there(benchmark: Benchmark, root: Path) -> bool:

@@ -1,14 +1,16 @@
 """Settings of a run that are wrong whatever the model and the data are, found before anything is built."""
 
 import re
+from dataclasses import is_dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from jsonargparse import Namespace
 
 from geometry.errors import InputError
 from geometry.paths import check_writable, given_path
+from lightning_modules.command_line.links import class_of
 from lightning_modules.training.precision import check_precision
 
 # One more than the largest seed that NumPy takes.
@@ -52,6 +54,7 @@ def settle(command: str, config: Namespace) -> None:
         if not isinstance(config.get(section), Namespace):
             raise InputError(f"the section {section} holds no options; leave it out to keep the defaults.")
     _refuse_interpolations(config.as_dict())
+    _refuse_lists_of_settings(config.get("model"))
     _check_seed(config.seed_everything)
     _check_name(config.name)
     trainer = config.trainer
@@ -86,6 +89,15 @@ def _refuse_interpolations(value: Any, key: str = "") -> None:  # noqa: ANN401 -
         raise InputError(
             f"{key}: {value} is resolved in files alone. On the command line, let your shell do it: $NAME."
         )
+
+
+def _refuse_lists_of_settings(model: object) -> None:
+    """The parser takes a list where an option holds settings by name, and then stumbles over it."""
+    arguments = model.get("init_args") if isinstance(model, Namespace) else None
+    hints = get_type_hints(class_of(model.class_path).__init__) if isinstance(model, Namespace) else {}
+    for name, value in vars(arguments).items() if isinstance(arguments, Namespace) else ():
+        if is_dataclass(hints.get(name)) and isinstance(value, list):
+            raise InputError(f"model.{name} holds settings (name: value), not the list {value}.")
 
 
 def _check_seed(seed: int | bool) -> None:

@@ -21,7 +21,9 @@ from geometry.modalities import DEFAULT
 _MAX_TIMEOUT_S = 7 * 24 * 3600.0
 # Weights are added up and divided: their sum must be a number.
 _MAX_WEIGHT = 1e9
-_MOST = {"num_workers": 1024, "val_num_workers": 1024, "batch_size": 16_384, "val_batch_size": 16_384}
+_RANGES = dict.fromkeys(("batch_size", "val_batch_size"), (1, 16_384)) | {"prefetch_factor": (1, 1024)}
+_RANGES |= dict.fromkeys(("num_workers", "val_num_workers"), (0, 1024))
+_RANGES |= {"shuffle_buffer": (1, 10**6), "retries": (0, 10**6), "max_bad_samples": (0, 10**9)}
 
 
 @dataclass(frozen=True)
@@ -302,13 +304,9 @@ class GeometryDataModule(LightningDataModule):
     def _check_options(self) -> None:
         if not self.datasets and not self.val_datasets:
             raise InputError("data.datasets is empty. Name at least one prepared data set.")
-        least = {"batch_size": 1, "val_batch_size": 1, "num_workers": 0, "val_num_workers": 0, "prefetch_factor": 1}
-        least |= {"shuffle_buffer": 1, "retries": 0, "max_bad_samples": 0}
-        for name, minimum in least.items():
-            if not minimum <= getattr(self, name) <= _MOST.get(name, 10**6):
-                raise InputError(
-                    f"data.{name} must be from {minimum} to {_MOST.get(name, 10**6)}, not {getattr(self, name)}."
-                )
+        for name, (least, most) in _RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise InputError(f"data.{name} must be from {least} to {most}, not {getattr(self, name)}.")
         for name in ("max_val_samples", "batches_per_epoch"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"data.{name} must be at least 1, not {getattr(self, name)}.")

@@ -211,3 +211,21 @@ class NothingToValidate(TinyData):
 
     def val_dataloader(self):
         return []
+
+
+@pytest.mark.parametrize("option", ["config", "model", "trainer", "trainer.logger", "ckpt_path"])
+def test_a_pipe_or_device_in_place_of_any_option_is_not_waited_for(config, tmp_path, capsys, option):  # noqa: F811
+    os.mkfifo(tmp_path / "pipe")
+    for file in (tmp_path / "pipe", "/dev/zero"):
+        assert "no regular file" in error_of(capsys, "fit", "--config", config, f"--{option}={file}")
+
+
+@pytest.mark.parametrize("option", ["config", "model", "trainer", "ema"])
+def test_a_file_of_another_kind_in_place_of_any_option_is_one_line(config, tmp_path, capsys, option):  # noqa: F811
+    (tmp_path / "noise").write_bytes(b"\xff\xfe\x00\x80")
+    assert "invalid start byte" in error_of(capsys, "fit", "--config", config, f"--{option}={tmp_path / 'noise'}")
+
+
+def test_a_message_that_repeats_thousands_of_letters_is_cut(config, capsys):  # noqa: F811
+    told = error_of(capsys, "fit", "--config", config, f"--model.task={'[' * 5000}")
+    assert "there is no class" in told and len(told) < 1600

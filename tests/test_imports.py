@@ -28,7 +28,10 @@ CONFINED = {
     ),
 }
 FRAMEWORKS = {"lightning", "diffusers", "transformers", "webdataset", "cv2", "h5py"}
-LAZY_IN_GEOMETRY = {"geometry/modalities/depth.py": {"diffusers"}, "geometry/modalities/normals.py": {"diffusers"}}
+LAZY_IN_GEOMETRY = {
+    "geometry/modalities/depth.py": {"diffusers"},
+    "geometry/modalities/normals.py": {"cv2", "diffusers"},
+}
 
 
 def sources(folder):
@@ -109,10 +112,15 @@ def test_every_folder_of_sources_is_installed():
 
 
 # Both packages need these, and neither may import the other.
-NEEDED_IN_GEOMETRY = {"image_files.py": {"PIL", "numpy", "simplejpeg"}, "locks.py": {"filelock"}}
+# Modalities say how they lie in files, in which values are arrays of NumPy.
+NEEDED_IN_GEOMETRY = {
+    "image_files.py": {"PIL", "numpy", "simplejpeg"},
+    "locks.py": {"filelock"},
+    **{file.name: {"numpy"} for file in (ROOT / "geometry/modalities").glob("*.py")},
+}
 
 
-def test_geometry_needs_torch_alone_but_where_pictures_are_opened_and_folders_locked():
+def test_geometry_needs_torch_alone_but_where_files_are_opened_or_locked_and_values_stored():
     for file in sources("geometry"):
         needs = imports_of(file, at_once=True) - sys.stdlib_module_names - {"geometry", "torch"}
         assert needs <= NEEDED_IN_GEOMETRY.get(file.name, set()), file

@@ -23,7 +23,6 @@ from datamodules.shards.manifest import (
 )
 from datamodules.untrusted.json_text import is_finite_number
 from datamodules.untrusted.text import shorten
-from geometry.batch import ANY_VALUE
 from geometry.errors import InputError
 from geometry.limits import MAX_JSON_BYTES
 from geometry.modalities import modality_named, registered
@@ -169,7 +168,7 @@ def _check_sample(sample: dict[str, Any], manifest: DatasetManifest, check: Spli
             yield f"{name} has the shape {stored.shape}, dataset.json asks for {shape}"
             continue
         values = stored.astype(np.float32)
-        limits = rounded_limits(manifest.ranges.get(name, ANY_VALUE))
+        limits = rounded_limits(manifest.ranges.get(name, modality.possible_values))
         problems = list(modality.problems(values, limits))
         yield from problems
         known = modality.is_known(values)

@@ -90,7 +90,7 @@ def _as_pictures(frame: Frame, image: Array, far_plane_m: float) -> Scenes:
 
 
 def halve(values: Array, content: str) -> Array:
-    """Return a picture at half the resolution: images averaged, geometry picked."""
+    """Return a picture at half the resolution: images averaged, geometry downsampled to the nearest pixel."""
     if content != "image":
         return values[1::2, 1::2]
     return (values[::2, ::2] + values[1::2, ::2] + values[::2, 1::2] + values[1::2, 1::2]) / 4

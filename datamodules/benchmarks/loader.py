@@ -86,7 +86,7 @@ class BenchmarkLoader:
 
 
 class _Batches(IterableDataset):
-    """The samples of this rank, divided among the loader processes in turn."""
+    """The samples of this rank, shared among the loader processes in turn."""
 
     def __init__(self, loader: BenchmarkLoader) -> None:
         self.loader = loader

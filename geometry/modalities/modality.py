@@ -25,7 +25,7 @@ class StockPipeline:
         class_name: name of the pipeline's class.
         options: what its constructor is told beside the parts.
         tag: the task under which the hub lists such models.
-        needs: settings in model_index.json without which a model means something else by its answers; absent is right.
+        needs: settings in model_index.json without which a model's output means something else; absent is right.
     """
 
     class_name: str
@@ -231,7 +231,7 @@ class Modality(ABC):
     def decoder_factors(self) -> tuple[float, float, float] | None:
         """Return by what an export multiplies the decoder's three channels; None for nothing.
 
-        With them, the decoder answers in the terms of the modality's defaults, and as the stock pipeline expects.
+        With them, the decoder's output follows the modality's defaults, and as the stock pipeline expects.
         """
         return None
 

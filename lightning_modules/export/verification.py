@@ -8,7 +8,7 @@ import numpy as np
 from geometry.errors import InputError
 
 # In float32, rounding alone separates the two: 2e-6 was seen in depth, 6e-5 in normals. They are divided by their
-# length, which enlarges rounding where a network answers with almost nothing; hence a laxer bound for single pixels.
+# length, which enlarges rounding where a network's output is almost zero; hence a laxer bound for single pixels.
 _QUANTILE = 0.999
 _TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 8e-2}
 _SINGLE_PIXEL = 100.0

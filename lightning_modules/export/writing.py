@@ -136,8 +136,8 @@ def _program_pairs(model: LoadedModel, folder: Path, export_format: str) -> Iter
     run = run_torch if export_format == "torch" else run_onnx
     first, second = _pictures(model, (0, 0))
     for batch in (np.stack([first, first[::-1], first[:, ::-1]]), second[None]):
-        answers = run(folder, np.ascontiguousarray(batch.transpose(0, 3, 1, 2)) / np.float32(255))
-        for expected, found in zip(_native(model, 0).predict(list(batch)), answers, strict=True):
+        outputs = run(folder, np.ascontiguousarray(batch.transpose(0, 3, 1, 2)) / np.float32(255))
+        for expected, found in zip(_native(model, 0).predict(list(batch)), outputs, strict=True):
             yield expected, found[0] if len(found) == 1 else found.transpose(1, 2, 0)
 
 

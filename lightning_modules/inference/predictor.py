@@ -23,7 +23,7 @@ _OVERLAP = 0.25
 
 
 class Predictor:
-    """Predicts at a chosen resolution and answers at the picture's own size.
+    """Predicts at a chosen resolution and returns the prediction at the image's own size.
 
     Convention:
         The longest side is resized to ``processing_res`` (antialiased bilinear), the result resized back (bilinear):

@@ -56,7 +56,7 @@ def test_it_listens_on_this_machine_alone_unless_told_otherwise(url):
     assert url.startswith("http://127.0.0.1:")
 
 
-def test_a_program_gets_what_predict_answers_and_a_message_for_other_files(url, run, files):
+def test_a_program_gets_what_predict_returns_and_a_message_for_other_files(url, run, files):
     from gradio_client import Client, handle_file
     from gradio_client.exceptions import AppError
 

@@ -77,12 +77,12 @@ def transcription(base, kind, batch, is_depth):
         noise = transcribed_noise(clean.shape, seed, strength=0.9 * timestep / 1000).double()
         signal, rest = alphas[timestep].sqrt(), (1 - alphas[timestep]).sqrt()
         noisy = signal * clean + rest * noise
-        answer = unet(
+        model_output = unet(
             torch.cat([latent_of(batch.image[index].double()), noisy], dim=1), timestep, encoder_hidden_states=prompt
         ).sample
         target = {"v_prediction": signal * noise - rest * clean, "epsilon": noise, "sample": clean}[kind]
         counts = known.reshape(6, 4, 8, 4).all(dim=3).all(dim=1)
-        errors.append((answer - target).pow(2)[0, :, counts].flatten())
+        errors.append((model_output - target).pow(2)[0, :, counts].flatten())
     loss = torch.cat(errors).mean()
     loss.backward()
     return loss.item(), torch.cat([p.grad.flatten() for p in unet.parameters()])
@@ -189,7 +189,7 @@ def test_noise_is_coarser_at_late_timesteps_unless_told_otherwise(bases):
         drawn = {}
         estimator = make_estimator(bases["sample"], **options)
 
-        def answer(latent, timesteps):
+        def model_output(latent, timesteps):
             noise = (latent[0, 4:] - alpha(timesteps).sqrt() * clean[0]) / (1 - alpha(timesteps)).sqrt()
             drawn[timesteps.item()] = (F.avg_pool2d(noise, 8).var() / noise.var()).item()
             return latent[:, :4]
@@ -199,7 +199,7 @@ def test_noise_is_coarser_at_late_timesteps_unless_told_otherwise(bases):
 
         batch = make_batch(1, 128, 128)
         clean = estimator.network.encode(estimator.task.target_image(batch)[0])
-        estimator.network.model_output = answer
+        estimator.network.model_output = model_output
         for seed in range(24):
             estimator.training_loss(batch, [seed])
         early = [share for timestep, share in drawn.items() if timestep < 300]
@@ -265,8 +265,11 @@ def test_half_precision_trains_and_keeps_the_denoised_latent_in_float32(bases):
     estimator = make_estimator(bases["v_prediction"])
     batch = make_batch(1, 8, 8)
     seen = []
-    answer = estimator.network.model_output
-    estimator.network.model_output = lambda latent, timesteps: (seen.append(latent.dtype), answer(latent, timesteps))[1]
+    model_output = estimator.network.model_output
+    estimator.network.model_output = lambda latent, timesteps: (
+        seen.append(latent.dtype),
+        model_output(latent, timesteps),
+    )[1]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss, _ = estimator.training_loss(batch, [1])
         estimator(batch.image, [1])

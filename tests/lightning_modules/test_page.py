@@ -28,7 +28,7 @@ def page(run, tmp_path):
     return Page(Predictor.load(run, processing_res=64), max_pixels=1_000_000, folder=tmp_path / "results")
 
 
-def test_downloads_are_what_predict_answers_and_the_view_is_a_surface(page, run, tmp_path):
+def test_downloads_are_what_predict_returns_and_the_view_is_a_surface(page, run, tmp_path):
     Image.fromarray(picture()).save(tmp_path / "photo.png")
     (shown, colors), array, exact, view, timing = page.predict(str(tmp_path / "photo.png"), 48)
     expected = Predictor.load(run, processing_res=48)(picture())

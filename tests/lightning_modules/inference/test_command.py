@@ -215,7 +215,7 @@ def test_names_with_control_codes_are_printed_escaped(run, tmp_path, capsys):
 
 
 class TestResults:
-    def test_files_hold_what_the_predictor_answers(self, run, tmp_path):
+    def test_files_hold_what_the_predictor_returns(self, run, tmp_path):
         save(tmp_path, "a.png")
         assert predict(tmp_path / "a.png", "--ckpt_path", run, "--output", tmp_path / "out") == 0
         depth = np.load(tmp_path / "out/a_depth.npy")

@@ -92,7 +92,7 @@ class TestBlocks:
         return build_base(tmp_path_factory.mktemp("base"))
 
     def test_every_block_is_compiled_at_every_image_size(self, base):
-        """With torch's own limit of 8 translations, most blocks run as they are from the second size on."""
+        """With torch's own limit of 8 compilations, most blocks run as they are from the second size on."""
         network = StableDiffusion(str(base), compile=Compilation(backend="eager", regions="blocks", dynamic=False))
         parts = network.compilable_parts()
         num_blocks = {name: len(compiled_regions(part)) for name, part in parts.items()}

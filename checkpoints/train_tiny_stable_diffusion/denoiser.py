@@ -74,6 +74,6 @@ def _latents(vae: AutoencoderKL, images: Array, kind: str) -> Tensor:
     """Scaled latents of all images and their mirror images, rooms and halls at half size."""
     encoded = []
     for image in images.astype(np.float32):
-        picture = channels_first((image if kind == "streets" else halve(image, "image")) / 127.5 - 1)
-        encoded.append(vae.encode(torch.stack([picture, picture.flip(-1)]).to(vae.device)).latent_dist.mean)
+        color = channels_first((image if kind == "streets" else halve(image, "image")) / 127.5 - 1)
+        encoded.append(vae.encode(torch.stack([color, color.flip(-1)]).to(vae.device)).latent_dist.mean)
     return torch.cat(encoded) * vae.config["scaling_factor"]

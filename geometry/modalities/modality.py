@@ -67,7 +67,7 @@ class Modality(ABC):
         may_store_nan: whether a stored NaN stands for an unknown value; elsewhere it is a fault.
         stock_pipeline: the pipeline of diffusers that holds it; None if there is none.
         error_name: name of ``error`` in metrics.
-        worst_error: error of the darkest colour in pictures of errors.
+        worst_error: error of the darkest colour in visualisations of errors.
     """
 
     name: ClassVar[str]

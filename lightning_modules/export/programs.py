@@ -16,9 +16,9 @@ from lightning_modules.networks.diffusion_process import clip_like_scheduler
 TORCH_FILE, ONNX_FILE = "model.pt2", "model.onnx"
 OPSET = 20
 _LARGEST_LATENT = 4096
-# From 64 pictures on, diffusers' upsampling takes another path, which the traced program does not hold.
+# From 64 images on, diffusers' upsampling takes another path, which the traced program does not hold.
 LARGEST_BATCH = 63
-# Of the picture that the program is traced with, in latent pixels; the sizes it is checked at differ.
+# Of the image that the program is traced with, in latent pixels; the sizes it is checked at differ.
 _TRACED_BATCH, _TRACED_LATENT = 2, (10, 12)
 
 

@@ -17,7 +17,7 @@ from geometry.errors import InputError
 from lightning_modules.export import ExportOptions, export_model, folding
 from lightning_modules.inference import Predictor, load_model
 from tests.benchmark_archives import write_normals
-from tests.lightning_modules.inference.runs import make_run, picture
+from tests.lightning_modules.inference.runs import make_run, photo
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -93,7 +93,7 @@ def exports(runs, tmp_path_factory):
 def stock(exports, tmp_path_factory):
     """Predictions of stock diffusers, in a process that knows nothing of this project and has no network."""
     folder = tmp_path_factory.mktemp("stock")
-    np.save(folder / "image.npy", picture())
+    np.save(folder / "image.npy", photo())
     job = {"image": str(folder / "image.npy"), "folders": {name: str(exports / name) for name in RUNS}}
     job |= {"seeds": SEEDS, "steps": STEPS, "resolution": RESOLUTION, "result": str(folder / "result.npz")}
     (folder / "job.json").write_text(json.dumps(job))
@@ -111,7 +111,7 @@ class TestDiffusers:
         if name in STEPS:  # an ensemble is an argument of the pipeline's call
             predictor.estimator.sampling = replace(predictor.estimator.sampling, ensemble_size=1)
         for predictor.seed in SEEDS:
-            expected = predictor(picture())
+            expected = predictor(photo())
             found = stock[f"{name}/{predictor.seed}"].reshape(expected.shape)
             assert np.abs(found - expected).max() < 1e-4
             assert found.std() > 0.01
@@ -119,7 +119,7 @@ class TestDiffusers:
     @pytest.mark.parametrize("name", [name for name in RUNS if name != "depth-denoising"])
     def test_an_export_can_be_predicted_with_as_its_checkpoint(self, runs, exports, name):
         first, second = (
-            Predictor.load(source, processing_res=48, seed=3)(picture()) for source in (runs[name], exports / name)
+            Predictor.load(source, processing_res=48, seed=3)(photo()) for source in (runs[name], exports / name)
         )
         assert np.abs(first - second).max() < 1e-4
 
@@ -128,8 +128,8 @@ class TestDiffusers:
         from tests.tiny import make_batch
 
         estimator = SingleStepEstimator(StableDiffusion(str(exports / "depth")), Depth())
-        before = Predictor.load(exports / "depth", processing_res=0)(picture(32, 32))
-        assert np.abs(Predictor(estimator, processing_res=0)(picture(32, 32)) - before).max() < 1e-6
+        before = Predictor.load(exports / "depth", processing_res=0)(photo(32, 32))
+        assert np.abs(Predictor(estimator, processing_res=0)(photo(32, 32)) - before).max() < 1e-6
         estimator.train()
         loss, _ = estimator.training_loss(make_batch(), [0, 1])
         loss.backward()
@@ -170,9 +170,9 @@ class TestDiffusers:
         assert "4 steps" in card and "`ensemble_size=3`" in card and "depends on the seed" in card
         single = Predictor.load(exports / "depth-denoising", processing_res=48)
         ensemble = Predictor.load(runs["depth-denoising"], processing_res=48)
-        difference = np.abs(single(picture()) - ensemble(picture())).max()
+        difference = np.abs(single(photo()) - ensemble(photo())).max()
         ensemble.estimator.sampling = replace(ensemble.estimator.sampling, ensemble_size=1)
-        assert np.abs(single(picture()) - ensemble(picture())).max() < 1e-4 < difference
+        assert np.abs(single(photo()) - ensemble(photo())).max() < 1e-4 < difference
 
     def test_the_card_says_what_it_is_and_names_no_folder_of_this_machine(self, runs, exports):
         card = (exports / "normals/README.md").read_text()
@@ -229,7 +229,7 @@ class TestPrograms:
     def check(program, run):
         predictor = Predictor.load(run, processing_res=0)
         for height, width in ((24, 40), (56, 32)):
-            images = [picture(height, width, seed) for seed in range(2)]
+            images = [photo(height, width, seed) for seed in range(2)]
             found = program(np.stack(images).transpose(0, 3, 1, 2) / np.float32(255))
             # In one batch: in batches of two sizes the predictions of the checkpoint itself differ by 4e-4 in places.
             for expected, prediction in zip(predictor.predict(images), found, strict=True):

@@ -21,7 +21,7 @@ from lightning_modules.export import ExportOptions, export_model
 from lightning_modules.inference import Predictor, load_model
 from lightning_modules.inference.run_config import last_scores
 from lightning_modules.training.run_folders import last_checkpoint, newest_run
-from tests.lightning_modules.inference.runs import picture
+from tests.lightning_modules.inference.runs import photo
 from tests.tiny import build_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -104,7 +104,7 @@ def test_it_is_trained_and_validated_by_its_own_error(run_of, name):
 def test_predictions_are_published_values_in_files_that_hold_them(run_of, tmp_path, name):
     _, run = run_of(name)
     modality = modality_named(name)
-    prediction = Predictor.load(run, processing_res=0)(picture(*SIZE))
+    prediction = Predictor.load(run, processing_res=0)(photo(*SIZE))
     assert prediction.shape == SIZE + ((modality.num_channels,) if modality.num_channels > 1 else ())
     low, high = modality.value_range
     assert low <= prediction.min() < prediction.max() <= high
@@ -117,7 +117,7 @@ def test_the_stock_pipeline_answers_like_the_run_and_comes_back(run_of, tmp_path
         pytest.skip("diffusers has no pipeline for it")
     record = export_model(load_model(run), ExportOptions(tmp_path / "out", "diffusers", "float32", False))
     assert record.predicts == name and record.agreement.maximum < 1e-3
-    image = picture(*SIZE)
+    image = photo(*SIZE)
     back, own = (Predictor.load(source, processing_res=0) for source in (tmp_path / "out", run))
     assert np.abs(back(image) - own(image)).max() < 1e-3
 

@@ -26,11 +26,11 @@ def preview_dataset(path: str | Path, out: str | Path, samples_per_split: int = 
 
     Args:
         path: folder or URL of the data set.
-        out: picture to write, .png or .jpg.
+        out: image to write, .png or .jpg.
         samples_per_split: number of rows per split, spread evenly over the split's shards.
 
     Returns:
-        Path of the picture.
+        Path of the image.
 
     Raises:
         InputError: the data set cannot be read, or ``out`` is no .png or .jpg that can be written.
@@ -89,7 +89,7 @@ def _row(dataset: Dataset, split: str, encoded: EncodedSample) -> Array:
         origin = f" {sample[INFO][name]}" if name in sample.get(INFO, {}) else ""
         facts.append(f"{name}{span} {100 * known.mean():.0f} %{origin}")
         batch = torch.from_numpy(np.where(known, values, 0)).reshape(1, modality.num_channels, *known.shape)
-        panels.append(_picture(modality.colorize(batch, torch.from_numpy(known)[None, None])))
+        panels.append(_bytes_of(modality.colorize(batch, torch.from_numpy(known)[None, None])))
     height = round(PANEL_WIDTH_PX * panels[0].shape[0] / panels[0].shape[1])
     strip = np.concatenate(
         [cv2.resize(p, (PANEL_WIDTH_PX, height), interpolation=cv2.INTER_AREA) for p in panels], axis=1
@@ -98,7 +98,7 @@ def _row(dataset: Dataset, split: str, encoded: EncodedSample) -> Array:
     return np.concatenate([_label(text, strip.shape[1]), strip])
 
 
-def _picture(colors: torch.Tensor) -> Array:
+def _bytes_of(colors: torch.Tensor) -> Array:
     """Return (1,3,H,W) in [0, 1] as (H,W,3) uint8."""
     return np.rint(colors[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
 

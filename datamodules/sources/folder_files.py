@@ -18,7 +18,7 @@ def read_values(path: Path, modality: Modality, size: tuple[int, int]) -> Array:
     """Return the values in a file, as the modality reads them.
 
     Args:
-        path: file of a format that ``read_array_file`` takes, or a picture where the modality can be one.
+        path: file of a format that ``read_array_file`` takes, or an image file where those can hold the modality.
         modality: what the values are.
         size: (height, width) of the image.
 

@@ -184,25 +184,25 @@ def match_files(
     Raises:
         InputError: a folder cannot be used, an image lacks a file, or two images would make one key.
     """
-    pictures = images.scan(IMAGE_SUFFIXES, "image")
+    paths = images.scan(IMAGE_SUFFIXES, "image")
     found = {name: files.scan(suffixes_of(name), name) for name, files in targets.items()}
-    complete = [name for name in pictures if all(name in files for files in found.values())]
+    complete = [name for name in paths if all(name in files for files in found.values())]
     notices = []
     for what, files in found.items():
-        missing = [name for name in pictures if name not in files]
+        missing = [name for name in paths if name not in files]
         if missing and not (skip_missing and complete):
             raise InputError(
-                f"{len(missing)} of {len(pictures)} images have no {what}: nothing in {targets[what].folder} belongs "
-                f"to {pictures[missing[0]]} (looked for {missing[0]!r}). Names must agree up to the extension; give "
+                f"{len(missing)} of {len(paths)} images have no {what}: nothing in {targets[what].folder} belongs "
+                f"to {paths[missing[0]]} (looked for {missing[0]!r}). Names must agree up to the extension; give "
                 f"--image-pattern and --{what}-pattern where they differ, or leave such images out by --missing skip."
             )
         if missing:
             notices.append(f"Left out: {len(missing)} image(s) without {what} (such as {missing[0]}).")
     for what, files in found.items():
-        spare = sum(name not in pictures for name in files)
+        spare = sum(name not in paths for name in files)
         if spare:
             notices.append(f"Left out: {spare} {what} file(s) without an image.")
-    frames = [FolderFrame(name, pictures[name], {what: found[what][name] for what in found}) for name in complete]
+    frames = [FolderFrame(name, paths[name], {what: found[what][name] for what in found}) for name in complete]
     by_key: dict[str, FolderFrame] = {}
     for frame in frames:
         other = by_key.setdefault(frame.key, frame)
@@ -213,8 +213,8 @@ def match_files(
 
 def suffixes_of(modality: str) -> tuple[str, ...]:
     """Return the formats of files that hold a modality, in lower case."""
-    pictures = IMAGE_SUFFIXES if modality_named(modality).has_image_files else ()
-    return tuple(dict.fromkeys((*ARRAY_SUFFIXES, *pictures)))
+    of_images = IMAGE_SUFFIXES if modality_named(modality).has_image_files else ()
+    return tuple(dict.fromkeys((*ARRAY_SUFFIXES, *of_images)))
 
 
 def _files_below(folder: Path) -> list[Path]:

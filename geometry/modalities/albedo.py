@@ -22,7 +22,7 @@ class Albedo(Modality):
 
     Convention:
         The image for the VAE holds the three shares, 0 as -1 and 1 as 1, as Marigold's decomposition of Hypersim does.
-        Pictures for people, and files of 8 or 16 bits, hold them after gamma 1/2.2.
+        Visualisations, and image files of 8 or 16 bits, hold them after gamma 1/2.2.
     """
 
     name = "albedo"
@@ -51,7 +51,7 @@ class Albedo(Modality):
 
     def is_known(self, values: Array) -> Array:
         """Return where no channel is negative."""
-        return (values >= 0).all(axis=0)
+        return np.asarray((values >= 0).all(axis=0))
 
     def resize(self, values: Array, size: Size) -> Array:
         """Return albedo averaged over the known pixels that a new pixel covers.

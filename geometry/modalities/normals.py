@@ -28,7 +28,7 @@ _MIN_COVERAGE = 0.5
 # Stored normals that differ from those computed from depth by more, in the median over a sample, are in another frame.
 _MAX_ANGLE_DEG = 30.0
 # The stock pipeline clips decoded normals to [-1, 1], which turns those beyond. Only their direction counts, so an
-# exported decoder is made to answer in small numbers; a power of two changes no digit.
+# exported decoder is made to output small numbers; a power of two changes no digit.
 _EXPORTED_LENGTH = 2.0**-4
 
 

@@ -53,7 +53,7 @@ class Stored:
         may_store_nan: whether a stored NaN stands for an unknown value, too; elsewhere it is a fault.
         possible_values: smallest and largest value that there can be in any data set.
         counts_for_quality: whether an image that lacks many values may be left out for that.
-        has_image_files: whether files of pictures (.jpg, .png of 8 bits) can hold it.
+        has_image_files: whether image files (.jpg, .png of 8 bits) can hold it.
         compared_with: the modality that ``compare`` compares it with; empty for none.
         difference_unit: unit of what ``compare`` finds.
     """

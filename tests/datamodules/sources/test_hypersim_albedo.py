@@ -64,7 +64,7 @@ def test_synthetic_rooms_come_with_their_exact_albedo(tmp_path):
     np.testing.assert_allclose(albedo[:, hit], rendered.reflectance[hit].T, atol=1e-3)
 
 
-def test_a_folder_of_pictures_is_prepared_without_any_depth(tmp_path):
+def test_a_folder_of_image_files_is_prepared_without_any_depth(tmp_path):
     for kind, value in (("image", 90), ("albedo", 186)):
         (tmp_path / kind).mkdir()
         cv2.imwrite(str(tmp_path / kind / "a.png"), np.full((*SIZE, 3), value, np.uint8))

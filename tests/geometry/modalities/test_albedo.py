@@ -41,14 +41,14 @@ def test_unknown_pixels_do_not_darken_the_average_and_few_known_ones_are_not_eno
     assert not ALBEDO.is_known(ALBEDO.resize(values, (8, 2)))[:, 0].any()
 
 
-def test_pictures_are_taken_as_colours_and_numbers_as_linear_albedo():
+def test_image_files_are_taken_as_colours_and_numbers_as_linear_albedo():
     linear = np.full((2, 2, 3), 0.5, np.float32)
     linear[0, 0] = np.nan
     linear[0, 1] = 1.5
     values = ALBEDO.read_file(linear)
     assert ALBEDO.is_known(values).tolist() == [[False, False], [True, True]] and values[0, 1, 1] == 0.5
-    picture = np.full((2, 2, 3), round(255 * 0.5 ** (1 / 2.2)), np.uint8)
-    np.testing.assert_allclose(ALBEDO.read_file(picture), 0.5, atol=0.005)
+    colors = np.full((2, 2, 3), round(255 * 0.5 ** (1 / 2.2)), np.uint8)
+    np.testing.assert_allclose(ALBEDO.read_file(colors), 0.5, atol=0.005)
     assert ALBEDO.read_file(np.zeros((2, 2, 3), np.uint8)).max() == 0
 
 

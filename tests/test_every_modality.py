@@ -11,11 +11,14 @@ import torch
 import yaml
 
 import train
-from datamodules import prepare
+from datamodules import DatasetSource, GeometryDataModule, prepare
+from datamodules.shards.files import EncodedSample
 from datamodules.shards.manifest import read_dataset
 from datamodules.sources.hypersim import DEFAULT_MODALITIES
 from datamodules.sources.hypersim_targets import readers
+from datamodules.streaming.batches import BatchAssembler
 from datamodules.synthetic import SyntheticHypersim
+from geometry.errors import InputError
 from geometry.modalities import modality_named, registered
 from lightning_modules.export import ExportOptions, export_model
 from lightning_modules.inference import Predictor, load_model
@@ -128,6 +131,22 @@ def test_the_stock_pipeline_answers_like_the_run_and_comes_back(run_of, tmp_path
 def test_a_program_answers_like_the_run(run_of, tmp_path, name, export_format):
     record = export_model(load_model(run_of(name)[1]), ExportOptions(tmp_path / "out", export_format, "float32", False))
     assert record.predicts == name and record.agreement.maximum < 1e-3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_sample_that_cannot_be_used_teaches_nothing(run_of, name):
+    manifest = read_dataset(run_of(name)[0]).manifest
+    broken = EncodedSample("a", "shard.tar", {}, problem="it is broken")
+    batch, problems = BatchAssembler("rooms", manifest, (name,)).assemble([broken], [True])
+    assert problems == ["it is broken"] and not batch.expand().targets[name].mask.any()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_shards_without_it_are_missed_in_one_line_at_the_start(run_of, name):
+    other = next(there for there in NAMES if there != name)
+    data = GeometryDataModule([DatasetSource(str(run_of(other)[0]))], modalities=[name])
+    with pytest.raises(InputError, match=rf"has no {name}, which the task needs\. It holds {other}\."):
+        data.setup("fit")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -4,7 +4,7 @@ import json
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from reprlib import repr as shown
@@ -229,15 +229,7 @@ def parse_manifest(document: Any, source: str) -> DatasetManifest:  # noqa: ANN4
     require(
         size[0] * size[1] <= MAX_SAMPLE_PIXELS, f"image_size is {shown(size)}, more than {MAX_SAMPLE_PIXELS} pixels"
     )
-    entries = document.get("entries")
-    require(
-        _are_entries(entries),
-        f"entries are {shown(entries)}; {IMAGE} is needed, and some of {', '.join(registered())}",
-    )
-    ranges = document.get("ranges")
-    require(isinstance(ranges, dict) and set(ranges) <= set(entries), f"ranges are {shown(ranges)}")
-    for modality, limits in ranges.items():
-        require(_are_limits(modality, limits), f"smallest and largest {modality} are {shown(limits)}")
+    entries, ranges = _read_contents(document, require)
     splits = document.get("splits")
     require(isinstance(splits, dict) and all(isinstance(shards, list) for shards in splits.values()), "no splits")
     for split in splits:
@@ -252,13 +244,29 @@ def parse_manifest(document: Any, source: str) -> DatasetManifest:  # noqa: ANN4
     return DatasetManifest(
         name=name,
         image_size=(size[0], size[1]),
-        entries=tuple(entries),
+        entries=entries,
         splits={split: [ShardInfo(**shard) for shard in shards] for split, shards in splits.items()},
-        ranges={modality: (float(low), float(high)) for modality, (low, high) in ranges.items()},
+        ranges=ranges,
         options=options,
         statistics=statistics,
         plan_sha256=plan_sha256,
     )
+
+
+def _read_contents(
+    document: dict[str, Any], require: Callable[[bool, str], None]
+) -> tuple[tuple[str, ...], dict[str, tuple[float, float]]]:
+    """Return what every sample holds, and the range of every modality that has one."""
+    entries = document.get("entries")
+    require(
+        _are_entries(entries),
+        f"entries are {shown(entries)}; {IMAGE} is needed, and some of {', '.join(registered())}",
+    )
+    ranges = document.get("ranges")
+    require(isinstance(ranges, dict) and set(ranges) <= set(entries), f"ranges are {shown(ranges)}")
+    for modality, limits in ranges.items():
+        require(_are_limits(modality, limits), f"smallest and largest {modality} are {shown(limits)}")
+    return tuple(entries), {modality: (float(low), float(high)) for modality, (low, high) in ranges.items()}
 
 
 def _are_entries(value: Any) -> bool:  # noqa: ANN401

@@ -257,12 +257,12 @@ def _read_contents(
     document: dict[str, Any], require: Callable[[bool, str], None]
 ) -> tuple[tuple[str, ...], dict[str, tuple[float, float]]]:
     """Return what every sample holds, and the range of every modality that has one."""
-    entries = document.get("entries")
+    entries: Any = document.get("entries")
     require(
         _are_entries(entries),
         f"entries are {shown(entries)}; {IMAGE} is needed, and some of {', '.join(registered())}",
     )
-    ranges = document.get("ranges")
+    ranges: Any = document.get("ranges")
     require(isinstance(ranges, dict) and set(ranges) <= set(entries), f"ranges are {shown(ranges)}")
     for modality, limits in ranges.items():
         require(_are_limits(modality, limits), f"smallest and largest {modality} are {shown(limits)}")

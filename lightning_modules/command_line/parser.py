@@ -10,6 +10,7 @@ from jsonargparse import Namespace
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from geometry.errors import one_line
 from lightning_modules.command_line.console import leave, plain_help, readable_error
 from lightning_modules.lightning_internals import OpenParser, groups_of, options_of
 
@@ -69,7 +70,7 @@ class Parser(OpenParser):
                 raise TypeError(f"{place}: a configuration holds sections, not {shorten(repr(content), 60)}")
             return read(content if section else "{}")
         except (YAMLError, OmegaConfBaseException, RecursionError) as error:
-            raise TypeError(f"{place}: {' '.join(str(error).split())}") from error
+            raise TypeError(f"{place}: {one_line(error)}") from error
 
     def parse_path(self, cfg_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Namespace:  # noqa: ANN401
         """Read a configuration file.

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from geometry.errors import InputError
-from lightning_modules.networks.base_files import WEIGHTS, Base
+from lightning_modules.networks.base_files import Base
 from lightning_modules.networks.hub import one_line
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def load_weights(kind: type[Model], base: Base, part: str, **options: Any) -> Mo
     Args:
         kind: a model class of diffusers or transformers.
         base: the base, checked.
-        part: unet, vae or text_encoder.
+        part: name of a part that has weights.
         **options: passed on to its ``from_pretrained``.
 
     Raises:
@@ -64,7 +64,7 @@ def load_weights(kind: type[Model], base: Base, part: str, **options: Any) -> Mo
     for verb, names in wrong.items():
         if names:
             raise base.refusal(
-                f"{part}/{WEIGHTS[part]}.safetensors",
+                f"{part}/{base.parts[part].stem}.safetensors",
                 f"does not fit {part}/config.json: the weights {verb} {_listed(names)}. "
                 "Needed: the weights of the model that the config describes, all of them.",
             )

@@ -6,9 +6,20 @@ from typing import Any
 
 from geometry.errors import InputError
 from geometry.modalities import registered
-from lightning_modules.networks.base_files import INDEX, PARTS, Base, absence, check_weights, missing_configs
+from lightning_modules.networks.base_files import (
+    INDEX,
+    MODEL,
+    SCHEDULER,
+    TEXT_ENCODER,
+    TOKENIZER,
+    Base,
+    absence,
+    check_weights,
+    missing_configs,
+)
 from lightning_modules.networks.hub import HUB_ID, download, find_on_hub
 
+PARTS = {"unet": MODEL, "vae": MODEL, "text_encoder": TEXT_ENCODER, "tokenizer": TOKENIZER, "scheduler": SCHEDULER}
 # What a UNet's config may ask for beside latent, timestep and prompt. None of it is there to be given.
 _EXTRA_INPUTS = {
     "class_embed_type": "a class embedding",
@@ -61,12 +72,12 @@ def check_base(name: str) -> Base:
         raise InputError(
             f"{base} has {' and '.join(missing)}; a base is a folder in the diffusers layout with {', '.join(PARTS)}."
         )
-    configs = {part: base.read_json(f"{part}/{file}") for part, file in PARTS.items()}
+    configs = {name: base.read_json(f"{name}/{part.config}") for name, part in PARTS.items()}
     for part, config in configs.items():
         if config.get("quantization_config") is not None:
-            raise base.refusal(f"{part}/{PARTS[part]}", "says that the weights are quantised. Needed: plain weights.")
+            raise base.refusal(f"{part}/{PARTS[part].config}", "says that the weights are quantised. Needed: plain weights.")
     for part in ("unet", "vae", "text_encoder"):
-        _check_sizes(base, f"{part}/{PARTS[part]}", configs[part])
+        _check_sizes(base, f"{part}/{PARTS[part].config}", configs[part])
     vae = _check_vae(base, _VAE_DEFAULTS | configs["vae"])
     text = _check_text_encoder(base, configs["text_encoder"])
     _check_unet(base, _UNET_DEFAULTS | configs["unet"], vae["latent_channels"], text["hidden_size"])
@@ -81,12 +92,12 @@ def check_base(name: str) -> Base:
 def _find(name: str) -> Base:
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return Base(name, folder)
+        return Base(name, folder, PARTS)
     if folder.exists():
         raise InputError(f"the base {name} is a file; give a folder in the diffusers layout or a hub id owner/name.")
     if not HUB_ID.fullmatch(name):
         raise InputError(f"there is no base folder {name}, and it is no hub id (owner/name) either.")
-    return find_on_hub(name)
+    return find_on_hub(name, PARTS)
 
 
 def _check_index(base: Base) -> None:

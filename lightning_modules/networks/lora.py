@@ -40,12 +40,13 @@ class LoRA:
                 f"{self.dropout}."
             )
 
-    def apply(self, model: nn.Module, default_targets: Sequence[str]) -> None:
+    def apply(self, model: nn.Module, default_targets: Sequence[str], idle: Sequence[str] = ()) -> None:
         """Freeze a model and give it adapters, which start as no change at all.
 
         Args:
             model: the model to change, one of diffusers.
             default_targets: ends of the names of the layers that get adapters unless ``target_modules`` says others.
+            idle: names of layers that get none, because they have no influence on the output.
 
         Raises:
             InputError: peft is not installed, the model takes no adapters, or a target names no layer that
@@ -64,6 +65,7 @@ class LoRA:
         if unknown or not targets:
             named = ", ".join(unknown) or "in target_modules"
             raise InputError(f"lora: no layer of the {type(model).__name__} is named {named}.")
+        idle_layers = [name for name in names if any(name == layer or name.startswith(f"{layer}.") for layer in idle)]
         model.requires_grad_(False)
         adapted: Any = model
         try:
@@ -73,6 +75,7 @@ class LoRA:
                     lora_alpha=self.rank if self.alpha is None else self.alpha,
                     lora_dropout=self.dropout,
                     target_modules=list(targets),
+                    exclude_modules=idle_layers or None,
                 )
             )
         except ValueError as error:  # a target is a layer of a kind that peft has no adapter for

@@ -1,4 +1,4 @@
-"""Writes what a base's denoiser is given for the empty prompt to a small file, so that training needs no text encoder."""
+"""Writes what a denoiser is given for the empty prompt to a small file, so that training needs no text encoder."""
 
 from pathlib import Path
 

@@ -17,7 +17,7 @@ from lightning_modules.networks.noise_process import NoiseProcess
 from lightning_modules.networks.pretrained import load_part
 
 if TYPE_CHECKING:
-    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    pass
 
 _KINDS = {
     "tokenizer": TOKENIZER,

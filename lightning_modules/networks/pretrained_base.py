@@ -1,4 +1,4 @@
-"""Whether a folder of the hub's layout is a base of a known family, complete and readable, before weights are loaded."""
+"""Whether a folder of the hub's layout is a base of a known family and complete, before weights are loaded."""
 
 import inspect
 from collections.abc import Mapping
@@ -52,7 +52,7 @@ def check_base(name: str, conditioning: str | None = None, use_stored: bool = Tr
     stored = _stored(found, conditioning) if use_stored else None
     parts = family.parts(with_text=stored is None)
     _check_index(found, index, family, parts)
-    parts = {name: part for name, part in parts.items() if index.get(name, [None, None])[1] is not None}
+    parts = {name: part for name, part in parts.items() if _class_of(index, name) is not None}
     base = find_base(name, parts)
     if missing := [absence(base, file) for file in missing_configs(base)]:
         raise InputError(f"{base} has {' and '.join(missing)}; a {family.pipeline} consists of {', '.join(parts)}.")
@@ -96,13 +96,17 @@ def _stored(base: Base, conditioning: str | None) -> Path | None:
 def _check_index(base: Base, index: dict[str, Any], family: Family, parts: Mapping[str, Part]) -> None:
     """Check that a base names the parts that its family has, each of a class that is known."""
     for part in parts:
-        entry = index.get(part)
-        is_given = isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str)
-        if not is_given and part not in family.optional:
+        given = _class_of(index, part)
+        if given is None and part not in family.optional:
             raise base.refusal(INDEX, f"names no {part}, which a {family.pipeline} has.")
-        if is_given:
-            check_class(base, INDEX, f"{part}: ", entry[1], family.classes[part])
+        check_class(base, INDEX, f"{part}: ", given, family.classes[part])
     for part, entry in index.items():
         is_known = part.startswith("_") or part in family.classes or part in family.idle
-        if not is_known and isinstance(entry, list) and len(entry) == 2 and entry[1] is not None:
+        if not is_known and _class_of(index, part) is not None:
             raise base.refusal(INDEX, f"has a part {part} ({entry[1]}), which is not read here.")
+
+
+def _class_of(index: Mapping[str, Any], part: str) -> str | None:
+    """Return the class that an index names for a part: it says [library, class], or nulls."""
+    entry = index.get(part)
+    return entry[1] if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str) else None

@@ -1,7 +1,7 @@
 """The layout of FLUX.1."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -19,7 +19,7 @@ class Flux(Family):
     """
 
     pipelines = ("FluxPipeline", "FluxKontextPipeline")
-    classes = {
+    classes: ClassVar = {
         "transformer": ("FluxTransformer2DModel",),
         "vae": ("AutoencoderKL",),
         "scheduler": ("FlowMatchEulerDiscreteScheduler",),

@@ -76,7 +76,9 @@ def check_base(name: str) -> Base:
     configs = {name: base.read_json(f"{name}/{part.config}") for name, part in PARTS.items()}
     for part, config in configs.items():
         if config.get("quantization_config") is not None:
-            raise base.refusal(f"{part}/{PARTS[part].config}", "says that the weights are quantised. Needed: plain weights.")
+            raise base.refusal(
+                f"{part}/{PARTS[part].config}", "says that the weights are quantised. Needed: plain weights."
+            )
     for part in ("unet", "vae", "text_encoder"):
         check_sizes(base, f"{part}/{PARTS[part].config}", configs[part])
     vae = _check_vae(base, _VAE_DEFAULTS | configs["vae"])

@@ -1,7 +1,7 @@
 """The layout of Stable Diffusion 3 and 3.5."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ class StableDiffusion3(Family):
     """Stable Diffusion 3 and 3.5: two CLIP encoders and, unless it was left out, T5."""
 
     pipelines = ("StableDiffusion3Pipeline",)
-    classes = {
+    classes: ClassVar = {
         "transformer": ("SD3Transformer2DModel",),
         "vae": ("AutoencoderKL",),
         "scheduler": ("FlowMatchEulerDiscreteScheduler",),

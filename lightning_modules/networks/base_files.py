@@ -11,7 +11,8 @@ from geometry.errors import InputError
 
 INDEX = "model_index.json"
 _DTYPES = ("F64", "F32", "F16", "BF16")
-_POSITIONS = "position_ids"  # integers that old text encoders keep beside their weights
+# Integers that old text encoders and batch norms keep beside their weights.
+_INTEGERS = ("position_ids", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
@@ -192,7 +193,7 @@ def _check_header(base: Base, file: str) -> None:
     if not kinds:
         raise base.refusal(file, "holds no tensors. The base is damaged; fetch it again.")
     for name, kind in kinds.items():
-        if kind not in _DTYPES and not name.endswith(_POSITIONS):
+        if kind not in _DTYPES and not name.endswith(_INTEGERS):
             raise base.refusal(
                 file,
                 f"holds {name} as {kind}: quantised weights are not read. Needed: weights in float32, float16 or "

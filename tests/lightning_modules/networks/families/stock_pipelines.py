@@ -38,14 +38,18 @@ def whole_steps(image: Tensor) -> Tensor:
     return ((image + 1) * 127.5).round() / 127.5 - 1
 
 
-def run(folder: Any, sample: Tensor, sigma: float, image: Tensor | None = None) -> Step:
+def run(
+    folder: Any, sample: Tensor, sigma: float, size: tuple[int, int], image: Tensor | None = None, **given: Any
+) -> Step:
     """Run a base's stock pipeline for one step of the empty prompt.
 
     Args:
         folder: the base.
         sample: (1,C,h,w), what is denoised, as our network has it.
         sigma: the noise level that is asked for; the scheduler may shift it.
+        size: height and width in pixels.
         image: (3,H,W) that an editing pipeline is given.
+        **given: further arguments of the pipeline.
     """
     pipeline: Any = diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True)
     pipeline.set_progress_bar_config(disable=True)
@@ -61,50 +65,73 @@ def run(folder: Any, sample: Tensor, sigma: float, image: Tensor | None = None) 
         return following
 
     pipeline.scheduler.step = step
-    height, width = (8 * side for side in sample.shape[-2:])
     layout = _LAYOUTS[type(pipeline).__name__]
-    arguments = layout.arguments(pipeline, sample, height, width)
+    arguments = {"prompt": "", "height": size[0], "width": size[1], "num_inference_steps": 1, "output_type": "pt"}
+    arguments |= layout.arguments(pipeline, sample, sigma, size) | given
     if image is not None:
-        arguments |= {"image": to_pillow(image)}
-    decoded = pipeline(prompt="", output_type="pt", **layout.levels(sigma), **arguments).images
+        arguments["image"] = to_pillow(image)
+    decoded = pipeline(**arguments).images
     ((model_output, timestep, following),) = steps
-    outputs = (layout.latent(pipeline, tokens, height, width) for tokens in (model_output, following))
-    return Step(next(outputs), timestep, next(outputs), decoded)
+    outputs = [layout.latent(pipeline, tokens, sample, size) for tokens in (model_output, following)]
+    return Step(outputs[0], timestep, outputs[1], decoded)
 
 
 class _Plain:
     """Pipelines whose latents are images of latent pixels."""
 
-    def levels(self, sigma: float) -> dict[str, Any]:
-        return {"sigmas": [sigma], "num_inference_steps": 1}
+    guidance: dict[str, float]
 
-    def arguments(self, pipeline: Any, sample: Tensor, height: int, width: int) -> dict[str, Any]:
-        return {"latents": sample, "height": height, "width": width, "guidance_scale": 0.0}
+    def __init__(self, **guidance: float) -> None:
+        self.guidance = guidance
 
-    def latent(self, pipeline: Any, tokens: Tensor, height: int, width: int) -> Tensor:
+    def arguments(self, pipeline: Any, sample: Tensor, sigma: float, size: tuple[int, int]) -> dict[str, Any]:
+        return {"latents": sample, "sigmas": [sigma], **self.guidance}
+
+    def latent(self, pipeline: Any, tokens: Tensor, sample: Tensor, size: tuple[int, int]) -> Tensor:
         return tokens
 
 
+class _Diffusion(_Plain):
+    """The pipeline whose noise levels are timesteps."""
+
+    def arguments(self, pipeline: Any, sample: Tensor, sigma: float, size: tuple[int, int]) -> dict[str, Any]:
+        return {"latents": sample, "timesteps": [round(999 * sigma)], **self.guidance}
+
+
 class _Packed(_Plain):
-    """Pipelines whose latents are tokens."""
+    """Pipelines whose latents are tokens of two by two latent pixels."""
 
-    def arguments(self, pipeline: Any, sample: Tensor, height: int, width: int) -> dict[str, Any]:
+    def arguments(self, pipeline: Any, sample: Tensor, sigma: float, size: tuple[int, int]) -> dict[str, Any]:
         latents = pipeline._pack_latents(sample, len(sample), sample.shape[1], *sample.shape[-2:])
-        return {"latents": latents, "height": height, "width": width, "guidance_scale": GUIDANCE}
+        return super().arguments(pipeline, latents, sigma, size)
 
-    def latent(self, pipeline: Any, tokens: Tensor, height: int, width: int) -> Tensor:
-        return pipeline._unpack_latents(tokens, height, width, pipeline.vae_scale_factor)
+    def latent(self, pipeline: Any, tokens: Tensor, sample: Tensor, size: tuple[int, int]) -> Tensor:
+        return pipeline._unpack_latents(tokens, *size, pipeline.vae_scale_factor).reshape(sample.shape)
 
 
 class _Kontext(_Packed):
     """The pipeline that would change the size of its images to one that it was trained on."""
 
-    def arguments(self, pipeline: Any, sample: Tensor, height: int, width: int) -> dict[str, Any]:
-        return super().arguments(pipeline, sample, height, width) | {"max_area": height * width, "_auto_resize": False}
+    def arguments(self, pipeline: Any, sample: Tensor, sigma: float, size: tuple[int, int]) -> dict[str, Any]:
+        own = {"max_area": size[0] * size[1], "_auto_resize": False}
+        return super().arguments(pipeline, sample, sigma, size) | own
+
+
+class _Patches(_Plain):
+    """The pipeline whose latents are an image of patches, and tokens within."""
+
+    def latent(self, pipeline: Any, tokens: Tensor, sample: Tensor, size: tuple[int, int]) -> Tensor:
+        places = pipeline._prepare_latent_ids(sample)
+        return pipeline._unpack_latents_with_ids(tokens, places, *sample.shape[-2:])
 
 
 _LAYOUTS: dict[str, _Plain] = {
-    "StableDiffusion3Pipeline": _Plain(),
-    "FluxPipeline": _Packed(),
-    "FluxKontextPipeline": _Kontext(),
+    "StableDiffusion3Pipeline": _Plain(guidance_scale=0.0),
+    "FluxPipeline": _Packed(guidance_scale=GUIDANCE),
+    "FluxKontextPipeline": _Kontext(guidance_scale=GUIDANCE),
+    "QwenImagePipeline": _Packed(true_cfg_scale=1.0),
+    "QwenImageEditPlusPipeline": _Packed(true_cfg_scale=1.0),
+    "StableDiffusionXLPipeline": _Diffusion(guidance_scale=1.0),
+    "ZImagePipeline": _Plain(guidance_scale=0.0),
+    "Flux2KleinPipeline": _Patches(guidance_scale=1.0),
 }

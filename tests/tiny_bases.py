@@ -16,7 +16,6 @@ from transformers import (
     Qwen2_5_VLConfig,
     Qwen2_5_VLForConditionalGeneration,
     Qwen2Tokenizer,
-    Qwen2VLProcessor,
     Qwen3Config,
     Qwen3ForCausalLM,
     Qwen3Model,
@@ -24,7 +23,6 @@ from transformers import (
     T5EncoderModel,
     T5Tokenizer,
 )
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 _PROMPT_TOKENS = 8
 # What the hub's model_index.json call classes that transformers has renamed since.
@@ -44,23 +42,34 @@ def write_base(folder: Path, kind: str) -> Path:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         pipeline = KINDS[kind]()
-        for part in pipeline.components.values():
+        for name, part in pipeline.components.items():
             if isinstance(part, torch.nn.Module):
-                _spread(part)
+                _spread(part, gain=1.5 if name in ("transformer", "unet") else None)
     pipeline.save_pretrained(folder)
     index = json.loads((folder / "model_index.json").read_text())
     for entry in index.values():
         if isinstance(entry, list):
             entry[1] = _HUB_NAMES.get(entry[1], entry[1])
+    if "processor" in index:  # transformers builds none without torchvision
+        index["processor"] = ["transformers", "Qwen2VLProcessor"]
+        (folder / "processor").mkdir()
+        (folder / "processor/preprocessor_config.json").write_text('{"processor_class": "Qwen2VLProcessor"}')
     (folder / "model_index.json").write_text(json.dumps(index, indent=2))
     return folder
 
 
-def _spread(model: torch.nn.Module) -> None:
-    """Draw weights that diffusers begins at 0 or 1, so that a part that is left out is noticed."""
+def _spread(model: torch.nn.Module, gain: float | None) -> None:
+    """Draw weights that diffusers begins at 0 or 1, so that a part that is left out is noticed.
+
+    Args:
+        model: the model.
+        gain: draw the matrices as well, so large that everything the model is given tells on its output.
+    """
     for name, weight in model.named_parameters():
         if weight.ndim < 2 or not weight.abs().sum() or not weight.isfinite().all() or "pad_token" in name:
             torch.nn.init.normal_(weight, mean=float("norm" in name and "weight" in name), std=0.1)
+        elif gain is not None:
+            torch.nn.init.normal_(weight, std=gain / weight[0].numel() ** 0.5)
 
 
 def _vae(**options: Any) -> diffusers.AutoencoderKL:
@@ -241,11 +250,7 @@ def _qwen_image(kind: type = diffusers.QwenImagePipeline, **parts: Any) -> Any:
 
 
 def _qwen_image_edit_plus() -> diffusers.QwenImageEditPlusPipeline:
-    return _qwen_image(diffusers.QwenImageEditPlusPipeline, processor=_qwen_processor())
-
-
-def _qwen_processor() -> Qwen2VLProcessor:
-    return Qwen2VLProcessor(Qwen2VLImageProcessorPil(), _qwen_tokenizer(), None)
+    return _qwen_image(diffusers.QwenImageEditPlusPipeline, processor=None)
 
 
 def _stable_diffusion_xl() -> diffusers.StableDiffusionXLPipeline:

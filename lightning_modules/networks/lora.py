@@ -60,12 +60,13 @@ class LoRA:
         if not hasattr(model, "add_adapter"):
             raise InputError(f"lora: {type(model).__name__} takes no adapters; it must be a model of diffusers.")
         targets = list(default_targets) if self.target_modules is None else self.target_modules
-        names = [name for name, _ in model.named_modules()]
-        unknown = [end for end in targets if not any(f".{name}".endswith(f".{end}") for name in names)]
+        found = {end: _layers_named(end, model) for end in targets}
+        unknown = [end for end, layers in found.items() if not layers]
         if unknown or not targets:
             named = ", ".join(unknown) or "in target_modules"
             raise InputError(f"lora: no layer of the {type(model).__name__} is named {named}.")
-        idle_layers = [name for name in names if any(name == layer or name.startswith(f"{layer}.") for layer in idle)]
+        chosen = {name for layers in found.values() for name in layers}
+        chosen -= {name for name in chosen for layer in idle if f"{name}.".startswith(f"{layer}.")}
         model.requires_grad_(False)
         adapted: Any = model
         try:
@@ -74,12 +75,17 @@ class LoRA:
                     r=self.rank,
                     lora_alpha=self.rank if self.alpha is None else self.alpha,
                     lora_dropout=self.dropout,
-                    target_modules=list(targets),
-                    exclude_modules=idle_layers or None,
+                    target_modules=sorted(chosen),
                 )
             )
         except ValueError as error:  # a target is a layer of a kind that peft has no adapter for
             raise InputError(f"lora: {' '.join(str(error).split())}") from error
+
+
+def _layers_named(end: str, model: nn.Module) -> list[str]:
+    """Return the names of the layers whose names have an end; of what holds further layers only if nothing else has."""
+    matches = [(name, module) for name, module in model.named_modules() if f".{name}".endswith(f".{end}")]
+    return [name for name, module in matches if not any(module.children())] or [name for name, _ in matches]
 
 
 def merge_adapters(model: Any) -> None:  # noqa: ANN401 - diffusers' mixin, which nn.Module does not show

@@ -45,6 +45,6 @@ class StableDiffusionXLDenoiser(UNetDenoiser):
             "time_ids": sizes.expand(batch, -1),
         }
         prompt = conditioning["prompt_embedding"].expand(batch, -1, -1)
-        return self.model(
-            latents, timesteps, encoder_hidden_states=prompt, added_cond_kwargs=added, return_dict=False
-        )[0]
+        return self.model(latents, timesteps, encoder_hidden_states=prompt, added_cond_kwargs=added, return_dict=False)[
+            0
+        ]

@@ -44,7 +44,9 @@ class StableDiffusionXL(Family):
         file, unet = "unet/config.json", configs["unet"]
         if unet["addition_embed_type"] != "text_time":
             found = unet["addition_embed_type"]
-            raise base.refusal(file, f"has addition_embed_type: {found!r}. Needed: text_time, as in Stable Diffusion XL.")
+            raise base.refusal(
+                file, f"has addition_embed_type: {found!r}. Needed: text_time, as in Stable Diffusion XL."
+            )
         for name in ("time_cond_proj_dim", "encoder_hid_dim", "class_embed_type"):
             if unet[name] is not None:
                 raise base.refusal(file, f"has {name}: {unet[name]!r}, which this project does not have to give.")

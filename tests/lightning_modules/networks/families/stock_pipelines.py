@@ -51,7 +51,8 @@ def run(
         image: (3,H,W) that an editing pipeline is given.
         **given: further arguments of the pipeline.
     """
-    pipeline: Any = diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    left_out = {"processor": None} if (folder / "processor").is_dir() else {}  # which shows images to the encoder
+    pipeline: Any = diffusers.DiffusionPipeline.from_pretrained(folder, local_files_only=True, **left_out)
     pipeline.set_progress_bar_config(disable=True)
     config = dict(pipeline.scheduler.config)
     if config.get("shift_terminal"):  # one step cannot be both the first and the last of a schedule

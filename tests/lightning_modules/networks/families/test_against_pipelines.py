@@ -16,7 +16,7 @@ EDITORS = ("flux_kontext", "qwen_image_edit_plus", "flux_2_klein")
 # Tokens that fill a sequence up to a multiple of 32, where it is none.
 UNUSED = {"transformer.x_pad_token", "transformer.cap_pad_token"}
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}
-SIZE = (64, 32)
+SIZE = (96, 64)
 
 
 @pytest.fixture(scope="module")

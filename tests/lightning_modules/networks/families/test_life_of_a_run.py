@@ -21,6 +21,11 @@ OPTIONS = {
     "stable_diffusion_3_5": {"input_mode": "image", "checkpointing": True},
     "flux": {"input_mode": "residual", "timestep": 499.0, **ADAPTERS},
     "flux_kontext": {"input_mode": "sequence", **ADAPTERS},
+    "qwen_image": {"input_mode": "residual", "timestep": 499.0, "decoder_checkpointing": True, **ADAPTERS},
+    "qwen_image_edit_plus": {"input_mode": "sequence", "checkpointing": True, **ADAPTERS},
+    "stable_diffusion_xl": {"noise": "gaussian"},
+    "z_image": {"input_mode": "residual", "timestep": 499.0},
+    "flux_2_klein": {"input_mode": "sequence", **ADAPTERS},
 }
 
 

@@ -91,7 +91,7 @@ def by_hand(depth, prediction, mask):
 @pytest.mark.parametrize("name", ["nyu", "kitti"])
 def test_ransac_in_log_space_follows_the_rules_on_real_depth(name):
     for file in sorted((SAMPLES / name / "depth").iterdir()):
-        depth = cv2.imread(str(file), -1).astype("f4") / (1000 if name == "nyu" else 256)
+        depth = cv2.imread(str(file), -1)[::3, ::3].astype("f4") / (1000 if name == "nyu" else 256)
         generator = np.random.default_rng(3)
         prediction = (0.2 * np.log1p(depth) + 0.1 * generator.normal(size=depth.shape)).astype("f4")
         wild = generator.random(depth.shape) < 0.2

@@ -32,6 +32,7 @@ def fit_ransac(
     target: Tensor,
     threshold: float | None = None,
     measure: Callable[[Tensor], Tensor] | None = None,
+    bounds: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None = None,
     max_trials: int = 1000,
     stop_probability: float = 0.99,
     seed: int = 0,
@@ -49,8 +50,9 @@ def fit_ransac(
         prediction: (N,) float, finite.
         target: (N,) float, finite.
         threshold: largest distance of an inlier; None is the median absolute deviation of the measured targets.
-        measure: maps values to those in which distances are taken; None takes them as they are. Distances that
-            are not finite belong to no inlier.
+        measure: maps values to those in which distances are taken; None takes them as they are.
+        bounds: needed beside ``measure``: returns the smallest and the largest values whose measure lies between two
+            others.
         max_trials: most trials.
         stop_probability: how sure it must be that a trial was free of outliers.
         seed: the draws depend on it and on N alone: not on the device, the rank or what was drawn before.
@@ -68,19 +70,22 @@ def fit_ransac(
         return None
     measured = y if measure is None else measure(y)
     limit = median((measured - median(measured)).abs()) if threshold is None else y.new_tensor(threshold)
+    low, high = measured - limit, measured + limit
+    if bounds is not None:
+        low, high = bounds(low, high)
     generator = torch.Generator().manual_seed(seed)
     best, best_count, best_score = None, 1, -math.inf
     trials, trial = float(max_trials), 0
     while trial < trials:
         trial += 1
         scale, shift = _through(x, y, *_draw_pair(count, generator))
-        line = scale * x + shift
-        estimated = line if measure is None else measure(line)
-        inliers = (estimated - measured).abs() <= limit
+        line = x * scale + shift
+        inliers = (line >= low) & (line <= high)
         num_inliers = int(inliers.sum())
         if num_inliers < best_count:
             continue
-        score = _determination(measured[inliers], estimated[inliers])
+        estimated = line[inliers] if measure is None else measure(line[inliers])
+        score = _determination(measured[inliers], estimated)
         if num_inliers == best_count and score < best_score:
             continue
         best, best_count, best_score = inliers, num_inliers, score

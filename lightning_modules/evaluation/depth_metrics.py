@@ -21,7 +21,7 @@ class AlignedMetric(GeometryMetric):
         protocol: Name of the protocol: least_squares, least_squares_disparity, ransac_log, median or metric.
         space: The space in which predictions are known up to scale and shift; by default depth itself.
         limits: Smallest and largest depth that can be true. Datasets bring their own.
-        max_fit_size_px: Fit on images downsampled to this longest side; None takes all pixels. Datasets bring their own.
+        max_fit_size_px: Fit on images downsampled to this longest side. Datasets bring their own.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ProtocolDepth(AlignedMetric):
         protocol: Name of the protocol: least_squares, least_squares_disparity, ransac_log, median or metric.
         space: The space in which predictions are known up to scale and shift; by default depth itself.
         limits: Smallest and largest depth that can be true. Datasets bring their own.
-        max_fit_size_px: Fit on images downsampled to this longest side; None takes all pixels. Datasets bring their own.
+        max_fit_size_px: Fit on images downsampled to this longest side. Datasets bring their own.
     """
 
     sums: Tensor

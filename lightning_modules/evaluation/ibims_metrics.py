@@ -105,6 +105,7 @@ class PlanarityError(AlignedMetric):
     """
 
     sums: Tensor
+    num_planes: Tensor
 
     def __init__(
         self,
@@ -130,9 +131,7 @@ class PlanarityError(AlignedMetric):
         if "planes" in batch.references and batch.camera is not None:
             self.update(prediction, *batch.targets["depth"], target, batch.camera)
 
-    def update(
-        self, prediction: Tensor, target: Tensor, valid_mask: Tensor, planes: Target, camera: Tensor
-    ) -> None:
+    def update(self, prediction: Tensor, target: Tensor, valid_mask: Tensor, planes: Target, camera: Tensor) -> None:
         """Add images.
 
         Args:
@@ -147,7 +146,9 @@ class PlanarityError(AlignedMetric):
             if not valid.any() or not camera[index].isfinite().all():
                 continue
             aligned = self.align(prediction[index], depth, valid)(prediction[index])
-            errors = _errors_of_planes(aligned, depth.double(), valid, planes.values[index], planes.mask[index], camera[index])
+            errors = _errors_of_planes(
+                aligned, depth.double(), valid, planes.values[index], planes.mask[index], camera[index]
+            )
             for error in errors:
                 self.sums += error
             self.num_planes += len(errors)
@@ -232,5 +233,5 @@ def _require_canny() -> None:
         import skimage.feature  # noqa: F401
     except ImportError as error:
         raise InputError(
-            "the depth boundary errors of iBims-1 need scikit-image: pip install -e '.[edges]', or leave the metric out."
+            "the depth boundary errors of iBims-1 need scikit-image: pip install -e '.[edges]', or leave them out."
         ) from error

@@ -56,7 +56,9 @@ class MetricChoice:
         for name in self.metrics:
             if (modality, name) not in _MADE:
                 choice = ", ".join(known for of, known in _MADE if of == modality) or "none"
-                raise InputError(f"evaluation.metrics: there is no metric {name!r} for {modality}; choose from {choice}.")
+                raise InputError(
+                    f"evaluation.metrics: there is no metric {name!r} for {modality}; choose from {choice}."
+                )
 
     def make(self, task: Task, dataset: DatasetInfo) -> list[GeometryMetric]:
         """Return new metrics by the rules of a dataset, the one that sums up first.

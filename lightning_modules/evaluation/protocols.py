@@ -135,8 +135,10 @@ class RansacLog(Protocol):
         values, own = prediction.double(), space.apply(depth.double())
         if not bool(values.isfinite().all()):
             return Aligned(own.new_tensor(math.nan), own.new_tensor(math.nan), space, 1e-3, high)
-        measure = None if space.name == "log" else partial(_log1p_of, space)
-        fit = fit_ransac(values, own, measure=measure)
+        if space.name == "log":
+            fit = fit_ransac(values, own)
+        else:
+            fit = fit_ransac(values, own, measure=partial(_log1p_of, space), bounds=partial(_bounds_of, space))
         scale, shift = (own.new_tensor(1.0), own.new_tensor(0.0)) if fit is None else (fit.scale, fit.shift)
         if not bool(scale > 0):
             scale, shift = own.mean() / values.mean(), torch.zeros_like(shift)
@@ -223,3 +225,14 @@ def _depth_of(space: DepthSpace, values: Tensor) -> Tensor:
 def _log1p_of(space: DepthSpace, values: Tensor) -> Tensor:
     """Return ln(depth + 1) of values of a space; NaN for depth of -1 m or less."""
     return space.undo(values).log1p()
+
+
+def _bounds_of(space: DepthSpace, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the values of a space between which ln(depth + 1) lies between two bounds."""
+    near, far = low.expm1(), high.expm1()
+    if space.name == "linear":
+        return near, far
+    ends = space.apply(near.clamp(min=0)), space.apply(far)
+    if space.name.endswith("disparity"):
+        return ends[1], torch.where(near > 0, ends[0], torch.inf)
+    return torch.where(near > 0, ends[0], -torch.inf), ends[1]

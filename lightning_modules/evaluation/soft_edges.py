@@ -1,4 +1,4 @@
-"""Soft edge errors: how far predictions at edges are from any true value nearby. Blurred edges and flying pixels cost."""
+"""Soft edge errors: how far predictions at edges are from any true value nearby. Blur and flying pixels cost."""
 
 from collections.abc import Iterator
 from typing import Self
@@ -140,7 +140,8 @@ def soft_edge_errors(depth: Tensor, truth: Tensor, valid: Tensor, edges: Tensor)
     """
     predicted = depth[edges]
     return _smallest(
-        (near[0][edges] - predicted).abs().where(known[edges], torch.inf) for near, known in _neighbours(truth[None], valid)
+        (near[0][edges] - predicted).abs().where(known[edges], torch.inf)
+        for near, known in _neighbours(truth[None], valid)
     )
 
 

@@ -36,8 +36,8 @@ def scores(protocol, depth, prediction, mask, space=None, **options):
 
 
 # AbsRel and delta1 of ppd/utils/align_depth_func.py and depth_estimation_model.py of gangweix/pixel-perfect-depth, run
-# with scikit-learn 1.9.1 on these very predictions, its draws being those of _draw_pair; the second pair of figures is of
-# the predictions times -1, where their scale is not positive and the means decide.
+# with scikit-learn 1.9.1 on these very predictions, its draws being those of _draw_pair; the second pair of figures is
+# of the predictions times -1, where their scale is not positive and the means decide.
 THEIR_FIGURES = {
     0: ((0.64926684, 0.5119047619), (1.2244577, 0.1042960663)),
     1: ((0.6959597, 0.4921956296), (1.2973953, 0.0972944849)),

@@ -169,8 +169,8 @@ class TestIbims:
             metric.update(prediction, depth, everywhere(depth), edges)
             assert [float(value) for value in metric.compute().values()] == [10, 10]
 
-    # compute_depth_boundary_error of iBims-1's evaluation scripts, on random_scene(seed, (96, 128)) with the Canny edges
-    # of its true depth.
+    # compute_depth_boundary_error of iBims-1's evaluation scripts, on random_scene(seed, (96, 128)) with the Canny
+    # edges of its true depth.
     @pytest.mark.parametrize(
         "seed, theirs",
         [
@@ -182,13 +182,19 @@ class TestIbims:
     def test_boundary_errors_are_those_of_the_source_s_own_code(self, seed, theirs):
         depth, prediction, _ = (image[None, None] for image in random_scene(seed, (96, 128)))
         metric = DepthBoundaryError("metric")
-        metric.update(prediction, depth, everywhere(depth), torch.from_numpy(canny_edges(depth[0, 0].numpy()))[None, None])
+        metric.update(
+            prediction, depth, everywhere(depth), torch.from_numpy(canny_edges(depth[0, 0].numpy()))[None, None]
+        )
         assert [float(value) for value in metric.compute().values()] == pytest.approx(theirs, rel=1e-9)
 
     # compute_planarity_error of iBims-1's evaluation scripts, on plane_scene(seed), the mean over its planes.
     @pytest.mark.parametrize(
         "seed, theirs",
-        [(0, (3.069662772907, 5.243014808935)), (1, (3.103145747889, 5.257416907455)), (2, (3.065559513101, 5.235096704258))],
+        [
+            (0, (3.069662772907, 5.243014808935)),
+            (1, (3.103145747889, 5.257416907455)),
+            (2, (3.065559513101, 5.235096704258)),
+        ],
     )
     def test_planarity_errors_are_those_of_the_source_s_own_code(self, seed, theirs):
         depth, prediction, planes, _, camera, _ = plane_scene(seed)
@@ -208,7 +214,9 @@ class TestIbims:
 
     def test_other_data_without_edges_and_planes_is_not_scored(self):
         depth = step()
-        batch = GeometryBatch(torch.zeros(1, 3, 24, 40), {"depth": Target(depth, everywhere(depth))}, ["a"], DatasetInfo("x"))
+        batch = GeometryBatch(
+            torch.zeros(1, 3, 24, 40), {"depth": Target(depth, everywhere(depth))}, ["a"], DatasetInfo("x")
+        )
         for metric in (DepthBoundaryError("metric"), PlanarityError("metric"), OrdinalAccuracy()):
             metric.add(depth, batch.targets["depth"], batch)
             assert int(metric.num_images) == 0

@@ -17,17 +17,17 @@ from lightning_modules.estimator import Estimator
 from lightning_modules.evaluation.files import make_writable, save_array, write_file
 from lightning_modules.evaluation.identity import digest, file_stamp, prediction_settings, weights_digest
 from lightning_modules.evaluation.metric_choice import DEFAULT_PROTOCOLS, MetricChoice
-from lightning_modules.evaluation.pictures import paint_sample
 from lightning_modules.evaluation.place import free_folder
 from lightning_modules.evaluation.provenance import provenance
 from lightning_modules.evaluation.report import write_results
 from lightning_modules.evaluation.scores import DatasetScores, read_scores, write_scores
 from lightning_modules.evaluation.scoring import Scorer, Tally
 from lightning_modules.evaluation.tables import screen_table
+from lightning_modules.evaluation.visualisations import paint_sample
 
 
 class Evaluation(Callback):
-    """Scores test data sets and writes tables, pictures and files. A data set that is finished is not run again.
+    """Scores test data sets and writes tables, visualisations and files. A data set that is finished is not run again.
 
     Args:
         output: Folder of the results; None is runs/NAME/test, or test_2 and so on where that holds results of other
@@ -92,7 +92,7 @@ class Evaluation(Callback):
         self._num_finished = 0
         data.skip_tests(self._results.keys() & set(names))
         if trainer.is_global_zero:
-            self._remove_old_pictures()
+            self._remove_old_visualisations()
         if trainer.is_global_zero and self._results:
             print(f"already scored in {self.folder}: {', '.join(self._results)} (--evaluation.restart scores again)")
             if not self._to_run:
@@ -187,7 +187,7 @@ class Evaluation(Callback):
             tally.problems,
         )
         self._results[name] = result
-        self._write_pictures(name, tally, scorer.headline)
+        self._write_visualisations(name, tally, scorer.headline)
         self._forget()
         if trainer.is_global_zero:
             write_scores(self.folder / name, result, tally.rows)
@@ -204,7 +204,7 @@ class Evaluation(Callback):
         settings = {**self.settings, **self._record}
         write_results(self.folder, settings, headline, self._in_order(data), dict(data.missing_tests))
 
-    def _write_pictures(self, name: str, tally: Tally, headline: str) -> None:
+    def _write_visualisations(self, name: str, tally: Tally, headline: str) -> None:
         """Write those of the worst and the median samples that this rank painted."""
         ranked = sorted(tally.rows, key=lambda key: (-tally.rows[key][headline], key))
         first = max(0, (len(ranked) - self.num_pictures) // 2)
@@ -241,7 +241,7 @@ class Evaluation(Callback):
     def _is_wanted_again(self, name: str) -> bool:
         return self.restart or (self.save_predictions and not (self.folder / "predictions" / name).is_dir())
 
-    def _remove_old_pictures(self) -> None:
+    def _remove_old_visualisations(self) -> None:
         for name in self._to_run:
             for kind in ("worst", "median"):
                 for path in (self.folder / name).glob(f"{kind}_*.jpg"):

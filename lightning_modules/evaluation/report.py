@@ -11,10 +11,10 @@ import yaml
 from lightning_modules.evaluation.files import to_json, write_file
 from lightning_modules.evaluation.scores import DatasetScores
 from lightning_modules.evaluation.tables import (
-    MORE_IS_BETTER,
     csv_table,
     latex_tables,
     markdown_tables,
+    more_is_better,
     protocol_of,
     protocol_title,
 )
@@ -38,7 +38,7 @@ def write_results(
         "headline": headline,
         "protocols": {protocol_of(name): protocol_title(name) for name in metrics if protocol_of(name)},
         "metric_protocols": {name: protocol_of(name) for name in metrics},
-        "more_is_better": [name for name in metrics if name.rpartition("/")[2].startswith(MORE_IS_BETTER)],
+        "more_is_better": [name for name in metrics if more_is_better(name)],
         "missing": missing,
         "data_sets": {result.name: asdict(result) for result in results},
     }

@@ -13,8 +13,7 @@ from lightning_modules.evaluation.scores import DatasetScores
 
 OURS = "this evaluation"
 _LEAST_SQUARES = "least_squares"
-# Metrics of which more is better, for those who read the files.
-MORE_IS_BETTER = ("delta1", "delta2", "delta3", "share_under", "boundary_f1", "boundary_precision", "boundary_recall")
+_MORE_IS_BETTER = ("delta", "share_under", "boundary_f1", "boundary_precision", "boundary_recall", "matte_recall")
 
 
 @dataclass(frozen=True)
@@ -143,6 +142,16 @@ def csv_table(results: Sequence[DatasetScores]) -> str:
             row = [result.name, protocol_of(name), name.rpartition("/")[2], repr(value), result.num_images]
             table.writerow(row if math.isfinite(value) else [*row[:3], "", row[4]])
     return text.getvalue()
+
+
+def more_is_better(metric: str) -> bool:
+    """Say whether a larger value of a metric is the better one.
+
+    Args:
+        metric: its name in scores.
+    """
+    name = metric.rpartition("/")[2]
+    return name.startswith((*_MORE_IS_BETTER, "ordinal_accuracy")) and not name.endswith("_error")
 
 
 def protocol_of(metric: str) -> str:

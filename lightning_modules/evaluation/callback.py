@@ -13,10 +13,10 @@ from geometry.batch import DatasetInfo, GeometryBatch
 from geometry.contract import TestData, test_data
 from geometry.errors import InputError
 from geometry.locks import sole_use
+from lightning_modules.benchmark_metrics.choice import DEFAULT_PROTOCOLS, MetricChoice
 from lightning_modules.estimator import Estimator
 from lightning_modules.evaluation.files import make_writable, save_array, write_file
 from lightning_modules.evaluation.identity import digest, file_stamp, prediction_settings, weights_digest
-from lightning_modules.evaluation.metric_choice import DEFAULT_PROTOCOLS, MetricChoice
 from lightning_modules.evaluation.place import free_folder
 from lightning_modules.evaluation.provenance import provenance
 from lightning_modules.evaluation.report import write_results

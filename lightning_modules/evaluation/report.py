@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from lightning_modules.benchmark_metrics.choice import protocol_of, protocol_title
 from lightning_modules.evaluation.files import to_json, write_file
 from lightning_modules.evaluation.scores import DatasetScores
 from lightning_modules.evaluation.tables import (
@@ -15,8 +16,6 @@ from lightning_modules.evaluation.tables import (
     latex_tables,
     markdown_tables,
     more_is_better,
-    protocol_of,
-    protocol_title,
 )
 
 

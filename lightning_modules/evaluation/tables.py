@@ -6,13 +6,12 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from lightning_modules.benchmark_metrics.choice import protocol_of, protocol_title
+from lightning_modules.benchmark_metrics.published import PUBLISHED
 from lightning_modules.command_line.tables import format_latex, format_markdown, format_table
-from lightning_modules.evaluation.protocols import protocol_titles
-from lightning_modules.evaluation.published import PUBLISHED
 from lightning_modules.evaluation.scores import DatasetScores
 
 OURS = "this evaluation"
-_LEAST_SQUARES = "least_squares"
 _MORE_IS_BETTER = ("delta", "share_under", "boundary_f1", "boundary_precision", "boundary_recall", "matte_recall")
 
 
@@ -154,36 +153,9 @@ def more_is_better(metric: str) -> bool:
     return name.startswith((*_MORE_IS_BETTER, "ordinal_accuracy")) and not name.endswith("_error")
 
 
-def protocol_of(metric: str) -> str:
-    """Return the protocol that a metric belongs to; empty for one that needs none.
-
-    Args:
-        metric: its name in scores.
-    """
-    before, slash, after = metric.partition("/")
-    if slash:
-        return before
-    return _LEAST_SQUARES if _is_depth(after or before) else ""
-
-
-def protocol_title(metric: str) -> str:
-    """Return the title of a metric's protocol; empty for one that needs none.
-
-    Args:
-        metric: its name in scores.
-    """
-    return protocol_titles().get(protocol_of(metric), "")
-
-
 def number(value: float, digits: int) -> str:
     """Return a figure with so many digits behind the point, or a hyphen for what is no number."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _is_depth(metric: str) -> bool:
-    from lightning_modules.depth_scores import DEPTH_METRICS
-
-    return metric in DEPTH_METRICS
 
 
 def _has_ours(metric: str, results: Sequence[DatasetScores]) -> bool:

@@ -1,8 +1,9 @@
 import math
 
-from lightning_modules.evaluation.published import PUBLISHED
+from lightning_modules.benchmark_metrics.choice import protocol_of
+from lightning_modules.benchmark_metrics.published import PUBLISHED
 from lightning_modules.evaluation.scores import DatasetScores
-from lightning_modules.evaluation.tables import comparison_tables, latex_tables, metric_rows, protocol_of, screen_table
+from lightning_modules.evaluation.tables import comparison_tables, latex_tables, metric_rows, screen_table
 
 
 def results():

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from geometry.batch import DatasetInfo
 from geometry.depth_space import DepthSpace
-from lightning_modules.evaluation.depth_metrics import AlignedMetric
+from lightning_modules.benchmark_metrics.aligned_depth import AlignedMetric
 
 _THRESHOLDS = torch.linspace(1.05, 1.25, 10, dtype=torch.float64)
 _MIN_DEPTH_M = 1e-6

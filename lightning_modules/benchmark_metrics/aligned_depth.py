@@ -9,8 +9,8 @@ from torch import Tensor
 
 from geometry.batch import DatasetInfo
 from geometry.depth_space import DepthSpace
+from lightning_modules.benchmark_metrics.protocols import Aligned, protocol_named
 from lightning_modules.depth_scores import DEPTH_METRICS, depth_scores
-from lightning_modules.evaluation.protocols import Aligned, protocol_named
 from lightning_modules.metric_base import GeometryMetric
 
 

@@ -10,8 +10,8 @@ import torch
 from geometry.depth_space import DepthSpace, SpaceName
 from geometry.errors import InputError
 from geometry.ransac import _draw_pair, fit_ransac
-from lightning_modules.evaluation.depth_metrics import ProtocolDepth
-from lightning_modules.evaluation.protocols import check_protocols, protocol_named
+from lightning_modules.benchmark_metrics.aligned_depth import ProtocolDepth
+from lightning_modules.benchmark_metrics.protocols import check_protocols, protocol_named
 from tests.benchmark_archives import SAMPLES, needs_samples
 from tests.depth_metrics import depth_metrics, fit_scale_and_shift
 
@@ -72,7 +72,7 @@ def ransac_by_hand(x, y, seed=0, trials=1000):
         if near.sum() == most and score < highest:
             continue
         best, most, highest = near, near.sum(), score
-        spoiled = 1 - (most / len(x)) ** 2
+        spoiled = max(2**-52, 1 - (most / len(x)) ** 2)
         trials = min(trials, math.ceil(math.log(0.01) / math.log(spoiled)) if spoiled < 1 else math.inf)
     return fit_scale_and_shift(x[best], y[best])
 
@@ -108,6 +108,15 @@ def test_ransac_in_log_space_follows_the_rules_on_random_depth(seed):
     expected = by_hand(*pair)
     found = scores("ransac_log", *pair, PPD)
     assert {key: found[key] for key in expected} == pytest.approx(expected, rel=1e-9)
+
+
+def test_of_trials_with_equally_many_inliers_the_better_line_wins():
+    for seed in range(40):
+        generator = np.random.default_rng(seed)
+        x = generator.normal(size=7)
+        y = 2 * x + generator.normal(size=7)
+        fit = fit_ransac(torch.from_numpy(x), torch.from_numpy(y))
+        assert (float(fit.scale), float(fit.shift)) == pytest.approx(tuple(ransac_by_hand(x, y)), rel=1e-9)
 
 
 @pytest.mark.parametrize("protocol", ["least_squares", "least_squares_disparity", "ransac_log"])

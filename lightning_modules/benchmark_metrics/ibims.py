@@ -10,7 +10,7 @@ from geometry.batch import GeometryBatch, Target
 from geometry.camera import pixel_rays, unproject
 from geometry.depth_space import DepthSpace, median
 from geometry.errors import InputError
-from lightning_modules.evaluation.depth_metrics import AlignedMetric
+from lightning_modules.benchmark_metrics.aligned_depth import AlignedMetric
 
 _MAX_DISTANCE_PX = 10.0
 _SMALLEST_PLANE = 0.05

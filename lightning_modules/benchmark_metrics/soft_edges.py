@@ -11,7 +11,7 @@ from geometry.angles import angle_deg
 from geometry.batch import DatasetInfo
 from geometry.depth_space import DepthSpace
 from geometry.masked import masked_quantiles
-from lightning_modules.evaluation.depth_metrics import AlignedMetric
+from lightning_modules.benchmark_metrics.aligned_depth import AlignedMetric
 from lightning_modules.metric_base import GeometryMetric
 
 PATCH_SIZES = (1, 3, 5, 7)

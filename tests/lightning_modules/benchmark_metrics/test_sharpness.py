@@ -8,11 +8,11 @@ import torch
 
 from geometry.batch import DatasetInfo, GeometryBatch, Target
 from geometry.depth_space import DepthSpace
-from lightning_modules.evaluation.boundaries import BoundaryF1, BoundaryRecall
-from lightning_modules.evaluation.ibims_metrics import DepthBoundaryError, PlanarityError, canny_edges, plane_errors
-from lightning_modules.evaluation.ordinal import OrdinalAccuracy
-from lightning_modules.evaluation.soft_edges import SoftAngularEdgeError, SoftEdgeError
-from tests.lightning_modules.evaluation.edge_scenes import (
+from lightning_modules.benchmark_metrics.boundaries import BoundaryF1, BoundaryRecall
+from lightning_modules.benchmark_metrics.ibims import DepthBoundaryError, PlanarityError, canny_edges, plane_errors
+from lightning_modules.benchmark_metrics.ordinal import OrdinalAccuracy
+from lightning_modules.benchmark_metrics.soft_edges import SoftAngularEdgeError, SoftEdgeError
+from tests.lightning_modules.benchmark_metrics.edge_scenes import (
     FAR_M,
     NEAR_M,
     everywhere,

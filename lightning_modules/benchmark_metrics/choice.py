@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from geometry.batch import DatasetInfo
 from geometry.depth_space import DepthSpace
 from geometry.errors import InputError
-from lightning_modules.evaluation.boundaries import BoundaryF1, BoundaryRecall
-from lightning_modules.evaluation.depth_metrics import ProtocolDepth
-from lightning_modules.evaluation.ibims_metrics import DepthBoundaryError, PlanarityError
-from lightning_modules.evaluation.ordinal import OrdinalAccuracy
-from lightning_modules.evaluation.protocols import check_protocols
-from lightning_modules.evaluation.soft_edges import SoftAngularEdgeError, SoftEdgeError
+from lightning_modules.benchmark_metrics.aligned_depth import ProtocolDepth
+from lightning_modules.benchmark_metrics.boundaries import BoundaryF1, BoundaryRecall
+from lightning_modules.benchmark_metrics.ibims import DepthBoundaryError, PlanarityError
+from lightning_modules.benchmark_metrics.ordinal import OrdinalAccuracy
+from lightning_modules.benchmark_metrics.protocols import check_protocols, protocol_titles
+from lightning_modules.benchmark_metrics.soft_edges import SoftAngularEdgeError, SoftEdgeError
+from lightning_modules.depth_scores import DEPTH_METRICS
 from lightning_modules.metric_base import GeometryMetric
 from lightning_modules.tasks import Task
 
@@ -80,3 +81,24 @@ class MetricChoice:
     @property
     def _protocol(self) -> str:
         return self.protocols[0] if self.protocols else LEAST_SQUARES
+
+
+def protocol_of(metric: str) -> str:
+    """Return the protocol that a metric belongs to; empty for one that needs none.
+
+    Args:
+        metric: its name in scores.
+    """
+    before, slash, _ = metric.partition("/")
+    if slash:
+        return before
+    return LEAST_SQUARES if metric in DEPTH_METRICS else ""
+
+
+def protocol_title(metric: str) -> str:
+    """Return the title of a metric's protocol; empty for one that needs none.
+
+    Args:
+        metric: its name in scores.
+    """
+    return protocol_titles().get(protocol_of(metric), "")

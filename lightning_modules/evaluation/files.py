@@ -3,7 +3,6 @@
 import io
 import json
 import math
-import os
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from geometry.errors import InputError
+from geometry.writing import write_whole
 
 
 def save_array(path: Path, values: np.ndarray) -> None:
@@ -50,12 +50,7 @@ def write_file(path: Path, content: str | bytes) -> None:
         content: text or bytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, content)
 
 
 def to_json(document: dict[str, Any]) -> str:

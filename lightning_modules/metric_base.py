@@ -21,12 +21,15 @@ class GeometryMetric(Metric):
         headline: name of the scalar that sums up a validation; less is better.
         constant: name of what the best constant prediction scores as ``headline``; empty if that is not known.
         num_images: state that counts the images in which there was something to score.
+        reference: name of what the metric is measured against where a benchmark has it (``GeometryBatch.references``);
+            elsewhere, and if it is empty, that is the target of the modality.
     """
 
     is_differentiable = False
     full_state_update = False
     headline: str
     constant: str = ""
+    reference: str = ""
     num_images: Tensor
 
     def for_dataset(self, dataset: DatasetInfo) -> Self:
@@ -46,6 +49,15 @@ class GeometryMetric(Metric):
             batch: what else is known; its image may have another size.
         """
         self.update(prediction, *target)
+
+    def size_of(self, target: Target) -> tuple[int, int]:
+        """Return the height and width that predictions must have; by default those of what they are measured against.
+
+        Args:
+            target: what the metric is measured against.
+        """
+        height, width = target.values.shape[-2:]
+        return height, width
 
     def stay_alone(self) -> Self:
         """Let the metric be of one rank alone: it does not wait for others, which have other samples."""

@@ -107,7 +107,11 @@ class Task(nn.Module):
             batch: the images that were predicted.
         """
         for metric in metrics:
-            metric.add(prediction, self.target(batch), batch)
+            metric.add(prediction, self.target_of(metric, batch), batch)
+
+    def target_of(self, metric: GeometryMetric, batch: GeometryBatch) -> Target:
+        """Return what a metric is measured against: the reference that it names, or the truth of the batch."""
+        return batch.references.get(metric.reference) or self.target(batch)
 
     def visualize(self, prediction: Tensor, batch: GeometryBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Return prediction, truth and error as visualisations, each (B,3,H,W) float32 in [0, 1]."""

@@ -5,6 +5,7 @@ training then needs neither them nor their memory.
 """
 
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def encode_empty_prompt(base: Base, family: Family, config: Mapping[str, Any]) -
     try:
         with torch.no_grad(), quiet_transformers():
             pipeline: Any = getattr(diffusers, family.pipeline)
-            known = pipeline._get_signature_keys(pipeline)[0]
+            known = signature(pipeline.__init__).parameters.keys() - {"self"}
             found = family.encode_empty_prompt(pipeline(**{name: parts.get(name) for name in known}))
     except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]

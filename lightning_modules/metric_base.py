@@ -21,7 +21,11 @@ class GeometryMetric(Metric):
         headline: name of the scalar that sums up a validation; less is better.
         constant: name of what the best constant prediction scores as ``headline``; empty if that is not known.
         num_images: state that counts the images in which there was something to score.
+        knows_modality: the metric takes predictions as the modality defines them, whatever its options. Others are
+            given what ``undo`` of the modality makes of them.
     """
+
+    knows_modality: ClassVar[bool] = False
 
     is_differentiable = False
     full_state_update = False
@@ -36,6 +40,14 @@ class GeometryMetric(Metric):
             dataset: the data set.
         """
         return copy.deepcopy(self)
+
+    def for_modality(self, modality: Modality) -> Self:
+        """Return the metric as it has to be for a modality with its options; itself by default.
+
+        Args:
+            modality: what is predicted.
+        """
+        return self
 
     def add(self, prediction: Tensor, target: Target, batch: GeometryBatch) -> None:
         """Add images.
@@ -60,6 +72,7 @@ class MeanError(GeometryMetric):
         modality: What is predicted.
     """
 
+    knows_modality = True
     sums: Tensor
     higher_is_better: ClassVar[bool] = False  # type: ignore[misc]
 

@@ -1,7 +1,7 @@
 """What is predicted, and how that is trained and judged: a modality with its losses and metrics."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -71,14 +71,18 @@ class Task(nn.Module):
         """Return the prediction (B,C,H,W) float32 that a decoded image (B,3,H,W) stands for."""
         return self.modality.from_image(decoded)
 
-    def training_loss(self, prediction: Tensor, batch: GeometryBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def training_loss(
+        self, prediction: Tensor, batch: GeometryBatch, step: int = 0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar loss, and further scalars worth logging by name.
 
         Args:
             prediction: (B,C,H,W) float32.
             batch: the images that were predicted.
+            step: optimiser steps done before this one, over all starts of the run.
         """
-        inputs = LossInputs(prediction, self.target(batch), batch, self.loss)
+        target = self.modality.as_predicted(self.target(batch))
+        inputs = LossInputs(prediction, target, batch, self.loss, self.modality, step)
         return total_loss(inputs, self.extra_losses)  # type: ignore[arg-type]
 
     def target_image(self, batch: GeometryBatch) -> tuple[Tensor, Tensor]:
@@ -96,7 +100,7 @@ class Task(nn.Module):
         Args:
             dataset: the data set.
         """
-        return [metric.for_dataset(dataset) for metric in self._metrics]
+        return [metric.for_dataset(dataset).for_modality(self.modality) for metric in self._metrics]
 
     def update_metrics(self, metrics: Sequence[GeometryMetric], prediction: Tensor, batch: GeometryBatch) -> None:
         """Add a validation batch to metrics made by ``make_metrics``.
@@ -106,8 +110,10 @@ class Task(nn.Module):
             prediction: (B,C,H,W) float, of the target's size.
             batch: the images that were predicted.
         """
+        target = self.target(batch)
         for metric in metrics:
-            metric.add(prediction, self.target(batch), batch)
+            undone = prediction if metric.knows_modality else self.modality.undo(prediction, target)
+            metric.add(undone, target, batch)
 
     def visualize(self, prediction: Tensor, batch: GeometryBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Return prediction, truth and error as visualisations, each (B,3,H,W) float32 in [0, 1]."""
@@ -121,12 +127,16 @@ class Task(nn.Module):
 class Depth(Task):
     """Depth up to scale and shift: the mean over the decoded channels, clamped to [-1, 1].
 
+    Where the network learns a function g of depth (``parameterization``), losses compare in the space of g, and metrics
+    fit scale and shift there and undo g: two numbers per image, as for linear depth.
+
     Args:
         loss: The main loss; the paper's by default.
         extra_losses: Losses to add, such as GradientMatching; each is logged under its own name, and sees depth after
             the main loss's scale and shift.
         metrics: What is measured in validation and test; the first one's headline sums up. By default affine-invariant
             depth.
+        **options: What the modality ``Depth`` takes, such as the parameterization.
     """
 
     modality_class = modalities.Depth
@@ -136,8 +146,9 @@ class Depth(Task):
         loss: Loss | None = None,
         extra_losses: list[Loss] | None = None,
         metrics: list[GeometryMetric] | None = None,
+        **options: Any,  # noqa: ANN401
     ) -> None:
-        modality = modalities.Depth()
+        modality = modalities.Depth(**options)
         super().__init__(modality, loss or ScaleShiftInvariantLoss(), extra_losses, metrics or [AffineInvariantDepth()])
 
 

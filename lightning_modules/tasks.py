@@ -53,6 +53,18 @@ class Task(nn.Module):
         """What the best constant prediction scores as ``headline_metric``; empty if that is not known."""
         return self._metrics[0].constant
 
+    @property
+    def losses(self) -> list[Loss]:
+        """All losses, the main one first."""
+        return [self.loss, *self.extra_losses]  # type: ignore[list-item]
+
+    @property
+    def trained_parts(self) -> list[nn.Module]:
+        """Modules of the losses that train along, such as projectors."""
+        modules = [module for loss in self.losses for module in loss.modules() if not isinstance(module, Loss)]
+        inner = {id(child) for module in modules for child in module.modules() if child is not module}
+        return [module for module in modules if id(module) not in inner and any(module.parameters())]
+
     def target(self, batch: GeometryBatch) -> Target:
         """Return the truth of a batch.
 

@@ -65,7 +65,9 @@ class Depth(Modality):
         far_over_near: float = 10.0,
     ) -> None:
         if not 0 <= low_quantile < high_quantile <= 1:
-            raise InputError(f"depth needs 0 <= low_quantile < high_quantile <= 1, got {low_quantile}, {high_quantile}.")
+            raise InputError(
+                f"depth needs 0 <= low_quantile < high_quantile <= 1, got {low_quantile}, {high_quantile}."
+            )
         if not 1 < far_over_near <= _LARGEST_RATIO:
             raise InputError(f"depth needs 1 < far_over_near <= {_LARGEST_RATIO:g}, got {far_over_near}.")
         self.parameterization = Parameterization(parameterization, eps_m)
@@ -156,7 +158,9 @@ class Depth(Modality):
         """Return that a stock pipeline does not undo the parameterisation, unless there is nothing to undo."""
         if self.parameterization.is_linear:
             return ""
-        return f"diffusers' {self.stock_pipeline.class_name} does not undo parameterization: {self.parameterization.name}"
+        return (
+            f"diffusers' {self.stock_pipeline.class_name} does not undo parameterization: {self.parameterization.name}"
+        )
 
     def ensemble(self, members: Tensor) -> Tensor:
         """Return the pixelwise median after a scale and a shift per member that bring them closest together.
@@ -171,4 +175,6 @@ class Depth(Modality):
 
 def _limits_of(depth: Tensor, mask: Tensor) -> Tensor:
     values = depth[mask].double()
-    return torch.quantile(values, values.new_tensor(_COLORED_QUANTILES)) if len(values) else values.new_tensor([0.0, 1.0])
+    return (
+        torch.quantile(values, values.new_tensor(_COLORED_QUANTILES)) if len(values) else values.new_tensor([0.0, 1.0])
+    )

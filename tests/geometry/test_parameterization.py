@@ -52,7 +52,9 @@ def test_a_perfect_prediction_scaled_and_shifted_comes_back_in_metres(name, clip
     perfect = modality.from_image(modality.to_image(target))
     for prediction in (perfect, 0.3 * perfect - 2):
         aligned = modality.align(prediction.double(), target)
-        torch.testing.assert_close(of_known(aligned, target).float(), of_known(target.values, target), rtol=1e-4, atol=0)
+        torch.testing.assert_close(
+            of_known(aligned, target).float(), of_known(target.values, target), rtol=1e-4, atol=0
+        )
         assert modality.error(aligned, target)[target.mask].max() < 1e-4
 
 

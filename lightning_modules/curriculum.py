@@ -1,5 +1,7 @@
 """Weights of losses that change with the steps of a run."""
 
+import itertools
+
 from torch import Tensor, nn
 
 from geometry.batch import Target
@@ -25,7 +27,7 @@ class Scheduled(Loss):
 
     def __init__(self, loss: Loss, steps: list[int], factors: list[float]) -> None:
         super().__init__(loss.weight)
-        rising = all(before < after for before, after in zip(steps, steps[1:], strict=False))
+        rising = all(before < after for before, after in itertools.pairwise(steps))
         if not steps or len(steps) != len(factors) or not rising or steps[0] < 0 or min(factors) < 0:
             raise InputError(
                 f"Scheduled needs rising steps and one factor from 0 on for each, got {steps} and {factors}."
@@ -46,7 +48,7 @@ class Scheduled(Loss):
         points = list(zip(self.steps, self.factors, strict=True))
         if step <= self.steps[0]:
             return self.factors[0]
-        for (before, low), (after, high) in zip(points, points[1:], strict=False):
+        for (before, low), (after, high) in itertools.pairwise(points):
             if step <= after:
                 return low + (high - low) * (step - before) / (after - before)
         return self.factors[-1]

@@ -89,13 +89,11 @@ class FeatureAlignment(Loss):
         """
         modules = dict(network.named_modules())
         if self.layer not in modules or not self.layer:
-            begin = self.layer.rsplit(".", 1)[0]
-            near = [name for name in modules if name.rpartition(".")[0] == begin] or [
-                n for n in modules if "." not in n
-            ]
+            parents = (self.layer.rpartition(".")[0], "")
+            near = [[name for name in modules if name and name.rpartition(".")[0] == parent] for parent in parents]
             raise InputError(
-                f"FeatureAlignment: the network has no layer {self.layer}; it has, for instance, "
-                f"{', '.join(name for name in near[:8] if name)}."
+                f"FeatureAlignment: the network has no layer {self.layer!r}; it has, for instance, "
+                f"{', '.join((near[0] or near[1])[:8])}."
             )
         model = modules[self.layer.split(".")[0]]
         if compiled_regions(model):
@@ -153,7 +151,7 @@ class FeatureAlignment(Loss):
     def _known(self, mask: Tensor, taught: Tensor) -> Tensor:
         if self.subject == "image":
             return mask.new_ones(()).expand(len(mask), 1, *taught.shape[-2:])
-        return F.adaptive_avg_pool2d(mask.float(), taught.shape[-2:]) >= 0.5
+        return F.adaptive_avg_pool2d(mask.float(), list(taught.shape[-2:])) >= 0.5  # type: ignore[arg-type]
 
     def _as_image(self, output: Tensor, height: int, width: int) -> Tensor:
         """Return the layer's output as (B,C,h,w)."""
@@ -162,14 +160,14 @@ class FeatureAlignment(Loss):
             rows, columns = round(height / pixels_per_token), round(width / pixels_per_token)
             if rows * columns != output.shape[1]:
                 raise InputError(
-                    f"FeatureAlignment: layer {self.layer} has {output.shape[1]} tokens for an image of {height}x{width} "
-                    "pixels, which is no grid of them; choose a layer of image tokens alone."
+                    f"FeatureAlignment: layer {self.layer} has {output.shape[1]} tokens for an image of "
+                    f"{height}x{width} pixels, which is no grid of them; choose a layer of image tokens alone."
                 )
             output = output.mT.unflatten(2, (rows, columns))
         if output.ndim != 4 or output.shape[1] != self.layer_channels:
             raise InputError(
-                f"FeatureAlignment: layer {self.layer} puts out {tuple(output.shape)}; set layer_channels to its second "
-                "number, or choose a layer whose output is (B,C,h,w) or (B,h*w,C)."
+                f"FeatureAlignment: layer {self.layer} puts out {tuple(output.shape)}; set layer_channels to its "
+                "second number, or choose a layer whose output is (B,C,h,w) or (B,h*w,C)."
             )
         return output
 
@@ -230,11 +228,13 @@ class FeatureMatching(Loss):
             normalize_spatially(self.teacher.features(image.expand(-1, 3, -1, -1)), self.spatial_gamma)
             for image in (prediction, target.detach())
         )
-        tokens = (learnt - known).abs().mean(dim=(1, 2, 3))
-        cosines = [
-            torch.einsum("bdn,bdm->bnm", unit, unit)
-            for unit in (F.normalize(f.flatten(2), dim=1) for f in (learnt, known))
-        ]
-        pairs = (cosines[0] - cosines[1]).abs().mean(dim=(1, 2))
-        counts = valid_mask.flatten(1).any(dim=1)[:, None, None, None]
-        return masked_mean((tokens + pairs)[:, None, None, None], counts, "pixel")
+        distance = (learnt - known).abs().mean(dim=(1, 2, 3))
+        distance = distance + (_cosines(learnt) - _cosines(known)).abs().mean(dim=(1, 2))
+        counts = valid_mask.flatten(1).any(dim=1)
+        return masked_mean(distance[:, None, None, None], counts[:, None, None, None], "pixel")
+
+
+def _cosines(features: Tensor) -> Tensor:
+    """Return (B,N,N): the cosine between all pairs of the N pixels of (B,D,h,w)."""
+    unit = F.normalize(features.flatten(2), dim=1)
+    return unit.mT @ unit

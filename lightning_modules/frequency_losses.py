@@ -84,5 +84,5 @@ class WaveletLoss(NormalizedLoss):
             details = (right.abs() + lower.abs() + cross.abs()).mean(dim=1, keepdim=True) / 6
             known = ~F.max_pool2d((~known[..., :height, :width]).float(), 2).bool()
             total = total + masked_mean(details, known, "pixel") / 2**level
-            average = sum(corners) / 4
+            average = torch.stack(corners).mean(dim=0)
         return total

@@ -76,7 +76,7 @@ class Loss(nn.Module, ABC):
         """
         return self.weight
 
-    def attach(self, network: nn.Module) -> None:  # noqa: B027 - most losses have nothing to do here
+    def attach(self, network: nn.Module) -> None:
         """Prepare for a network whose inner layers the loss wants to see; called once, before training.
 
         Args:

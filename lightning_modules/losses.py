@@ -17,9 +17,10 @@ class ScaleShiftInvariantLoss(Loss):
 
     Convention:
         Each image is aligned by least squares over its valid pixels; the gradient flows through scale and shift.
-        The target is in metres, or, where the task has another parameterisation g, in g of metres: A network that
-        learns the logarithm is aligned and compared in logarithms. It is first clamped to quantiles of the image's valid depth. An image with fewer than
-        2 valid pixels, or with a constant prediction, contributes no pixel. No pixel at all gives exactly 0.
+        The target is in metres; where the task has a parameterisation g of depth, it is g of metres: a network that
+        learns the logarithm is aligned and compared in logarithms. It is first clamped to quantiles of the image's
+        valid values. An image with fewer than 2 valid pixels, or with a constant prediction, contributes no pixel. No
+        pixel at all gives exactly 0.
         Computed in float64 and outside autocast: a prediction that hardly varies makes float32 cancel.
 
     Args:

@@ -24,7 +24,8 @@ class SinkLoss(NormalizedLoss):
         mean over all blocks of the batch with a known pixel is returned. The gradient flows through M, too.
         A cost B for a whole row is a factor that the first iteration takes out again. So rows of unknown pixels cost
         nothing here and their columns infinitely much, with the same plan for a large B and no rounding at 1e6.
-        Even a perfect prediction costs a little: the plan is soft. With tau to 0, the loss becomes the exact assignment.
+        Even a perfect prediction costs a little, for the plan is soft. With tau to 0, the loss becomes that of the
+        exact assignment.
 
     Args:
         weight: Factor on the term before it is added.

@@ -56,7 +56,7 @@ class Task(nn.Module):
     @property
     def losses(self) -> list[Loss]:
         """All losses, the main one first."""
-        return [self.loss, *self.extra_losses]  # type: ignore[list-item]
+        return [self.loss, *self.extra_losses]
 
     @property
     def trained_parts(self) -> list[nn.Module]:

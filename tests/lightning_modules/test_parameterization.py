@@ -1,4 +1,4 @@
-"""Depth that is learned as a logarithm, a root or a disparity: what is undone on the way to losses, scores and users."""
+"""Depth that is learned as a logarithm, a root or a disparity, and what is undone on the way to scores and users."""
 
 import numpy as np
 import pytest

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geometry.errors import InputError
+from lightning_modules.networks.hub import one_line
 
 # Of ImageNet, in [0, 1], which DINOv2 and DINOv3 were trained with.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -39,13 +40,16 @@ class Teacher:
         if self._model is not None:
             return
         from transformers import AutoModel
+        from transformers.utils import logging
 
+        logging.disable_progress_bar()
+        options: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
         try:
-            model: Any = AutoModel.from_pretrained(self.source, use_safetensors=True, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
-            raise InputError(
-                f"the teacher {self.source} cannot be loaded: {' '.join(str(error).split())[:300]}"
-            ) from error
+            model, report = AutoModel.from_pretrained(self.source, dtype=torch.float32, **options)
+        except Exception as error:  # whatever the library raises on a folder that somebody else wrote
+            raise InputError(f"the teacher {self.source} cannot be loaded: {one_line(str(error))}") from error
+        if report["missing_keys"]:
+            raise InputError(f"the teacher {self.source} lacks weights, for instance {min(report['missing_keys'])}.")
         width, patch = (getattr(model.config, name, None) for name in ("hidden_size", "patch_size"))
         if not isinstance(patch, int) or width != self.channels:
             raise InputError(

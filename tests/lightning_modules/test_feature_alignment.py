@@ -78,7 +78,7 @@ class TestTeacher:
         model = Dinov2Model.from_pretrained(teacher)
         weights = {name: value for name, value in model.state_dict().items() if "attention" not in name}
         model.save_pretrained(tmp_path, state_dict=weights)
-        with pytest.raises(InputError, match="lacks weights, for instance encoder.layer.0.attention"):
+        with pytest.raises(InputError, match=r"lacks weights, for instance encoder.layer.0.attention"):
             Teacher(str(tmp_path), WIDTH).load()
 
     def test_pickled_weights_are_not_opened(self, teacher, tmp_path):
@@ -109,7 +109,8 @@ class TestDistance:
         mask = torch.tensor([[True, False], [True, True]])[None, None]
         p, q = known.double().softmax(1), learnt.double().softmax(1)
         expected = (p * (p / q).log()).sum(dim=1)[mask[:, 0]].mean()
-        assert alignment(teacher, similarity="kl")(learnt, known, mask).item() == pytest.approx(expected.item(), rel=1e-5)
+        found = alignment(teacher, similarity="kl")(learnt, known, mask)
+        assert found.item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -197,7 +198,7 @@ def test_a_wrong_number_of_channels_is_refused_with_the_right_one(base, teacher)
 
 def test_compiled_networks_are_refused_for_hooks_do_not_run_in_them(base, teacher):
     estimator = make_estimator(base, compile=Compilation(parts=["unet"]))
-    with pytest.raises(InputError, match="does not work with network.compile"):
+    with pytest.raises(InputError, match=r"does not work with network.compile"):
         alignment(teacher).attach(estimator.network)
 
 

@@ -112,7 +112,8 @@ class TestValues:
 @pytest.mark.parametrize("task", [Depth, Normals])
 def test_the_task_gives_them_the_truth_as_the_network_learns_it(task):
     options = {"parameterization": "log", "low_quantile": 0.0, "high_quantile": 1.0} if task is Depth else {}
-    whole, batch = task(NormalizedL1(), extra_losses=[NormalizedMSE(2.0), NormalizedGradientL1()], **options), make_batch()
+    whole = task(NormalizedL1(), extra_losses=[NormalizedMSE(2.0), NormalizedGradientL1()], **options)
+    batch = make_batch()
     perfect = whole.predict(whole.target_image(batch)[0])
     total, extras = whole.training_loss(perfect, batch)
     assert total < 1e-6 and extras.keys() == {"normalized_mse", "normalized_gradient_l1"}

@@ -13,7 +13,7 @@ from lightning_modules.inference import Predictor
 from lightning_modules.loss_base import LossInputs
 from lightning_modules.networks.compilation import Compilation
 from lightning_modules.teacher import Teacher, normalize_spatially
-from tests.lightning_modules.inference.runs import make_run, picture
+from tests.lightning_modules.inference.runs import make_run, photo
 from tests.lightning_modules.test_estimator import make_trainer
 from tests.runs import differences
 from tests.tiny import TinyData, build_base, make_batch
@@ -176,7 +176,7 @@ def test_predictions_and_exports_need_no_teacher(tmp_path):
     loss = {"class_path": "lightning_modules.feature_alignment.FeatureAlignment", "init_args": options}
     run = make_run(tmp_path / "run", task_options={"extra_losses": [loss]})
     predictor = Predictor.load(run, processing_res=0)
-    assert predictor(picture(32, 32)).shape == (32, 32)
+    assert predictor(photo(32, 32)).shape == (32, 32)
     parts = predictor.estimator.network.export_parts()
     assert not any("projector" in name for part in parts.values() for name in part.state_dict())
     assert not parts["unet"]._forward_pre_hooks

@@ -18,7 +18,7 @@ from lightning_modules.loss_terms import GradientMatching
 from lightning_modules.losses import ModalityLoss, ScaleShiftInvariantLoss
 from lightning_modules.metric_base import GeometryMetric, MeanError
 from lightning_modules.metrics import AffineInvariantDepth, NormalsError
-from tests.lightning_modules.inference.runs import make_run, picture
+from tests.lightning_modules.inference.runs import make_run, photo
 from tests.tiny import make_batch
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -142,7 +142,7 @@ def runs(tmp_path_factory):
 
 def test_predict_undoes_the_logarithm(runs):
     predictor = Predictor.load(runs["log"], processing_res=0)
-    image = picture(32, 48)
+    image = photo(32, 48)
     with torch.no_grad():
         raw = predictor.estimator(torch.from_numpy(image).movedim(-1, 0)[None] / 127.5 - 1)[0, 0].numpy()
     share = (raw + 1) / 2
@@ -151,7 +151,7 @@ def test_predict_undoes_the_logarithm(runs):
 
 def test_near_stays_0_and_far_1_where_disparity_is_learned(runs):
     predictor = Predictor.load(runs["disparity"], processing_res=0)
-    image = picture(32, 48)
+    image = photo(32, 48)
     with torch.no_grad():
         raw = predictor.estimator(torch.from_numpy(image).movedim(-1, 0)[None] / 127.5 - 1)[0, 0].numpy()
     assert np.corrcoef(raw.ravel(), predictor(image).ravel())[0, 1] < -0.9
@@ -159,14 +159,14 @@ def test_near_stays_0_and_far_1_where_disparity_is_learned(runs):
 
 def test_tiles_are_aligned_before_the_logarithm_is_undone(runs):
     tiled = Predictor.load(runs["log"], processing_res=0, tile_size=32)
-    image = picture(60, 150)
+    image = photo(60, 150)
     corner, alone = (found[:14, :24] for found in (tiled(image), tiled(image[:32, :32])))
     first, second = (tiled.modality.to_affine(torch.from_numpy(part)).ravel() for part in (corner, alone))
     assert torch.corrcoef(torch.stack([first, second]))[0, 1] > 0.99999
 
 
 def test_a_program_undoes_what_predict_undoes_and_its_card_says_so(runs):
-    model, image = load_model(runs["log"]), picture(32, 48)
+    model, image = load_model(runs["log"]), photo(32, 48)
     program = Program(model, torch.float32).eval()
     with torch.no_grad():
         found = program(torch.from_numpy(image).movedim(-1, 0)[None] / 255)[0, 0].numpy()

@@ -162,7 +162,10 @@ def test_a_run_that_is_resumed_has_the_weights_of_an_undisturbed_one(base, teach
         seed_everything(0, verbose=False)
         estimator = make_estimator(base, Scheduled(alignment(teacher), steps=[1, 4], factors=[0.0, 4.0]))
         estimator.decay_steps = 10
-        make_trainer(folder, max_steps=max_steps).fit(estimator, TinyData(num_batches=8), ckpt_path=ckpt_path)
+        trainer = make_trainer(folder, max_steps=max_steps)
+        trainer.fit(estimator, TinyData(num_batches=8), ckpt_path=ckpt_path)
+        weight = trainer.callback_metrics["train/feature_alignment_weight"].item()  # of the last step, after 3 others
+        assert max_steps < 4 or weight == pytest.approx(0.2 * 4 * (3 - 1) / (4 - 1))
         return estimator
 
     whole = run(tmp_path / "whole", 4).state_dict()

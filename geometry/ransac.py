@@ -1,13 +1,13 @@
 """A line through points of which many are wrong: scale and shift by random sample consensus (RANSAC)."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from geometry.depth_space import median
+from geometry.medians import median
 
 _SMALLEST = 2.0**-52
 
@@ -73,13 +73,11 @@ def fit_ransac(
     low, high = measured - limit, measured + limit
     if bounds is not None:
         low, high = bounds(low, high)
-    generator = torch.Generator().manual_seed(seed)
     best, best_count, best_score = None, 1, -math.inf
-    trials, trial = float(max_trials), 0
-    while trial < trials:
-        trial += 1
-        scale, shift = _through(x, y, *_draw_pair(count, generator))
-        line = x * scale + shift
+    trials = float(max_trials)
+    for trial, line in enumerate(_lines(x, y, seed)):
+        if trial >= trials:
+            break
         inliers = (line >= low) & (line <= high)
         num_inliers = int(inliers.sum())
         if num_inliers < best_count:
@@ -90,9 +88,15 @@ def fit_ransac(
             continue
         best, best_count, best_score = inliers, num_inliers, score
         trials = min(trials, _trials_needed(num_inliers / count, stop_probability))
-    if best is None:
-        return None
-    return RobustFit(*fit_line(x[best], y[best]), best)
+    return None if best is None else RobustFit(*fit_line(x[best], y[best]), best)
+
+
+def _lines(x: Tensor, y: Tensor, seed: int) -> Iterator[Tensor]:
+    """Yield without end the values of lines through two drawn pairs each."""
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        scale, shift = _through(x, y, *_draw_pair(len(x), generator))
+        yield x * scale + shift
 
 
 def fit_line(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

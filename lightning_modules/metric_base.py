@@ -23,7 +23,11 @@ class GeometryMetric(Metric):
         num_images: state that counts the images in which there was something to score.
         reference: name of what the metric is measured against where a benchmark has it (``GeometryBatch.references``);
             elsewhere, and if it is empty, that is the target of the modality.
+        knows_modality: the metric takes predictions as the modality defines them, whatever its options. Others are
+            given what ``undo`` of the modality makes of them.
     """
+
+    knows_modality: ClassVar[bool] = False
 
     is_differentiable = False
     full_state_update = False
@@ -39,6 +43,14 @@ class GeometryMetric(Metric):
             dataset: the data set.
         """
         return copy.deepcopy(self)
+
+    def for_modality(self, modality: Modality) -> Self:
+        """Return the metric as it has to be for a modality with its options; itself by default.
+
+        Args:
+            modality: what is predicted.
+        """
+        return self
 
     def add(self, prediction: Tensor, target: Target, batch: GeometryBatch) -> None:
         """Add images.
@@ -72,6 +84,7 @@ class MeanError(GeometryMetric):
         modality: What is predicted.
     """
 
+    knows_modality = True
     sums: Tensor
     higher_is_better: ClassVar[bool] = False  # type: ignore[misc]
 

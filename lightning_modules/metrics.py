@@ -9,7 +9,10 @@ from torch import Tensor
 
 from geometry.alignment import align_scale_shift
 from geometry.angles import angle_between, angle_deg
-from geometry.batch import DatasetInfo
+from geometry.batch import DatasetInfo, Target
+from geometry.errors import InputError
+from geometry.modalities import Depth, Modality
+from geometry.parameterization import Parameterization
 from lightning_modules.depth_scores import DEPTH_METRICS, depth_scores
 from lightning_modules.metric_base import GeometryMetric
 
@@ -28,6 +31,10 @@ class AffineInvariantDepth(GeometryMetric):
         ``delta1`` to ``delta3`` are shares strictly under 1.25, 1.25^2 and 1.25^3; ``silog`` is times 100.
         ``abs_rel_constant`` is what the best constant per image would score as ``abs_rel``.
 
+        A prediction that is no linear depth but g(depth) up to scale and shift (see ``geometry.parameterization``) is
+        fitted to g of the truth in the space of g, and g is undone: as many fitted numbers, in the space where they
+        mean something, as the authors of such networks do. Everything after the fit is the same.
+
     Args:
         near_plane_m: Smallest depth that can be true. Data sets bring their own.
         far_plane_m: Largest depth that can be true. Data sets bring their own.
@@ -39,6 +46,7 @@ class AffineInvariantDepth(GeometryMetric):
     """
 
     headline, constant = "abs_rel", "abs_rel_constant"
+    knows_modality = True
     sums: Tensor
 
     def __init__(
@@ -48,12 +56,20 @@ class AffineInvariantDepth(GeometryMetric):
         self.near_plane_m = max(near_plane_m, _MIN_DEPTH_M)
         self.far_plane_m = far_plane_m
         self.max_fit_size_px = max_fit_size_px
+        self.parameterization = Parameterization()
         self.add_state("sums", torch.zeros(len(DEPTH_METRICS), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("num_images", torch.tensor(0), dist_reduce_fx="sum")
 
     def for_dataset(self, dataset: DatasetInfo) -> Self:
         """Return a new metric with the depth range and the size for fitting of a data set."""
         return type(self)(*dataset.range_of("depth"), dataset.max_fit_size_px)
+
+    def for_modality(self, modality: Modality) -> Self:
+        """Return the metric with the parameterisation of depth that a network predicts."""
+        if not isinstance(modality, Depth):
+            raise InputError(f"{type(self).__name__} measures depth, but the task predicts {modality.title}.")
+        self.parameterization = modality.parameterization
+        return self
 
     def update(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> None:
         """Add images.
@@ -90,13 +106,15 @@ class AffineInvariantDepth(GeometryMetric):
                 F.interpolate(t.float(), scale_factor=shrink, mode="nearest") for t in (prediction, target, valid_mask)
             )
             valid_mask = valid.bool()
-        return align_scale_shift(prediction.double(), target.double(), valid_mask)
+        expected = self.parameterization.of_target(Target(target.double(), valid_mask))
+        return align_scale_shift(prediction.double(), *expected)
 
     def _scores(self, prediction: Tensor, target: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
         """Return the metrics of one image from its valid pixels (N,)."""
 
         def align(some: Tensor) -> Tensor:
-            return (scale * some.double() + shift).clamp(self.near_plane_m, self.far_plane_m)
+            fitted = self.parameterization.undo(scale * some.double() + shift)
+            return fitted.clamp(self.near_plane_m, self.far_plane_m)
 
         return depth_scores(prediction, target, align)
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geometry.batch import DatasetInfo
-from geometry.depth_space import DepthSpace
+from geometry.parameterization import Parameterization
 from lightning_modules.benchmark_metrics.protocols import Aligned, protocol_named
 from lightning_modules.depth_scores import DEPTH_METRICS, depth_scores
 from lightning_modules.metric_base import GeometryMetric
@@ -24,17 +24,19 @@ class AlignedMetric(GeometryMetric):
         max_fit_size_px: Fit on images downsampled to this longest side. Datasets bring their own.
     """
 
+    knows_modality = True
+
     def __init__(
         self,
         protocol: str = "ransac_log",
-        space: DepthSpace | None = None,
+        space: Parameterization | None = None,
         limits: tuple[float, float] = (0.0, math.inf),
         max_fit_size_px: int | None = None,
     ) -> None:
         super().__init__()
         self.protocol = protocol_named(protocol)
         self.reference = protocol
-        self.space, self.limits, self.max_fit_size_px = space or DepthSpace(), limits, max_fit_size_px
+        self.space, self.limits, self.max_fit_size_px = space or Parameterization(), limits, max_fit_size_px
 
     def for_dataset(self, dataset: DatasetInfo) -> Self:
         """Return a new metric with the depth range and the size for fitting of a dataset."""
@@ -75,7 +77,7 @@ class ProtocolDepth(AlignedMetric):
     def __init__(
         self,
         protocol: str = "ransac_log",
-        space: DepthSpace | None = None,
+        space: Parameterization | None = None,
         limits: tuple[float, float] = (0.0, math.inf),
         max_fit_size_px: int | None = None,
     ) -> None:

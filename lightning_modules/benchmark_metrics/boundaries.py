@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from geometry.batch import DatasetInfo
-from geometry.depth_space import DepthSpace
+from geometry.parameterization import Parameterization
 from lightning_modules.benchmark_metrics.aligned_depth import AlignedMetric
 
 _THRESHOLDS = torch.linspace(1.05, 1.25, 10, dtype=torch.float64)
@@ -39,7 +39,7 @@ class BoundaryF1(AlignedMetric):
     def __init__(
         self,
         protocol: str = "ransac_log",
-        space: DepthSpace | None = None,
+        space: Parameterization | None = None,
         limits: tuple[float, float] = (0.0, math.inf),
         max_fit_size_px: int | None = None,
     ) -> None:
@@ -70,7 +70,7 @@ class BoundaryF1(AlignedMetric):
 
 
 class BoundaryRecall(AlignedMetric):
-    """The share of the outline of a foreground that depth shows, for pictures with a matte and no depth.
+    """The share of the outline of a foreground that depth shows, for images with a matte and no depth.
 
     Convention:
         Needs the reference ``matte``, whose values are opacities in [0, 1] and whose foreground is above 0.1. Of
@@ -89,7 +89,7 @@ class BoundaryRecall(AlignedMetric):
 
     sums: Tensor
 
-    def __init__(self, space: DepthSpace | None = None, shift: float = 0.0) -> None:
+    def __init__(self, space: Parameterization | None = None, shift: float = 0.0) -> None:
         super().__init__("metric", space)
         self.reference, self.headline, self.shift = "matte", "matte_recall_error", shift
         self.add_state("sums", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")

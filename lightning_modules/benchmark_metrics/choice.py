@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from geometry.batch import DatasetInfo
-from geometry.depth_space import DepthSpace
 from geometry.errors import InputError
+from geometry.modalities import Depth
+from geometry.parameterization import Parameterization
 from lightning_modules.benchmark_metrics.aligned_depth import ProtocolDepth
 from lightning_modules.benchmark_metrics.boundaries import BoundaryF1, BoundaryRecall
 from lightning_modules.benchmark_metrics.ibims import DepthBoundaryError, PlanarityError
@@ -20,7 +21,7 @@ LEAST_SQUARES = "least_squares"
 DEFAULT_PROTOCOLS = (LEAST_SQUARES, "ransac_log")
 
 # By modality and name: what makes the metric of a protocol and a space.
-_MADE: dict[tuple[str, str], Callable[[str, DepthSpace], GeometryMetric]] = {
+_MADE: dict[tuple[str, str], Callable[[str, Parameterization], GeometryMetric]] = {
     ("depth", "soft_edges"): SoftEdgeError,
     ("depth", "boundary_f1"): BoundaryF1,
     ("depth", "boundary_error"): DepthBoundaryError,
@@ -68,7 +69,8 @@ class MetricChoice:
             task: what is predicted.
             dataset: the dataset, which may have metrics of its own in place of the task's.
         """
-        modality, space = task.modality.name, DepthSpace()
+        modality = task.modality.name
+        space = task.modality.parameterization if isinstance(task.modality, Depth) else Parameterization()
         names = [*dataset.metrics, *(name for name in self.metrics if name not in dataset.metrics)]
         made = [_MADE[modality, name](self._protocol, space) for name in names if (modality, name) in _MADE]
         extra = [metric.for_dataset(dataset) for metric in made]

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from geometry.batch import GeometryBatch, Target
 from geometry.camera import pixel_rays, unproject
-from geometry.depth_space import DepthSpace, median
 from geometry.errors import InputError
+from geometry.medians import median
+from geometry.parameterization import Parameterization
 from lightning_modules.benchmark_metrics.aligned_depth import AlignedMetric
 
 _MAX_DISTANCE_PX = 10.0
@@ -43,7 +44,7 @@ class DepthBoundaryError(AlignedMetric):
     def __init__(
         self,
         protocol: str = "least_squares",
-        space: DepthSpace | None = None,
+        space: Parameterization | None = None,
         limits: tuple[float, float] = (0.0, math.inf),
         max_fit_size_px: int | None = None,
     ) -> None:
@@ -110,7 +111,7 @@ class PlanarityError(AlignedMetric):
     def __init__(
         self,
         protocol: str = "least_squares",
-        space: DepthSpace | None = None,
+        space: Parameterization | None = None,
         limits: tuple[float, float] = (0.0, math.inf),
         max_fit_size_px: int | None = None,
     ) -> None:

@@ -1,4 +1,4 @@
-"""Which of two points is nearer, for pictures whose depth nobody has measured."""
+"""Which of two points is nearer, for images whose depth nobody has measured."""
 
 from typing import Self
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from geometry.batch import DatasetInfo, GeometryBatch, Target
-from geometry.depth_space import DepthSpace
+from geometry.parameterization import Parameterization
 from lightning_modules.metric_base import GeometryMetric
 
 
@@ -15,7 +15,7 @@ class OrdinalAccuracy(GeometryMetric):
 
     Convention:
         Needs the reference ``pairs``: values (B,7,1,N), row and column of the first and of the second point, the number
-        of the nearer one (1 or 2), height and width of the picture that rows and columns count in. Equal predictions
+        of the nearer one (1 or 2), height and width of the image that rows and columns count in. Equal predictions
         are wrong. ``ordinal_accuracy``, and ``ordinal_error``, 1 - accuracy.
 
     Args:
@@ -28,11 +28,12 @@ class OrdinalAccuracy(GeometryMetric):
     num_right: Tensor
     num_pairs: Tensor
     headline = "ordinal_error"
+    knows_modality = True
     reference = "pairs"
 
-    def __init__(self, space: DepthSpace | None = None) -> None:
+    def __init__(self, space: Parameterization | None = None) -> None:
         super().__init__()
-        self.space = space or DepthSpace()
+        self.space = space or Parameterization()
         for name in ("num_right", "num_pairs", "num_images"):
             self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
 
@@ -41,7 +42,7 @@ class OrdinalAccuracy(GeometryMetric):
         return type(self)(self.space)
 
     def size_of(self, target: Target) -> tuple[int, int]:
-        """Return the size of the picture that the points were marked in."""
+        """Return the size of the image that the points were marked in."""
         height, width = target.values[0, 5:, 0, 0].tolist()
         return int(height), int(width)
 

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from geometry.alignment import align_scale_shift
-from geometry.depth_space import DepthSpace, median
 from geometry.errors import InputError
+from geometry.medians import median
+from geometry.parameterization import Parameterization
 from geometry.ransac import fit_ransac
 
 _MIN_DEPTH_M = 1e-6
-_LINEAR, _DISPARITY = DepthSpace(), DepthSpace("disparity", eps_m=0.0)
+_LINEAR, _DISPARITY = Parameterization(), Parameterization("disparity", eps_m=0.0)
 _REGISTERED: dict[str, "Protocol"] = {}
 
 
@@ -35,7 +36,7 @@ class Aligned:
 
     scale: Tensor
     shift: Tensor
-    space: DepthSpace
+    space: Parameterization
     low: float
     high: float
     before: Callable[[Tensor], Tensor] | None = None
@@ -65,7 +66,7 @@ class Protocol(ABC):
         _REGISTERED[cls.name] = cls()
 
     @abstractmethod
-    def align(self, prediction: Tensor, depth: Tensor, space: DepthSpace, limits: tuple[float, float]) -> Aligned:
+    def align(self, prediction: Tensor, depth: Tensor, space: Parameterization, limits: tuple[float, float]) -> Aligned:
         """Return the way to metres of one image.
 
         Args:
@@ -82,7 +83,7 @@ class LeastSquares(Protocol):
     name = "least_squares"
     title = "least squares in depth"
 
-    def align(self, prediction: Tensor, depth: Tensor, space: DepthSpace, limits: tuple[float, float]) -> Aligned:
+    def align(self, prediction: Tensor, depth: Tensor, space: Parameterization, limits: tuple[float, float]) -> Aligned:
         """Fit all pixels; clip to the range of the dataset."""
         return Aligned(*_least_squares(prediction, space.apply(depth.double())), space, *_clipping(limits))
 
@@ -97,7 +98,7 @@ class LeastSquaresDisparity(Protocol):
     name = "least_squares_disparity"
     title = "least squares in disparity"
 
-    def align(self, prediction: Tensor, depth: Tensor, space: DepthSpace, limits: tuple[float, float]) -> Aligned:
+    def align(self, prediction: Tensor, depth: Tensor, space: Parameterization, limits: tuple[float, float]) -> Aligned:
         """Fit the inverse of all depths; clip to the range of the dataset, or to the farthest true depth."""
         before = None
         if space.name != "disparity":
@@ -117,7 +118,7 @@ class RansacLog(Protocol):
         RANSAC (``geometry.ransac``) with at most 1000 trials, and errors in ln(depth + 1) whose threshold is the
         median absolute deviation of the truth's; a scale of 0 or less is replaced by the ratio of the means. Clipped
         to 1 mm and the farthest true depth. Scale and shift are those of the prediction's own space, so that a perfect
-        prediction scores 0 in any. For predictions of ln(depth + 1), a ``DepthSpace("log", 1.0)``, that is their
+        prediction scores 0 in any. For predictions of ln(depth + 1), a ``Parameterization("log", 1.0)``, that is their
         code's fit; predictions of ln(depth) have errors in ln(depth).
 
     Source:
@@ -129,7 +130,7 @@ class RansacLog(Protocol):
     title = "RANSAC in log depth"
     epsilon_m = 1e-5
 
-    def align(self, prediction: Tensor, depth: Tensor, space: DepthSpace, limits: tuple[float, float]) -> Aligned:
+    def align(self, prediction: Tensor, depth: Tensor, space: Parameterization, limits: tuple[float, float]) -> Aligned:
         """Fit robustly; the limits of the dataset do not matter."""
         high = float(depth.max()) if len(depth) else math.inf
         values, own = prediction.double(), space.apply(depth.double())
@@ -151,7 +152,7 @@ class Median(Protocol):
     name = "median"
     title = "median scaling"
 
-    def align(self, prediction: Tensor, depth: Tensor, space: DepthSpace, limits: tuple[float, float]) -> Aligned:
+    def align(self, prediction: Tensor, depth: Tensor, space: Parameterization, limits: tuple[float, float]) -> Aligned:
         """Fit the median; clip to the range of the dataset."""
         before = partial(_depth_of, space)
         scale = median(depth.double()) / median(before(prediction))
@@ -164,7 +165,7 @@ class Metric(Protocol):
     name = "metric"
     title = "metric depth"
 
-    def align(self, prediction: Tensor, depth: Tensor, space: DepthSpace, limits: tuple[float, float]) -> Aligned:
+    def align(self, prediction: Tensor, depth: Tensor, space: Parameterization, limits: tuple[float, float]) -> Aligned:
         """Only clip to the range of the dataset."""
         one = depth.new_ones((), dtype=torch.float64)
         return Aligned(one, torch.zeros_like(one), space, *_clipping(limits))
@@ -218,16 +219,16 @@ def _disparity(to_depth: Aligned, prediction: Tensor) -> Tensor:
     return 1 / to_depth(prediction)
 
 
-def _depth_of(space: DepthSpace, values: Tensor) -> Tensor:
+def _depth_of(space: Parameterization, values: Tensor) -> Tensor:
     return space.undo(values.double())
 
 
-def _log1p_of(space: DepthSpace, values: Tensor) -> Tensor:
+def _log1p_of(space: Parameterization, values: Tensor) -> Tensor:
     """Return ln(depth + 1) of values of a space; NaN for depth of -1 m or less."""
     return space.undo(values).log1p()
 
 
-def _bounds_of(space: DepthSpace, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+def _bounds_of(space: Parameterization, low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
     """Return the values of a space between which ln(depth + 1) lies between two bounds."""
     near, far = low.expm1(), high.expm1()
     if space.name == "linear":

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from geometry.angles import angle_deg
 from geometry.batch import DatasetInfo
-from geometry.depth_space import DepthSpace
 from geometry.masked import masked_quantiles
+from geometry.parameterization import Parameterization
 from lightning_modules.benchmark_metrics.aligned_depth import AlignedMetric
 from lightning_modules.metric_base import GeometryMetric
 
@@ -46,7 +46,7 @@ class SoftEdgeError(AlignedMetric):
     def __init__(
         self,
         protocol: str = "ransac_log",
-        space: DepthSpace | None = None,
+        space: Parameterization | None = None,
         limits: tuple[float, float] = (0.0, float("inf")),
         max_fit_size_px: int | None = None,
         jump: float = 0.05,

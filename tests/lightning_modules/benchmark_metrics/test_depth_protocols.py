@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 import torch
 
-from geometry.depth_space import DepthSpace, SpaceName
 from geometry.errors import InputError
+from geometry.parameterization import Parameterization, ParameterizationName
 from geometry.ransac import _draw_pair, fit_ransac
 from lightning_modules.benchmark_metrics.aligned_depth import ProtocolDepth
 from lightning_modules.benchmark_metrics.protocols import check_protocols, protocol_named
 from tests.benchmark_archives import SAMPLES, needs_samples
 from tests.depth_metrics import depth_metrics, fit_scale_and_shift
 
-PPD = DepthSpace("log", eps_m=1.0)
+PPD = Parameterization("log", eps_m=1.0)
 SPACES = ("linear", "log", "sqrt", "disparity", "sqrt_disparity")
 
 
@@ -123,7 +123,7 @@ def test_of_trials_with_equally_many_inliers_the_better_line_wins():
 @pytest.mark.parametrize("name", SPACES)
 def test_a_perfect_prediction_scores_zero_in_every_space(protocol, name):
     depth, _, mask = random_pair(0)
-    space = DepthSpace(name)
+    space = Parameterization(name)
     values = space.apply(torch.from_numpy(depth).double()).numpy()
     found = scores(protocol, depth, 0.3 * values - 0.7, mask, space)
     assert found["abs_rel"] < 1e-5  # 1e-6 of it is what log and disparity add to depth, and undo again
@@ -133,7 +133,7 @@ def test_a_perfect_prediction_scores_zero_in_every_space(protocol, name):
 @pytest.mark.parametrize("name", SPACES)
 def test_the_robust_protocol_stands_outliers_better(name):
     depth, _, mask = random_pair(1)
-    space = DepthSpace(name)
+    space = Parameterization(name)
     values = space.apply(torch.from_numpy(depth).double()).numpy()
     spoiled = np.random.default_rng(0).random(depth.shape) < 0.2
     prediction = np.where(spoiled, values.mean() + 4 * values.std(), values)
@@ -154,7 +154,7 @@ def test_least_squares_in_disparity_is_that_of_the_transcription():
     known, guess = depth[mask].astype(float), prediction[mask].astype(float)
     scale, shift = fit_scale_and_shift(guess, 1 / known)
     aligned = 1 / np.maximum(scale * guess + shift, 1 / known.max())
-    found = scores("least_squares_disparity", depth, prediction, mask, DepthSpace("disparity", 0.0))
+    found = scores("least_squares_disparity", depth, prediction, mask, Parameterization("disparity", 0.0))
     assert found["abs_rel"] == pytest.approx(np.mean(np.abs(aligned - known) / known), rel=1e-9)
     # Depth that is no disparity is brought to metres first.
     linear = scores("least_squares_disparity", depth, depth + 0.1 * prediction, mask)
@@ -214,6 +214,6 @@ def test_unknown_protocols_and_spaces_are_named():
         protocol_named("ransac")
     with pytest.raises(InputError, match="twice"):
         check_protocols(["metric", "metric"])
-    with pytest.raises(InputError, match="a space of depth is one of linear, log"):
-        DepthSpace("cubic")
-    assert SPACES == SpaceName.__args__
+    with pytest.raises(InputError, match="choose one of linear, log"):
+        Parameterization("cubic")
+    assert SPACES == ParameterizationName.__args__

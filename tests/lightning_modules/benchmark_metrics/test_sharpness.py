@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from geometry.batch import DatasetInfo, GeometryBatch, Target
-from geometry.depth_space import DepthSpace
+from geometry.parameterization import Parameterization
 from lightning_modules.benchmark_metrics.boundaries import BoundaryF1, BoundaryRecall
 from lightning_modules.benchmark_metrics.ibims import DepthBoundaryError, PlanarityError, canny_edges, plane_errors
 from lightning_modules.benchmark_metrics.ordinal import OrdinalAccuracy
@@ -230,7 +230,7 @@ def test_pairs_are_ordered_by_depth_and_by_disparity_the_other_way_round():
     metric = OrdinalAccuracy()
     assert metric.size_of(Target(pairs, present)) == (3, 4)
     assert values_of(metric, depth, pairs, present)["ordinal_accuracy"] == 0.5
-    assert values_of(OrdinalAccuracy(DepthSpace("disparity")), depth, pairs, present)["ordinal_error"] == 0.75
+    assert values_of(OrdinalAccuracy(Parameterization("disparity")), depth, pairs, present)["ordinal_error"] == 0.75
     assert values_of(OrdinalAccuracy(), depth, pairs[..., :1], present[..., :1])["ordinal_accuracy"] == 1
 
 

@@ -101,7 +101,8 @@ def test_the_processes_of_a_loader_end_and_the_next_iteration_has_new_ones():
     loader = DataLoader(range(4), batch_size=None, num_workers=1, persistent_workers=True)
     assert end_workers(loader) == []
     for _ in range(2):
-        assert list(loader) == [0, 1, 2, 3]
+        held = iter(loader)  # as a traceback may hold it
+        assert list(held) == [0, 1, 2, 3]
         (worker,) = end_workers(loader)
         deadline = time.monotonic() + 60
         while worker.is_alive() and time.monotonic() < deadline:

@@ -158,8 +158,9 @@ def test_a_metric_that_was_filled_from_outside_computes_without_a_warning(marked
 def test_the_blocks_that_diffusers_lists_are_blocks_of_its_models():
     unet = _build_unet(4)
     vae = AutoencoderKL(norm_num_groups=4, block_out_channels=[8])  # lists none to compile, but some not to split
-    for model, expected in ((unet, "BasicTransformerBlock"), (vae, "ResnetBlock2D")):
-        assert expected in internals.repeated_blocks(model)
+    assert internals.repeated_blocks(unet) == ("BasicTransformerBlock",)
+    assert "ResnetBlock2D" in internals.repeated_blocks(vae)
+    for model in (unet, vae):
         assert {type(part).__name__ for part in model.modules()} & set(internals.repeated_blocks(model))
     assert internals.repeated_blocks(nn.Linear(1, 1)) == ()
 

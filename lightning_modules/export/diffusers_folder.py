@@ -17,8 +17,9 @@ from lightning_modules.inference.loading import LoadedModel
 from lightning_modules.inference.predictor import DEFAULT_PROCESSING_RES
 from lightning_modules.networks.base_files import Base
 from lightning_modules.networks.ddim import make_ddim
-from lightning_modules.networks.pretrained import load_part, load_text_encoder
+from lightning_modules.networks.pretrained import load_part
 from lightning_modules.networks.stable_diffusion.base_check import check_base
+from lightning_modules.networks.stable_diffusion.prompt import load_text_encoder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

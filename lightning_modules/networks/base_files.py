@@ -2,25 +2,39 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from geometry.errors import InputError
 
-PARTS = {
-    "unet": "config.json",
-    "vae": "config.json",
-    "text_encoder": "config.json",
-    "tokenizer": "tokenizer_config.json",
-    "scheduler": "scheduler_config.json",
-}
-# The stem of the weights' file in each part that has weights.
-WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 INDEX = "model_index.json"
 _DTYPES = ("F64", "F32", "F16", "BF16")
+_TOKENIZER_CONFIG = "tokenizer_config.json"
 _POSITIONS = "position_ids"  # integers that old text encoders keep beside their weights
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The parts of a base family in the diffusers layout, a folder each.
+
+    Attributes:
+        configs: the name of each part's config.
+        weights: the stem of the weights' file in each part that has weights; the first is the denoiser.
+    """
+
+    configs: Mapping[str, str]
+    weights: Mapping[str, str]
+
+    def __str__(self) -> str:
+        return ", ".join(self.configs)
+
+    @property
+    def denoiser_config(self) -> str:
+        """The config of the denoiser, as a path within the base."""
+        part = next(iter(self.weights))
+        return f"{part}/{self.configs[part]}"
 
 
 @dataclass(frozen=True)
@@ -43,12 +57,14 @@ class Base:
     Attributes:
         name: folder or hub id, as it was given.
         folder: where its files lie on this machine.
+        layout: the parts that a model of its family has.
         remote: paths of the files that the hub has and this machine may not have yet.
         note: why the hub's files are not complete, for messages.
     """
 
     name: str
     folder: Path
+    layout: Layout
     remote: frozenset[str] = frozenset()
     note: str = ""
 
@@ -89,12 +105,12 @@ class Base:
         """Return the files of a part's weights: the plain ones, or those of a variant where there are no others.
 
         Args:
-            part: unet, vae or text_encoder.
+            part: one of the layout's that have weights.
 
         Raises:
             InputError: there are none in safetensors, or of several variants and none plain.
         """
-        stem = WEIGHTS[part]
+        stem = self.layout.weights[part]
         heads: dict[str | None, str] = {}
         for name in sorted(self._names(part)):
             single = re.fullmatch(rf"{stem}(?:\.([\w-]+))?\.safetensors", name)
@@ -119,7 +135,7 @@ class Base:
         Raises:
             InputError: a part has none in safetensors.
         """
-        return [file for part in WEIGHTS for file in self.weights(part).files]
+        return [file for part in self.layout.weights for file in self.weights(part).files]
 
     def _names(self, part: str) -> set[str]:
         """Return the names of a part's files, here or on the hub."""
@@ -136,7 +152,7 @@ class Base:
         return names
 
     def _no_weights(self, part: str) -> InputError:
-        stem = WEIGHTS[part]
+        stem = self.layout.weights[part]
         if any(name.endswith((".bin", ".ckpt", ".pt", ".pth", ".pkl")) for name in self._names(part)):
             return InputError(
                 f"{part} of {self} holds pickled weights (.bin) alone, which are never read: they could run code. "
@@ -193,17 +209,18 @@ def missing_configs(base: Base) -> list[str]:
     Args:
         base: a base.
     """
-    names = [f"{part}/{config}" for part, config in PARTS.items()]
+    names = [f"{part}/{config}" for part, config in base.layout.configs.items()]
     missing = [name for name in names if not (base.folder / name).is_file()]
-    if "tokenizer/tokenizer_config.json" not in missing:
-        missing += [name for name in _vocabulary(base.folder) if not (base.folder / name).is_file()]
+    for part, config in base.layout.configs.items():
+        if config == _TOKENIZER_CONFIG and f"{part}/{config}" not in missing:
+            missing += [name for name in _vocabulary(base.folder, part) if not (base.folder / name).is_file()]
     return missing
 
 
-def _vocabulary(folder: Path) -> Iterator[str]:
+def _vocabulary(folder: Path, part: str) -> Iterator[str]:
     """Yield the files that hold a tokenizer's words: one of the new kind, or two of the old."""
-    old = ("tokenizer/vocab.json", "tokenizer/merges.txt")
-    yield from old if any((folder / name).exists() for name in old) else ("tokenizer/tokenizer.json",)
+    old = (f"{part}/vocab.json", f"{part}/merges.txt")
+    yield from old if any((folder / name).exists() for name in old) else (f"{part}/tokenizer.json",)
 
 
 def absence(base: Base, file: str) -> str:

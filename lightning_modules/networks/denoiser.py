@@ -37,6 +37,8 @@ class Denoiser(ABC):
     name = "transformer"
     #: How many latent pixels of a side the model takes at once: the patch of a transformer.
     latent_multiple = 1
+    #: How many latent pixels of a side the model takes at most, where there is such a limit: its learned positions.
+    largest_latent: int | None = None
     #: Ends of the names of the layers that get low-rank adapters by default.
     lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
 
@@ -95,3 +97,12 @@ class Denoiser(ABC):
         model = plain_copy(self.model)
         merge_adapters(model)
         return model
+
+    def make_traceable(self) -> None:  # noqa: B027 - most models have nothing to do here
+        """Change the model, a copy of a network's, so that a program traced of it holds for images of any size.
+
+        Nothing by default.
+
+        Raises:
+            InputError: the model cannot be traced for any size; says why.
+        """

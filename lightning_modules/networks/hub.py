@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from geometry.errors import InputError
-from lightning_modules.networks.base_files import PARTS, Base, missing_configs
+from lightning_modules.networks.base_files import Base, Layout, missing_configs
 
 _HUB_TIMEOUT_S = 15
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -15,7 +15,7 @@ _MOVED = {
 }
 
 
-def find_on_hub(name: str) -> Base:
+def find_on_hub(name: str, layout: Layout) -> Base:
     """Return a base of the hub, with its configs on this machine.
 
     Convention:
@@ -23,33 +23,34 @@ def find_on_hub(name: str) -> Base:
 
     Args:
         name: ``owner/name``.
+        layout: the parts that it must have.
 
     Raises:
         InputError: the hub has no such model, or is out of reach.
     """
-    cached = _cached(name)
+    cached = _cached(name, layout)
     if cached is not None and _is_complete(cached):
         return cached
     try:
-        _check_hub(name)
-        return _fetch_configs(name)
+        _check_hub(name, layout.denoiser_config)
+        return _fetch_configs(name, layout)
     except InputError as error:
         if cached is None:
             raise
         return replace(cached, note=f"no more can be fetched: {one_line(str(error.__cause__))}")
 
 
-def _cached(name: str) -> Base | None:
+def _cached(name: str, layout: Layout) -> Base | None:
     """Return what the cache has of a model, complete or not."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = [try_to_load_from_cache(name, f"{part}/{file}") for part, file in PARTS.items()]
+        found = [try_to_load_from_cache(name, f"{part}/{file}") for part, file in layout.configs.items()]
     except HFValidationError as error:
         raise InputError(f"{name} is no name of a model on the hub: {one_line(str(error))}") from error
     folders = [Path(file).parents[1] for file in found if isinstance(file, str)]
-    return Base(name, folders[0]) if folders else None
+    return Base(name, folders[0], layout) if folders else None
 
 
 def _is_complete(base: Base) -> bool:
@@ -60,7 +61,7 @@ def _is_complete(base: Base) -> bool:
     return not missing_configs(base) and all((base.folder / file).is_file() for file in files)
 
 
-def _fetch_configs(name: str) -> Base:
+def _fetch_configs(name: str, layout: Layout) -> Base:
     import huggingface_hub
 
     try:
@@ -69,8 +70,8 @@ def _fetch_configs(name: str) -> Base:
         raise InputError(_unavailable(name, f"{type(error).__name__}: {error}")) from error
     names = frozenset(file.rfilename for file in info.siblings or ())
     small = [file for file in names if "/" not in file and file.endswith(".json")]
-    small += [file for file in names if file.split("/")[0] in PARTS and file.endswith((".json", ".txt"))]
-    return Base(name, download(name, small), names)
+    small += [file for file in names if file.split("/")[0] in layout.configs and file.endswith((".json", ".txt"))]
+    return Base(name, download(name, small), layout, names)
 
 
 def download(name: str, files: list[str]) -> Path:
@@ -91,12 +92,11 @@ def download(name: str, files: list[str]) -> Path:
         raise InputError(_unavailable(name, f"{type(error).__name__}: {error}")) from error
 
 
-def _check_hub(name: str) -> None:
-    """Ask the hub once for the UNet's config: downloads would be tried again for long."""
+def _check_hub(name: str, config: str) -> None:
+    """Ask the hub once for the denoiser's config: downloads would be tried again for long."""
     import huggingface_hub
     from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
 
-    config = "unet/config.json"
     try:
         huggingface_hub.get_hf_file_metadata(huggingface_hub.hf_hub_url(name, config), timeout=_HUB_TIMEOUT_S)
     except EntryNotFoundError as error:

@@ -1,17 +1,13 @@
 """Loads the parts of a base model that has been checked, and says in one line why one cannot be read."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-import torch
 from torch import nn
 
 from geometry.errors import InputError
-from lightning_modules.networks.base_files import WEIGHTS, Base
+from lightning_modules.networks.base_files import Base
 from lightning_modules.networks.hub import one_line
-
-if TYPE_CHECKING:
-    from transformers import CLIPTextModel
 
 Part = TypeVar("Part")
 Model = TypeVar("Model", bound=nn.Module)
@@ -45,7 +41,7 @@ def load_weights(kind: type[Model], base: Base, part: str, **options: Any) -> Mo
     Args:
         kind: a model class of diffusers or transformers.
         base: the base, checked.
-        part: unet, vae or text_encoder.
+        part: one of the layout's that have weights.
         **options: passed on to its ``from_pretrained``.
 
     Raises:
@@ -64,33 +60,12 @@ def load_weights(kind: type[Model], base: Base, part: str, **options: Any) -> Mo
     for verb, names in wrong.items():
         if names:
             raise base.refusal(
-                f"{part}/{WEIGHTS[part]}.safetensors",
+                f"{part}/{base.layout.weights[part]}.safetensors",
                 f"does not fit {part}/config.json: the weights {verb} {_listed(names)}. "
                 "Needed: the weights of the model that the config describes, all of them.",
             )
     check_finite(model, base, part)
     return model
-
-
-def load_text_encoder(base: Base) -> "CLIPTextModel":
-    """Return the text encoder of a base in float32.
-
-    Args:
-        base: the base, checked.
-
-    Raises:
-        InputError: it cannot be read, or its weights do not fit.
-    """
-    from transformers import CLIPTextModel
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # what is wrong with the weights is said in one line, not in a table
-    try:
-        return load_weights(CLIPTextModel, base, "text_encoder", dtype=torch.float32, ignore_mismatched_sizes=True)
-    finally:
-        logging.set_verbosity(verbosity)
 
 
 def check_finite(model: nn.Module, base: Base, part: str) -> None:

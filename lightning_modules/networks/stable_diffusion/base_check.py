@@ -6,9 +6,19 @@ from typing import Any
 
 from geometry.errors import InputError
 from geometry.modalities import registered
-from lightning_modules.networks.base_files import INDEX, PARTS, Base, absence, check_weights, missing_configs
+from lightning_modules.networks.base_files import INDEX, Base, Layout, absence, check_weights, missing_configs
 from lightning_modules.networks.hub import HUB_ID, download, find_on_hub
 
+LAYOUT = Layout(
+    configs={
+        "unet": "config.json",
+        "vae": "config.json",
+        "text_encoder": "config.json",
+        "tokenizer": "tokenizer_config.json",
+        "scheduler": "scheduler_config.json",
+    },
+    weights={"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"},
+)
 # What a UNet's config may ask for beside latent, timestep and prompt. None of it is there to be given.
 _EXTRA_INPUTS = {
     "class_embed_type": "a class embedding",
@@ -59,14 +69,16 @@ def check_base(name: str) -> Base:
     _check_index(base)
     if missing := [absence(base, file) for file in missing_configs(base)]:
         raise InputError(
-            f"{base} has {' and '.join(missing)}; a base is a folder in the diffusers layout with {', '.join(PARTS)}."
+            f"{base} has {' and '.join(missing)}; a base is a folder in the diffusers layout with {LAYOUT}."
         )
-    configs = {part: base.read_json(f"{part}/{file}") for part, file in PARTS.items()}
+    configs = {part: base.read_json(f"{part}/{file}") for part, file in LAYOUT.configs.items()}
     for part, config in configs.items():
         if config.get("quantization_config") is not None:
-            raise base.refusal(f"{part}/{PARTS[part]}", "says that the weights are quantised. Needed: plain weights.")
-    for part in ("unet", "vae", "text_encoder"):
-        _check_sizes(base, f"{part}/{PARTS[part]}", configs[part])
+            raise base.refusal(
+                f"{part}/{LAYOUT.configs[part]}", "says that the weights are quantised. Needed: plain weights."
+            )
+    for part in LAYOUT.weights:
+        _check_sizes(base, f"{part}/{LAYOUT.configs[part]}", configs[part])
     vae = _check_vae(base, _VAE_DEFAULTS | configs["vae"])
     text = _check_text_encoder(base, configs["text_encoder"])
     _check_unet(base, _UNET_DEFAULTS | configs["unet"], vae["latent_channels"], text["hidden_size"])
@@ -81,12 +93,12 @@ def check_base(name: str) -> Base:
 def _find(name: str) -> Base:
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return Base(name, folder)
+        return Base(name, folder, LAYOUT)
     if folder.exists():
         raise InputError(f"the base {name} is a file; give a folder in the diffusers layout or a hub id owner/name.")
     if not HUB_ID.fullmatch(name):
         raise InputError(f"there is no base folder {name}, and it is no hub id (owner/name) either.")
-    return find_on_hub(name)
+    return find_on_hub(name, LAYOUT)
 
 
 def _check_index(base: Base) -> None:
@@ -103,9 +115,9 @@ def _check_index(base: Base) -> None:
     for part, entry in index.items():
         if part.startswith("_") or not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:
             continue
-        if part not in PARTS and part not in _IDLE_PARTS:
+        if part not in LAYOUT.configs and part not in _IDLE_PARTS:
             raise base.refusal(
-                INDEX, f"has a part {part} ({entry[1]}), which is not read here. Needed: {', '.join(PARTS)} alone."
+                INDEX, f"has a part {part} ({entry[1]}), which is not read here. Needed: {LAYOUT} alone."
             )
         _check_class(base, INDEX, f"{part}: ", entry[1], _CLASSES.get(part))
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from geometry.errors import InputError
-from lightning_modules.networks.base_files import Base, Layout, missing_configs
+from lightning_modules.networks.base_files import INDEX, Base, Layout, missing_configs
 
 _HUB_TIMEOUT_S = 15
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -38,6 +38,24 @@ def find_on_hub(name: str, layout: Layout) -> Base:
         if cached is None:
             raise
         return replace(cached, note=f"no more can be fetched: {one_line(str(error.__cause__))}")
+
+
+def find_index(name: str) -> Base:
+    """Return a model of the hub of which only the file that says what it is need be on this machine.
+
+    Args:
+        name: ``owner/name``.
+
+    Raises:
+        InputError: the hub has no such model, or is out of reach.
+    """
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(name, INDEX)
+    if isinstance(cached, str):
+        return Base(name, Path(cached).parent, Layout({}, {}))
+    _check_hub(name, INDEX)
+    return Base(name, download(name, [INDEX]), Layout({}, {}))
 
 
 def _cached(name: str, layout: Layout) -> Base | None:

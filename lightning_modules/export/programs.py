@@ -5,9 +5,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch._dynamo.exc import UserError
 
 from geometry.errors import InputError
 from lightning_modules.estimator import Estimator
+from lightning_modules.networks.hub import one_line
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.single_step import SingleStepEstimator
 
@@ -136,10 +138,13 @@ def _trace(estimator: Estimator, dtype: str) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
     rows, columns = (torch.export.Dim(name, min=2, max=most) for name in ("rows", "columns"))
     program = Program(estimator, getattr(torch, dtype)).eval().requires_grad_(False)
-    with torch.no_grad():
-        return torch.export.export(
-            program, (example,), dynamic_shapes=({0: batch, 2: multiple * rows, 3: multiple * columns},)
-        )
+    shapes = ({0: batch, 2: multiple * rows, 3: multiple * columns},)
+    try:
+        with torch.no_grad():
+            return torch.export.export(program, (example,), dynamic_shapes=shapes)
+    except UserError as error:  # the model of a family that was not written for it
+        reason = one_line(str(error))
+        raise InputError(f"{type(network).__name__} cannot be traced for images of any size: {reason}") from error
 
 
 def _require_onnx() -> None:

@@ -65,6 +65,8 @@ class Denoiser(ABC):
     def model_output(self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         """Return what the model says.
 
+        Sizes are those of ``latents.shape``; ``len`` would fix the number of images in programs that are traced.
+
         Args:
             latents: (B,C,h,w), or (B,2C,h,w) where image and noisy latent are concatenated.
             timesteps: () or (B,), as the noise process counts them.

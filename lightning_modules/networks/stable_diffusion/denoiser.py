@@ -44,7 +44,7 @@ class UNetDenoiser(Denoiser):
 
     def model_output(self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         """Return the UNet's output, which is what the scheduler's prediction_type says: see ``Denoiser``."""
-        prompt = conditioning["prompt_embedding"].expand(len(latents), -1, -1)
+        prompt = conditioning["prompt_embedding"].expand(latents.shape[0], -1, -1)
         return self.model(latents, timesteps, encoder_hidden_states=prompt, return_dict=False)[0]
 
     @property

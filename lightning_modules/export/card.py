@@ -130,9 +130,9 @@ def _usage(model: LoadedModel, record: ExportRecord) -> str:
         return handed.network.pipeline_folder().usage(handed, VARIANTS.get(record.dtype))
     modality = modality_named(record.predicts)
     low, high = modality.value_range
-    answer = f"`prediction` (B,{modality.num_channels},H,W) float32 in [{low:g}, {high:g}]"
+    output = f"`prediction` (B,{modality.num_channels},H,W) float32 in [{low:g}, {high:g}]"
     shapes = (
-        f"Input `image` (B,3,H,W) float32 in [0, 1], RGB; output {answer}. Any batch up to {LARGEST_BATCH}; any height "
+        f"Input `image` (B,3,H,W) float32 in [0, 1], RGB; output {output}. Any batch up to {LARGEST_BATCH}; any height "
         f"and width that are multiples of {record.size_multiple}."
     )
     if record.format == "torch":

@@ -7,16 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.exc import UserError
 
-from geometry.errors import InputError
+from geometry.errors import InputError, one_line
 from lightning_modules.estimator import Estimator
-from lightning_modules.networks.hub import one_line
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.single_step import SingleStepEstimator
 
 TORCH_FILE, ONNX_FILE = "model.pt2", "model.onnx"
 OPSET = 20
 _LARGEST_SIDE = 32768
-# From 64 pictures on, diffusers' upsampling takes another path, which the traced program does not hold.
+# From 64 images on, diffusers' upsampling takes another path, which the traced program does not hold.
 LARGEST_BATCH = 63
 # Of the images that the program is traced with, in the network's size_multiple; the sizes it is checked at differ.
 _TRACED_BATCH, _TRACED_SIZE = 2, (10, 12)
@@ -62,7 +61,7 @@ def _check_is_one_function(estimator: Estimator) -> None:
     if not isinstance(estimator, SingleStepEstimator):
         reason = f"{type(estimator).__name__} takes several steps from noise, which no single program holds"
     elif estimator.network.noise not in ("zeros", "none"):
-        reason = f"a network trained with noise: {estimator.network.noise} gives another answer for every noise"
+        reason = f"a network trained with noise: {estimator.network.noise} gives another prediction for every noise"
     if reason is not None:
         raise InputError(f"{reason}; export it with --format diffusers, or fine-tune it to a single step from zeros.")
 
@@ -103,7 +102,7 @@ def write_onnx(estimator: Estimator, folder: Path, dtype: str) -> None:
 
 
 def run_torch(folder: Path, images: np.ndarray) -> np.ndarray:
-    """Return what a written program answers.
+    """Return the output of a written program.
 
     Args:
         folder: the export.
@@ -115,7 +114,7 @@ def run_torch(folder: Path, images: np.ndarray) -> np.ndarray:
 
 
 def run_onnx(folder: Path, images: np.ndarray) -> np.ndarray:
-    """Return what ONNX Runtime answers, on the CPU.
+    """Return ONNX Runtime's output, on the CPU.
 
     Args:
         folder: the export.
@@ -143,7 +142,7 @@ def _trace(estimator: Estimator, dtype: str) -> torch.export.ExportedProgram:
         with torch.no_grad():
             return torch.export.export(program, (example,), dynamic_shapes=shapes)
     except UserError as error:  # the model of a family that was not written for it
-        reason = one_line(str(error))
+        reason = one_line(error, 240)
         raise InputError(f"{type(network).__name__} cannot be traced for images of any size: {reason}") from error
 
 

@@ -137,30 +137,30 @@ def _check(model: LoadedModel, folder: Path, options: ExportOptions) -> list[Agr
 
 def _program_pairs(model: LoadedModel, folder: Path, export_format: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     run = run_torch if export_format == "torch" else run_onnx
-    first, second = _pictures(model, (0, 0))
+    first, second = _images(model, (0, 0))
     for batch in (np.stack([first, first[::-1], first[:, ::-1]]), second[None]):
-        answers = run(folder, np.ascontiguousarray(batch.transpose(0, 3, 1, 2)) / np.float32(255))
-        for expected, found in zip(_native(model, 0).predict(list(batch)), answers, strict=True):
+        outputs = run(folder, np.ascontiguousarray(batch.transpose(0, 3, 1, 2)) / np.float32(255))
+        for expected, found in zip(_native(model, 0).predict(list(batch)), outputs, strict=True):
             yield expected, found[0] if len(found) == 1 else found.transpose(1, 2, 0)
 
 
 def _stock_pairs(model: LoadedModel, folder: Path, variant: str | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    images = _pictures(model, _ODD_PIXELS)
+    images = _images(model, _ODD_PIXELS)
     found = model.estimator.network.pipeline_folder().predictions(folder, images, _SEEDS, variant)
     for image in images:
         for seed in _SEEDS:
             yield _native(model, seed)(image), next(found)
 
 
-def _pictures(model: LoadedModel, extra: tuple[int, int]) -> list[np.ndarray]:
+def _images(model: LoadedModel, extra: tuple[int, int]) -> list[np.ndarray]:
     network = model.estimator.network
     # With extra pixels, images are padded to one multiple more.
     most = (network.largest_side or math.inf) // network.size_multiple - (max(extra) > 0)
-    pictures = []
+    images = []
     for seed, size in enumerate(_CHECKED_SIZES):
         height, width = (int(min(side, most)) * network.size_multiple for side in size)
-        pictures.append(probe(height + extra[0], width + extra[1], seed))
-    return pictures
+        images.append(probe(height + extra[0], width + extra[1], seed))
+    return images
 
 
 def _without_ensemble(model: LoadedModel) -> LoadedModel:

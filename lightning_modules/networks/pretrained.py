@@ -5,9 +5,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from geometry.errors import InputError
+from geometry.errors import InputError, one_line
 from lightning_modules.networks.base_files import Base
-from lightning_modules.networks.hub import one_line
 
 Part = TypeVar("Part")
 Model = TypeVar("Model", bound=nn.Module)
@@ -31,7 +30,7 @@ def load_part(load: Callable[..., Part], base: Base, part: str, **options: Any) 
     try:
         return load(str(base.folder), subfolder=part, local_files_only=True, **options)
     except Exception as error:  # whatever the libraries raise on a config that somebody else wrote
-        reason = one_line(f"{type(error).__name__}: {error}")
+        reason = one_line(f"{type(error).__name__}: {error}", 240)
         raise InputError(f"cannot read {part} of {base}: {reason}") from error
 
 

@@ -81,7 +81,7 @@ class MarigoldFolder(PipelineFolder):
         )
         sampling = model.sampling or Sampling(num_steps=1)
         depends = (model.sampling.noise if model.sampling else model.network.noise) == "gaussian"
-        seed = "The answer depends on the seed" if depends else "The answer is the same for every seed"
+        seed = f"The prediction {'depends on the seed' if depends else 'is the same for every seed'}"
         steps = f"{sampling.num_steps} steps" if sampling.num_steps > 1 else "one step"
         ensemble = (
             f"with an ensemble as in training if the call says `ensemble_size={sampling.ensemble_size}`"

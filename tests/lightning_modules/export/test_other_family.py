@@ -14,7 +14,7 @@ from lightning_modules.export.programs import Program
 from lightning_modules.inference import Predictor, load_model
 from lightning_modules.inference.loading import build_estimator
 from lightning_modules.networks.families import known_families
-from tests.lightning_modules.inference.runs import picture, shaken
+from tests.lightning_modules.inference.runs import photo, shaken
 from tests.lightning_modules.networks.test_other_family import TinyFlow
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -43,7 +43,7 @@ def make_run(folder, **network_options):
 @pytest.mark.parametrize("name", RUNS)
 def test_what_is_traced_answers_as_predict_does(tmp_path, name):
     run = make_run(tmp_path / "run", **RUNS[name])
-    program, image = Program(load_model(run).estimator, torch.float32), picture(24, 40)
+    program, image = Program(load_model(run).estimator, torch.float32), photo(24, 40)
     found = program(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)[0, 0].detach().numpy()
     predictor = Predictor.load(run, processing_res=0)
     assert np.abs(found - predictor(image)).max() < 1e-5
@@ -59,7 +59,7 @@ def test_a_torch_program_answers_as_predict_does_at_other_sizes(tmp_path, name):
     program = torch.export.load(tmp_path / "out/model.pt2").module()
     predictor = Predictor.load(run, processing_res=0)
     for height, width in ((24, 40), (56, 32)):
-        image = picture(height, width)
+        image = photo(height, width)
         found = program(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)[0, 0].numpy()
         assert np.abs(found - predictor(image)).max() < 1e-4
     record = json.loads((tmp_path / "out/onestep.json").read_text())
@@ -73,7 +73,7 @@ def test_an_onnx_graph_answers_as_predict_does_at_other_sizes(tmp_path):
     run = make_run(tmp_path / "run", **RUNS["adapters"])
     export_model(load_model(run), ExportOptions(tmp_path / "out", "onnx"))
     session = runtime.InferenceSession(tmp_path / "out/model.onnx", providers=["CPUExecutionProvider"])
-    image = picture(56, 32)
+    image = photo(56, 32)
     found = session.run(None, {"image": image.transpose(2, 0, 1)[None] / np.float32(255)})[0][0, 0]
     assert np.abs(found - Predictor.load(run, processing_res=0)(image)).max() < 1e-4
 

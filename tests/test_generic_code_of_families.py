@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lightning_modules import networks
-from lightning_modules.networks.families import known_families
+from lightning_modules.networks.stock_models import known_networks
 from tests.test_generic_code import said_in
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +38,7 @@ def plain(text):
 
 def names_of_families():
     folders = {path.parent.name for path in Path(networks.__path__[0]).glob("*/__init__.py")}
-    classes = {family.__name__ for family in known_families() if family.__module__.startswith(networks.__name__)}
+    classes = {family.__name__ for family in known_networks() if family.__module__.startswith(networks.__name__)}
     return {plain(name) for name in folders | classes} | PARTS_OF_FAMILIES
 
 

@@ -22,7 +22,7 @@ from lightning_modules.inference.run_config import (
     set_base,
 )
 from lightning_modules.networks.base_files import INDEX
-from lightning_modules.networks.families import read_pipeline_folder
+from lightning_modules.networks.stock_models import read_pipeline_folder
 from lightning_modules.single_step import SingleStepEstimator
 from lightning_modules.tasks import Task
 from lightning_modules.training.run_choice import run_of_earlier_version

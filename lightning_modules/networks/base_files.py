@@ -11,30 +11,28 @@ from geometry.errors import InputError, one_line
 
 INDEX = "model_index.json"
 _DTYPES = ("F64", "F32", "F16", "BF16")
-_TOKENIZER_CONFIG = "tokenizer_config.json"
-_POSITIONS = "position_ids"  # integers that old text encoders keep beside their weights
+# Integers that old text encoders and batch norms keep beside their weights.
+_INTEGERS = ("position_ids", "num_batches_tracked")
 
 
 @dataclass(frozen=True)
-class Layout:
-    """The parts of a base family in the diffusers layout, a folder each.
+class Part:
+    """A part of a base: a folder with a config and, where the part has any, weights.
 
     Attributes:
-        configs: the name of each part's config.
-        weights: the stem of the weights' file in each part that has weights; the first is the denoiser.
+        config: name of the config's file.
+        stem: what the names of the weights' files begin with; None where there are no weights.
     """
 
-    configs: Mapping[str, str]
-    weights: Mapping[str, str]
+    config: str
+    stem: str | None = None
 
-    def __str__(self) -> str:
-        return ", ".join(self.configs)
 
-    @property
-    def denoiser_config(self) -> str:
-        """The config of the denoiser, as a path within the base."""
-        part = next(iter(self.weights))
-        return f"{part}/{self.configs[part]}"
+MODEL = Part("config.json", "diffusion_pytorch_model")
+TEXT_ENCODER = Part("config.json", "model")
+TOKENIZER = Part("tokenizer_config.json")
+PROCESSOR = Part("preprocessor_config.json")
+SCHEDULER = Part("scheduler_config.json")
 
 
 @dataclass(frozen=True)
@@ -57,14 +55,14 @@ class Base:
     Attributes:
         name: folder or hub id, as it was given.
         folder: where its files lie on this machine.
-        layout: the parts that a model of its family has.
+        parts: what is needed of it, by the names of the folders.
         remote: paths of the files that the hub has and this machine may not have yet.
         note: why the hub's files are not complete, for messages.
     """
 
     name: str
     folder: Path
-    layout: Layout
+    parts: Mapping[str, Part]
     remote: frozenset[str] = frozenset()
     note: str = ""
 
@@ -105,12 +103,12 @@ class Base:
         """Return the files of a part's weights: the plain ones, or those of a variant where there are no others.
 
         Args:
-            part: one of the layout's that have weights.
+            part: name of a part that has weights.
 
         Raises:
             InputError: there are none in safetensors, or of several variants and none plain.
         """
-        stem = self.layout.weights[part]
+        stem = self.parts[part].stem
         heads: dict[str | None, str] = {}
         for name in sorted(self._names(part)):
             single = re.fullmatch(rf"{stem}(?:\.([\w-]+))?\.safetensors", name)
@@ -135,7 +133,7 @@ class Base:
         Raises:
             InputError: a part has none in safetensors.
         """
-        return [file for part in self.layout.weights for file in self.weights(part).files]
+        return [file for name, part in self.parts.items() if part.stem for file in self.weights(name).files]
 
     def _names(self, part: str) -> set[str]:
         """Return the names of a part's files, here or on the hub."""
@@ -152,7 +150,7 @@ class Base:
         return names
 
     def _no_weights(self, part: str) -> InputError:
-        stem = self.layout.weights[part]
+        stem = self.parts[part].stem
         if any(name.endswith((".bin", ".ckpt", ".pt", ".pth", ".pkl")) for name in self._names(part)):
             return InputError(
                 f"{part} of {self} holds pickled weights (.bin) alone, which are never read: they could run code. "
@@ -195,7 +193,7 @@ def _check_header(base: Base, file: str) -> None:
     if not kinds:
         raise base.refusal(file, "holds no tensors. The base is damaged; fetch it again.")
     for name, kind in kinds.items():
-        if kind not in _DTYPES and not name.endswith(_POSITIONS):
+        if kind not in _DTYPES and not name.endswith(_INTEGERS):
             raise base.refusal(
                 file,
                 f"holds {name} as {kind}: quantised weights are not read. Needed: weights in float32, float16 or "
@@ -209,18 +207,22 @@ def missing_configs(base: Base) -> list[str]:
     Args:
         base: a base.
     """
-    names = [f"{part}/{config}" for part, config in base.layout.configs.items()]
+    names = [f"{name}/{part.config}" for name, part in base.parts.items()]
     missing = [name for name in names if not (base.folder / name).is_file()]
-    for part, config in base.layout.configs.items():
-        if config == _TOKENIZER_CONFIG and f"{part}/{config}" not in missing:
-            missing += [name for name in _vocabulary(base.folder, part) if not (base.folder / name).is_file()]
+    for name, part in base.parts.items():
+        if part == TOKENIZER and f"{name}/{part.config}" not in missing:
+            missing += [file for file in _vocabulary(base.folder, name) if not (base.folder / file).is_file()]
     return missing
 
 
 def _vocabulary(folder: Path, part: str) -> Iterator[str]:
-    """Yield the files that hold a tokenizer's words: one of the new kind, or two of the old."""
+    """Yield the files that hold a tokenizer's words: one of the new kind, one of sentencepiece, or two of the old."""
     old = (f"{part}/vocab.json", f"{part}/merges.txt")
-    yield from old if any((folder / name).exists() for name in old) else (f"{part}/tokenizer.json",)
+    if any((folder / name).exists() for name in old):
+        yield from old
+    else:
+        pieces = f"{part}/spiece.model"
+        yield pieces if (folder / pieces).exists() else f"{part}/tokenizer.json"
 
 
 def absence(base: Base, file: str) -> str:

@@ -119,7 +119,7 @@ class LatentNetwork(nn.Module):
             width: width in pixels.
 
         Raises:
-            InputError: they are no multiples of ``size_multiple``, or larger than ``largest_side``.
+                    InputError: they are no multiples of ``size_multiple``, or larger than ``largest_side``.
         """
         if height % self.size_multiple or width % self.size_multiple:
             raise InputError(
@@ -214,7 +214,7 @@ class LatentNetwork(nn.Module):
         Raises:
             InputError: it sees the image latent alone.
         """
-        if self.denoiser.input_mode != "concatenated":
+        if not self.denoiser.denoises:
             raise InputError(
                 f"a diffusion estimator denoises, but this {type(self).__name__} sees the image alone, without a noisy "
                 "latent: its network must not be set to noise: none."

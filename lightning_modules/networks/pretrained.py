@@ -1,8 +1,10 @@
 """Loads the parts of a base model that has been checked, and says in one line why one cannot be read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import torch
 from torch import nn
 
 from geometry.errors import InputError, one_line
@@ -40,7 +42,7 @@ def load_weights(kind: type[Model], base: Base, part: str, **options: Any) -> Mo
     Args:
         kind: a model class of diffusers or transformers.
         base: the base, checked.
-        part: one of the layout's that have weights.
+        part: name of a part that has weights.
         **options: passed on to its ``from_pretrained``.
 
     Raises:
@@ -59,12 +61,42 @@ def load_weights(kind: type[Model], base: Base, part: str, **options: Any) -> Mo
     for verb, names in wrong.items():
         if names:
             raise base.refusal(
-                f"{part}/{base.layout.weights[part]}.safetensors",
+                f"{part}/{base.parts[part].stem}.safetensors",
                 f"does not fit {part}/config.json: the weights {verb} {_listed(names)}. "
                 "Needed: the weights of the model that the config describes, all of them.",
             )
     check_finite(model, base, part)
     return model
+
+
+def load_encoder(kind: type[Model], base: Base, part: str, dtype: torch.dtype) -> Model:
+    """Return an encoder of a base, one of transformers.
+
+    Args:
+        kind: its class.
+        base: the base, checked.
+        part: its name.
+        dtype: precision that it is computed in.
+
+    Raises:
+        InputError: it cannot be read, or its weights do not fit.
+    """
+    with quiet_transformers():
+        return load_weights(kind, base, part, dtype=dtype, ignore_mismatched_sizes=True)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Let transformers say nothing: what is wrong with weights is said in one line here, not in a table."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def check_finite(model: nn.Module, base: Base, part: str) -> None:

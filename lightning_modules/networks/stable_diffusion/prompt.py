@@ -7,7 +7,7 @@ from torch import Tensor
 
 from geometry.errors import InputError
 from lightning_modules.networks.base_files import Base
-from lightning_modules.networks.pretrained import load_part, load_weights
+from lightning_modules.networks.pretrained import load_encoder, load_part
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel
@@ -52,12 +52,5 @@ def load_text_encoder(base: Base) -> "CLIPTextModel":
         InputError: it cannot be read, or its weights do not fit.
     """
     from transformers import CLIPTextModel
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # what is wrong with the weights is said in one line, not in a table
-    try:
-        return load_weights(CLIPTextModel, base, "text_encoder", dtype=torch.float32, ignore_mismatched_sizes=True)
-    finally:
-        logging.set_verbosity(verbosity)
+    return load_encoder(CLIPTextModel, base, "text_encoder", torch.float32)

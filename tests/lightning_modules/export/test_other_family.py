@@ -13,7 +13,7 @@ from lightning_modules.export import ExportOptions, export_model
 from lightning_modules.export.programs import Program
 from lightning_modules.inference import Predictor, load_model
 from lightning_modules.inference.loading import build_estimator
-from lightning_modules.networks.families import known_families
+from lightning_modules.networks.stock_models import known_networks
 from tests.lightning_modules.inference.runs import photo, shaken
 from tests.lightning_modules.networks.test_other_family import TinyFlow
 
@@ -91,5 +91,5 @@ def test_a_base_for_a_network_that_has_none_is_refused(tmp_path):
 
 
 def test_families_are_known_by_being_there_or_by_being_defined():
-    known = {family.__name__ for family in known_families()}
+    known = {family.__name__ for family in known_networks()}
     assert {"StableDiffusion", "TinyFlow"} <= known

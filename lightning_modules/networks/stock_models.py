@@ -1,21 +1,20 @@
-"""The base families, found by being there: the folders beside this file, and networks defined elsewhere."""
+"""Models in folders of stock pipelines, read by the family whose pipeline it is."""
 
 from collections.abc import Iterator
 from importlib import import_module
-from pathlib import Path
 from pkgutil import iter_modules
 
 from geometry.errors import InputError
 from geometry.modalities import registered
 from lightning_modules import networks
-from lightning_modules.networks.base_files import INDEX, Base, Layout
-from lightning_modules.networks.hub import find_index
+from lightning_modules.networks.base_files import INDEX
+from lightning_modules.networks.hub import read_index
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.networks.pipeline_folder import PipelineFolder, PipelineModel
 
 
-def known_families() -> list[type[LatentNetwork]]:
-    """Return the classes of networks, those of the folders beside this file among them."""
+def known_networks() -> list[type[LatentNetwork]]:
+    """Return the classes of networks: those of the families' folders, and those that are defined elsewhere."""
     for module in iter_modules(networks.__path__):
         if module.ispkg:
             import_module(f"{networks.__name__}.{module.name}")
@@ -31,9 +30,7 @@ def read_pipeline_folder(source: str) -> PipelineModel:
     Raises:
         InputError: it cannot be read, or no family has such a pipeline.
     """
-    folder = Path(source).expanduser()
-    base = Base(source, folder, Layout({}, {})) if folder.is_dir() else find_index(source)
-    name = base.read_json(INDEX).get("_class_name")
+    name = read_index(source).read_json(INDEX).get("_class_name")
     formats = list(_pipeline_folders())
     for found in formats:
         if name in found.pipelines:
@@ -47,7 +44,7 @@ def read_pipeline_folder(source: str) -> PipelineModel:
 
 
 def _pipeline_folders() -> Iterator[PipelineFolder]:
-    for family in known_families():
+    for family in known_networks():
         try:
             yield family.pipeline_folder()
         except InputError:  # no pipeline holds this family

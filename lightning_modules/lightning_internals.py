@@ -86,6 +86,11 @@ def repeated_blocks(model: nn.Module) -> tuple[str, ...]:
     return tuple(names or ())
 
 
+def checkpoints_itself(model: nn.Module) -> bool:
+    """Return whether a model of diffusers can recompute its activations in the backward pass when told so."""
+    return bool(getattr(model, "_supports_gradient_checkpointing", False))
+
+
 class OpenModelCheckpoint(ModelCheckpoint):
     """Lightning's keeper of the best checkpoints; subclasses say how one is written and removed."""
 

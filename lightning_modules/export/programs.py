@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch._dynamo.exc import UserError
 
 from geometry.errors import InputError, one_line
+from geometry.torch_internals import is_refusal_to_trace
 from lightning_modules.estimator import Estimator
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.single_step import SingleStepEstimator
@@ -141,7 +141,9 @@ def _trace(estimator: Estimator, dtype: str) -> torch.export.ExportedProgram:
     try:
         with torch.no_grad():
             return torch.export.export(program, (example,), dynamic_shapes=shapes)
-    except UserError as error:  # the model of a family that was not written for it
+    except Exception as error:  # of the model of a family that was not written for it
+        if not is_refusal_to_trace(error):
+            raise
         reason = one_line(error, 240)
         raise InputError(f"{type(network).__name__} cannot be traced for images of any size: {reason}") from error
 

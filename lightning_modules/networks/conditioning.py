@@ -4,6 +4,7 @@
 training then needs neither them nor their memory.
 """
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,9 @@ def encode_empty_prompt(base: Base, family: Family, config: Mapping[str, Any]) -
     try:
         with torch.no_grad(), quiet_transformers():
             pipeline: Any = getattr(diffusers, family.pipeline)
-            known = pipeline._get_signature_keys(pipeline)[0]
-            found = family.encode_empty_prompt(pipeline(**{name: parts.get(name) for name in known}))
+            options = inspect.signature(pipeline).parameters.values()
+            needed = [option.name for option in options if option.default is option.empty]
+            found = family.encode_empty_prompt(pipeline(**{name: parts.get(name) for name in needed}))
     except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise base.refusal("its text parts", f"do not encode the empty prompt ({reason}).") from error

@@ -69,7 +69,7 @@ class BenchmarkLoader:
         try:
             sample = self.benchmark.load(self.files, entry)
             if sample.image.shape[:2] != sample.truth.shape[:2] and self.benchmark.has_equal_sizes:
-                raise ValueError(f"picture and truth have {sample.image.shape[:2]} and {sample.truth.shape[:2]} pixels")
+                raise ValueError(f"image and truth have {sample.image.shape[:2]} and {sample.truth.shape[:2]} pixels")
         except NoGroundTruthError as error:
             return Unscored(entry.key, str(error))
         except (OSError, ValueError, MemoryError) as error:
@@ -77,16 +77,15 @@ class BenchmarkLoader:
         return self._batch(sample, entry)
 
     def _batch(self, sample: Sample, entry: Entry) -> GeometryBatch:
-        truth = torch.from_numpy(np.ascontiguousarray(sample.truth))
-        mask = torch.from_numpy(np.ascontiguousarray(sample.mask))[None, None]
         image = image_tensor(sample.image, self.longest_side_px)
-        values = (truth[None] if truth.ndim == 2 else truth.permute(2, 0, 1))[None].contiguous()
-        targets = {self.benchmark.modality: Target(values, mask)}
-        return GeometryBatch(image, targets, [entry.key], self.benchmark.info)
+        targets = {self.benchmark.modality: _target(sample.truth, sample.mask)}
+        references = {name: _target(*reference) for name, reference in sample.references.items()}
+        camera = None if sample.camera is None else torch.from_numpy(sample.camera)[None].float()
+        return GeometryBatch(image, targets, [entry.key], self.benchmark.info, camera, references)
 
 
 class _Batches(IterableDataset):
-    """The samples of this rank, divided among the loader processes in turn."""
+    """The samples of this rank, shared among the loader processes in turn."""
 
     def __init__(self, loader: BenchmarkLoader) -> None:
         self.loader = loader
@@ -97,8 +96,15 @@ class _Batches(IterableDataset):
         yield from map(self.loader.load, self.loader.own_entries()[first::step])
 
 
+def _target(values: Array, mask: Array) -> Target:
+    """Return (H,W) or (H,W,C) values and their mask (H,W) as a target of one image."""
+    planes = torch.from_numpy(np.ascontiguousarray(values))
+    planes = planes[None] if planes.ndim == 2 else planes.permute(2, 0, 1)
+    return Target(planes[None].contiguous(), torch.from_numpy(np.ascontiguousarray(mask))[None, None])
+
+
 def image_tensor(image: Array, longest_side_px: int | None) -> Tensor:
-    """Return a picture as (1,3,H,W) float32 in [-1, 1], shrunk if it is too large.
+    """Return an image as (1,3,H,W) float32 in [-1, 1], shrunk if it is too large.
 
     Convention:
         Shrunk with an antialiased bilinear filter and rounded to whole levels; sides are rounded down. That is what

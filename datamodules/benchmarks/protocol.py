@@ -3,7 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,9 +29,9 @@ class Entry:
     """A sample of a benchmark.
 
     Attributes:
-        image: path of the picture.
+        image: path of the image.
         truth: paths of the ground truth, and of what is needed to read it.
-        key: the picture's path in the data set without suffix, every slash replaced by two underscores.
+        key: the image's path in the data set without suffix, every slash replaced by two underscores.
     """
 
     image: str
@@ -47,15 +47,20 @@ class Sample:
         image: (H,W,3) uint8, red, green, blue.
         truth: (H,W) or (H,W,C) float32, values of the modality: planar depth in metres, unit normals in our frame.
         mask: (H,W) bool, the pixels that count.
+        references: by name, values and mask of what single metrics are measured against in place of the truth
+            (``GeometryBatch.references``): (H,W) or (H,W,C) float32 and (H,W) bool, of any size.
+        camera: (3,3) float32, ``camera_from_pixel`` of the truth; None where it is unknown.
     """
 
     image: Array
     truth: Array
     mask: Array
+    references: dict[str, tuple[Array, Array]] = field(default_factory=dict)
+    camera: Array | None = None
 
 
 class Benchmark(ABC):
-    """A data set with its protocol. A subclass says where the truth of a picture is and how it is read.
+    """A data set with its protocol. A subclass says where the truth of an image is and how it is read.
 
     Attributes:
         name: name in tables.
@@ -63,12 +68,14 @@ class Benchmark(ABC):
         place: place in tables.
         archives: names of the released archives.
         folders: names that extracted folders go by.
-        image_pattern: what the path of a picture looks like, from the start of the data set's own folders.
+        image_pattern: what the path of an image looks like, from the start of the data set's own folders.
         num_images: how many images the published figures are made on.
         value_range: smallest and largest value that can be true; predictions are clipped to it.
         max_fit_size_px: predictions are fitted on images downsampled to this longest side; None takes all pixels.
         has_equal_sizes: images must have the size of their ground truth.
         longest_side_px: images are shrunk to this longest side before they are predicted; None keeps their size.
+        metrics: names of metrics that the protocol asks for beside those of the modality.
+        has_own_metrics: whether they stand in place of those of the modality.
     """
 
     name: ClassVar[str]
@@ -82,6 +89,8 @@ class Benchmark(ABC):
     max_fit_size_px: ClassVar[int | None] = None
     longest_side_px: ClassVar[int | None] = None
     has_equal_sizes: ClassVar[bool] = False
+    metrics: ClassVar[tuple[str, ...]] = ()
+    has_own_metrics: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:  # noqa: ANN401
         """Register the class, unless it is a step on the way to others."""
@@ -92,14 +101,21 @@ class Benchmark(ABC):
     @property
     def info(self) -> DatasetInfo:
         """What metrics and tables go by."""
-        return DatasetInfo(self.name, {self.modality: self.value_range}, self.max_fit_size_px, self.num_images)
+        return DatasetInfo(
+            self.name,
+            {self.modality: self.value_range},
+            self.max_fit_size_px,
+            self.num_images,
+            self.metrics,
+            self.has_own_metrics,
+        )
 
     @abstractmethod
     def truth_of(self, image: str) -> tuple[str, ...]:
-        """Return the paths of the ground truth that belongs to a picture.
+        """Return the paths of the ground truth that belongs to an image.
 
         Args:
-            image: path of the picture.
+            image: path of the image.
         """
 
     @abstractmethod
@@ -114,6 +130,17 @@ class Benchmark(ABC):
             OSError: a file is missing or cannot be read.
             ValueError: a file holds something else.
         """
+
+    def references(self, truth: Array, mask: Array) -> dict[str, tuple[Array, Array]]:
+        """Return what single metrics are measured against in place of the truth, by name; nothing by default.
+
+        ``ransac_log`` is the truth by the rules of Pixel-Perfect Depth, which count other pixels.
+
+        Args:
+            truth: what ``read_truth`` returned.
+            mask: the pixels that count.
+        """
+        return {}
 
     def crop(self, values: Array) -> Array:
         """Return the part of an image (H,W,...) that is used; all of it by default."""
@@ -135,7 +162,7 @@ class Benchmark(ABC):
         return None
 
     def match(self, name: str) -> bool:
-        """Whether a path is that of a picture of this benchmark; folders may stand before it."""
+        """Whether a path is that of an image of this benchmark; folders may stand before it."""
         return self._inside(name) is not None
 
     def entries(self, files: BenchmarkFiles, file_list: Path | None = None) -> list[Entry]:
@@ -143,7 +170,7 @@ class Benchmark(ABC):
 
         Args:
             files: the data set's files.
-            file_list: lines of a picture's path and those of its ground truth, as in Marigold's lists.
+            file_list: lines of an image's path and those of its ground truth, as in Marigold's lists.
 
         Raises:
             InputError: the list cannot be read, has a line that is too short, or names nothing that is there; a sample
@@ -157,7 +184,7 @@ class Benchmark(ABC):
             source = f"the file list {file_list}"
             if not any(image in files.places for image, _ in found):
                 first = f"not even its first, {found[0][0]}" if found else "the list is empty"
-                raise InputError(f"{source} of {self.name} names no picture that {files.root} holds: {first}.")
+                raise InputError(f"{source} of {self.name} names no image that {files.root} holds: {first}.")
         entries = [Entry(image, truth, _key(self._inside(image) or image)) for image, truth in found]
         images: dict[str, str] = {}
         for entry in entries:
@@ -189,10 +216,10 @@ class Benchmark(ABC):
             raise NoGroundTruthError(f"no ground truth ({', '.join(missing)})")
         image = self.crop(decode_image(files.read(entry.image)))
         truth, mask = self.read_truth(files, paths)
-        return Sample(image, truth, mask)
+        return Sample(image, truth, mask, self.references(truth, mask))
 
     def _inside(self, name: str) -> str | None:
-        """Return the part of a path from the data set's own folders on, or None if it is no picture of it."""
+        """Return the part of a path from the data set's own folders on, or None if it is no image of it."""
         match = re.fullmatch(f"(?:.*/)?({self.image_pattern})", name)
         return match[1] if match else None
 

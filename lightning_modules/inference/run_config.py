@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from geometry.errors import InputError
+from geometry.errors import InputError, one_line
 from geometry.files import read_text_file
 from lightning_modules.training.val_scores import read_scores
 
@@ -55,7 +55,7 @@ def read_config(files: Sequence[Path]) -> dict[str, Any]:
         except RecursionError as error:
             raise InputError(f"the configuration {file} is nested too deeply.") from error
         except (YAMLError, OmegaConfBaseException, OSError, AttributeError, ValueError) as error:
-            raise InputError(f"the configuration {file} cannot be read: {' '.join(str(error).split())}") from error
+            raise InputError(f"the configuration {file} cannot be read: {one_line(error)}") from error
         if not isinstance(section, dict):
             raise InputError(f"the configuration {file} holds no sections.")
         config = _lay_over(config, section)
@@ -76,8 +76,15 @@ def base_of(config: dict[str, Any]) -> str:
 
 
 def set_base(config: dict[str, Any], base: str) -> None:
-    """Put another base model into a configuration."""
-    _network_arguments(config)["base"] = base
+    """Put another base model into a configuration.
+
+    Raises:
+        InputError: its network has no base.
+    """
+    arguments = _network_arguments(config)
+    if "base" not in arguments:
+        raise InputError(f"the base {base} has no use: the configuration's network has no option base.")
+    arguments["base"] = base
 
 
 def make_plain(config: dict[str, Any]) -> None:
@@ -87,10 +94,12 @@ def make_plain(config: dict[str, Any]) -> None:
 
 
 def _network_arguments(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a configuration's network, to change them in place; a network may have none."""
     try:
-        arguments = config["model"]["init_args"]["network"]["init_args"]
-    except (KeyError, TypeError) as error:
-        raise InputError("the configuration has no model.init_args.network.init_args.") from error
+        network = config["model"]["init_args"]["network"]
+        arguments = network.setdefault("init_args", {})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError("the configuration has no model.init_args.network with a class_path.") from error
     if not isinstance(arguments, dict):
         raise InputError("the configuration's model.init_args.network.init_args holds no options.")
     return arguments

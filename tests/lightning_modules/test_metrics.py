@@ -5,12 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lightning_modules.metrics import (
-    AffineInvariantDepth,
-    NormalsError,
-    best_constant_depth,
-    best_constant_normal,
-)
+from lightning_modules.depth_scores import best_constant_depth
+from lightning_modules.metrics import AffineInvariantDepth, NormalsError, best_constant_normal
 from tests.depth_metrics import depth_metrics
 from tests.tiny import make_batch
 
@@ -105,7 +101,7 @@ class TestAffineInvariantDepth:
         assert computed(metric)["abs_rel"] == pytest.approx(expected, rel=1e-6)
         assert computed(metric)["abs_rel_constant"] < expected
 
-    def test_half_precision_predictions_are_reckoned_with_in_full(self):
+    def test_half_precision_predictions_are_computed_in_float32(self):
         prediction, depth, mask = depth_images()
         metric, plain = AffineInvariantDepth(), AffineInvariantDepth()
         metric.update(prediction.bfloat16(), depth, mask)

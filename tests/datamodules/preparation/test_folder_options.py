@@ -43,7 +43,7 @@ def test_own_images_become_a_checked_data_set(tmp_path, capsys):
     options = ("--depth-scale", "1000", "--intrinsics", "30", "30", "15.5", "11.5", "--val-fraction", "0.5")
     assert prepare(tmp_path, tmp_path / "out", *options, "--name", "home", "--far", "20") == 0
     manifest = read_dataset(tmp_path / "out").manifest
-    assert (manifest.name, manifest.image_size, manifest.far_plane_m) == ("home", SIZE, 20.0)
+    assert (manifest.name, manifest.image_size, manifest.ranges["depth"][1]) == ("home", SIZE, 20.0)
     assert manifest.num_samples("train") + manifest.num_samples("val") == 3 and manifest.num_samples("val")
     sample = samples_of(tmp_path / "out")[0]
     expected = plane_depth(rays_of(np.array(sample["info"]["camera_from_pixel"]), *SIZE, 0.0))
@@ -97,7 +97,7 @@ def test_real_indoor_pairs_keep_their_metres_and_their_floor_points_up(tmp_path)
         millimetres = cv2.imread(str(SAMPLES / "nyu" / "depth" / f"sync_depth_{name}.png"), cv2.IMREAD_UNCHANGED)
         np.testing.assert_allclose(sample["depth"], millimetres / 1000, rtol=6e-4)
         known = (sample["normals"] != 0).any(axis=0)
-        # The lower part of all three pictures is mostly floor, seen by a camera that is nearly level.
+        # The lower part of all three images is mostly floor, seen by a camera that is nearly level.
         floor = sample["normals"].astype(np.float32)[:, 400:460, 200:500][:, known[400:460, 200:500]]
         assert np.median(floor, axis=1)[1] > 0.8
 

@@ -1,0 +1,41 @@
+"""Small visualisations of single samples: image, prediction, ground truth, error."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from geometry.batch import GeometryBatch, Target
+from geometry.colorize import eight_bit
+from lightning_modules.networks.sizes import resize_prediction
+from lightning_modules.tasks import Task
+
+_GAP_PX = 4
+_JPEG_QUALITY = 90
+
+
+def paint_sample(task: Task, prediction: Tensor, sample: GeometryBatch, width_px: int = 320) -> bytes:
+    """Return a JPEG of image, prediction, ground truth and error side by side.
+
+    Args:
+        task: paints.
+        prediction: (1,C,h,w) float, in the task's own terms.
+        sample: one image with its ground truth, which may be of another size.
+        width_px: width of each of the four.
+    """
+    target = task.target(sample)
+    height, width = target.values.shape[-2:]
+    size = (max(1, round(height * width_px / width)), width_px)
+    small = Target(*(F.interpolate(tensor.float(), size, mode="nearest").to(tensor.dtype) for tensor in target))
+    image = resize_prediction(sample.image, size) / 2 + 0.5
+    visualisations = task.modality.visualize(resize_prediction(prediction, size), small)
+    tiles = [F.pad(tile.clamp(0, 1).cpu(), (0, _GAP_PX), value=1.0) for tile in (image, *visualisations)]
+    return _encode(torch.cat(tiles, dim=3)[0, :, :, :-_GAP_PX])
+
+
+def _encode(visualisation: Tensor) -> bytes:
+    """Return (3,H,W) in [0, 1] as a JPEG."""
+    import cv2
+
+    pixels = eight_bit(visualisation).flip(2).contiguous().numpy()
+    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    return data.tobytes()

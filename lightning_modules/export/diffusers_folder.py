@@ -14,11 +14,11 @@ from lightning_modules.export.denoising import denoising_parts
 from lightning_modules.export.folding import fold
 from lightning_modules.export.parts import network_of
 from lightning_modules.inference.loading import LoadedModel
-from lightning_modules.inference.predictor import DEFAULT_PROCESSING_RES
 from lightning_modules.networks.base_files import Base
 from lightning_modules.networks.ddim import make_ddim
 from lightning_modules.networks.pretrained import load_part, load_text_encoder
 from lightning_modules.networks.stable_diffusion.base_check import check_base
+from lightning_modules.trained_on import default_resolution
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -94,7 +94,7 @@ def _pipeline(model: LoadedModel) -> Any:  # noqa: ANN401 - one of several pipel
         "text_encoder": load_text_encoder(base),
         "tokenizer": _tokenizer(base, is_padded=network.prompt_embedding.shape[1] > _SHORT_PROMPT),
         "default_denoising_steps": parts.num_steps,
-        "default_processing_resolution": DEFAULT_PROCESSING_RES,
+        "default_processing_resolution": default_resolution(estimator.trained_on),
     }
     return getattr(diffusers, stock.class_name)(**shared, **stock.options)
 

@@ -1,8 +1,10 @@
 """Turns what training left behind, or an exported folder, into an estimator that is ready to predict."""
 
+import json
 from argparse import ArgumentError
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -27,6 +29,7 @@ from lightning_modules.networks.sampling import Sampling
 from lightning_modules.networks.stable_diffusion.base_check import check_base
 from lightning_modules.single_step import SingleStepEstimator
 from lightning_modules.tasks import Task
+from lightning_modules.trained_on import CHECKPOINT_KEY, TrainedOn, check_same_values, describe_training, read_record
 from lightning_modules.training.run_choice import run_of_earlier_version
 from lightning_modules.training.run_folders import has_checkpoint, last_checkpoint, newest_run
 
@@ -144,6 +147,9 @@ def _load_checkpoint(file: Path, configs: Sequence[str | Path], base: str | None
         raise InputError(f"{error} If it has moved, name its folder with --base, or base=... in Python.") from error
     weights, used_ema = _choose_weights(checkpoint, ema, file)
     estimator.check_fits(weights)
+    if CHECKPOINT_KEY in checkpoint:
+        estimator.trained_on = read_record(checkpoint[CHECKPOINT_KEY], file)
+        check_same_values(estimator.trained_on, estimator, file)
     estimator.load_state_dict(weights, strict=False)
     return LoadedModel(
         estimator.eval().requires_grad_(False),
@@ -189,7 +195,22 @@ def _load_export(folder: str) -> LoadedModel:
     spacing = network.noise_process.scheduler.config.get("timestep_spacing", "leading")
     if record.get("denoises", num_steps > 1 or spacing != "trailing"):
         estimator = DiffusionEstimator(network, Task(modality()), Sampling(num_steps, spacing, end="scheduler"))
+    estimator.trained_on = _training_of_export(folder, estimator)
     return LoadedModel(estimator.eval().requires_grad_(False), source=folder, base=folder, config={})
+
+
+def _training_of_export(folder: str, estimator: Estimator) -> TrainedOn | None:
+    """Return what an export says that it was trained on; of a model from elsewhere, what its pipeline takes."""
+    with suppress(InputError, ValueError):
+        record = json.loads(read_part_of(folder, EXPORT_RECORD))
+        if isinstance(record, dict) and isinstance(record.get(CHECKPOINT_KEY), dict):
+            return read_record(record[CHECKPOINT_KEY], folder)
+    with suppress(InputError, ValueError):
+        index = json.loads(read_part_of(folder, INDEX))
+        resolution = index.get("default_processing_resolution")
+        if isinstance(resolution, int) and resolution >= 0:
+            return replace(describe_training({}, estimator.task.modality), processing_res=resolution)
+    return None
 
 
 def _modality_of(pipeline: str) -> type[Modality] | None:

@@ -153,7 +153,7 @@ def test_mistakes_are_one_clear_line(run, capsys):
         ([], "one of the arguments --ckpt_path --model is required"),
         (["--model", "no/such/folder"], "is no checkpoint"),
         (["--ckpt_path", str(run), "--max-megapixels", "0"], "must be larger than 0"),
-        (["--ckpt_path", str(run), "--processing-res", "100"], "invalid choice: 100"),
+        (["--ckpt_path", str(run), "--processing-res", "-1"], "must not be negative"),
     ):
         with pytest.raises(SystemExit) as ended:
             main(words)

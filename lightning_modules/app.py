@@ -1,4 +1,4 @@
-"""A web page for one model: ``python -m lightning_modules.app --model EXPORT``."""
+"""A web page for one model: ``python -m lightning_modules.app --run runs/NAME``."""
 
 import argparse
 import atexit
@@ -58,7 +58,7 @@ def serve(options: argparse.Namespace, is_waiting: bool = True) -> Any:  # noqa:
     folder = Path(tempfile.mkdtemp(prefix="onestep-page-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     page = Page(predictor, round(options.max_megapixels * 1e6), folder)
-    running = build_page(page, f"Model: `{options.ckpt_path or options.model}`")
+    running = build_page(page, f"Model: `{model.taken or options.model}`")
     try:
         running.launch(
             server_name=options.host,

@@ -36,6 +36,7 @@ def demo(tmp_path_factory):
 
 def without_numbers(text):
     text = re.sub(r"\d(\.\d+)?e-\d+", "NUMBER", text)
+    text = re.sub(r"step \d+", "step N", text)
     return re.sub(r"seen at \d+ pixels \(trained at \d+x\d+ pixels\)", "seen at the training resolution", text)
 
 

@@ -30,8 +30,9 @@ from lightning_modules.networks.stable_diffusion.base_check import check_base
 from lightning_modules.single_step import SingleStepEstimator
 from lightning_modules.tasks import Task
 from lightning_modules.trained_on import CHECKPOINT_KEY, TrainedOn, check_same_values, describe_training, read_record
+from lightning_modules.training.found_runs import BEST_OR_LAST, FoundRun, find_run
 from lightning_modules.training.run_choice import run_of_earlier_version
-from lightning_modules.training.run_folders import has_checkpoint, last_checkpoint, newest_run
+from lightning_modules.training.run_folders import newest_run
 
 EmaChoice = Literal["auto", "true", "false"]
 
@@ -51,6 +52,7 @@ class LoadedModel:
         step: optimiser steps that the checkpoint saw; None for an export.
         used_ema: the weights are the moving average.
         run_folder: the folder of the run, where it is known.
+        taken: one line that says which file of which run it is, and whether there is a better one; empty for an export.
     """
 
     estimator: Estimator
@@ -60,27 +62,34 @@ class LoadedModel:
     step: int | None = None
     used_ema: bool = False
     run_folder: Path | None = None
+    taken: str = ""
 
 
 def load_model(
-    source: str | Path, configs: Sequence[str | Path] = (), base: str | None = None, ema: EmaChoice = "auto"
+    source: str | Path,
+    configs: Sequence[str | Path] = (),
+    base: str | None = None,
+    ema: EmaChoice = "auto",
+    checkpoint: str | None = None,
 ) -> LoadedModel:
     """Return a trained model.
 
     Args:
         source: a checkpoint file; a run's folder ``runs/NAME/version_N`` or the folder of all runs of a name, of which
-            the newest is taken; ``last`` for the newest run of the configuration's name; an exported folder; or the
-            hub id of a Marigold model.
+            the newest is taken; ``last`` or ``best`` for the newest run of the configuration's name; an exported
+            folder; or the hub id of a Marigold model.
         configs: configuration files of the run, laid over one another; by default the ``config.yaml`` of the run.
         base: base model in place of the configured one, for instance because its folder has moved.
         ema: whether to take the moving average of the weights: auto takes it where the checkpoint has one.
+        checkpoint: which checkpoint of a run: last, best by the metric that it watched, or a file; by default the last.
 
     Raises:
         InputError: the source, its configuration or its base cannot be found or read, or they do not fit together.
     """
     if ema not in get_args(EmaChoice):
         raise InputError(f"there is no ema {ema!r}; choose one of {', '.join(get_args(EmaChoice))}.")
-    if str(source) == "last":
+    if str(source) in BEST_OR_LAST:
+        checkpoint = str(source)
         config = read_config([Path(name) for name in configs])
         source = runs_folder(config)
         if newest_run(source) is None:
@@ -88,24 +97,7 @@ def load_model(
     path = Path(source).expanduser()
     if (path / "model_index.json").is_file() or (not path.exists() and _may_be_hub_id(str(source))):
         return _load_export(str(path) if path.is_dir() else str(source))
-    return _load_checkpoint(find_checkpoint(path), configs, base, ema)
-
-
-def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint that a path means: a file, a run's folder, or a folder of runs.
-
-    Raises:
-        InputError: there is none.
-    """
-    if path.is_file():
-        return path
-    run = path if has_checkpoint(path) else newest_run(path) if path.is_dir() else None
-    if run is None:
-        raise InputError(
-            f"{path} is no checkpoint, no folder of a run that has one, and no exported folder. Give a .ckpt file, "
-            "runs/NAME, or a folder that export wrote."
-        )
-    return last_checkpoint(run)
+    return _load_checkpoint(find_run(path, checkpoint), configs, base, ema)
 
 
 def build_estimator(model: dict[str, Any]) -> Estimator:
@@ -130,9 +122,10 @@ def build_estimator(model: dict[str, Any]) -> Estimator:
         raise
 
 
-def _load_checkpoint(file: Path, configs: Sequence[str | Path], base: str | None, ema: EmaChoice) -> LoadedModel:
+def _load_checkpoint(run: FoundRun, configs: Sequence[str | Path], base: str | None, ema: EmaChoice) -> LoadedModel:
     from lightning_modules.training.checkpoint_content import read_checkpoint  # slow to import
 
+    file = run.checkpoint
     checkpoint = read_checkpoint(file)
     beside = config_beside(file)
     config = read_config([Path(name) for name in configs] or [beside])
@@ -159,6 +152,7 @@ def _load_checkpoint(file: Path, configs: Sequence[str | Path], base: str | None
         step=checkpoint.get("global_step"),
         used_ema=used_ema,
         run_folder=beside.parent if beside.is_file() else None,
+        taken=run.describe(),
     )
 
 

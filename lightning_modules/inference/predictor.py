@@ -87,6 +87,7 @@ class Predictor:
         configs: Sequence[str | Path] = (),
         base: str | None = None,
         ema: Literal["auto", "true", "false"] = "auto",
+        checkpoint: str | None = None,
         **options: Any,  # noqa: ANN401
     ) -> Self:
         """Return a predictor of a trained model.
@@ -96,12 +97,13 @@ class Predictor:
             configs: configuration files; by default the one in the run's folder.
             base: base model in place of the configured one.
             ema: whether to take the moving average of the weights; auto takes it where there is one.
+            checkpoint: which checkpoint of a run: last, best or a file; by default the last.
             **options: arguments of the class.
 
         Raises:
             InputError: the model cannot be found or loaded.
         """
-        return cls(load_model(source, configs, base, ema).estimator, **options)
+        return cls(load_model(source, configs, base, ema, checkpoint).estimator, **options)
 
     def __call__(self, image: ImageLike) -> np.ndarray:
         """Return the prediction for one image, at its size.

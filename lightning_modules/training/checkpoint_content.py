@@ -190,7 +190,19 @@ def check_checkpoint(file: str | os.PathLike[str]) -> None:
     Raises:
         InputError: the file is no checkpoint, or holds something of another kind than it should.
     """
-    _known(_decoded(file, mmap=True), file)
+    peek_checkpoint(file)
+
+
+def peek_checkpoint(file: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what a checkpoint holds, checked, but without reading the numbers of its weights.
+
+    Args:
+        file: the checkpoint, in a folder.
+
+    Raises:
+        InputError: the file is no checkpoint, or holds something of another kind than it should.
+    """
+    return _known(_decoded(file, mmap=True), file)
 
 
 def _decoded(file: str | os.PathLike[str], mmap: bool = False) -> dict[str, Any]:

@@ -304,7 +304,7 @@ class TestMistakes:
         assert "cannot be read as a checkpoint" in self.error(
             capsys, photo, "--ckpt_path", photo, "--config", run / "config.yaml", *out
         )
-        assert "required" in self.error(capsys, photo, *out)
+        assert "is needed" in self.error(capsys, photo, *out)
         assert "--processing_rez" in self.error(capsys, photo, "--ckpt_path", run, "--processing_rez=3", *out)
         assert "there is no device" in self.error(capsys, photo, "--ckpt_path", run, "--device", "quantum", *out)
         assert "needs depth" in self.error(capsys, photo, "--ckpt_path", normals_run, "--point_cloud", *out)

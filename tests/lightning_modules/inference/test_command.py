@@ -327,7 +327,7 @@ class TestMistakes:
             ("{}/empty is no checkpoint", photo, "--model", tmp_path / "empty", *out),
             ("{}/damaged cannot be used: model_index.json is no JSON", photo, "--model", tmp_path / "damaged", *out),
             ("{}/file cannot be read as a checkpoint: it is none", photo, "--ckpt_path", tmp_path / "file", *out),
-            ("not allowed with argument", photo, *model, "--model", tmp_path, *out),
+            ("both name a model", photo, *model, "--model", tmp_path, *out),
             ("must not be negative, got 32, -1", photo, *model, *out, "--tile-size", "-1"),
             ("invalid int value: 'x'", photo, *model, *out, "--batch-size", "x"),
             ("--batch-size must be at least 1", photo, *model, *out, "--batch-size", "0"),

@@ -41,6 +41,7 @@ class ExportRecord:
         num_steps: denoising steps.
         ensemble_size: number of predictions that the checkpoint combines; an export makes one.
         trained_on: what the model was trained on; None if the checkpoint does not say.
+        meaning: what a predicted value says.
     """
 
     format: str
@@ -57,6 +58,7 @@ class ExportRecord:
     num_steps: int = 1
     ensemble_size: int = 1
     trained_on: dict[str, Any] | None = None
+    meaning: str = ""
 
 
 def describe(model: LoadedModel, export_format: str, dtype: str, agreements: list[Agreement]) -> ExportRecord:
@@ -79,6 +81,7 @@ def describe(model: LoadedModel, export_format: str, dtype: str, agreements: lis
         num_steps=sampling.num_steps if sampling else 1,
         ensemble_size=sampling.ensemble_size if sampling else 1,
         trained_on=estimator.trained_on.to_record() if estimator.trained_on else None,
+        meaning=estimator.task.modality.describe_published(),
     )
 
 
@@ -125,7 +128,7 @@ def _summary(record: ExportRecord) -> str:
         if record.denoises
         else f"One evaluation of the UNet, after {_PAPER}."
     )
-    return f"Predicts {modality_named(record.predicts).meaning}. {how}"
+    return f"Predicts {record.meaning}. {how}"
 
 
 def _usage(record: ExportRecord) -> str:

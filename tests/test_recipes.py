@@ -20,7 +20,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "configs/recipes"
-LOG_DEPTH = "PretrainedNetwork cannot be exported"
+NO_EXPORT = "PretrainedNetwork cannot be exported"
 # What an export to diffusers ends with: nothing, or the one line that says why not.
 EXPORTS = {
     "e2e_ft": None,
@@ -29,9 +29,9 @@ EXPORTS = {
     "lotus_d": "does not undo parameterization: disparity; export it with --format torch or onnx",
     "depth_master_stage_1": "does not undo parameterization: sqrt_disparity; export it with --format torch or onnx",
     "depth_master_stage_2": "does not undo parameterization: sqrt_disparity; export it with --format torch or onnx",
-    "fe2e": LOG_DEPTH,
-    "marigold_v2_stage_1": LOG_DEPTH,
-    "marigold_v2_stage_2": LOG_DEPTH,
+    "fe2e": NO_EXPORT,
+    "marigold_v2_stage_1": NO_EXPORT,
+    "marigold_v2_stage_2": NO_EXPORT,
 }
 FULL_SIZE = {"layer_channels": 16, "teacher_channels": WIDTH, "input_size": 16}
 

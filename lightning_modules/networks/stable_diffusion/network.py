@@ -37,8 +37,8 @@ class StableDiffusion(LatentNetwork):
             max_length pads to the tokenizer's length, as the authors' training does.
         zero_terminal_snr: Rescale the noise schedule so that the last timestep holds noise alone, as Marigold's later
             training does. False leaves the schedule of the base.
-        prediction_type: What the UNet's output is taken for: sample is the clean latent itself (x0), as in Lotus; epsilon
-            the noise, v_prediction the velocity. By default, what the base was trained for.
+        prediction_type: What the UNet's output is taken for: sample is the clean latent itself (x0), as in Lotus;
+            epsilon the noise, v_prediction the velocity. By default, what the base was trained for.
         halve_bias: Halve the bias of the first layer too when widening, as the authors do. Keeping it makes
             the widened UNet equal the base where both latents agree.
         unet_checkpointing: Recompute the UNet's activations in the backward pass to save memory.

@@ -39,6 +39,7 @@ class ExportRecord:
         denoises: a diffusion estimator, whose prediction takes several steps from noise.
         num_steps: denoising steps.
         ensemble_size: number of predictions that the checkpoint combines; an export makes one.
+        meaning: what a predicted value says.
         details: what the family adds; written beside the rest.
     """
 
@@ -54,6 +55,7 @@ class ExportRecord:
     denoises: bool = False
     num_steps: int = 1
     ensemble_size: int = 1
+    meaning: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -81,6 +83,7 @@ def describe(model: LoadedModel, export_format: str, dtype: str, agreements: lis
         num_steps=sampling.num_steps if sampling else 1,
         ensemble_size=sampling.ensemble_size if sampling else 1,
         details=network.export_details(),
+        meaning=estimator.task.modality.describe_published(),
     )
 
 
@@ -121,7 +124,7 @@ def _summary(record: ExportRecord) -> str:
         if record.denoises
         else f"One evaluation of the network, after {_PAPER}."
     )
-    return f"Predicts {modality_named(record.predicts).meaning}. {how}"
+    return f"Predicts {record.meaning}. {how}"
 
 
 def _usage(model: LoadedModel, record: ExportRecord) -> str:

@@ -129,6 +129,8 @@ def _pipeline(model: PipelineModel, base_name: str, processing_res: int) -> Any:
         raise InputError(
             f"no pipeline of diffusers holds {model.modality.title}; export it with --format torch or onnx."
         )
+    if problem := model.modality.describe_stock_mismatch():
+        raise InputError(f"{problem}; export it with --format torch or onnx, which do.")
     parts = single_step_parts(model) if model.sampling is None else denoising_parts(model, model.sampling)
     shared = {
         "unet": parts.unet,

@@ -34,7 +34,7 @@ def to_pillow(image: Tensor) -> Image.Image:
 
 
 def whole_steps(image: Tensor) -> Tensor:
-    """Return an image in [-1, 1] rounded to what a picture of eight bits can hold."""
+    """Return an image in [-1, 1] rounded to what an image of eight bits can hold."""
     return ((image + 1) * 127.5).round() / 127.5 - 1
 
 

@@ -29,7 +29,7 @@ def build(base, input_mode, **options):
     return PretrainedNetwork(str(base), input_mode, **guidance, **options).eval()
 
 
-def picture():
+def image():
     generator = torch.Generator().manual_seed(3)
     return whole_steps(torch.rand(1, 3, *SIZE, generator=generator) * 2 - 1)
 
@@ -43,7 +43,7 @@ def shown(decoded):
 def test_model_output_and_clean_latent_from_text_alone(base, sigma):
     network = build(base, "image")
     with torch.no_grad():
-        sample = torch.randn(network.encode(picture()).shape, generator=torch.Generator().manual_seed(1))
+        sample = torch.randn(network.encode(image()).shape, generator=torch.Generator().manual_seed(1))
         step = run(base, sample, sigma, SIZE)
         output = network.model_output(sample, torch.tensor(step.timestep))
         x0 = network.noise_process.predict_x0(output, sample, step.timestep)
@@ -60,15 +60,15 @@ def test_an_editor_sees_the_image_in_its_sequence(base, monkeypatch):
 
     for name in ("VAE_IMAGE_SIZE", "CONDITION_IMAGE_SIZE"):  # areas that the pipeline brings every image to
         monkeypatch.setattr(editor, name, SIZE[0] * SIZE[1])
-    network, image = build(base, "sequence"), picture()
+    network, photo = build(base, "sequence"), image()
     # Its encoder would look at the image as well.
     given = {"prompt": None, "prompt_embeds": network.prompt_embedding} if "qwen" in base.name else {}
     with torch.no_grad():
-        latent = network.encode(image)
+        latent = network.encode(photo)
         noise = torch.randn(latent.shape, generator=torch.Generator().manual_seed(1))
         output = network.model_output(network.denoiser.input_of(latent, noise), network.timestep)
         decoded = network.decode(network.clean_latent(latent, noise))
-        step, other = (run(base, noise, 1.0, SIZE, each[0], **given) for each in (image, -image))
+        step, other = (run(base, noise, 1.0, SIZE, each[0], **given) for each in (photo, -photo))
     assert step.timestep == network.timestep.item()
     torch.testing.assert_close(output, step.model_output, **TOLERANCE)
     torch.testing.assert_close(shown(decoded), step.decoded, **TOLERANCE)
@@ -79,7 +79,7 @@ def test_an_editor_sees_the_image_in_its_sequence(base, monkeypatch):
 def test_a_widened_first_layer_says_of_two_equal_latents_what_the_base_says_of_one(base):
     narrow, wide = build(base, "image"), build(base, "concatenated")
     with torch.no_grad():
-        latent = narrow.encode(picture())
+        latent = narrow.encode(image())
         expected = narrow.model_output(latent, narrow.timestep)
         found = wide.model_output(wide.denoiser.input_of(latent, latent), wide.timestep)
         other = wide.model_output(wide.denoiser.input_of(latent, -latent), wide.timestep)
@@ -94,7 +94,7 @@ def test_gradients_are_finite_and_reach_all_that_trains(base, options):
     for name, weight in network.named_parameters():
         if ".lora_B." in name:  # which begin at 0, and would hide the adapters behind them
             torch.nn.init.normal_(weight, std=0.1)
-    network(picture()).square().mean().backward()
+    network(image()).square().mean().backward()
     trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
     assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in trained.values())
     assert not [name for name, weight in trained.items() if not weight.grad.any() and name not in UNUSED]

@@ -73,12 +73,26 @@ def fit_ransac(
     low, high = measured - limit, measured + limit
     if bounds is not None:
         low, high = bounds(low, high)
+    best = _most_inliers(x, y, (low, high), measured, measure, (max_trials, stop_probability, seed))
+    return None if best is None else RobustFit(*fit_line(x[best], y[best]), best)
+
+
+def _most_inliers(
+    x: Tensor,
+    y: Tensor,
+    limits: tuple[Tensor, Tensor],
+    measured: Tensor,
+    measure: Callable[[Tensor], Tensor] | None,
+    trial_options: tuple[int, float, int],
+) -> Tensor | None:
+    """Return the inliers (N,) bool of the best trial, or None; ``limits`` are the values of an inlier's line."""
+    max_trials, stop_probability, seed = trial_options
     best, best_count, best_score = None, 1, -math.inf
     trials = float(max_trials)
     for trial, line in enumerate(_lines(x, y, seed)):
         if trial >= trials:
             break
-        inliers = (line >= low) & (line <= high)
+        inliers = (line >= limits[0]) & (line <= limits[1])
         num_inliers = int(inliers.sum())
         if num_inliers < best_count:
             continue
@@ -87,8 +101,8 @@ def fit_ransac(
         if num_inliers == best_count and score < best_score:
             continue
         best, best_count, best_score = inliers, num_inliers, score
-        trials = min(trials, _trials_needed(num_inliers / count, stop_probability))
-    return None if best is None else RobustFit(*fit_line(x[best], y[best]), best)
+        trials = min(trials, _trials_needed(num_inliers / len(x), stop_probability))
+    return best
 
 
 def _lines(x: Tensor, y: Tensor, seed: int) -> Iterator[Tensor]:

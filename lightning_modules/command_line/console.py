@@ -109,7 +109,7 @@ def quieten() -> None:
     rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     rank_zero.addFilter(_is_news)
     threading.excepthook = _report_from_thread
-    warnings.formatwarning = _plain_warning
+    warnings.formatwarning = _plain_warning  # type: ignore[assignment]
     for message, category in (
         (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),
         (r"Found \d+ module\(s\) in eval mode at the start of training", UserWarning),

@@ -12,7 +12,7 @@ from geometry.errors import InputError, one_line
 from geometry.modalities import registered
 from geometry.storage import concerns_all_files
 from geometry.writing import write_whole
-from lightning_modules.inference.metric_depth import MetricDepth
+from lightning_modules.inference.anchored_metres import AnchoredMetres
 from lightning_modules.inference.photos import Photo
 from lightning_modules.inference.pictures import read_picture
 from lightning_modules.inference.point_cloud import PointCloudCamera, metric_range, ply_bytes, point_cloud, stretched
@@ -62,7 +62,7 @@ class BatchRun:
         batch_size: int = 4,
         overwrite: bool = False,
         camera: PointCloudCamera | None = None,
-        metric: MetricDepth | None = None,
+        metric: AnchoredMetres | None = None,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"--batch-size must be at least 1, got {batch_size}.")

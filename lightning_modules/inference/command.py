@@ -26,9 +26,9 @@ def main(arguments: Sequence[str]) -> int:
         InputError: options, model or images cannot be found or used.
     """
     options = parse(_parser(), arguments)
+    from lightning_modules.inference.anchored_metres import AnchoredMetres
     from lightning_modules.inference.anchors import read_anchors
     from lightning_modules.inference.batch_run import BatchRun
-    from lightning_modules.inference.metric_depth import MetricDepth
     from lightning_modules.inference.photos import find_photos
     from lightning_modules.inference.point_cloud import PointCloudCamera
     from lightning_modules.inference.predictor import Predictor
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str]) -> int:
         options.precision,
         options.seed,
     )
-    metric = None if anchors is None else MetricDepth(predictor.modality, anchors, options.anchor_tolerance)
+    metric = None if anchors is None else AnchoredMetres(predictor.modality, anchors, options.anchor_tolerance)
     run = BatchRun(predictor, options.output, options.batch_size, options.overwrite, camera, metric)
     with sole_use(options.output):
         report = run.predict(photos, show_progress=not options.quiet)

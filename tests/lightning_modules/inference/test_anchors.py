@@ -11,8 +11,8 @@ from PIL import Image
 import train
 from geometry.modalities import Depth
 from geometry.parameterization import Parameterization
+from lightning_modules.inference.anchored_metres import AnchoredMetres
 from lightning_modules.inference.anchors import read_anchors
-from lightning_modules.inference.metric_depth import MetricDepth
 from lightning_modules.inference.photos import find_photos
 from tests.lightning_modules.inference.runs import make_run, photo
 
@@ -76,7 +76,7 @@ def test_published_depth_of_other_parameterizations_is_fitted_in_their_own_space
     values = 2 * (values - values.min()) / (values.max() - values.min()) - 1
     published = modality.publish(values)[0, 0].numpy()
     anchors = [(x + 0.5, y + 0.5, float(depth[0, 0, y, x])) for x in range(1, 32, 7) for y in range(1, 24, 5)]
-    metric = MetricDepth(modality, {tmp_path / "a.png": np.array(anchors)})
+    metric = AnchoredMetres(modality, {tmp_path / "a.png": np.array(anchors)})
     metres, sentence = metric.write(tmp_path / "a.png", published, tmp_path, "a")
     assert metres == pytest.approx(depth[0, 0].numpy(), rel=2e-3)
     assert f"depth as {name}" in sentence and "20 of 25 " not in sentence

@@ -21,7 +21,7 @@ _LARGEST_16_BIT = 65535
 
 
 @dataclass(frozen=True)
-class MetricDepth:
+class AnchoredMetres:
     """Turns published depth into metres and writes it.
 
     Attributes:

@@ -13,6 +13,7 @@ from geometry.modalities import registered
 from geometry.storage import concerns_all_files
 from geometry.writing import write_whole
 from lightning_modules.inference.anchored_metres import AnchoredMetres
+from lightning_modules.inference.camera_estimate import CameraEstimator
 from lightning_modules.inference.photos import Photo
 from lightning_modules.inference.pictures import read_picture
 from lightning_modules.inference.point_cloud import PointCloudCamera, metric_range, ply_bytes, point_cloud, stretched
@@ -50,6 +51,7 @@ class BatchRun:
         overwrite: predict images whose results are there already.
         camera: write point clouds with this camera.
         metric: write depth in metres, too, for the images with anchors.
+        camera_estimator: estimates the camera of each image in place of ``camera``.
 
     Raises:
         InputError: an option makes no sense, or the output cannot be a folder.
@@ -63,6 +65,7 @@ class BatchRun:
         overwrite: bool = False,
         camera: PointCloudCamera | None = None,
         metric: AnchoredMetres | None = None,
+        camera_estimator: CameraEstimator | None = None,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"--batch-size must be at least 1, got {batch_size}.")
@@ -80,6 +83,7 @@ class BatchRun:
         self.overwrite = overwrite
         self.camera = camera
         self.metric = metric
+        self.camera_estimator = camera_estimator
 
     def predict(self, photos: Sequence[Photo], show_progress: bool = True) -> Report:
         """Predict images; those that cannot be are reported, not raised.
@@ -150,12 +154,22 @@ class BatchRun:
         if self.metric is not None and photo.file in self.metric.anchors:
             metres, note = self.metric.write(photo.file, prediction, folder, photo.stem)
         if self.camera is not None:
-            relative, camera = metric_range(metres, self.camera) if metres is not None else (None, self.camera)
-            if relative is None:
-                relative = stretched(self.predictor.modality, prediction, camera)
+            relative, camera, says = self._surface(photo, prediction, metres, self.camera)
+            note = "; ".join(filter(None, (note, says)))
             write_whole(folder / self._cloud_name(photo), ply_bytes(*point_cloud(relative, image, camera)))
         write_results(self.predictor.modality, prediction, folder, photo.stem)
         return note
+
+    def _surface(
+        self, photo: Photo, prediction: np.ndarray, metres: np.ndarray | None, camera: PointCloudCamera
+    ) -> tuple[np.ndarray, PointCloudCamera, str]:
+        """Return what ``point_cloud`` needs, and what is to be said of the camera."""
+        says = ""
+        if self.camera_estimator is not None:
+            metres, camera, says = self.camera_estimator.estimate(photo, prediction, metres, camera)
+        if metres is not None:
+            return *metric_range(metres, camera), says
+        return stretched(self.predictor.modality, prediction, camera), camera, says
 
     def _is_done(self, photo: Photo) -> bool:
         names = result_names(self.predictor.modality, photo.stem)

@@ -1,6 +1,7 @@
 """python train.py predict --anchors: tables and COLMAP models in, metres and residuals out."""
 
 import csv
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,11 +10,15 @@ import torch
 from PIL import Image
 
 import train
+from geometry.errors import InputError
 from geometry.modalities import Depth
 from geometry.parameterization import Parameterization
 from lightning_modules.inference.anchored_metres import AnchoredMetres
 from lightning_modules.inference.anchors import read_anchors
-from lightning_modules.inference.photos import find_photos
+from lightning_modules.inference.camera_estimate import CameraEstimator
+from lightning_modules.inference.photos import Photo, find_photos
+from lightning_modules.inference.point_cloud import PointCloudCamera
+from tests.geometry.test_camera_recovery import scene
 from tests.lightning_modules.inference.runs import make_run, photo
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -97,7 +102,30 @@ def test_points_of_colmap_are_depths_along_the_optical_axis(tmp_path, photos):
     }, "points without a number and behind the camera are left out"
 
 
+def test_a_camera_that_nobody_knows_is_estimated_from_normals_and_called_an_estimate(tmp_path):
+    depth, normals = scene(70.0)
+    relative = ((depth - depth.min()) / (depth.max() - depth.min())).float().numpy()
+    np.save(tmp_path / "a_normals.npy", normals.movedim(0, -1).float().numpy())
+    estimator, photo_a = CameraEstimator(Depth(), tmp_path), Photo(tmp_path / "a.png", Path(), "a")
+    found, camera, says = estimator.estimate(photo_a, relative, None, PointCloudCamera(near_m=2.0))
+    assert found == pytest.approx((depth * 2 / depth.min()).numpy(), rel=1e-2)
+    assert camera.intrinsics == pytest.approx((70, 70, 40, 30), rel=1e-3) and "estimated, not measured" in says
+    metres, camera, _ = estimator.estimate(photo_a, relative, depth.float().numpy(), PointCloudCamera())
+    assert camera.intrinsics == pytest.approx((70, 70, 40, 30), rel=1e-3)
+    assert np.array_equal(metres, depth.float().numpy())
+    with pytest.raises(InputError, match="with --anchors alone"):
+        CameraEstimator(Depth("log"), tmp_path).estimate(photo_a, relative, None, PointCloudCamera())
+
+
 class TestMistakes:
+    def test_normals_that_are_missing_or_beside_a_known_camera(self, run, photos, tmp_path, capsys):
+        words = (tmp_path / "photos/b.png", "--ckpt_path", run, "--output", tmp_path / "out", "--normals", tmp_path)
+        assert predict(*words) == 2 and "--normals concerns point clouds alone" in capsys.readouterr().err
+        assert predict(*words, "--point-cloud", "--fov-deg", 60) == 2
+        assert "leave out the one or the other" in capsys.readouterr().err
+        assert predict(*words, "--point-cloud") == 1
+        assert "b_normals.npy is missing" in capsys.readouterr().err
+
     @pytest.mark.parametrize(
         ("rows", "head", "problem"),
         [

@@ -16,6 +16,7 @@ from lightning_modules.export.programs import LARGEST_BATCH, ONNX_FILE, OPSET, T
 from lightning_modules.export.verification import Agreement
 from lightning_modules.inference.loading import EXPORT_RECORD, LoadedModel, read_part_of
 from lightning_modules.inference.run_config import last_scores
+from lightning_modules.shipped import find_folder
 
 _PAPER = "[Martin Garcia et al., 2025](https://arxiv.org/abs/2409.11355)"
 _MARIGOLD = "[Ke et al., 2024](https://arxiv.org/abs/2312.02145)"
@@ -217,7 +218,7 @@ def _check(record: ExportRecord) -> str:
 
 def _public_name(base: str) -> str:
     """Return a hub id as it is, and of a folder its name alone."""
-    return Path(base).name if Path(base).expanduser().is_dir() else base
+    return Path(base).name if find_folder(base) else base
 
 
 def _licence_of(base: str) -> str | None:

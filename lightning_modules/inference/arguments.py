@@ -1,12 +1,14 @@
 """Command-line options that name a trained model, the same for every command that uses one."""
 
 import argparse
+import os
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 from geometry.errors import InputError
 from geometry.paths import given_path
+from lightning_modules.shipped import find_config
 
 if TYPE_CHECKING:
     from lightning_modules.inference.loading import LoadedModel
@@ -29,7 +31,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="configuration that the checkpoint was trained with; by default the config.yaml of its run",
+        help="configuration that the checkpoint was trained with, a file or the name of a shipped one such as demo; by "
+        "default the config.yaml of its run",
     )
     group.add_argument("--base", metavar="DIR", help="base model in place of the configured one, if that has moved")
     group.add_argument(
@@ -55,7 +58,7 @@ def load_from_arguments(options: argparse.Namespace) -> "LoadedModel":
     for option, value in given.items():
         if value is not None:
             given_path(value, option)
-    configs = [given_path(file, "--config") for file in options.config]
+    configs = [find_config(os.fspath(given_path(file, "--config"))) for file in options.config]
     return load_model(options.ckpt_path or options.model, configs, options.base, options.ema)
 
 

@@ -25,6 +25,7 @@ from lightning_modules.inference.run_config import (
 from lightning_modules.networks.base_files import INDEX, Base
 from lightning_modules.networks.sampling import Sampling
 from lightning_modules.networks.stable_diffusion.base_check import check_base
+from lightning_modules.shipped import find_folder
 from lightning_modules.single_step import SingleStepEstimator
 from lightning_modules.tasks import Task
 from lightning_modules.training.run_choice import run_of_earlier_version
@@ -139,7 +140,7 @@ def _load_checkpoint(file: Path, configs: Sequence[str | Path], base: str | None
     try:
         estimator = build_estimator(config["model"])
     except InputError as error:
-        if Path(base_of(config)).expanduser().is_dir():
+        if find_folder(base_of(config)):
             raise
         raise InputError(f"{error} If it has moved, name its folder with --base, or base=... in Python.") from error
     weights, used_ema = _choose_weights(checkpoint, ema, file)
@@ -240,9 +241,9 @@ def read_part_of(base: str, name: str) -> str:
     """
     import huggingface_hub
 
-    folder = Path(base).expanduser()
+    folder = find_folder(base)
     try:
-        file = folder / name if folder.is_dir() else Path(huggingface_hub.hf_hub_download(base, name))
+        file = folder / name if folder else Path(huggingface_hub.hf_hub_download(base, name))
         return file.read_text(encoding="utf-8")
     except Exception as error:  # whatever the hub's client raises
         raise InputError(f"cannot read {name} of {base}: {' '.join(str(error).split())[:200]}") from error

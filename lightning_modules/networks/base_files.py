@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from geometry.errors import InputError
+from lightning_modules.shipped import find_folder
 
 PARTS = {
     "unet": "config.json",
@@ -53,7 +54,7 @@ class Base:
     note: str = ""
 
     def __str__(self) -> str:
-        if Path(self.name).expanduser().is_dir():
+        if find_folder(self.name):
             return f"the base folder {self.name}"
         return f"the hub's model {self.name} (its files are in {self.folder}{'; ' * bool(self.note)}{self.note})"
 

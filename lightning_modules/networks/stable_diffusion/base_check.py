@@ -8,6 +8,7 @@ from geometry.errors import InputError
 from geometry.modalities import registered
 from lightning_modules.networks.base_files import INDEX, PARTS, Base, absence, check_weights, missing_configs
 from lightning_modules.networks.hub import HUB_ID, download, find_on_hub
+from lightning_modules.shipped import find_folder
 
 # What a UNet's config may ask for beside latent, timestep and prompt. None of it is there to be given.
 _EXTRA_INPUTS = {
@@ -79,10 +80,9 @@ def check_base(name: str) -> Base:
 
 
 def _find(name: str) -> Base:
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    if folder := find_folder(name):
         return Base(name, folder)
-    if folder.exists():
+    if Path(name).expanduser().exists():
         raise InputError(f"the base {name} is a file; give a folder in the diffusers layout or a hub id owner/name.")
     if not HUB_ID.fullmatch(name):
         raise InputError(f"there is no base folder {name}, and it is no hub id (owner/name) either.")

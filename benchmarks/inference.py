@@ -1,4 +1,4 @@
-"""How long one picture takes, image tensor in and depth out: eager, in bfloat16, compiled, as a CUDA graph.
+"""How long one image takes, image tensor in and depth out: eager, in bfloat16, compiled, as a CUDA graph.
 
 Run ``python -m benchmarks.inference --out inference.json`` from the folder of the project; on one H200,
 ``python -m benchmarks.inference --size full``.

@@ -96,9 +96,9 @@ def write_png_files(shards: Path, folder: Path) -> None:
             decoded = decode_sample(sample, ("image", "depth", "normals"))
             depth = np.rint(decoded["depth"].astype(np.float64) * 1000).astype(np.uint16)
             normals = np.rint(decoded["normals"].astype(np.float32).transpose(1, 2, 0) * 127.5 + 127.5).astype(np.uint8)
-            pictures = {"image": decoded["image"][..., ::-1], "depth": depth, "normals": normals[..., ::-1]}
-            for kind, picture in pictures.items():
-                cv2.imwrite(str(folder / kind / f"{sample.key}.png"), picture)
+            images = {"image": decoded["image"][..., ::-1], "depth": depth, "normals": normals[..., ::-1]}
+            for kind, image in images.items():
+                cv2.imwrite(str(folder / kind / f"{sample.key}.png"), image)
 
 
 def shard_batches(

@@ -31,9 +31,9 @@ class SyntheticDataModule(GeometryDataModule):
     Args:
         cache: Folder that keeps the shards for later runs. Other rooms, streets or another data_seed get their own
             place in it.
-        rooms: Number of room pictures (64x96), of which a tenth, from other rooms, is for validation. They show long
+        rooms: Number of room images (64x96), of which a tenth, from other rooms, is for validation. They show long
             rooms taken with a flash: near is bright, which a small model can learn in minutes.
-        streets: Number of street pictures (64x224), of which a fifth, from other streets, is for validation.
+        streets: Number of street images (64x224), of which a fifth, from other streets, is for validation.
             With streets, one batch in ten is theirs.
         data_seed: Seed of the scenes.
         batch_size: Images per device and step (before gradient accumulation).

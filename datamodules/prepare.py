@@ -188,7 +188,7 @@ def _parser() -> argparse.ArgumentParser:
 
     preview = commands.add_parser("preview", help="make a contact sheet: image, depth and normals of a few samples")
     preview.add_argument("shards", type=folder_or_url, help="folder or URL of a prepared data set")
-    preview.add_argument("--out", type=path_argument, required=True, help="picture to write, .png or .jpg")
+    preview.add_argument("--out", type=path_argument, required=True, help="image to write, .png or .jpg")
     preview.add_argument("--samples", type=int, default=4, help="samples to show per split (default: %(default)s)")
     preview.set_defaults(run=_run_preview)
     return parser

@@ -1,8 +1,9 @@
-"""Depth, errors and normals as pictures for people.
+"""Depth, errors and normals as visualisations for people.
 
 Convention (the whole file):
-    Pictures are sRGB, (B,3,H,W) float32 in [0, 1]. What is unknown is mid grey (0.5, 0.5, 0.5), which neither colour
-    map holds. Lightness runs evenly along both maps, so that they survive greyscale printing and colour blindness.
+    Visualisations are sRGB, (B,3,H,W) float32 in [0, 1]. What is unknown is mid grey (0.5, 0.5, 0.5), which neither
+    colour map holds. Lightness runs evenly along both maps, so that they survive greyscale printing and colour
+    blindness.
 """
 
 import torch
@@ -19,7 +20,7 @@ _FAR_TO_NEAR = """
 # Lightness 97 to 25: paper, sand, orange, dark red.
 _SMALL_TO_LARGE = "f9f6ef efdab6 e8bc81 e39c53 db7a38 d35325 bf2e20 9d1b21 7a091e"
 
-# The range of a picture leaves out this share of the pixels at either end, and is measured on at most so many.
+# The range of a visualisation leaves out this share of the pixels at either end, and is measured on at most so many.
 _TAIL = 0.02
 _QUANTILE_PIXELS = 1_000_000
 
@@ -27,7 +28,7 @@ _QUANTILE_PIXELS = 1_000_000
 def colorize_depth(
     depth: Tensor, valid_mask: Tensor | None = None, near: float | None = None, far: float | None = None
 ) -> Tensor:
-    """Return depth as a picture: near is bright and warm, far is dark and blue.
+    """Return depth as a visualisation: near is bright and warm, far is dark and blue.
 
     Convention:
         Linear in depth. ``near`` and less is cream (1.00, 0.96, 0.78), ``far`` and more night blue (0.00, 0.09, 0.22).
@@ -53,7 +54,7 @@ def colorize_depth(
 
 
 def colorize_error(error: Tensor, valid_mask: Tensor, maximum: float) -> Tensor:
-    """Return an error as a picture: the darker and redder, the larger.
+    """Return an error as a visualisation: the darker and redder, the larger.
 
     Convention:
         0 is the colour of paper (0.98, 0.96, 0.94), ``maximum`` and more dark red (0.48, 0.04, 0.12). Signs are
@@ -77,7 +78,7 @@ def colorize_error(error: Tensor, valid_mask: Tensor, maximum: float) -> Tensor:
 
 
 def colorize_normals(normals: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Return normals as a picture, each component as a colour.
+    """Return normals as a visualisation, each component as a colour.
 
     Convention:
         (red, green, blue) = (normal + 1) / 2 for normals in our frame. A wall head-on (0, 0, 1) is light blue
@@ -111,5 +112,5 @@ def _paint(level: Tensor, known: Tensor, color_map: str) -> Tensor:
     colors = torch.tensor(list(bytes.fromhex(color_map)), dtype=torch.float32, device=level.device).view(-1, 3) / 255
     position = level.clamp(0, 1).squeeze(1) * (len(colors) - 1)
     index = position.long().clamp(max=len(colors) - 2)
-    picture = torch.lerp(colors[index], colors[index + 1], (position - index)[..., None])
-    return torch.where(known, picture.movedim(-1, 1), UNKNOWN_GREY)
+    visualisation = torch.lerp(colors[index], colors[index + 1], (position - index)[..., None])
+    return torch.where(known, visualisation.movedim(-1, 1), UNKNOWN_GREY)

@@ -1,4 +1,4 @@
-"""Opening pictures: the one place that decides which files are pictures, and whether they are whole.
+"""Opening images: the one place that decides which files are images, and whether they are whole.
 
 Needs Pillow and simplejpeg, which nothing else of ``geometry`` does; ``geometry`` does not import it by itself.
 """
@@ -15,11 +15,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from geometry.errors import InputError
 from geometry.files import open_regular_file, require_bytes
-from geometry.limits import MAX_JPEG_SCANS, MAX_PICTURE_BYTES, MAX_PICTURE_PIXELS
+from geometry.limits import MAX_IMAGE_BYTES, MAX_IMAGE_PIXELS, MAX_JPEG_SCANS
 
 # What Pillow may read. Others are refused, above all those that start another program (EPS starts Ghostscript).
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP", "DIB", "PPM", "JPEG2000", "AVIF", "TGA")
-_JPEG_FORMATS = ("JPEG", "MPO")  # MPO: a JPEG with more pictures behind it, as phones write them
+_JPEG_FORMATS = ("JPEG", "MPO")  # MPO: a JPEG with more images behind it, as phones write them
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _PAPER_WHITE = 255
 # Warnings of libjpeg about headers that change no pixel.
@@ -27,39 +27,39 @@ _HARMLESS = ("Unknown Adobe color transform", "Invalid SOS parameters", "Warning
 
 
 @contextmanager
-def open_picture(
-    file: str | Path | IO[bytes], name: object = "the picture", max_pixels: int | None = None
+def open_image(
+    file: str | Path | IO[bytes], name: object = "the image", max_pixels: int | None = None
 ) -> Iterator[Image.Image]:
-    """Open a picture whose format is known, whose size is bounded, and which is whole if it is a JPEG.
+    """Open an image whose format is known, whose size is bounded, and which is whole if it is a JPEG.
 
     What the decoder raises within the context becomes an ``InputError``, too.
 
     Args:
         file: a path, or an open binary file.
         name: what messages call it.
-        max_pixels: refuse larger pictures before they are decoded; None takes up to ``MAX_PICTURE_PIXELS``.
+        max_pixels: refuse larger images before they are decoded; None takes up to ``MAX_IMAGE_PIXELS``.
 
     Yields:
-        The picture, not decoded yet.
+        The image, not decoded yet.
 
     Raises:
-        InputError: the file is not there, is no picture of a known kind, is damaged or too large.
+        InputError: the file is not there, is no image of a known kind, is damaged or too large.
     """
     try:
         with warnings.catch_warnings(), _stream(file) as stream:
-            warnings.simplefilter("ignore")  # large pictures and odd metadata
-            with Image.open(stream, formats=FORMATS) as picture:
-                _require_size(picture, name, max_pixels)
-                if picture.format in _JPEG_FORMATS:
+            warnings.simplefilter("ignore")  # large images and odd metadata
+            with Image.open(stream, formats=FORMATS) as image:
+                _require_size(image, name, max_pixels)
+                if image.format in _JPEG_FORMATS:
                     _require_whole(stream, name)
-                yield picture
+                yield image
     except InputError:
         raise
     except UnidentifiedImageError as error:
-        raise InputError(f"{name} is no picture of a known kind.") from error
+        raise InputError(f"{name} is no image of a known kind.") from error
     except Image.DecompressionBombError as error:
         raise InputError(
-            f"{name} has more than {MAX_PICTURE_PIXELS // 10**6} megapixels. Make it smaller first."
+            f"{name} has more than {MAX_IMAGE_PIXELS // 10**6} megapixels. Make it smaller first."
         ) from error
     except MemoryError as error:
         raise InputError(f"{name} does not fit in memory.") from error
@@ -67,11 +67,11 @@ def open_picture(
         raise InputError(f"{name} cannot be read: {_reason(error)}") from error
 
 
-def require_whole_jpeg(data: bytes, name: object = "the picture") -> None:
+def require_whole_jpeg(data: bytes, name: object = "the image") -> None:
     """Make sure that a JPEG is not damaged; other decoders return grey or shifted blocks without a word.
 
     Every code is read, for about a quarter of the time that decoding takes. A damage that leaves a valid sequence of
-    codes cannot be told from a picture.
+    codes cannot be told from an image.
 
     Args:
         data: bytes of the file.
@@ -93,7 +93,7 @@ def require_whole_jpeg(data: bytes, name: object = "the picture") -> None:
             ) from error
 
 
-def require_whole_png(data: bytes, name: object = "the picture") -> None:
+def require_whole_png(data: bytes, name: object = "the image") -> None:
     """Make sure that the chunks of a PNG lie within it; OpenCV reserves whatever a chunk claims, up to 2 GB.
 
     Args:
@@ -113,24 +113,24 @@ def require_whole_png(data: bytes, name: object = "the picture") -> None:
             raise InputError(f"{name} is no complete PNG. Copy it again.")
 
 
-def rgb_of(picture: Image.Image, is_upright: bool = True) -> np.ndarray:
-    """Return an open picture as people see it, on white where it is transparent.
+def rgb_of(image: Image.Image, is_upright: bool = True) -> np.ndarray:
+    """Return an open image as people see it, on white where it is transparent.
 
     Args:
-        picture: an image of any mode.
+        image: an image of any mode.
         is_upright: turn it as its EXIF data says.
 
     Returns:
         (H,W,3), uint8, uint16 or float32 in [0, 1].
     """
-    picture = _upright(picture) if is_upright else picture
-    if picture.mode.startswith(("I", "F")):
-        return np.repeat(_high_depth(np.asarray(picture))[..., None], 3, axis=2)
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        paper = Image.new("RGBA", picture.size, (_PAPER_WHITE,) * 4)
-        picture = Image.alpha_composite(paper, picture)
-    return np.asarray(picture.convert("RGB"))
+    image = _upright(image) if is_upright else image
+    if image.mode.startswith(("I", "F")):
+        return np.repeat(_high_depth(np.asarray(image))[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        paper = Image.new("RGBA", image.size, (_PAPER_WHITE,) * 4)
+        image = Image.alpha_composite(paper, image)
+    return np.asarray(image.convert("RGB"))
 
 
 @contextmanager
@@ -138,36 +138,36 @@ def _stream(file: str | Path | IO[bytes]) -> Iterator[IO[bytes]]:
     if not isinstance(file, str | Path):
         yield file
         return
-    with open_regular_file(Path(file), MAX_PICTURE_BYTES) as stream:
+    with open_regular_file(Path(file), MAX_IMAGE_BYTES) as stream:
         yield stream
 
 
 def _require_whole(stream: IO[bytes], name: object) -> None:
     place = stream.tell()
     stream.seek(0)
-    data = stream.read(MAX_PICTURE_BYTES + 1)
-    require_bytes(len(data), MAX_PICTURE_BYTES, str(name))
+    data = stream.read(MAX_IMAGE_BYTES + 1)
+    require_bytes(len(data), MAX_IMAGE_BYTES, str(name))
     require_whole_jpeg(data, name)
     stream.seek(place)
 
 
-def _require_size(picture: Image.Image, name: object, max_pixels: int | None) -> None:
-    pixels = picture.size[0] * picture.size[1]
+def _require_size(image: Image.Image, name: object, max_pixels: int | None) -> None:
+    pixels = image.size[0] * image.size[1]
     if max_pixels is not None and pixels > max_pixels:
         raise InputError(
             f"{name}: {pixels / 1e6:.0f} megapixels are too many; at most {max_pixels / 1e6:.0f} are taken."
         )
-    if pixels > MAX_PICTURE_PIXELS:  # also where Pillow's own limit was changed
+    if pixels > MAX_IMAGE_PIXELS:  # also where Pillow's own limit was changed
         raise Image.DecompressionBombError
 
 
-def _upright(picture: Image.Image) -> Image.Image:
-    """Turn a picture as its EXIF data says; damaged EXIF data says nothing."""
-    picture.load()
+def _upright(image: Image.Image) -> Image.Image:
+    """Turn an image as its EXIF data says; damaged EXIF data says nothing."""
+    image.load()
     try:
-        return ImageOps.exif_transpose(picture)
+        return ImageOps.exif_transpose(image)
     except Exception:  # whatever Pillow makes of arbitrary bytes
-        return picture
+        return image
 
 
 def _high_depth(grey: np.ndarray) -> np.ndarray:

@@ -76,8 +76,8 @@ def _average_pairs(values: Tensor, agreement: Tensor) -> Tensor:
         one = padded[..., radius + row : radius + row + height, radius + column : radius + column + width]
         other = padded[..., radius - row : radius - row + height, radius - column : radius - column + width]
         deviation = (one + other).mul_(0.5).sub_(values)
-        misfit = deviation[..., :1, :, :] * agreement
-        weight = misfit.square_().neg_().add_(1).clamp_(min=0).square_().mul_(2)
+        residual = deviation[..., :1, :, :] * agreement
+        weight = residual.square_().neg_().add_(1).clamp_(min=0).square_().mul_(2)
         total.addcmul_(weight, deviation)
         total_weight.add_(weight)
     return values + total / total_weight

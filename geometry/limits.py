@@ -1,11 +1,11 @@
-"""How much a file from elsewhere may claim, before memory is taken: limits of pictures, arrays, tables."""
+"""How much a file from elsewhere may claim, before memory is taken: limits of images, arrays, tables."""
 
 MIB = 1 << 20
 
-# Pillow refuses larger pictures by itself; OpenCV takes eight times as many.
-MAX_PICTURE_PIXELS = 178_956_970
-MAX_PICTURE_BYTES = 1024 * MIB
-# A progressive JPEG has some ten scans; each costs as much time as a picture.
+# Pillow refuses larger images by itself; OpenCV takes eight times as many.
+MAX_IMAGE_PIXELS = 178_956_970
+MAX_IMAGE_BYTES = 1024 * MIB
+# A progressive JPEG has some ten scans; each costs as much time as an image.
 MAX_JPEG_SCANS = 500
 # One array of one frame: 33 megapixels of three float32 numbers.
 MAX_ARRAY_BYTES = 384 * MIB

@@ -208,8 +208,8 @@ def _take_over_straighter_neighbours(planes: Tensor, bend: Tensor, inverse_depth
     for row, column in ((1, 0), (1, 2), (0, 1), (2, 1)):
         window = (..., slice(row, row + height), slice(column, column + width))
         neighbour = padded_planes[window]
-        misfit = ((neighbour * rays).sum(dim=-3, keepdim=True) / inverse_depth - 1).abs()
-        cost = padded_bend[window] + 2 * misfit
+        residual = ((neighbour * rays).sum(dim=-3, keepdim=True) / inverse_depth - 1).abs()
+        cost = padded_bend[window] + 2 * residual
         better = cost < least
         least, planes = torch.where(better, cost, least), torch.where(better, neighbour, planes)
     return planes

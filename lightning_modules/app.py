@@ -95,7 +95,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
     group.add_argument(
-        "--max-megapixels", type=float, default=50, help="larger pictures are refused (default: %(default)s)"
+        "--max-megapixels", type=float, default=50, help="larger images are refused (default: %(default)s)"
     )
     group.add_argument("--max-upload-mb", type=int, default=50, help="larger files are refused (default: %(default)s)")
     group.add_argument(
@@ -103,7 +103,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=int,
         choices=RESOLUTIONS,
         default=DEFAULT_PROCESSING_RES,
-        help="processing resolution that is chosen at first; 0 is the picture's own size (default: %(default)s)",
+        help="processing resolution that is chosen at first; 0 is the image's own size (default: %(default)s)",
     )
     group.add_argument("--device", default="auto", help="cpu, cuda, ...; auto takes a GPU where there is one")
     return parser

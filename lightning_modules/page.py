@@ -1,4 +1,4 @@
-"""What the web page shows, and what it does with a picture; ``lightning_modules.app`` serves it."""
+"""What the web page shows, and what it does with an image; ``lightning_modules.app`` serves it."""
 
 import shutil
 import tempfile
@@ -15,9 +15,9 @@ from lightning_modules.inference.mesh import glb_bytes
 from lightning_modules.inference.pictures import read_picture
 from lightning_modules.inference.point_cloud import PointCloudCamera, point_cloud
 from lightning_modules.inference.predictor import Predictor
-from lightning_modules.inference.results import color_picture, npy_bytes, png16_bytes, write_whole
+from lightning_modules.inference.results import npy_bytes, png16_bytes, visualise, write_whole
 
-# Longest sides in pixels that can be chosen; 0 is the picture's own size.
+# Longest sides in pixels that can be chosen; 0 is the image's own size.
 RESOLUTIONS = (256, 384, 512, 768, 1024, 0)
 EXAMPLES = Path(__file__).with_name("examples")
 # Depth has no scale. A range of 1:3 looks like a room; more would blow up the distance.
@@ -33,7 +33,7 @@ class Page:
 
     Args:
         predictor: the model.
-        max_pixels: larger pictures are refused.
+        max_pixels: larger images are refused.
         folder: where downloads are kept while the page runs.
     """
 
@@ -43,17 +43,17 @@ class Page:
         self.folder = folder
 
     def predict(self, file: str | None, processing_res: int) -> tuple[Any, ...]:
-        """Return what the page shows: (picture, colours), the two downloads, the 3-D view, and a line of timings.
+        """Return what the page shows: (image, colours), the two downloads, the 3-D view, and a line of timings.
 
         Args:
             file: the uploaded file.
-            processing_res: longest side in pixels at which the network sees the picture; 0 is the picture's own size.
+            processing_res: longest side in pixels at which the network sees the image; 0 is the image's own size.
 
         Raises:
-            InputError: the file is no picture, too large, or cannot be predicted.
+            InputError: the file is no image, too large, or cannot be predicted.
         """
         if file is None:
-            raise InputError("choose a picture first.")
+            raise InputError("choose an image first.")
         started_s = time.perf_counter()
         try:
             image = read_picture(file, self.max_pixels)
@@ -66,7 +66,7 @@ class Page:
         except (RuntimeError, MemoryError) as error:
             raise InputError(f"{Path(file).name} cannot be predicted: {reason_of(error)}") from error
         done_s = time.perf_counter()
-        shown = (_for_screens(image), color_picture(self.predictor.modality, prediction))
+        shown = (_for_screens(image), visualise(self.predictor.modality, prediction))
         files = self._write(Path(file).stem[:80], image, prediction)
         timing = (
             f"{image.shape[1]} x {image.shape[0]} pixels: read in {read_s - started_s:.2f} s, predicted in "
@@ -114,15 +114,15 @@ def build_page(page: Page, title: str) -> Any:  # noqa: ANN401 - Gradio's types 
 
     modality = page.predictor.modality
     with gradio.Blocks(title=f"OneStep {modality.title}", analytics_enabled=False, delete_cache=_CLEANING_S) as whole:
-        gradio.Markdown(f"# {modality.title.capitalize()} in one step\n{title}. Pictures stay on this machine.")
+        gradio.Markdown(f"# {modality.title.capitalize()} in one step\n{title}. Images stay on this machine.")
         with gradio.Row():
             with gradio.Column(scale=1, min_width=280):
                 upload, resolution, button, timing, examples = _controls(gradio, page.predictor.processing_res)
             with gradio.Column(scale=2, min_width=400):
                 outputs = [*_results(gradio, modality), timing]
         inputs = [upload, resolution]
-        turn: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}  # one picture at a time
-        # What is shown is of the picture that is named, also where an error follows.
+        turn: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}  # one image at a time
+        # What is shown is of the image that is named, also where an error follows.
         upload.clear(empty, None, outputs, api_visibility="private")
         button.click(predict, inputs, outputs, api_name="predict", **turn)
         uploaded = upload.upload(empty, None, outputs, queue=False, api_visibility="private")
@@ -136,9 +136,9 @@ def build_page(page: Page, title: str) -> Any:  # noqa: ANN401 - Gradio's types 
 
 def _controls(gradio: Any, processing_res: int) -> tuple[Any, ...]:  # noqa: ANN401
     """Lay out what a person acts on: upload, resolution, button, line of timings, examples."""
-    upload = gradio.File(label="Picture", type="filepath", height=150, elem_id="upload")
+    upload = gradio.File(label="Image", type="filepath", height=150, elem_id="upload")
     resolution = gradio.Dropdown(
-        [(str(side) if side else "the picture's own size", side) for side in RESOLUTIONS],
+        [(str(side) if side else "the image's own size", side) for side in RESOLUTIONS],
         value=processing_res,
         label="Processing resolution (longest side, pixels)",
     )
@@ -150,10 +150,10 @@ def _controls(gradio: Any, processing_res: int) -> tuple[Any, ...]:  # noqa: ANN
 
 
 def _results(gradio: Any, modality: Modality) -> tuple[Any, ...]:  # noqa: ANN401
-    """Lay out what a person gets: pictures, array, PNG, 3-D view."""
+    """Lay out what a person gets: images, array, PNG, 3-D view."""
     fixed: dict[str, Any] = {"interactive": False}
     slider = gradio.ImageSlider(
-        label=f"Picture and {modality.title}", format="png", height=400, elem_id="pictures", **fixed
+        label=f"Image and {modality.title}", format="png", height=400, elem_id="pictures", **fixed
     )
     with gradio.Row():
         array = gradio.DownloadButton("Array (.npy)", elem_id="array", **fixed)
@@ -165,7 +165,7 @@ def _results(gradio: Any, modality: Modality) -> tuple[Any, ...]:  # noqa: ANN40
 
 
 def _for_screens(image: np.ndarray) -> np.ndarray:
-    """Return a picture as uint8."""
+    """Return an image as uint8."""
     if image.dtype == np.uint8:
         return image
     return (image / (65535 if image.dtype.kind == "u" else 1) * 255).round().astype(np.uint8)

@@ -57,7 +57,7 @@ def random_image(generator, size):
 
 
 def depth_members(name, number, generator, size=None, low=1.0):
-    """Return path and content of the files of one random sample, the picture first."""
+    """Return path and content of the files of one random sample, the image first."""
     if name == "nyuv2":
         size = size or (64, 80)
         depth = random_depth(generator, size, low)
@@ -71,8 +71,8 @@ def depth_members(name, number, generator, size=None, low=1.0):
         size = size or (48, 64)
         image, depth = f"scene0406_02/color/{number:06d}.jpg", f"scene0406_02/depth/{number:06d}.png"
         values = random_depth(generator, size, low, high=12)
-        picture = cv2.imencode(".jpg", random_image(generator, size))[1].tobytes()
-        return {image: picture, depth: png((values * 1000).astype("u2"))}
+        content = cv2.imencode(".jpg", random_image(generator, size))[1].tobytes()
+        return {image: content, depth: png((values * 1000).astype("u2"))}
     if name == "kitti":
         size = size or (375, 1242)
         drive, file = "2011_09_26_drive_0002_sync", f"{number:010d}.png"
@@ -86,9 +86,9 @@ def depth_members(name, number, generator, size=None, low=1.0):
         inside = f"dslr_images/DSC_{number:04d}.JPG"
         values = random_depth(generator, size, low).astype("<f4")
         values[values == 0] = np.inf
-        picture = cv2.imencode(".jpg", random_image(generator, size))[1].tobytes()
+        content = cv2.imencode(".jpg", random_image(generator, size))[1].tobytes()
         return {
-            f"rgb/office/images/{inside}": picture,
+            f"rgb/office/images/{inside}": content,
             f"depth/office_dslr_depth/office/ground_truth_depth/{inside}": values.tobytes(),
         }
     size = size or (48, 64)
@@ -130,7 +130,7 @@ def write_depth_archive(root, name, num_samples=3, seed=0, low=1.0):
 
 
 def normals_paths(name, number):
-    """Return the paths of a picture and its normals in dsine_eval/<name>."""
+    """Return the paths of an image and its normals in dsine_eval/<name>."""
     stem = {
         "nyuv2": f"test/{number:06d}",
         "scannet": f"scene0001_01/{number:06d}",
@@ -170,12 +170,12 @@ def real_members(name):
     folder = SAMPLES / ("nyu" if name == "nyuv2" else "kitti")
     pairs = zip(sorted((folder / "rgb").iterdir()), sorted((folder / "depth").iterdir()), strict=True)
     for number, (image, depth) in enumerate(pairs, start=1):
-        picture = png(cv2.imread(str(image))[..., ::-1])
+        content = png(cv2.imread(str(image))[..., ::-1])
         if name == "nyuv2":
-            members[f"test/kitchen_0004/rgb_{number:04d}.png"] = picture
+            members[f"test/kitchen_0004/rgb_{number:04d}.png"] = content
             members[f"test/kitchen_0004/depth_{number:04d}.png"] = depth.read_bytes()
         else:
             drive, file = "2011_09_26_drive_0002_sync", f"{number:010d}.png"
-            members[f"2011_09_26/{drive}/image_02/data/{file}"] = picture
+            members[f"2011_09_26/{drive}/image_02/data/{file}"] = content
             members[f"{drive}/proj_depth/groundtruth/image_02/{file}"] = depth.read_bytes()
     return members

@@ -98,7 +98,7 @@ def test_normals_are_spoken_in_the_frame_of_the_checkpoint_that_training_starts_
 
 
 @pytest.mark.parametrize("stem", ["depth_marigold_v1_1", "normals_marigold_v1_1"])
-def test_recipes_from_marigold_v1_1_ask_for_an_answer_to_noise_alone(stem, base, monkeypatch):
+def test_recipes_from_marigold_v1_1_ask_for_a_prediction_from_noise_alone(stem, base, monkeypatch):
     built = []
     monkeypatch.setattr(train.OneStepCLI, "_run_subcommand", lambda self, subcommand: built.append(self.model.network))
     options = [f"--model.init_args.network.init_args.base={base}", "--trainer.accelerator=cpu"]

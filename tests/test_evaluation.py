@@ -73,7 +73,7 @@ def write_troubled_archives(root):
     archive.write_bytes(archive.read_bytes()[: archive.stat().st_size * 3 // 4])
 
 
-def test_a_test_from_archives_to_tables_pictures_and_back(options, tmp_path, capsys):
+def test_a_test_from_archives_to_tables_images_and_back(options, tmp_path, capsys):
     write_troubled_archives(tmp_path / "data")
     run(*options, "--evaluation.save_predictions=true", "--evaluation.num_pictures=1")
     out = tmp_path / "out"
@@ -119,7 +119,7 @@ def test_a_test_from_archives_to_tables_pictures_and_back(options, tmp_path, cap
     other = results_in(out)["data_sets"]
     assert set(other) == {"nyuv2"} and other["nyuv2"]["scores"] != nyu["scores"]
 
-    assert len(list((out / "nyuv2").glob("*.jpg"))) == 6, "pictures of the model before must not stay"
+    assert len(list((out / "nyuv2").glob("*.jpg"))) == 6, "images of the model before must not stay"
 
     # Benchmarks that are scored one at a time end up in one table.
     run(*options, "--data.benchmarks=[nyuv2]", "--evaluation.restart=true")

@@ -113,7 +113,7 @@ def test_every_folder_of_sources_is_installed():
 NEEDED_IN_GEOMETRY = {"image_files.py": {"PIL", "numpy", "simplejpeg"}, "locks.py": {"filelock"}}
 
 
-def test_geometry_needs_torch_alone_but_where_pictures_are_opened_and_folders_locked():
+def test_geometry_needs_torch_alone_but_where_images_are_opened_and_folders_locked():
     for file in sources("geometry"):
         needs = imports_of(file, at_once=True) - sys.stdlib_module_names - {"geometry", "torch"}
         assert needs <= NEEDED_IN_GEOMETRY.get(file.name, set()), file

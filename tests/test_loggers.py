@@ -158,8 +158,8 @@ class TestLast:
         fitted = _scores(capsys)
         run("validate", "--config", config, *own, "--ckpt_path=last")
         assert _scores(capsys) == fitted
-        picture = "lightning_modules/examples/room.jpg"
-        for command in (["predict", picture, "--processing-res=32"], ["export"]):
+        image = "lightning_modules/examples/room.jpg"
+        for command in (["predict", image, "--processing-res=32"], ["export"]):
             output = f"--output={tmp_path / command[0]}"
             run(*command, "--ckpt_path=last", "--config", folder / "config.yaml", output)
             assert any((tmp_path / command[0]).iterdir())

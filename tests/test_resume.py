@@ -104,7 +104,7 @@ def test_two_ranks_stop_together_though_one_was_told_and_end_with_one_that_dies(
     runs.assert_same_end(tmp_path, two_ranks)
 
 
-def test_divided_weights_learn_what_whole_ones_learn_and_survive_a_kill(tmp_path, config, two_ranks):
+def test_sharded_weights_learn_what_unsharded_ones_learn_and_survive_a_kill(tmp_path, config, two_ranks):
     killed = runs.fit(tmp_path, config, *TWO_RANKS, *SHARDED, *runs.kill_at(8, rank=1), world_size=2)
     assert killed[1] == KILLED and killed[0] not in (0, REQUEUE), runs.log_of(tmp_path)
     assert runs.fit(tmp_path, config, *TWO_RANKS, *SHARDED, world_size=2) == [0, 0], runs.log_of(tmp_path)
@@ -112,7 +112,7 @@ def test_divided_weights_learn_what_whole_ones_learn_and_survive_a_kill(tmp_path
 
 
 @pytest.mark.slow
-def test_divided_weights_resume_to_the_bit_and_under_every_other_strategy(tmp_path, config, two_ranks):
+def test_sharded_weights_resume_to_the_bit_and_under_every_other_strategy(tmp_path, config, two_ranks):
     whole, killed, other, alone = (tmp_path / name for name in ("whole", "killed", "other", "alone"))
     assert runs.fit(whole, config, *TWO_RANKS, *SHARDED, world_size=2) == [0, 0], runs.log_of(whole)
     told = runs.fit(killed, config, *TWO_RANKS, *SHARDED, *runs.kill_at(8, "SIGTERM", rank=1), world_size=2)

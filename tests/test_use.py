@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 import train
-from tests.lightning_modules.inference.runs import picture
+from tests.lightning_modules.inference.runs import photo
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-# The demo takes minutes; its commands are those of the README, its steps and pictures are fewer.
+# The demo takes minutes; its commands are those of the README, its steps and images are fewer.
 SHORT = "--data=tests.tiny.TinyData --data.init_args.size=32 --trainer.max_steps=2".split()
 
 
@@ -63,7 +63,7 @@ def test_the_python_of_the_documentation_predicts_from_a_run_and_from_an_export(
     stock = next(block for block in blocks if "DiffusionPipeline" in block)
     assert len([line for line in ours.splitlines() if line]) == 3
     monkeypatch.chdir(demo)
-    Image.fromarray(picture(30, 40)).save("photo.jpg")
+    Image.fromarray(photo(30, 40)).save("photo.jpg")
     train.main(["export", "--ckpt_path", "runs/demo", "--output", "exports/demo", "--overwrite"])
 
     found = []

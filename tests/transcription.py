@@ -41,14 +41,14 @@ def transcribed_step(reference, batch, prediction_type, noise_kind, is_depth, se
     noise = transcribed_noise(noise_kind, image_latent.shape, seeds).to(dtype)
     unet_input = image_latent if noise_kind == "none" else torch.cat([image_latent, noise], dim=1)
     prompt = reference.prompt.expand(len(unet_input), -1, -1)
-    answer = unet(unet_input, 999, encoder_hidden_states=prompt).sample
+    model_output = unet(unet_input, 999, encoder_hidden_states=prompt).sample
 
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
     alpha = torch.cumprod(1 - betas, dim=0)[999].to(dtype)
     clean = {
-        "v_prediction": alpha.sqrt() * noise - (1 - alpha).sqrt() * answer,
-        "epsilon": (noise - (1 - alpha).sqrt() * answer) / alpha.sqrt(),
-        "sample": answer,
+        "v_prediction": alpha.sqrt() * noise - (1 - alpha).sqrt() * model_output,
+        "epsilon": (noise - (1 - alpha).sqrt() * model_output) / alpha.sqrt(),
+        "sample": model_output,
     }[prediction_type]
     decoded = vae.decoder(vae.post_quant_conv(clean / factor))
     if is_depth:

@@ -113,18 +113,18 @@ def _plot_strip(experiment: Experiment, path: Path) -> None:
     figure = pyplot.figure(figsize=(1.5 * len(blocks[0]), len(blocks) * (0.98 * _NUM_EXAMPLES + 0.25)))
     for block, part in zip(blocks, figure.subfigures(len(blocks), 1, squeeze=False)[:, 0], strict=True):
         axes = part.subplots(_NUM_EXAMPLES, len(block))
-        for column, (title, pictures) in enumerate(block):
+        for column, (title, images) in enumerate(block):
             axes[0, column].set_title(title, fontsize=8, pad=3)
             for number in range(_NUM_EXAMPLES):
-                axes[number, column].imshow(pictures[number].movedim(0, -1).clamp(0, 1).numpy())
+                axes[number, column].imshow(images[number].movedim(0, -1).clamp(0, 1).numpy())
                 axes[number, column].axis("off")
         part.subplots_adjust(left=0.002, right=0.998, bottom=0.004, top=0.93, wspace=0.03, hspace=0.05)
     # 256 colours keep the pages light that show it.
     stream = io.BytesIO()
     figure.savefig(stream, dpi=100)
     pyplot.close(figure)
-    picture = Image.open(stream).convert("RGB")
-    picture.quantize(palette=picture.quantize(256), dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
+    image = Image.open(stream).convert("RGB")
+    image.quantize(palette=image.quantize(256), dither=Image.Dither.FLOYDSTEINBERG).save(path, optimize=True)
 
 
 def _examples(experiment: Experiment) -> GeometryBatch:

@@ -3,7 +3,7 @@
 Why nothing is seen twice: a scene follows from a random stream alone, and a stream from a list of numbers whose first
 one is the seed. The tiny base, VAE and UNet, was trained on streams that begin with 0, and measured on streams that
 begin with 1 (``checkpoints/train_tiny_stable_diffusion/scenes.py``); fine-tuning and evaluation have seeds of their
-own. ``check_disjoint`` holds this, and a test compares the streams themselves and the rendered pictures.
+own. ``check_disjoint`` holds this, and a test compares the streams themselves and the rendered images.
 """
 
 from pathlib import Path

@@ -14,14 +14,14 @@ TINY_BASE = Path(__file__).parents[2] / "checkpoints" / "tiny-stable-diffusion"
 
 
 class RememberingStableDiffusion(StableDiffusion):
-    """A ``StableDiffusion`` whose frozen encoder sees every picture once.
+    """A ``StableDiffusion`` whose frozen encoder sees every image once.
 
-    Latents are those of the encoder to float32 rounding: a picture is encoded beside others than it would be without
+    Latents are those of the encoder to float32 rounding: an image is encoded beside others than it would be without
     the memory, and convolutions may then sum in another order. It spares half the time of a diffusion step, which
     encodes the image and the truth.
 
     Args:
-        latents: the memory, by the digest of the picture; may be shared among networks with the same VAE.
+        latents: the memory, by the digest of the image; may be shared among networks with the same VAE.
         **options: those of ``StableDiffusion``.
     """
 

@@ -3,7 +3,7 @@
 The stages keep their results in the work folder and are skipped when these are there:
 
 1. scenes: ray-cast rooms, halls and streets (``datamodules.synthetic``), held-out ones from other seeds;
-2. vae: an autoencoder of factor 4 on their images and on their depth and normals as pictures, because the decoder must
+2. vae: an autoencoder of factor 4 on their images and on their depth and normals as images, because the decoder must
    be able to say what fine-tuning teaches the UNet;
 3. unet: unconditional image denoising in the latent space (v-prediction, SD 2's noise schedule, empty prompt), so that
    fine-tuning starts from a real generative prior;

@@ -34,7 +34,7 @@ def train_denoiser(
     """Return a UNet that denoises image latents under the empty prompt (v-prediction).
 
     A quarter of the images are denoised under the last timestep whatever their noise, so that the UNet looks at its
-    input there, too. So few weights would otherwise learn to answer noise with an average picture at once, and
+    input there, too. So few weights would otherwise learn to predict an average image from noise at once, and
     fine-tuning, which asks at that timestep, would have to teach it to see again.
     """
     torch.manual_seed(1)
@@ -62,8 +62,8 @@ def train_denoiser(
         timesteps = torch.randint(len(alphas), (len(clean),), device=device)
         signal, rest = alphas[timesteps].sqrt().view(-1, 1, 1, 1), (1 - alphas[timesteps]).sqrt().view(-1, 1, 1, 1)
         told = torch.where(torch.rand(len(clean), device=device) < _BLIND_SHARE, len(alphas) - 1, timesteps)
-        answer = unet(signal * clean + rest * noise, told, prompt.expand(len(clean), -1, -1)).sample
-        return functional.mse_loss(answer, signal * noise - rest * clean)
+        model_output = unet(signal * clean + rest * noise, told, prompt.expand(len(clean), -1, -1)).sample
+        return functional.mse_loss(model_output, signal * noise - rest * clean)
 
     optimize(unet, "unet", steps, 1.5e-3, loss)
     return unet
@@ -74,6 +74,6 @@ def _latents(vae: AutoencoderKL, images: Array, kind: str) -> Tensor:
     """Scaled latents of all images and their mirror images, rooms and halls at half size."""
     encoded = []
     for image in images.astype(np.float32):
-        picture = channels_first((image if kind == "streets" else halve(image, "image")) / 127.5 - 1)
-        encoded.append(vae.encode(torch.stack([picture, picture.flip(-1)]).to(vae.device)).latent_dist.mean)
+        color = channels_first((image if kind == "streets" else halve(image, "image")) / 127.5 - 1)
+        encoded.append(vae.encode(torch.stack([color, color.flip(-1)]).to(vae.device)).latent_dist.mean)
     return torch.cat(encoded) * vae.config["scaling_factor"]

@@ -1,4 +1,4 @@
-"""Stage 1: rendered rooms and streets as pictures of colour, relative depth and normals."""
+"""Stage 1: rendered rooms and streets as images of colour, relative depth and normals."""
 
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
@@ -18,16 +18,16 @@ Array = np.ndarray
 Scenes = dict[str, Array]
 
 SIZES = {"rooms": (192, 256), "halls": (128, 192), "streets": (64, 224)}
-"""Height and width of the pictures by kind. Rooms and halls are used at half of it, too."""
+"""Height and width of the images by kind. Rooms and halls are used at half of it, too."""
 
 
 def render_scenes(work: Path, split: str, counts: dict[str, int]) -> dict[str, Scenes]:
-    """Return rendered pictures by kind, from the work folder where they are already there.
+    """Return rendered images by kind, from the work folder where they are already there.
 
     Args:
         work: folder that keeps them.
         split: "train", or another name for scenes that are in no training set.
-        counts: number of pictures by kind, "rooms", "halls" and "streets".
+        counts: number of images by kind, "rooms", "halls" and "streets".
 
     Returns:
         For each kind ``image`` (N,H,W,3) uint8, ``depth`` (N,H,W) float32 in metres with 0 where unknown,
@@ -40,8 +40,8 @@ def render_scenes(work: Path, split: str, counts: dict[str, int]) -> dict[str, S
         if not file.exists():
             jobs = [(kind, [0 if split == "train" else 1, number]) for number in range(count)]
             with ProcessPoolExecutor(2) as pool:
-                pictures = list(tqdm(pool.map(_render_one, jobs, chunksize=4), f"{split} {kind}", count, smoothing=0))
-            stacked = {key: np.stack([picture[key] for picture in pictures]) for key in pictures[0]}
+                images = list(tqdm(pool.map(_render_one, jobs, chunksize=4), f"{split} {kind}", count, smoothing=0))
+            stacked = {key: np.stack([image[key] for image in images]) for key in images[0]}
             np.savez(file, allow_pickle=False, **stacked)
         with np.load(file) as arrays:
             sets[kind] = dict(arrays)
@@ -59,7 +59,7 @@ def _render_one(job: tuple[str, list[int]]) -> Scenes:
     if style.flash:
         add_flash(scene, pose, style.flash)
     frame = render(scene, pose, _rays(hypersim_nominal_intrinsics(*SIZES[kind]), SIZES[kind]))
-    return _as_pictures(frame, tone_map(frame.color, frame.entity_id >= 0), far_plane_m=65)
+    return _as_rgbs(frame, tone_map(frame.color, frame.entity_id >= 0), far_plane_m=65)
 
 
 def _street(rng: np.random.Generator) -> Scenes:
@@ -69,14 +69,14 @@ def _street(rng: np.random.Generator) -> Scenes:
     intrinsics = torch.tensor([[focal_length_px, 0, width / 2], [0, focal_length_px, height / 2], [0, 0, 1]])
     rays = _rays(intrinsics, SIZES["streets"])
     frame = render(random_street(rng, weather), random_drive(rng, weather), rays, antialias=2)
-    return _as_pictures(frame, np.clip(frame.color, 0, 1) ** (1 / 2.2), far_plane_m=80)
+    return _as_rgbs(frame, np.clip(frame.color, 0, 1) ** (1 / 2.2), far_plane_m=80)
 
 
 def _rays(intrinsics: Tensor, size: tuple[int, int]) -> Array:
     return pixel_rays(camera_from_intrinsics(intrinsics), *size).numpy().astype(np.float32)
 
 
-def _as_pictures(frame: Frame, image: Array, far_plane_m: float) -> Scenes:
+def _as_rgbs(frame: Frame, image: Array, far_plane_m: float) -> Scenes:
     valid = (frame.entity_id >= 0) & (frame.depth < far_plane_m)
     low, high = np.quantile(frame.depth[valid], [0.02, 0.98])
     relative = np.where(valid, (frame.depth - low) / max(high - low, 1e-3), 1).clip(0, 1) * 2 - 1
@@ -90,12 +90,12 @@ def _as_pictures(frame: Frame, image: Array, far_plane_m: float) -> Scenes:
 
 
 def halve(values: Array, content: str) -> Array:
-    """Return a picture at half the resolution: images averaged, geometry picked."""
+    """Return an image at half the resolution: images averaged, geometry downsampled to the nearest pixel."""
     if content != "image":
         return values[1::2, 1::2]
     return (values[::2, ::2] + values[1::2, ::2] + values[::2, 1::2] + values[1::2, 1::2]) / 4
 
 
 def channels_first(values: Array) -> Tensor:
-    """Return a picture (H,W,C) as a tensor (C,H,W)."""
+    """Return an image (H,W,C) as a tensor (C,H,W)."""
     return torch.from_numpy(np.ascontiguousarray(values.transpose(2, 0, 1)))

@@ -27,7 +27,7 @@ class Benchmarks(LightningDataModule):
         root: Folder that holds the archives or extracted folders, directly or one folder deeper.
         benchmarks: Names of the benchmarks to score; by default all that are found. One that is named must be there.
         modalities: Modality to score, as the model's task predicts it.
-        file_lists: File list by benchmark, in the format of Marigold's: a picture and its ground truth per line. By
+        file_lists: File list by benchmark, in the format of Marigold's: an image and its ground truth per line. By
             default the samples are those that the archive holds.
         longest_side_px: Shrink images to this longest side before they are predicted; 0 keeps their size. By default
             as the protocol says: 756 for eth3d, 640 for diode, else their own size.

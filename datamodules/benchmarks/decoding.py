@@ -19,7 +19,7 @@ Array = np.ndarray
 
 
 def decode_image(data: bytes) -> Array:
-    """Return a picture as (H,W,3) uint8 in the order red, green, blue, as it is stored: not turned by its EXIF tag.
+    """Return an image as (H,W,3) uint8 in the order red, green, blue, as it is stored: not turned by its EXIF tag.
 
     What is transparent lies on white.
 

@@ -27,7 +27,7 @@ class Eth3dDepth(Benchmark):
     longest_side_px: ClassVar[int | None] = 756
 
     def truth_of(self, image: str) -> tuple[str, ...]:
-        """Return the path of the depth, which has the picture's name and no header."""
+        """Return the path of the depth, which has the image's name and no header."""
         before, _, inside = image.rpartition("rgb/")
         scene, _, file = inside.partition("/images/")
         return (f"{before}depth/{scene}_dslr_depth/{scene}/ground_truth_depth/{file}",)

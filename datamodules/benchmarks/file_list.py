@@ -11,10 +11,10 @@ NO_FILE = "None"
 
 
 def listed_samples(file_list: Path, files: BenchmarkFiles, num_truths: int) -> list[tuple[str, tuple[str, ...]]]:
-    """Return the path of each picture in a list, and those of its ground truth, as they are among the files.
+    """Return the path of each image in a list, and those of its ground truth, as they are among the files.
 
     Args:
-        file_list: on each line the path of a picture, those of its ground truth, and perhaps more, between blanks.
+        file_list: on each line the path of an image, those of its ground truth, and perhaps more, between blanks.
         files: the data set's files; the list may leave out the folders that all of them share.
         num_truths: how many paths of ground truth a sample needs.
 
@@ -28,7 +28,7 @@ def listed_samples(file_list: Path, files: BenchmarkFiles, num_truths: int) -> l
     for number, (image, *truth) in rows:
         if len(truth) < num_truths:
             raise InputError(
-                f"{file_list}, line {number}: behind the picture {image} there must be {num_truths} "
+                f"{file_list}, line {number}: behind the image {image} there must be {num_truths} "
                 f"{'path' if num_truths == 1 else 'paths'} of its ground truth, between blanks, not {len(truth)}."
             )
         samples.append((before + image, tuple(path if path == NO_FILE else before + path for path in truth)))
@@ -36,7 +36,7 @@ def listed_samples(file_list: Path, files: BenchmarkFiles, num_truths: int) -> l
 
 
 def _folder_before(images: set[str], files: BenchmarkFiles) -> str:
-    """Return the folders that a list leaves out, from the first of its pictures that is there."""
+    """Return the folders that a list leaves out, from the first of its images that is there."""
     for name in files.places:
         parts = name.split("/")
         for index in range(len(parts)):

@@ -69,7 +69,7 @@ class BenchmarkLoader:
         try:
             sample = self.benchmark.load(self.files, entry)
             if sample.image.shape[:2] != sample.truth.shape[:2] and self.benchmark.has_equal_sizes:
-                raise ValueError(f"picture and truth have {sample.image.shape[:2]} and {sample.truth.shape[:2]} pixels")
+                raise ValueError(f"image and truth have {sample.image.shape[:2]} and {sample.truth.shape[:2]} pixels")
         except NoGroundTruthError as error:
             return Unscored(entry.key, str(error))
         except (OSError, ValueError, MemoryError) as error:
@@ -86,7 +86,7 @@ class BenchmarkLoader:
 
 
 class _Batches(IterableDataset):
-    """The samples of this rank, divided among the loader processes in turn."""
+    """The samples of this rank, shared among the loader processes in turn."""
 
     def __init__(self, loader: BenchmarkLoader) -> None:
         self.loader = loader
@@ -98,7 +98,7 @@ class _Batches(IterableDataset):
 
 
 def image_tensor(image: Array, longest_side_px: int | None) -> Tensor:
-    """Return a picture as (1,3,H,W) float32 in [-1, 1], shrunk if it is too large.
+    """Return an image as (1,3,H,W) float32 in [-1, 1], shrunk if it is too large.
 
     Convention:
         Shrunk with an antialiased bilinear filter and rounded to whole levels; sides are rounded down. That is what

@@ -14,7 +14,7 @@ _DECODERS = {"png": decode_normals_png, "exr": decode_normals_exr, "npy": decode
 
 
 class _DsineNormals(Benchmark):
-    """Pictures ``*_img.png`` or ``.jpg`` beside normals ``*_normal.png``, ``.exr`` or ``.npy``, all pixels known.
+    """Images ``*_img.png`` or ``.jpg`` beside normals ``*_normal.png``, ``.exr`` or ``.npy``, all pixels known.
 
     Convention:
         DSINE's files (.png, .exr) have x left, y up, z toward the viewer, Marigold's (.npy) x right, which is ours.

@@ -29,9 +29,9 @@ class Entry:
     """A sample of a benchmark.
 
     Attributes:
-        image: path of the picture.
+        image: path of the image.
         truth: paths of the ground truth, and of what is needed to read it.
-        key: the picture's path in the data set without suffix, every slash replaced by two underscores.
+        key: the image's path in the data set without suffix, every slash replaced by two underscores.
     """
 
     image: str
@@ -55,7 +55,7 @@ class Sample:
 
 
 class Benchmark(ABC):
-    """A data set with its protocol. A subclass says where the truth of a picture is and how it is read.
+    """A data set with its protocol. A subclass says where the truth of an image is and how it is read.
 
     Attributes:
         name: name in tables.
@@ -63,7 +63,7 @@ class Benchmark(ABC):
         place: place in tables.
         archives: names of the released archives.
         folders: names that extracted folders go by.
-        image_pattern: what the path of a picture looks like, from the start of the data set's own folders.
+        image_pattern: what the path of an image looks like, from the start of the data set's own folders.
         num_images: how many images the published figures are made on.
         value_range: smallest and largest value that can be true; predictions are clipped to it.
         max_fit_size_px: predictions are fitted on images downsampled to this longest side; None takes all pixels.
@@ -96,10 +96,10 @@ class Benchmark(ABC):
 
     @abstractmethod
     def truth_of(self, image: str) -> tuple[str, ...]:
-        """Return the paths of the ground truth that belongs to a picture.
+        """Return the paths of the ground truth that belongs to an image.
 
         Args:
-            image: path of the picture.
+            image: path of the image.
         """
 
     @abstractmethod
@@ -135,7 +135,7 @@ class Benchmark(ABC):
         return None
 
     def match(self, name: str) -> bool:
-        """Whether a path is that of a picture of this benchmark; folders may stand before it."""
+        """Whether a path is that of an image of this benchmark; folders may stand before it."""
         return self._inside(name) is not None
 
     def entries(self, files: BenchmarkFiles, file_list: Path | None = None) -> list[Entry]:
@@ -143,7 +143,7 @@ class Benchmark(ABC):
 
         Args:
             files: the data set's files.
-            file_list: lines of a picture's path and those of its ground truth, as in Marigold's lists.
+            file_list: lines of an image's path and those of its ground truth, as in Marigold's lists.
 
         Raises:
             InputError: the list cannot be read, has a line that is too short, or names nothing that is there; a sample
@@ -157,7 +157,7 @@ class Benchmark(ABC):
             source = f"the file list {file_list}"
             if not any(image in files.places for image, _ in found):
                 first = f"not even its first, {found[0][0]}" if found else "the list is empty"
-                raise InputError(f"{source} of {self.name} names no picture that {files.root} holds: {first}.")
+                raise InputError(f"{source} of {self.name} names no image that {files.root} holds: {first}.")
         entries = [Entry(image, truth, _key(self._inside(image) or image)) for image, truth in found]
         images: dict[str, str] = {}
         for entry in entries:
@@ -192,7 +192,7 @@ class Benchmark(ABC):
         return Sample(image, truth, mask)
 
     def _inside(self, name: str) -> str | None:
-        """Return the part of a path from the data set's own folders on, or None if it is no picture of it."""
+        """Return the part of a path from the data set's own folders on, or None if it is no image of it."""
         match = re.fullmatch(f"(?:.*/)?({self.image_pattern})", name)
         return match[1] if match else None
 

@@ -13,7 +13,7 @@ from datamodules.sources.image_files import decode_png
 from datamodules.untrusted.npy_arrays import decode_npy, read_npz_member
 from geometry.errors import InputError
 from geometry.files import open_regular_file, read_regular_file, require_bytes
-from geometry.limits import MAX_ARRAY_BYTES, MAX_PICTURE_BYTES, MIB
+from geometry.limits import MAX_ARRAY_BYTES, MAX_IMAGE_BYTES, MIB
 
 ARRAY_SUFFIXES = (".png", ".npy", ".npz", ".exr", ".pfm")
 # Names under which one-channel images are commonly stored in OpenEXR files, the most telling first.
@@ -27,7 +27,7 @@ def read_array_file(path: Path, channels: int, name: str | None = None) -> Array
     """Return what a file stores for every pixel, in the stored type and without any scaling.
 
     Convention:
-        Row 0 is the top of the picture. Vectors are in the order x, y, z: the channels of a PNG as red, green, blue.
+        Row 0 is the top of the image. Vectors are in the order x, y, z: the channels of a PNG as red, green, blue.
 
     Args:
         path: a .png, .npy, .npz, .exr or .pfm file. Nothing is ever unpickled.
@@ -113,7 +113,7 @@ def read_pfm(data: bytes) -> Array:
 
 def _read_png(path: Path, channels: int, name: str | None) -> Array:
     flags = cv2.IMREAD_UNCHANGED if channels == 1 else cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH
-    array = decode_png(read_regular_file(path, MAX_PICTURE_BYTES), flags, str(path))
+    array = decode_png(read_regular_file(path, MAX_IMAGE_BYTES), flags, str(path))
     if channels == 1 and array.dtype != np.uint16:
         raise InputError(f"{path} has {8 * array.dtype.itemsize} bits per channel: Depth must be a 16-bit grey PNG.")
     return array
@@ -124,7 +124,7 @@ def _read_npy(path: Path, channels: int, name: str | None) -> Array:
 
 
 def _read_npz(path: Path, channels: int, name: str | None) -> Array:
-    with open_regular_file(path, MAX_PICTURE_BYTES) as file, zipfile.ZipFile(file) as archive:
+    with open_regular_file(path, MAX_IMAGE_BYTES) as file, zipfile.ZipFile(file) as archive:
         names = [member.removesuffix(".npy") for member in archive.namelist() if member.endswith(".npy")]
         default = "depth" if channels == 1 else "normals"
         wanted = name or (names[0] if len(names) == 1 else default)
@@ -139,7 +139,7 @@ def _read_exr(path: Path, channels: int, name: str | None) -> Array:
     require_exr_reader()
     import OpenEXR
 
-    open_regular_file(path, MAX_PICTURE_BYTES).close()
+    open_regular_file(path, MAX_IMAGE_BYTES).close()
     with OpenEXR.File(str(path), separate_channels=True, header_only=True) as file:
         _require_bounded(file.header(), len(file.parts))
     with OpenEXR.File(str(path), separate_channels=True) as file:
@@ -172,7 +172,7 @@ def _require_bounded(header: dict[str, Any], num_parts: int) -> None:
     width, height = right - left + 1, bottom - top + 1
     if width < 1 or height < 1:
         raise ValueError(f"it has {width}x{height} pixels")
-    require_bytes(4 * width * height * len(header["channels"]), MAX_ARRAY_BYTES, "the picture")
+    require_bytes(4 * width * height * len(header["channels"]), MAX_ARRAY_BYTES, "the image")
 
 
 def _in_image_order(array: Array, channels: int, path: Path) -> Array:

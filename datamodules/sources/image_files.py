@@ -1,4 +1,4 @@
-"""Pictures, and numbers stored as PNG, in the files of raw data sets."""
+"""Images, and numbers stored as PNG, in the files of raw data sets."""
 
 import io
 from pathlib import Path
@@ -8,8 +8,8 @@ import numpy as np
 
 from geometry.errors import InputError
 from geometry.files import read_regular_file
-from geometry.image_files import PNG_SIGNATURE, open_picture, require_whole_png, rgb_of
-from geometry.limits import MAX_ARRAY_BYTES, MAX_PICTURE_BYTES
+from geometry.image_files import PNG_SIGNATURE, open_image, require_whole_png, rgb_of
+from geometry.limits import MAX_ARRAY_BYTES, MAX_IMAGE_BYTES
 
 Array = np.ndarray
 _REMEDY = "Copy or export it again."
@@ -18,7 +18,7 @@ _MAX_PNG_PIXEL_BYTES = 8
 
 
 def read_image(path: Path, remedy: str = _REMEDY) -> Array:
-    """Return the picture in a file as people see it: upright, on white where it is transparent.
+    """Return the image in a file as people see it: upright, on white where it is transparent.
 
     Args:
         path: file of a format in ``geometry.image_files.FORMATS``.
@@ -28,13 +28,13 @@ def read_image(path: Path, remedy: str = _REMEDY) -> Array:
         (H,W,3) uint8, RGB. 16 bits are reduced to 8, grey becomes colour.
 
     Raises:
-        InputError: the file is missing, no picture, damaged or too large.
+        InputError: the file is missing, no image, damaged or too large.
     """
     return decode_image(_read(path, remedy), str(path), remedy)
 
 
 def decode_image(data: bytes, name: str, remedy: str = _REMEDY, is_upright: bool = True) -> Array:
-    """Return the picture in the bytes of a file; see ``read_image``.
+    """Return the image in the bytes of a file; see ``read_image``.
 
     Args:
         data: bytes of the file.
@@ -46,11 +46,11 @@ def decode_image(data: bytes, name: str, remedy: str = _REMEDY, is_upright: bool
         (H,W,3) uint8, RGB.
 
     Raises:
-        InputError: the bytes are no picture, damaged, or claim too many pixels.
+        InputError: the bytes are no image, damaged, or claim too many pixels.
     """
-    with open_picture(io.BytesIO(data), name) as picture:
-        if picture.has_transparency_data and not picture.mode.startswith(("I", "F")):
-            return rgb_of(picture, is_upright)
+    with open_image(io.BytesIO(data), name) as image:
+        if image.has_transparency_data and not image.mode.startswith(("I", "F")):
+            return rgb_of(image, is_upright)
     turn = 0 if is_upright else cv2.IMREAD_IGNORE_ORIENTATION
     return _decode(data, cv2.IMREAD_COLOR_RGB | turn, name, remedy)
 
@@ -85,14 +85,14 @@ def decode_png(data: bytes, flags: int, name: str, remedy: str = _REMEDY) -> Arr
         InputError: the bytes are no PNG, damaged, or claim too many pixels.
     """
     require_whole_png(data, name)
-    with open_picture(io.BytesIO(data), name, MAX_ARRAY_BYTES // _MAX_PNG_PIXEL_BYTES):
+    with open_image(io.BytesIO(data), name, MAX_ARRAY_BYTES // _MAX_PNG_PIXEL_BYTES):
         pass  # its size is bounded
     return _decode(data, flags, name, remedy)
 
 
 def _read(path: Path, remedy: str) -> bytes:
     try:
-        return read_regular_file(path, MAX_PICTURE_BYTES)
+        return read_regular_file(path, MAX_IMAGE_BYTES)
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing. Every frame needs its image and its depth.") from error
     except OSError as error:

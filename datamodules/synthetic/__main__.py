@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     layouts = parser.add_subparsers(dest="layout", required=True, metavar="hypersim|virtual_kitti")
     hypersim = layouts.add_parser("hypersim", help="furnished rooms as Hypersim's HDF5 frames")
     _add_shared(hypersim, SyntheticHypersim())
-    hypersim.add_argument("--frames-per-scene", type=int, default=2, help="pictures taken of each room (default: 2)")
+    hypersim.add_argument("--frames-per-scene", type=int, default=2, help="images taken of each room (default: 2)")
     hypersim.add_argument(
         "--val-fraction", type=float, default=0.1, help="share of the rooms held out for validation (default: 0.1)"
     )
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_shared(parser: argparse.ArgumentParser, defaults: SyntheticHypersim | SyntheticVirtualKitti) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write into; made if it does not exist")
-    parser.add_argument("--frames", type=int, required=True, help="number of pictures")
+    parser.add_argument("--frames", type=int, required=True, help="number of images")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other scenes (default: 0)")
     height, width = defaults.size
     parser.add_argument(

@@ -34,7 +34,7 @@ class Material:
         """Linear RGB of N surface points, (3,N) float32.
 
         The pattern fades into its mean where one pixel covers more than half a period, which is what an
-        antialiased picture would show.
+        antialiased image would show.
 
         Args:
             u: (N,) first surface coordinate in metres.

@@ -1,4 +1,4 @@
-"""Solid shapes that a ray can hit, each vectorised over all rays of a picture.
+"""Solid shapes that a ray can hit, each vectorised over all rays of an image.
 
 Convention:
     World frame x right, y up, z backward, in metres. Points and directions are (3,N) float32 arrays.

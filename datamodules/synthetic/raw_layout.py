@@ -35,7 +35,7 @@ class SyntheticHypersim:
 
     Attributes:
         size: (height, width) of the frames.
-        frames_per_scene: pictures taken of each room before the next one is furnished.
+        frames_per_scene: images taken of each room before the next one is furnished.
         val_fraction: share of the rooms that the split table calls "val"; at least one room if there are two.
         tilt_shift_fraction: share of the rooms taken with a tilted and shifted sensor, as some of Hypersim's are.
         style: what kind of rooms.
@@ -52,7 +52,7 @@ class SyntheticHypersim:
     seed: int = 0
 
     def write(self, out: Path, frames: int, workers: int = 1, progress: bool = True) -> None:
-        """Render ``frames`` pictures into the folder ``out``, with the split table and the camera table.
+        """Render ``frames`` images into the folder ``out``, with the split table and the camera table.
 
         Raises:
             InputError: ``out`` already holds scenes, or an option is out of range.
@@ -65,7 +65,7 @@ class SyntheticHypersim:
         self._write_tables(out, rows, scenes)
 
     def frame(self, scene: int, frame: int) -> Frame:
-        """Render one picture: exact colour, depth and normals."""
+        """Render one image: exact colour, depth and normals."""
         room, size = random_room(np.random.default_rng([self.seed, 1, scene]), self.style)
         pose = random_pose(np.random.default_rng([self.seed, 2, scene, frame]), room, size, self.style)
         if self.style.flash:
@@ -138,7 +138,7 @@ class SyntheticVirtualKitti:
     seed: int = 0
 
     def write(self, out: Path, frames: int, workers: int = 1, progress: bool = True) -> None:
-        """Render ``frames`` pictures into the folder ``out``, dealt out to the five scenes and the conditions.
+        """Render ``frames`` images into the folder ``out``, dealt out to the five scenes and the conditions.
 
         Raises:
             InputError: ``out`` already holds scenes, or an option is out of range.
@@ -165,7 +165,7 @@ class SyntheticVirtualKitti:
         return np.array([[725.0087 * scale_x, 0, center_x], [0, 725.0087 * scale_x, center_y], [0, 0, 1]])
 
     def frame(self, scene: str, condition: str, index: int, camera: int = 0) -> Frame:
-        """Render one picture: exact colour, depth and normals."""
+        """Render one image: exact colour, depth and normals."""
         seeds = [self.seed, int(scene[-2:]), list(WEATHER).index(condition), index]
         rng, weather = np.random.default_rng([4, *seeds]), WEATHER[condition]
         street = random_street(rng, weather)

@@ -82,7 +82,7 @@ class Pose:
 
 @dataclass
 class Frame:
-    """One rendered picture with its exact geometry.
+    """One rendered image with its exact geometry.
 
     Attributes:
         color: (H,W,3) float32 linear HDR RGB.

@@ -16,7 +16,7 @@ Range = tuple[float, float]
 
 @dataclass(frozen=True)
 class RoomStyle:
-    """What kind of rooms, and how pictures of them are taken.
+    """What kind of rooms, and how images of them are taken.
 
     Attributes:
         width_m: range of the rooms' width.
@@ -85,7 +85,7 @@ def random_pose(rng: np.random.Generator, scene: Scene, size: Array, style: Room
     for _ in range(12):
         eye_level = rng.uniform(0.7, min(2.1, size[1] - 0.3))
         position = vector(rng.uniform(*style.across) * size[0], eye_level, rng.uniform(*style.along) * size[2])
-        # Yaw 0 looks along -z; turn toward the middle of the room so that walls do not fill the picture.
+        # Yaw 0 looks along -z; turn toward the middle of the room so that walls do not fill the image.
         toward_middle = np.rad2deg(np.arctan2(position[0], position[2]))
         rotation = look(toward_middle + rng.normal(0, style.yaw_spread_deg), rng.normal(-9, 10), rng.normal(0, 4))
         pose = Pose(position.astype(np.float32), rotation)
@@ -104,7 +104,7 @@ def add_flash(scene: Scene, pose: Pose, strength: float) -> None:
 
 
 def _view_score(scene: Scene, pose: Pose, clear_of_camera_m: float) -> float:
-    """Positive for a view worth a picture, judged on a 12x16 sketch of it; the higher the better."""
+    """Positive for a view worth rendering, judged on a 12x16 sketch of it; the higher the better."""
     v, u = np.mgrid[0:12, 0:16].astype(np.float32)
     sketch = np.stack([(u - 7.5) / 13.9, (5.5 - v) / 13.9, -np.ones_like(u)]).reshape(3, -1)
     depth, owner = cast(scene.shapes, pose.position[:, None], pose.rotation @ sketch)
@@ -212,7 +212,7 @@ def _ornament(rng: np.random.Generator, x: float, y: float, z: float) -> list[Sh
 
 
 def _wall_mounted(rng: np.random.Generator, size: Array) -> list[Shape]:
-    """Pictures, shelves and hanging lamps."""
+    """Paintings, shelves and hanging lamps."""
     shapes: list[Shape] = []
     for _ in range(rng.integers(0, 5)):
         half = vector(rng.uniform(0.15, 0.7), rng.uniform(0.03, 0.6), rng.choice([0.03, 0.18]))

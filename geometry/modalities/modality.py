@@ -25,7 +25,7 @@ class StockPipeline:
         class_name: name of the pipeline's class.
         options: what its constructor is told beside the parts.
         tag: the task under which the hub lists such models.
-        needs: settings in model_index.json without which a model means something else by its answers; absent is right.
+        needs: settings in model_index.json without which a model's output means something else; absent is right.
     """
 
     class_name: str
@@ -67,7 +67,7 @@ class Modality(ABC):
         may_store_nan: whether a stored NaN stands for an unknown value; elsewhere it is a fault.
         stock_pipeline: the pipeline of diffusers that holds it; None if there is none.
         error_name: name of ``error`` in metrics.
-        worst_error: error of the darkest colour in pictures of errors.
+        worst_error: error of the darkest colour in visualisations of errors.
     """
 
     name: ClassVar[str]
@@ -231,7 +231,7 @@ class Modality(ABC):
     def decoder_factors(self) -> tuple[float, float, float] | None:
         """Return by what an export multiplies the decoder's three channels; None for nothing.
 
-        With them, the decoder answers in the terms of the modality's defaults, and as the stock pipeline expects.
+        With them, the decoder's output follows the modality's defaults, and as the stock pipeline expects.
         """
         return None
 

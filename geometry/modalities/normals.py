@@ -17,7 +17,7 @@ Frame = Literal["opengl", "dsine"]
 _MIN_SQUARED_LENGTH, _MAX_SQUARED_LENGTH = 0.25, 4.0
 _SMALLEST_LENGTH = 1e-6
 # The stock pipeline clips decoded normals to [-1, 1], which turns those beyond. Only their direction counts, so an
-# exported decoder is made to answer in small numbers; a power of two changes no digit.
+# exported decoder is made to output small numbers; a power of two changes no digit.
 _EXPORTED_LENGTH = 2.0**-4
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from lightning_modules.command_line.console import input_error_behind, leave
 
 COMMANDS = {
-    "predict": ("lightning_modules.inference.command", "Predictions for pictures, as arrays and images."),
+    "predict": ("lightning_modules.inference.command", "Predictions for images, as arrays and images."),
     "export": ("lightning_modules.export.command", "A trained model for diffusers, torch.export or ONNX."),
 }
 

@@ -32,8 +32,8 @@ TITLES = {
     "model": "Model",
     "data": "Data",
     "checkpoints": "Checkpoints that fit writes",
-    "evaluation": "Scores, files and pictures of a test",
-    "panels": "Pictures of validation images in TensorBoard or W&B",
+    "evaluation": "Scores, files and visualisations of a test",
+    "panels": "Visualisations of validation images in TensorBoard or W&B",
     "ema": "Average of the trained weights (EMA)",
     "ckpt_path": "Start",
 }

@@ -1,1 +1,1 @@
-"""Scores on test data sets: exact sums over any number of ranks, tables, pictures, files."""
+"""Scores on test data sets: exact sums over any number of ranks, tables, visualisations, files."""

@@ -15,7 +15,6 @@ from geometry.errors import InputError
 from geometry.locks import sole_use
 from lightning_modules.estimator import Estimator
 from lightning_modules.evaluation.identity import digest, file_stamp, prediction_settings, weights_digest
-from lightning_modules.evaluation.pictures import paint_sample
 from lightning_modules.evaluation.report import (
     DatasetScores,
     make_writable,
@@ -27,10 +26,11 @@ from lightning_modules.evaluation.report import (
     write_scores,
 )
 from lightning_modules.evaluation.scoring import Scorer, Tally
+from lightning_modules.evaluation.visualisations import paint_sample
 
 
 class Evaluation(Callback):
-    """Scores test data sets and writes tables, pictures and files. A data set that is finished is not run again.
+    """Scores test data sets and writes tables, visualisations and files. A data set that is finished is not run again.
 
     Args:
         output: Folder of the results; None is runs/NAME/test.
@@ -77,7 +77,7 @@ class Evaluation(Callback):
         self._num_finished = 0
         data.skip_tests(self._results.keys() & set(names))
         if trainer.is_global_zero:
-            self._remove_old_pictures()
+            self._remove_old_visualisations()
         if trainer.is_global_zero and self._results:
             print(f"already scored in {self.folder}: {', '.join(self._results)} (--evaluation.restart scores again)")
             if not self._to_run:
@@ -153,7 +153,7 @@ class Evaluation(Callback):
             tally.problems,
         )
         self._results[name] = result
-        self._write_pictures(name, tally, task.headline_metric)
+        self._write_visualisations(name, tally, task.headline_metric)
         self._forget()
         if trainer.is_global_zero:
             write_scores(self.folder / name, result, tally.rows)
@@ -167,7 +167,7 @@ class Evaluation(Callback):
     def _write_results(self, data: TestData, headline: str) -> None:
         write_results(self.folder, self.settings, headline, self._in_order(data), dict(data.missing_tests))
 
-    def _write_pictures(self, name: str, tally: Tally, headline: str) -> None:
+    def _write_visualisations(self, name: str, tally: Tally, headline: str) -> None:
         """Write those of the worst and the median samples that this rank painted."""
         ranked = sorted(tally.rows, key=lambda key: (-tally.rows[key][headline], key))
         first = max(0, (len(ranked) - self.num_pictures) // 2)
@@ -204,7 +204,7 @@ class Evaluation(Callback):
     def _is_wanted_again(self, name: str) -> bool:
         return self.restart or (self.save_predictions and not (self.folder / "predictions" / name).is_dir())
 
-    def _remove_old_pictures(self) -> None:
+    def _remove_old_visualisations(self) -> None:
         for name in self._to_run:
             for kind in ("worst", "median"):
                 for path in (self.folder / name).glob(f"{kind}_*.jpg"):

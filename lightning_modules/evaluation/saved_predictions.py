@@ -20,7 +20,7 @@ class SavedPredictions(Estimator):
 
     A prediction is an array ``FOLDER/<data set>/<key>.npy`` of numbers: (H,W) or (1,H,W) for depth up to scale and
     shift, (3,H,W) for normals in the frame x right, y up, z toward the viewer, at any size. The key of a sample is its
-    picture's path in the data set without the suffix, with every / replaced by two underscores.
+    image's path in the data set without the suffix, with every / replaced by two underscores.
 
     Args:
         folder: Folder of the predictions, such as runs/NAME/test/predictions.

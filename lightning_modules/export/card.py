@@ -130,9 +130,9 @@ def _usage(record: ExportRecord) -> str:
         return _stock_usage(record)
     modality = modality_named(record.predicts)
     low, high = modality.value_range
-    answer = f"`prediction` (B,{modality.num_channels},H,W) float32 in [{low:g}, {high:g}]"
+    output = f"`prediction` (B,{modality.num_channels},H,W) float32 in [{low:g}, {high:g}]"
     shapes = (
-        f"Input `image` (B,3,H,W) float32 in [0, 1], RGB; output {answer}. Any batch up to {LARGEST_BATCH}; any height "
+        f"Input `image` (B,3,H,W) float32 in [0, 1], RGB; output {output}. Any batch up to {LARGEST_BATCH}; any height "
         f"and width that are multiples of {record.size_multiple}."
     )
     if record.format == "torch":
@@ -152,7 +152,7 @@ def _stock_usage(record: ExportRecord) -> str:
         'pipeline = DiffusionPipeline.from_pretrained("PATH")  # this folder, or its id on the hub',
         'prediction = pipeline(Image.open("photo.jpg").convert("RGB")).prediction',
     )
-    seed = "The answer depends on the seed" if record.noise == "gaussian" else "The answer is the same for every seed"
+    seed = f"The prediction {'depends on the seed' if record.noise == 'gaussian' else 'is the same for every seed'}"
     steps = f"{record.num_steps} steps" if record.num_steps > 1 else "one step"
     ensemble = (
         f"with an ensemble as in training if the call says `ensemble_size={record.ensemble_size}`"

@@ -1,7 +1,7 @@
 """A single-step network as plain parts that stock diffusers runs to the same result, whatever noise it draws.
 
 diffusers' Marigold pipelines start from gaussian latents and take what the scheduler makes of the UNet's output.
-Trained with zeros in place of noise, a network answers them with noise. So what surrounds the UNet is folded into its
+Trained with zeros in place of noise, a network predicts noise from them. So what surrounds the UNet is folded into its
 weights: zeros for all that touches the noise, and the factor between the output and the clean latent. A scheduler that
 takes the output as the clean latent does the rest.
 """

@@ -16,9 +16,9 @@ from lightning_modules.networks.diffusion_process import clip_like_scheduler
 TORCH_FILE, ONNX_FILE = "model.pt2", "model.onnx"
 OPSET = 20
 _LARGEST_LATENT = 4096
-# From 64 pictures on, diffusers' upsampling takes another path, which the traced program does not hold.
+# From 64 images on, diffusers' upsampling takes another path, which the traced program does not hold.
 LARGEST_BATCH = 63
-# Of the picture that the program is traced with, in latent pixels; the sizes it is checked at differ.
+# Of the image that the program is traced with, in latent pixels; the sizes it is checked at differ.
 _TRACED_BATCH, _TRACED_LATENT = 2, (10, 12)
 
 
@@ -43,7 +43,7 @@ class Program(nn.Module):
         parts = fold(model.estimator)
         if parts.needs_noise:
             raise InputError(
-                "a network trained with noise: gaussian gives another answer for every noise; export it with "
+                "a network trained with noise: gaussian gives another prediction for every noise; export it with "
                 "--format diffusers."
             )
         network = network_of(model.estimator)
@@ -106,7 +106,7 @@ def write_onnx(model: LoadedModel, folder: Path, dtype: str) -> None:
 
 
 def run_torch(folder: Path, images: np.ndarray) -> np.ndarray:
-    """Return what a written program answers.
+    """Return the output of a written program.
 
     Args:
         folder: the export.
@@ -118,7 +118,7 @@ def run_torch(folder: Path, images: np.ndarray) -> np.ndarray:
 
 
 def run_onnx(folder: Path, images: np.ndarray) -> np.ndarray:
-    """Return what ONNX Runtime answers, on the CPU.
+    """Return ONNX Runtime's output, on the CPU.
 
     Args:
         folder: the export.

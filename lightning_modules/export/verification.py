@@ -8,7 +8,7 @@ import numpy as np
 from geometry.errors import InputError
 
 # In float32, rounding alone separates the two: 2e-6 was seen in depth, 6e-5 in normals. They are divided by their
-# length, which enlarges rounding where a network answers with almost nothing; hence a laxer bound for single pixels.
+# length, which enlarges rounding where a network's output is almost zero; hence a laxer bound for single pixels.
 _QUANTILE = 0.999
 _TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 8e-2}
 _SINGLE_PIXEL = 100.0
@@ -16,7 +16,7 @@ _SINGLE_PIXEL = 100.0
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far an export is from its checkpoint, over several pictures, sizes and seeds.
+    """How far an export is from its checkpoint, over several images, sizes and seeds.
 
     Attributes:
         maximum: largest absolute difference. Published values span the modality's value_range.
@@ -56,12 +56,12 @@ def compare(pairs: Iterable[tuple[np.ndarray, np.ndarray]], dtype: str) -> Agree
 
 
 def probe(height: int, width: int, seed: int) -> np.ndarray:
-    """Return a picture (H,W,3) uint8 to compare predictions on: smooth shading with grain.
+    """Return an image (H,W,3) uint8 to compare predictions on: smooth shading with grain.
 
     Args:
         height: in pixels.
         width: in pixels.
-        seed: of the picture.
+        seed: of the image.
     """
     generator = np.random.default_rng(seed)
     waves = generator.uniform(1, 4, (2, 3))

@@ -29,7 +29,7 @@ FORMATS: dict[str, Callable[[LoadedModel, Path, str], None]] = {
     "onnx": write_onnx,
 }
 _SEEDS = (0, 1, 2)
-# Of the pictures that exports are checked on, in latent pixels, and pixels more where the format takes them.
+# Of the images that exports are checked on, in latent pixels, and pixels more where the format takes them.
 _CHECKED_LATENT = ((8, 12), (14, 7))
 _ODD_PIXELS = (1, 2)
 
@@ -134,22 +134,22 @@ def _check(model: LoadedModel, folder: Path, options: ExportOptions) -> list[Agr
 
 def _program_pairs(model: LoadedModel, folder: Path, export_format: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     run = run_torch if export_format == "torch" else run_onnx
-    first, second = _pictures(model, (0, 0))
+    first, second = _images(model, (0, 0))
     for batch in (np.stack([first, first[::-1], first[:, ::-1]]), second[None]):
-        answers = run(folder, np.ascontiguousarray(batch.transpose(0, 3, 1, 2)) / np.float32(255))
-        for expected, found in zip(_native(model, 0).predict(list(batch)), answers, strict=True):
+        outputs = run(folder, np.ascontiguousarray(batch.transpose(0, 3, 1, 2)) / np.float32(255))
+        for expected, found in zip(_native(model, 0).predict(list(batch)), outputs, strict=True):
             yield expected, found[0] if len(found) == 1 else found.transpose(1, 2, 0)
 
 
 def _stock_pairs(model: LoadedModel, folder: Path, variant: str | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    images = _pictures(model, _ODD_PIXELS)
+    images = _images(model, _ODD_PIXELS)
     found = stock_predictions(folder, images, _SEEDS, variant)
     for image in images:
         for seed in _SEEDS:
             yield _native(model, seed)(image), next(found)
 
 
-def _pictures(model: LoadedModel, extra: tuple[int, int]) -> list[np.ndarray]:
+def _images(model: LoadedModel, extra: tuple[int, int]) -> list[np.ndarray]:
     factor = model.estimator.network.size_multiple
     sizes = ((factor * height + extra[0], factor * width + extra[1]) for height, width in _CHECKED_LATENT)
     return [probe(height, width, seed) for seed, (height, width) in enumerate(sizes)]

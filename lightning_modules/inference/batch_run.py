@@ -1,4 +1,4 @@
-"""Many pictures: read, batched by size, predicted and written, whatever befalls single ones."""
+"""Many images: read, batched by size, predicted and written, whatever befalls single ones."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,18 +17,18 @@ from lightning_modules.inference.point_cloud import PointCloudCamera, ply_bytes,
 from lightning_modules.inference.predictor import Predictor
 from lightning_modules.inference.results import result_names, write_results, write_whole
 
-# Pictures wait for others of their size, until so many pixels wait in all.
+# Images wait for others of their size, until so many pixels wait in all.
 _WAITING_PIXELS = 30_000_000
 
 
 @dataclass
 class Report:
-    """What became of the pictures.
+    """What became of the images.
 
     Attributes:
-        num_predicted: pictures whose results were written.
-        num_skipped: pictures whose results were there already.
-        failed: file and reason of every picture that could not be read, predicted or written.
+        num_predicted: images whose results were written.
+        num_skipped: images whose results were there already.
+        failed: file and reason of every image that could not be read, predicted or written.
     """
 
     num_predicted: int = 0
@@ -37,13 +37,13 @@ class Report:
 
 
 class BatchRun:
-    """Predicts pictures into a folder.
+    """Predicts images into a folder.
 
     Args:
         predictor: the model.
         output: folder of the results; nothing is written outside it.
-        batch_size: pictures of like size that are computed at once.
-        overwrite: predict pictures whose results are there already.
+        batch_size: images of like size that are computed at once.
+        overwrite: predict images whose results are there already.
         camera: write point clouds with this camera.
 
     Raises:
@@ -75,15 +75,15 @@ class BatchRun:
         self.camera = camera
 
     def predict(self, photos: Sequence[Photo], show_progress: bool = True) -> Report:
-        """Predict pictures; those that cannot be are reported, not raised.
+        """Predict images; those that cannot be are reported, not raised.
 
         Args:
-            photos: the pictures.
+            photos: the images.
             show_progress: show a progress bar.
         """
         report = Report()
         waiting: dict[tuple[int, int], list[tuple[Photo, np.ndarray]]] = {}
-        with tqdm(total=len(photos), unit="picture", disable=not show_progress, dynamic_ncols=True) as bar:
+        with tqdm(total=len(photos), unit="image", disable=not show_progress, dynamic_ncols=True) as bar:
             for photo in photos:
                 try:
                     image = None if self._is_done(photo) else read_picture(photo.file)
@@ -106,7 +106,7 @@ class BatchRun:
         return report
 
     def _finish(self, group: list[tuple[Photo, np.ndarray]], report: Report, bar: tqdm) -> None:
-        """Predict and write a batch; if it fails, each picture by itself."""
+        """Predict and write a batch; if it fails, each image by itself."""
         try:
             predictions = self.predictor.predict([image for _, image in group])
         except (RuntimeError, MemoryError) as error:
@@ -125,7 +125,7 @@ class BatchRun:
                 if isinstance(error, OSError) and concerns_all_files(error):
                     raise InputError(
                         f"--output {self.output} cannot be written to ({error.strerror}). What is there is complete: "
-                        "make room, and the same command predicts the other pictures."
+                        "make room, and the same command predicts the other images."
                     ) from error
                 report.failed.append((photo.file, str(error)))
             bar.update()
@@ -156,7 +156,7 @@ def _num_pixels(groups: Iterable[list[tuple[Photo, np.ndarray]]]) -> int:
 
 
 def reason_of(error: BaseException) -> str:
-    """Say in one line why a picture could not be predicted."""
+    """Say in one line why an image could not be predicted."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "memory" in str(error):
         return "out of memory; try a smaller --tile-size or --processing-res."
     return " ".join(str(error).split())[:300] or type(error).__name__

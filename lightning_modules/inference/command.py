@@ -14,16 +14,16 @@ _CAMERA_OPTIONS = ("intrinsics", "fov_deg", "near_m", "far_m")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Predict pictures into a folder.
+    """Predict images into a folder.
 
     Args:
         arguments: words after the command's name.
 
     Returns:
-        Exit status: 0 if every picture was predicted, 1 if some could not be.
+        Exit status: 0 if every image was predicted, 1 if some could not be.
 
     Raises:
-        InputError: options, model or pictures cannot be found or used.
+        InputError: options, model or images cannot be found or used.
     """
     options = parse(_parser(), arguments)
     from lightning_modules.inference.batch_run import BatchRun
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     described = _described_camera(options)
     camera = PointCloudCamera(**described) if options.point_cloud else None
     options.output = options.output.expanduser()
-    photos = find_photos(options.pictures, options.output)
+    photos = find_photos(options.images, options.output)
     predictor = Predictor(
         load_from_arguments(options).estimator,
         options.processing_res,
@@ -77,11 +77,11 @@ def _described_camera(options: argparse.Namespace) -> dict[str, Any]:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python train.py predict",
-        description="Predict depth or normals of pictures: per picture an array (.npy), a 16-bit PNG and a picture in "
-        "colours, all at the picture's own size.",
+        description="Predict depth or normals of images: per image an array (.npy), a 16-bit PNG and a coloured "
+        "visualisation, all at the image's own size.",
         allow_abbrev=False,
     )
-    parser.add_argument("pictures", nargs="+", metavar="PICTURES", help="files, folders or patterns")
+    parser.add_argument("images", nargs="+", metavar="IMAGES", help="files, folders or patterns")
     parser.add_argument("--output", type=path_argument, required=True, metavar="DIR", help="folder of the results")
     add_model_arguments(parser)
     group = parser.add_argument_group("computation")
@@ -90,18 +90,18 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         default=768,
         metavar="PX",
-        help="longest side at which the network sees a picture; 0 is the picture's own size (default: %(default)s)",
+        help="longest side at which the network sees an image; 0 is the image's own size (default: %(default)s)",
     )
     group.add_argument(
         "--tile-size",
         type=int,
         default=1024,
         metavar="PX",
-        help="pictures that the network would see larger than a square of this side are predicted in overlapping "
+        help="images that the network would see larger than a square of this side are predicted in overlapping "
         "tiles; 0 never tiles (default: %(default)s)",
     )
     group.add_argument(
-        "--batch-size", type=int, default=4, metavar="N", help="pictures of like size computed at once (default: 4)"
+        "--batch-size", type=int, default=4, metavar="N", help="images of like size computed at once (default: 4)"
     )
     group.add_argument("--device", default="auto", help="cpu, cuda, ...; auto takes a GPU where there is one")
     group.add_argument(
@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--seed", type=int, default=0, help="seed of the noise, for networks trained with noise (default: 0)"
     )
-    group.add_argument("--overwrite", action="store_true", help="predict pictures whose results are there already")
+    group.add_argument("--overwrite", action="store_true", help="predict images whose results are there already")
     group.add_argument("--quiet", action="store_true", help="show no progress bar")
     _add_point_cloud(parser.add_argument_group("point cloud"))
     return parser
@@ -126,7 +126,7 @@ def _add_point_cloud(group: "argparse._ArgumentGroup") -> None:
         type=float,
         nargs=4,
         metavar=("FX", "FY", "CX", "CY"),
-        help="focal lengths and principal point in pixels of the pictures",
+        help="focal lengths and principal point in pixels of the images",
     )
     group.add_argument("--fov-deg", type=float, metavar="DEG", help="field of view along the longer side (default: 55)")
     group.add_argument("--near-m", type=float, metavar="M", help="depth of the nearest point (default: 1)")

@@ -1,4 +1,4 @@
-"""Which pictures are meant, and what each one's results are called."""
+"""Which images are meant, and what each one's results are called."""
 
 import glob
 import hashlib
@@ -18,10 +18,10 @@ _LONGEST_STEM_BYTES = 180
 
 @dataclass(frozen=True)
 class Photo:
-    """A picture to predict.
+    """An image to predict.
 
     Attributes:
-        file: the picture.
+        file: the image.
         folder: folder of its results, relative to the output folder.
         stem: what the names of its results begin with; unique in that folder.
     """
@@ -32,10 +32,10 @@ class Photo:
 
 
 def find_photos(inputs: Sequence[str], output: Path) -> list[Photo]:
-    """Return the pictures that files, folders and patterns name, each once, with names that never collide.
+    """Return the images that files, folders and patterns name, each once, with names that never collide.
 
-    Folders are searched with all their subfolders, for files that end like a picture; links to folders are not
-    followed, and the output folder is left out, as are the files that systems put beside pictures, such as
+    Folders are searched with all their subfolders, for files that end like an image; links to folders are not
+    followed, and the output folder is left out, as are the files that systems put beside images, such as
     ``._photo.jpg``. Files that are named themselves are taken whatever they end in.
 
     Args:
@@ -49,7 +49,7 @@ def find_photos(inputs: Sequence[str], output: Path) -> list[Photo]:
     for name in inputs:
         candidates = list(_expand(name, output.absolute()))
         if not candidates:
-            raise InputError(f"{name}: there is no such file, no file matches, or the folder holds no pictures.")
+            raise InputError(f"{name}: there is no such file, no file matches, or the folder holds no images.")
         for file, folder in candidates:
             found.setdefault(file, folder)
     return _with_names(found)

@@ -18,7 +18,7 @@ class PointCloudCamera:
     """How relative depth becomes points.
 
     Attributes:
-        intrinsics: (fx, fy, cx, cy) in pixels of the picture; pixel centres lie at +0.5.
+        intrinsics: (fx, fy, cx, cy) in pixels of the image; pixel centres lie at +0.5.
         fov_deg: field of view along the longer side, where intrinsics are not known.
         near_m: depth of the nearest point, relative depth 0.
         far_m: depth of the farthest point, relative depth 1.
@@ -44,24 +44,24 @@ class PointCloudCamera:
             raise InputError(f"intrinsics must be finite, with focal lengths larger than 0, got {self.intrinsics}.")
 
     def matrix(self, height: int, width: int) -> torch.Tensor:
-        """Return the intrinsic matrix (3,3) float64 for a picture of a size in pixels."""
+        """Return the intrinsic matrix (3,3) float64 for an image of a size in pixels."""
         focal_length_px = max(height, width) / 2 / math.tan(math.radians(self.fov_deg) / 2)
         fx, fy, cx, cy = self.intrinsics or (focal_length_px, focal_length_px, width / 2, height / 2)
         return torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64)
 
 
 def point_cloud(
-    depth: np.ndarray, picture: np.ndarray, camera: PointCloudCamera, most_points: int = MOST_POINTS
+    depth: np.ndarray, image: np.ndarray, camera: PointCloudCamera, most_points: int = MOST_POINTS
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the points that a depth image shows, and their colours.
 
     Convention:
         x right, y up, z toward the viewer, metres between ``near_m`` and ``far_m``. The scale is a choice, for relative
-        depth has none. Of large pictures every second, third, ... row and column is taken.
+        depth has none. Of large images every second, third, ... row and column is taken.
 
     Args:
         depth: (H,W) float32 in [0, 1].
-        picture: (H,W,3) uint8, uint16, or float in [0, 1].
+        image: (H,W,3) uint8, uint16, or float in [0, 1].
         camera: the camera and the range.
         most_points: bound for height x width of the result.
 
@@ -72,13 +72,13 @@ def point_cloud(
     step = next(step for step in itertools.count(1) if -(-height // step) * -(-width // step) <= most_points)
     rows, columns = slice(0, height, step), slice(0, width, step)
     metric = camera.near_m + (camera.far_m - camera.near_m) * torch.from_numpy(depth[rows, columns].astype(np.float64))
-    # The picture of every step-th pixel has a pinhole of its own: pixel centres stay where they were.
+    # The image of every step-th pixel has a pinhole of its own: pixel centres stay where they were.
     pinhole = camera.matrix(height, width)
     pinhole[:2] /= step
     pinhole[:2, 2] += 0.5 - 0.5 / step
     rays = pixel_rays(camera_from_intrinsics(pinhole), *metric.shape)
     points = unproject(metric[None], rays).movedim(0, -1).float().numpy()
-    return points, _bytes(picture[rows, columns])
+    return points, _bytes(image[rows, columns])
 
 
 def ply_bytes(points: np.ndarray, colors: np.ndarray) -> bytes:
@@ -98,8 +98,8 @@ def ply_bytes(points: np.ndarray, colors: np.ndarray) -> bytes:
     return "\n".join(header).encode("ascii") + vertices.tobytes()
 
 
-def _bytes(picture: np.ndarray) -> np.ndarray:
-    if picture.dtype == np.uint8:
-        return picture
-    largest = np.iinfo(picture.dtype).max if picture.dtype.kind == "u" else 1
-    return (picture.astype(np.float32) * (255 / largest)).round().astype(np.uint8)
+def _bytes(image: np.ndarray) -> np.ndarray:
+    if image.dtype == np.uint8:
+        return image
+    largest = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
+    return (image.astype(np.float32) * (255 / largest)).round().astype(np.uint8)

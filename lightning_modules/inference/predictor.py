@@ -13,7 +13,7 @@ from torch import Tensor
 from geometry.errors import InputError
 from lightning_modules.estimator import Estimator
 from lightning_modules.inference.loading import load_model
-from lightning_modules.inference.pictures import Picture, as_picture
+from lightning_modules.inference.pictures import ImageLike, as_rgb
 from lightning_modules.inference.tiling import align_to, blend_tiles
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -23,7 +23,7 @@ _OVERLAP = 0.25
 
 
 class Predictor:
-    """Predicts at a chosen resolution and answers at the picture's own size.
+    """Predicts at a chosen resolution and returns the prediction at the image's own size.
 
     Convention:
         The longest side is resized to ``processing_res`` (antialiased bilinear), the result resized back (bilinear):
@@ -32,8 +32,8 @@ class Predictor:
 
     Args:
         estimator: A trained estimator.
-        processing_res: Longest side in pixels at which the network sees a picture; 0 is the picture's own size.
-        tile_size: Pictures that are larger than a square of this side, as the network would see them, are predicted
+        processing_res: Longest side in pixels at which the network sees an image; 0 is the image's own size.
+        tile_size: Images that are larger than a square of this side, as the network would see them, are predicted
             in overlapping tiles and blended; 0 never tiles.
         device: Where to compute, for instance cuda or cpu; auto takes a GPU where there is one.
         precision: Arithmetic of the network: float32, or bfloat16 and float16 for speed.
@@ -90,29 +90,29 @@ class Predictor:
         """
         return cls(load_model(source, configs, base, ema).estimator, **options)
 
-    def __call__(self, picture: Picture) -> np.ndarray:
-        """Return the prediction for one picture, at its size.
+    def __call__(self, image: ImageLike) -> np.ndarray:
+        """Return the prediction for one image, at its size.
 
         Args:
-            picture: a file, an open Pillow image, an array (H,W,3) (uint8, uint16, or float in [0, 1]), or a
+            image: a file, an open Pillow image, an array (H,W,3) (uint8, uint16, or float in [0, 1]), or a
                 tensor (3,H,W) in [0, 1].
 
         Returns:
             float32: (H,W) for a modality of a single channel such as depth, else (H,W,C).
 
         Raises:
-            InputError: the picture cannot be read.
+            InputError: the image cannot be read.
         """
-        return self.predict([as_picture(picture)])[0]
+        return self.predict([as_rgb(image)])[0]
 
     def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Return the predictions for pictures that share a ``network_size``, computed as one batch.
+        """Return the predictions for images that share a ``network_size``, computed as one batch.
 
         Args:
             images: (H,W,3) each, uint8, uint16, or float in [0, 1].
 
         Returns:
-            float32 each, at the size of its picture: (H,W) for a single channel, else (H,W,C).
+            float32 each, at the size of its image: (H,W) for a single channel, else (H,W,C).
         """
         inputs = [self._processed(image) for image in images]
         if len(images) == 1 and self._needs_tiles(*inputs[0].shape[-2:]):
@@ -122,18 +122,18 @@ class Predictor:
         return [self._finish(output, image) for output, image in zip(outputs, images, strict=True)]
 
     def network_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return (height, width) at which the network sees a picture; pictures with the same one can share a batch.
+        """Return (height, width) at which the network sees an image; images with the same one can share a batch.
 
         Args:
-            height: of the picture in pixels.
-            width: of the picture in pixels.
+            height: of the image in pixels.
+            width: of the image in pixels.
         """
         factor = self.estimator.network.size_multiple
         resized = self._resized(height, width)
         return resized[0] + -resized[0] % factor, resized[1] + -resized[1] % factor
 
     def needs_tiles(self, height: int, width: int) -> bool:
-        """Say whether a picture of a size is predicted in tiles, hence by itself."""
+        """Say whether an image of a size is predicted in tiles, hence by itself."""
         return self._needs_tiles(*self.network_size(height, width))
 
     def _resized(self, height: int, width: int) -> tuple[int, int]:
@@ -148,7 +148,7 @@ class Predictor:
         size, (full_height, full_width) = self._resized(height, width), self.network_size(height, width)
         largest = np.iinfo(image.dtype).max if np.issubdtype(image.dtype, np.integer) else 1
         planes = []
-        for channel in range(3):  # one at a time: a large picture in float32 is much memory
+        for channel in range(3):  # one at a time: a large image in float32 is much memory
             plane = torch.from_numpy(image[..., channel].astype(np.float32))[None, None]
             if size != (height, width):
                 plane = F.interpolate(plane, size, mode="bilinear", antialias=True)
@@ -184,7 +184,7 @@ class Predictor:
         return blended.clamp(*self.modality.value_range)
 
     def _finish(self, output: Tensor, image: np.ndarray) -> np.ndarray:
-        """Cut off the padding and resize (C,h,w) to the picture's size."""
+        """Cut off the padding and resize (C,h,w) to the image's size."""
         height, width = image.shape[:2]
         resized = self._resized(height, width)
         output = output[None, :, : resized[0], : resized[1]]

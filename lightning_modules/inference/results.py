@@ -44,7 +44,7 @@ def write_results(modality: Modality, prediction: np.ndarray, folder: Path, stem
     array, exact, colored = (folder / name for name in result_names(modality, stem))
     write_whole(array, npy_bytes(prediction))
     write_whole(exact, png16_bytes(modality, prediction))
-    write_whole(colored, _png(color_picture(modality, prediction)))
+    write_whole(colored, _png(visualise(modality, prediction)))
 
 
 def npy_bytes(prediction: np.ndarray) -> bytes:
@@ -65,19 +65,19 @@ def png16_bytes(modality: Modality, prediction: np.ndarray) -> bytes:
     return _png(values)
 
 
-def color_picture(modality: Modality, prediction: np.ndarray) -> np.ndarray:
-    """Return a prediction as a picture for people, (H,W,3) uint8. It goes by strips: a large one is much memory.
+def visualise(modality: Modality, prediction: np.ndarray) -> np.ndarray:
+    """Return a prediction as a visualisation for people, (H,W,3) uint8. It goes by strips: a large one is much memory.
 
     Args:
         modality: what is predicted.
         prediction: (H,W) or (H,W,C) float32, published values.
     """
-    picture = np.empty((*prediction.shape[:2], 3), np.uint8)
+    image = np.empty((*prediction.shape[:2], 3), np.uint8)
     limits = modality.color_limits(_sample_of(prediction))
     for rows in _strips(prediction):
         colors = modality.colorize(_planes(prediction[rows]), limits=limits)
-        picture[rows] = (colors[0].movedim(0, -1) * 255).round().byte().numpy()
-    return picture
+        image[rows] = (colors[0].movedim(0, -1) * 255).round().byte().numpy()
+    return image
 
 
 def write_whole(file: Path, content: bytes) -> None:
@@ -93,9 +93,9 @@ def write_whole(file: Path, content: bytes) -> None:
         raise
 
 
-def _png(picture: np.ndarray) -> bytes:
+def _png(image: np.ndarray) -> bytes:
     """Encode (H,W) or RGB (H,W,3), of 8 or 16 bits."""
-    is_done, encoded = cv2.imencode(".png", picture if picture.ndim == 2 else picture[..., ::-1])
+    is_done, encoded = cv2.imencode(".png", image if image.ndim == 2 else image[..., ::-1])
     assert is_done
     return encoded.tobytes()
 

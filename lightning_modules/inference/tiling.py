@@ -1,4 +1,4 @@
-"""Pictures too large for one pass: overlapping tiles, aligned and blended."""
+"""Images too large for one pass: overlapping tiles, aligned and blended."""
 
 import math
 from collections.abc import Callable, Iterator

@@ -87,7 +87,7 @@ class Denoiser(ABC):
         return tuple(self.model._repeated_blocks or self.model._no_split_modules or ())
 
     def sharded_blocks(self) -> list[nn.Module]:
-        """Return the blocks that are divided among devices and gathered one at a time."""
+        """Return the blocks that are sharded over devices and gathered one at a time."""
         return [block for block in self.model.modules() if type(block).__name__ in self.repeated_blocks]
 
     def export_copy(self) -> nn.Module:

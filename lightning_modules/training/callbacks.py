@@ -1,4 +1,4 @@
-"""What happens beside training: panels of pictures, throughput, a closing table. One purpose each."""
+"""What happens beside training: panels of visualisations, throughput, a closing table. One purpose each."""
 
 import time
 from pathlib import Path
@@ -14,7 +14,7 @@ from geometry.batch import GeometryBatch
 from geometry.errors import InputError
 from lightning_modules.command_line.tables import format_table
 from lightning_modules.estimator import Estimator
-from lightning_modules.training.loggers import can_show_pictures, show_picture
+from lightning_modules.training.loggers import can_show_images, show_image
 from lightning_modules.training.logging_steps import is_logging_step
 
 _GAP_PX = 4
@@ -23,7 +23,7 @@ _GAP_PX = 4
 class ValidationPanels(Callback):
     """Shows the first validation images of every data set in TensorBoard or W&B, the same ones every time.
 
-    One picture per data set, a row per image: image, prediction, ground truth, error.
+    One image per data set, a row per image: image, prediction, ground truth, error.
 
     Args:
         num_images: Images per data set; 0 shows none.
@@ -41,7 +41,7 @@ class ValidationPanels(Callback):
         self._rows: dict[int, list[Tensor]] = {}
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: Estimator) -> None:  # type: ignore[override]
-        """Forget the pictures of the last validation."""
+        """Forget the images of the last validation."""
         self._rows = {}
 
     @torch.no_grad()
@@ -59,7 +59,7 @@ class ValidationPanels(Callback):
         missing = self.num_images - len(rows)
         if missing <= 0 or not trainer.is_global_zero or trainer.sanity_checking:
             return
-        if not any(map(can_show_pictures, trainer.loggers)):
+        if not any(map(can_show_images, trainer.loggers)):
             return
         first = batch[:missing]
         shown = pl_module.task.visualize(outputs["prediction"][:missing], first)
@@ -67,22 +67,22 @@ class ValidationPanels(Callback):
         rows.extend(torch.cat(tiles, dim=3).unbind())
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Estimator) -> None:  # type: ignore[override]
-        """Write one picture per data set."""
+        """Write one image per data set."""
         for index, rows in self._rows.items():
             if not rows:
                 continue
             narrowest = min(row.shape[2] for row in rows)
             sheet = torch.cat([row[:, :, :narrowest] for row in rows], dim=1)[:, :-_GAP_PX, :-_GAP_PX]
-            for logger in filter(can_show_pictures, trainer.loggers):
-                show_picture(logger, f"val/{pl_module.val_dataset_names[index]}", sheet, trainer.global_step)
+            for logger in filter(can_show_images, trainer.loggers):
+                show_image(logger, f"val/{pl_module.val_dataset_names[index]}", sheet, trainer.global_step)
 
-    def _tile(self, picture: Tensor) -> Tensor:
-        """Shrink a picture (B,3,H,W) and leave a gap to the right of it and below."""
-        shrink = min(1.0, self.max_width_px / picture.shape[3])
+    def _tile(self, image: Tensor) -> Tensor:
+        """Shrink an image (B,3,H,W) and leave a gap to the right of it and below."""
+        shrink = min(1.0, self.max_width_px / image.shape[3])
         if shrink < 1:
-            size = (round(picture.shape[2] * shrink), round(picture.shape[3] * shrink))
-            picture = F.interpolate(picture, size=size, mode="area")
-        return F.pad(picture.clamp(0, 1), (0, _GAP_PX, 0, _GAP_PX), value=1.0).cpu()
+            size = (round(image.shape[2] * shrink), round(image.shape[3] * shrink))
+            image = F.interpolate(image, size=size, mode="area")
+        return F.pad(image.clamp(0, 1), (0, _GAP_PX, 0, _GAP_PX), value=1.0).cpu()
 
 
 class RunAnnouncement(Callback):

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lightning_modules.estimator import Estimator
 
 # How many roundings of the coarsest precision apart two right gradients may be. Measured between compiled and plain
-# parts: see tests/lightning_modules/training/test_compilation_proof.py. A translation that is wrong is of order 1 away.
+# parts: see tests/lightning_modules/training/test_compilation_proof.py. A compilation that is wrong is of order 1 away.
 _ROUNDINGS = 32
 _LEAST_TOLERANCE = 1e-3  # float32 sums in another order: 1e-6 for the toy, more for networks of hundreds of layers
 _TF32_EPS = 2.0**-10
@@ -28,7 +28,7 @@ _TF32_EPS = 2.0**-10
 class CompilationProof:
     """Compares compiled parts with plain ones on the first batch of every shape, gradients included.
 
-    Each part is given what it gets in a training step of that batch, so that its translation is the one that training
+    Each part is given what it gets in a training step of that batch, so that its compilation is the one that training
     uses, and costs no time twice. Weights, gradients, optimiser and random numbers stay as they are.
     """
 

@@ -93,24 +93,24 @@ def write_record(run: Path, loggers: Sequence[Logger]) -> None:
     temporary.replace(run / RECORD)
 
 
-def can_show_pictures(logger: Logger) -> bool:
-    """Say whether a logger takes pictures."""
+def can_show_images(logger: Logger) -> bool:
+    """Say whether a logger takes images."""
     return isinstance(logger, TensorBoardLogger | WandbLogger)
 
 
-def show_picture(logger: Logger, name: str, picture: Tensor, step: int) -> None:
-    """Give a picture to a logger that takes pictures.
+def show_image(logger: Logger, name: str, image: Tensor, step: int) -> None:
+    """Give an image to a logger that takes images.
 
     Args:
         logger: the logger.
-        name: name of the picture.
-        picture: (3,H,W) in [0, 1].
+        name: name of the image.
+        image: (3,H,W) in [0, 1].
         step: optimiser step that it belongs to.
     """
     if isinstance(logger, TensorBoardLogger):
-        logger.experiment.add_image(name, picture, step)
+        logger.experiment.add_image(name, image, step)
     elif isinstance(logger, WandbLogger):
-        pixels = (picture * 255).round().byte().permute(1, 2, 0).numpy()
+        pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
         logger.log_image(name, [pixels], step)
 
 

@@ -1,4 +1,4 @@
-"""Being told to stop: signals become wishes, and all ranks agree on the step after which they stop."""
+"""Being told to stop: signals set stop flags, and all ranks agree on the step after which they stop."""
 
 import os
 import signal
@@ -112,9 +112,9 @@ def handlers_restored() -> Iterator[None]:
 
 
 class RankAgreement:
-    """Tells every rank what any of them wishes, one call later where there are several ranks.
+    """Tells every rank the stop flags of all, one call later where there are several ranks.
 
-    The wishes travel between the hosts, not between their devices, while the next step is computed: nobody waits.
+    The flags travel between the hosts, not between their devices, while the next step is computed: nobody waits.
     """
 
     def __init__(self) -> None:
@@ -131,23 +131,23 @@ class RankAgreement:
         if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
             self._group = dist.new_group(backend="gloo", timeout=timeout)
 
-    def exchange(self, *wishes: bool) -> tuple[bool, ...]:
-        """Return which wishes any rank had: of this call for one rank, of the call before for several.
+    def exchange(self, *flags: bool) -> tuple[bool, ...]:
+        """Return which flags any rank has set: of this call for one rank, of the call before for several.
 
         Args:
-            *wishes: what this rank wishes; the same number on every rank and in every call.
+            *flags: the stop flags of this rank; the same number on every rank and in every call.
         """
         if self._group is None:
-            return wishes
-        answer = tuple(False for _ in wishes)
+            return flags
+        result = tuple(False for _ in flags)
         if self._travelling is not None:
             work, found = self._travelling
             work.wait()
-            answer = tuple(bool(wish) for wish in found.tolist())
-        sent = torch.tensor(wishes, dtype=torch.int32)
+            result = tuple(bool(flag) for flag in found.tolist())
+        sent = torch.tensor(flags, dtype=torch.int32)
         work = dist.all_reduce(sent, dist.ReduceOp.MAX, group=self._group, async_op=True)
         self._travelling = (work, sent)
-        return answer
+        return result
 
     def close(self) -> None:
         """Let the last exchange end, so that no rank leaves while another one sends."""

@@ -15,7 +15,7 @@ from lightning_modules.networks.sharding import gather, local, shard
 
 
 class FullySharded(ModelParallelStrategy):
-    """Divides what trains among all devices; its checkpoints are those of every other strategy.
+    """Shards what trains over all devices; its checkpoints are those of every other strategy.
 
     Every device keeps its share of weights, gradients and optimiser states, and gathers the rest of a block's weights
     while it computes that block. What is frozen is whole on every device. Lightning's own class shards single layers
@@ -107,7 +107,7 @@ class FullySharded(ModelParallelStrategy):
 
 
 def _shard(values: Mapping[str, Any], weight: Tensor) -> dict[str, Any]:
-    """Divide the states of a weight like the weight itself; what has another shape (a count of steps) stays whole."""
+    """Shard the states of a weight like the weight itself; what has another shape (a count of steps) is not sharded."""
     fits = {name: isinstance(value, Tensor) and value.shape == weight.shape for name, value in values.items()}
     return {name: shard(value, weight) if fits[name] else value for name, value in values.items()}
 

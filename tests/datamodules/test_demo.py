@@ -8,7 +8,7 @@ from geometry.errors import InputError
 
 
 @pytest.fixture(autouse=True)
-def small_pictures(monkeypatch):
+def small_images(monkeypatch):
     monkeypatch.setattr(demo_module, "_ROOM_SIZE", (24, 32))
     monkeypatch.setattr(demo_module, "_STREET_SIZE", (32, 112))
     monkeypatch.setattr(demo_module.os, "cpu_count", lambda: 1)  # starting processes costs more than it saves

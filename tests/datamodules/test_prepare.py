@@ -92,7 +92,7 @@ def test_preview_shows_image_depth_and_normals_side_by_side(tmp_path, capsys):
     assert blue > red > green and normals.std(axis=(0, 1)).max() < 2
 
 
-def test_preview_on_a_full_disk_leaves_the_picture_that_was_there(tmp_path, capsys, monkeypatch):
+def test_preview_on_a_full_disk_leaves_the_image_that_was_there(tmp_path, capsys, monkeypatch):
     make_dataset(tmp_path)
     (tmp_path / "sheet.png").write_bytes(b"before")
 
@@ -125,7 +125,7 @@ def test_a_path_with_a_tilde_means_the_home_folder_where_no_shell_expands_it(tmp
 def test_a_name_with_control_codes_is_printed_escaped(tmp_path, capsys):
     for kind in ("image", "depth"):
         (tmp_path / kind).mkdir()
-        (tmp_path / kind / "a\x1b[2J\nerror: b.png").write_text("no picture")
+        (tmp_path / kind / "a\x1b[2J\nerror: b.png").write_text("no image")
     words = ["folder", "--images", tmp_path / "image", "--depth", tmp_path / "depth", "--depth-scale", "1000"]
     assert (
         main([*map(str, words), "--out", str(tmp_path / "out"), "--size", "8", "8", "--workers", "1", "--quiet"]) == 2

@@ -1,4 +1,4 @@
-"""Which files are let in as pictures."""
+"""Which files are let in as images."""
 
 import io
 import os
@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from geometry.errors import InputError
-from geometry.image_files import FORMATS, open_picture, require_whole_jpeg, require_whole_png, rgb_of
+from geometry.image_files import FORMATS, open_image, require_whole_jpeg, require_whole_png, rgb_of
 from geometry.limits import MAX_JPEG_SCANS
 
 NOISE = np.random.default_rng(0).integers(0, 255, (96, 128, 3), dtype=np.uint8)
@@ -23,8 +23,8 @@ def encoded(image=NOISE, format_name="JPEG", mode="RGB", **options):
 
 
 def opened(data):
-    with open_picture(io.BytesIO(data), "photo") as picture:
-        return rgb_of(picture)
+    with open_image(io.BytesIO(data), "photo") as image:
+        return rgb_of(image)
 
 
 def png_claiming(width, height):
@@ -60,7 +60,7 @@ def test_a_jpeg_that_is_cut_off_near_its_end_is_refused():
 @pytest.mark.parametrize("mode", ["L", "CMYK", "YCbCr"])
 def test_whole_jpegs_of_every_kind_are_let_in(mode):
     assert opened(encoded(mode=mode, quality=90)).shape == NOISE.shape
-    assert opened(encoded(mode=mode, quality=90) + b"what cameras write behind a picture").shape == NOISE.shape
+    assert opened(encoded(mode=mode, quality=90) + b"what cameras write behind an image").shape == NOISE.shape
 
 
 def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_takes_minutes():
@@ -69,7 +69,7 @@ def test_a_jpeg_of_thousands_of_scans_is_refused_before_it_takes_minutes():
         require_whole_jpeg(encoded()[:-2] + scan * (MAX_JPEG_SCANS + 1) + b"\xff\xd9")
 
 
-def test_phones_pictures_with_more_pictures_behind_them_are_let_in():
+def test_phones_images_with_more_images_behind_them_are_let_in():
     phone = encoded(format_name="MPO", save_all=True, append_images=[Image.fromarray(NOISE[::-1])])
     assert np.array_equal(opened(phone), opened(encoded()))
 
@@ -77,14 +77,14 @@ def test_phones_pictures_with_more_pictures_behind_them_are_let_in():
 @pytest.mark.parametrize(
     "content", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 20 20\n%%EndComments\n", b"%PDF-1.4\n"]
 )
-def test_no_other_program_is_started_for_a_picture(tmp_path, monkeypatch, content):
+def test_no_other_program_is_started_for_an_image(tmp_path, monkeypatch, content):
     stand_in = tmp_path / "gs"
     stand_in.write_text(f'#!/bin/sh\n[ "$1" = --version ] && echo 10.0 && exit 0\ntouch {tmp_path}/started\n')
     stand_in.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
     (tmp_path / "photo.jpg").write_bytes(content)
-    with pytest.raises(InputError, match="no picture of a known kind"), open_picture(tmp_path / "photo.jpg") as picture:
-        picture.load()
+    with pytest.raises(InputError, match="no image of a known kind"), open_image(tmp_path / "photo.jpg") as image:
+        image.load()
     assert not (tmp_path / "started").exists()
 
 
@@ -98,17 +98,17 @@ def test_common_formats_are_let_in(format_name):
 
 
 @pytest.mark.parametrize("pillows_limit", [Image.MAX_IMAGE_PIXELS, None])
-def test_a_blank_picture_of_900_megapixels_is_refused_before_it_is_decoded(monkeypatch, pillows_limit):
+def test_a_blank_image_of_900_megapixels_is_refused_before_it_is_decoded(monkeypatch, pillows_limit):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", pillows_limit)
     with pytest.raises(InputError, match="photo has more than 178 megapixels"):
         opened(png_claiming(30_000, 30_000))
 
 
-def test_a_device_and_a_pipe_are_no_pictures(tmp_path):
+def test_a_device_and_a_pipe_are_no_images(tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     os.symlink("/dev/zero", tmp_path / "zero.png")
     for name in ("pipe.png", "zero.png"):
-        with pytest.raises(InputError, match=rf"{name}: this is no regular file"), open_picture(tmp_path / name):
+        with pytest.raises(InputError, match=rf"{name}: this is no regular file"), open_image(tmp_path / name):
             pass
 
 

@@ -14,7 +14,7 @@ from geometry.listing import is_junk
         "desktop.ini",
     ],
 )
-def test_what_a_system_has_put_beside_pictures_is_passed_over(path):
+def test_what_a_system_has_put_beside_images_is_passed_over(path):
     assert is_junk(path)
 
 

@@ -1,6 +1,6 @@
 """Runs one case in a process of its own, within limits, and says whether it was met well.
 
-Right is an ``InputError``, or an answer that makes sense, within 2 seconds of processor time and 500 MB beyond what the
+Right is an ``InputError``, or a result that makes sense, within 2 seconds of processor time and 500 MB beyond what the
 process had. Wrong is any other exception, a crash, a hang, growth, another program that is started, a connection, or a
 file outside the case's folder that is opened for writing.
 """

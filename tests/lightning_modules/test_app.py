@@ -14,7 +14,7 @@ from PIL import Image
 from lightning_modules.app import main, make_parser, serve
 from lightning_modules.inference import Predictor
 from tests.browser import Browser, free_port, is_installed, wait_for_port
-from tests.lightning_modules.inference.runs import make_run, picture
+from tests.lightning_modules.inference.runs import make_run, photo
 
 pytest.importorskip("gradio")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 ROOT = Path(__file__).parents[2]
 INPUT = "#upload input[type=file]"
 MESSAGES = {
-    "notes.png": "notes.png is no picture of a known kind",
+    "notes.png": "notes.png is no image of a known kind",
     "large.png": "100 megapixels are too many; at most 50 are taken",
 }
 
@@ -36,7 +36,7 @@ def run(tmp_path_factory):
 def files(tmp_path_factory):
     """A photo, and what is none: a text, 100 megapixels, and more bytes than may be uploaded."""
     folder = tmp_path_factory.mktemp("files")
-    Image.fromarray(picture()).save(folder / "photo.png")
+    Image.fromarray(photo()).save(folder / "photo.png")
     (folder / "notes.png").write_text("text")
     Image.new("L", (10_000, 10_000)).save(folder / "large.png")
     (folder / "heavy.png").write_bytes(bytes(3 << 20))
@@ -56,13 +56,13 @@ def test_it_listens_on_this_machine_alone_unless_told_otherwise(url):
     assert url.startswith("http://127.0.0.1:")
 
 
-def test_a_program_gets_what_predict_answers_and_a_message_for_other_files(url, run, files):
+def test_a_program_gets_what_predict_returns_and_a_message_for_other_files(url, run, files):
     from gradio_client import Client, handle_file
     from gradio_client.exceptions import AppError
 
     client = Client(url, verbose=False)
     _, array, _, view, timing = client.predict(handle_file(files / "photo.png"), 256, api_name="/predict")
-    assert np.array_equal(np.load(_path(array)), Predictor.load(run, processing_res=256)(picture()))
+    assert np.array_equal(np.load(_path(array)), Predictor.load(run, processing_res=256)(photo()))
     assert Path(view).read_bytes().startswith(b"glTF") and "61 x 45 pixels" in timing
     for name, message in MESSAGES.items():
         with pytest.raises(AppError, match=message):
@@ -101,7 +101,7 @@ def test_another_page_in_the_same_browser_cannot_send_requests(url):
 
 
 @pytest.mark.skipif(not is_installed(), reason="no Chromium with chromedriver")
-def test_in_a_browser_a_photo_becomes_pictures_and_downloads_and_other_files_a_message(url, run, files, tmp_path):
+def test_in_a_browser_a_photo_becomes_images_and_downloads_and_other_files_a_message(url, run, files, tmp_path):
     with Browser(tmp_path) as browser:
 
         def upload(name):
@@ -121,7 +121,7 @@ def test_in_a_browser_a_photo_becomes_pictures_and_downloads_and_other_files_a_m
         browser.wait("return document.querySelector('#view canvas') !== null")
         for button in ("array", "exact"):
             browser.run(f"document.querySelector('#{button}').click()")
-        expected = Predictor.load(run, processing_res=256)(picture())
+        expected = Predictor.load(run, processing_res=256)(photo())
         assert np.array_equal(np.load(_arrived(tmp_path / "photo_depth.npy")), expected)
         assert np.abs(np.asarray(Image.open(_arrived(tmp_path / "photo_depth.png"))) / 65535 - expected).max() < 1e-4
 

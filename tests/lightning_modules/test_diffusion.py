@@ -66,23 +66,23 @@ def transcription(base, kind, batch, is_depth):
     prompt = text_encoder(torch.tensor([[0, 1]])).last_hidden_state.detach()
     alphas = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, dim=0).double()
 
-    def latent_of(picture):
-        return 0.18215 * vae.quant_conv(vae.encoder(picture[None])).chunk(2, dim=1)[0].detach()
+    def latent_of(image):
+        return 0.18215 * vae.quant_conv(vae.encoder(image[None])).chunk(2, dim=1)[0].detach()
 
     errors = []
     for index, seed in enumerate(SEEDS):
-        picture, known = transcribed_truth(batch, index, is_depth)
-        clean = latent_of(picture)
+        image, known = transcribed_truth(batch, index, is_depth)
+        clean = latent_of(image)
         timestep = seed_from(seed, "timestep") % 1000
         noise = transcribed_noise(clean.shape, seed, strength=0.9 * timestep / 1000).double()
         signal, rest = alphas[timestep].sqrt(), (1 - alphas[timestep]).sqrt()
         noisy = signal * clean + rest * noise
-        answer = unet(
+        model_output = unet(
             torch.cat([latent_of(batch.image[index].double()), noisy], dim=1), timestep, encoder_hidden_states=prompt
         ).sample
         target = {"v_prediction": signal * noise - rest * clean, "epsilon": noise, "sample": clean}[kind]
         counts = known.reshape(6, 4, 8, 4).all(dim=3).all(dim=1)
-        errors.append((answer - target).pow(2)[0, :, counts].flatten())
+        errors.append((model_output - target).pow(2)[0, :, counts].flatten())
     loss = torch.cat(errors).mean()
     loss.backward()
     return loss.item(), torch.cat([p.grad.flatten() for p in unet.parameters()])
@@ -157,13 +157,13 @@ def test_the_truth_of_depth_is_relative_and_far_where_unknown():
     batch = make_batch(1, 10, 11, modalities=["depth"])
     depth = torch.arange(110.0).reshape(1, 1, 10, 11) + 1
     batch.targets["depth"] = Target(depth, depth <= 101)  # 101 values: the quantiles are 3 and 99 metres
-    picture, known = Depth().target_image(batch)
+    image, known = Depth().target_image(batch)
     assert torch.equal(known, batch.targets["depth"].mask)
-    assert picture.shape == (1, 3, 10, 11)
-    assert torch.equal(picture[:, :1], picture[:, 2:])
-    values = picture[0, 0].flatten()
+    assert image.shape == (1, 3, 10, 11)
+    assert torch.equal(image[:, :1], image[:, 2:])
+    values = image[0, 0].flatten()
     assert values[[0, 2, 50, 98, 100, 105]].tolist() == pytest.approx([-1, -1, 0, 1, 1, 1], abs=1e-6)
-    assert torch.allclose(Depth().predict(picture), picture[:, :1])
+    assert torch.allclose(Depth().predict(image), image[:, :1])
 
 
 def test_the_truth_of_a_flat_wall_is_finite():
@@ -175,12 +175,12 @@ def test_the_truth_of_a_flat_wall_is_finite():
 @pytest.mark.parametrize("frame", ["opengl", "dsine"])
 def test_the_truth_of_normals_is_what_the_network_must_decode_to(frame):
     batch, task = make_batch(1), Normals(frame=frame)
-    picture, known = task.target_image(batch)
-    error = (task.predict(picture) - batch.targets["normals"].values).abs() * known
+    image, known = task.target_image(batch)
+    error = (task.predict(image) - batch.targets["normals"].values).abs() * known
     assert error.max() < 2e-5
-    assert (picture * ~known == 0).all()
+    assert (image * ~known == 0).all()
     assert torch.equal(
-        picture[:, 0] == batch.targets["normals"].values[:, 0], (torch.tensor(frame == "opengl") | (picture[:, 0] == 0))
+        image[:, 0] == batch.targets["normals"].values[:, 0], (torch.tensor(frame == "opengl") | (image[:, 0] == 0))
     )
 
 
@@ -189,7 +189,7 @@ def test_noise_is_coarser_at_late_timesteps_unless_told_otherwise(bases):
         drawn = {}
         estimator = make_estimator(bases["sample"], **options)
 
-        def answer(latent, timesteps):
+        def model_output(latent, timesteps):
             noise = (latent[0, 4:] - alpha(timesteps).sqrt() * clean[0]) / (1 - alpha(timesteps)).sqrt()
             drawn[timesteps.item()] = (F.avg_pool2d(noise, 8).var() / noise.var()).item()
             return latent[:, :4]
@@ -199,7 +199,7 @@ def test_noise_is_coarser_at_late_timesteps_unless_told_otherwise(bases):
 
         batch = make_batch(1, 128, 128)
         clean = estimator.network.encode(estimator.task.target_image(batch)[0])
-        estimator.network.model_output = answer
+        estimator.network.model_output = model_output
         for seed in range(24):
             estimator.training_loss(batch, [seed])
         early = [share for timestep, share in drawn.items() if timestep < 300]
@@ -265,8 +265,11 @@ def test_half_precision_trains_and_keeps_the_denoised_latent_in_float32(bases):
     estimator = make_estimator(bases["v_prediction"])
     batch = make_batch(1, 8, 8)
     seen = []
-    answer = estimator.network.model_output
-    estimator.network.model_output = lambda latent, timesteps: (seen.append(latent.dtype), answer(latent, timesteps))[1]
+    model_output = estimator.network.model_output
+    estimator.network.model_output = lambda latent, timesteps: (
+        seen.append(latent.dtype),
+        model_output(latent, timesteps),
+    )[1]
     with torch.autocast("cpu", dtype=torch.bfloat16):
         loss, _ = estimator.training_loss(batch, [1])
         estimator(batch.image, [1])

@@ -124,7 +124,7 @@ class TestScaleShiftInvariantLoss:
         assert loss(prediction, torch.full_like(target, 3.0), mask).isfinite()
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-    def test_half_precision_predictions_are_reckoned_with_in_full(self, dtype):
+    def test_half_precision_predictions_are_computed_in_float32(self, dtype):
         prediction, target, mask = depth_images()
         prediction = prediction.to(dtype)
         with torch.autocast("cpu", torch.bfloat16):

@@ -105,7 +105,7 @@ class TestAffineInvariantDepth:
         assert computed(metric)["abs_rel"] == pytest.approx(expected, rel=1e-6)
         assert computed(metric)["abs_rel_constant"] < expected
 
-    def test_half_precision_predictions_are_reckoned_with_in_full(self):
+    def test_half_precision_predictions_are_computed_in_float32(self):
         prediction, depth, mask = depth_images()
         metric, plain = AffineInvariantDepth(), AffineInvariantDepth()
         metric.update(prediction.bfloat16(), depth, mask)

@@ -12,7 +12,7 @@ from PIL import Image
 from geometry.errors import InputError
 from lightning_modules.inference import Predictor
 from lightning_modules.page import EXAMPLES, Page
-from tests.lightning_modules.inference.runs import make_run, picture
+from tests.lightning_modules.inference.runs import make_run, photo
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -28,13 +28,13 @@ def page(run, tmp_path):
     return Page(Predictor.load(run, processing_res=64), max_pixels=1_000_000, folder=tmp_path / "results")
 
 
-def test_downloads_are_what_predict_answers_and_the_view_is_a_surface(page, run, tmp_path):
-    Image.fromarray(picture()).save(tmp_path / "photo.png")
+def test_downloads_are_what_predict_returns_and_the_view_is_a_surface(page, run, tmp_path):
+    Image.fromarray(photo()).save(tmp_path / "photo.png")
     (shown, colors), array, exact, view, timing = page.predict(str(tmp_path / "photo.png"), 48)
-    expected = Predictor.load(run, processing_res=48)(picture())
+    expected = Predictor.load(run, processing_res=48)(photo())
     assert np.array_equal(np.load(array), expected)
     assert np.abs(cv2.imread(exact, cv2.IMREAD_UNCHANGED) / 65535 - expected).max() < 1e-4
-    assert np.array_equal(shown, picture()) and colors.shape == shown.shape
+    assert np.array_equal(shown, photo()) and colors.shape == shown.shape
     assert "61 x 45 pixels" in timing
 
     content = Path(view).read_bytes()
@@ -45,25 +45,25 @@ def test_downloads_are_what_predict_answers_and_the_view_is_a_surface(page, run,
     assert -3.001 <= scene["accessors"][0]["min"][2] < scene["accessors"][0]["max"][2] <= -0.999
 
 
-def test_a_file_that_is_no_picture_or_too_large_gets_a_message_without_folders_of_the_server(page, tmp_path):
+def test_a_file_that_is_no_image_or_too_large_gets_a_message_without_folders_of_the_server(page, tmp_path):
     (tmp_path / "notes.png").write_text("text")
     Image.new("L", (1200, 1000)).save(tmp_path / "large.png")
-    for name, message in (("notes.png", "no picture"), ("large.png", "1 megapixels are too many")):
+    for name, message in (("notes.png", "no image"), ("large.png", "1 megapixels are too many")):
         with pytest.raises(InputError, match=message) as caught:
             page.predict(str(tmp_path / name), 64)
         assert str(tmp_path) not in str(caught.value)
-    with pytest.raises(InputError, match="choose a picture"):
+    with pytest.raises(InputError, match="choose an image"):
         page.predict(None, 64)
 
 
-def test_results_of_former_pictures_do_not_fill_the_disk(page, tmp_path):
-    Image.fromarray(picture(8, 8)).save(tmp_path / "photo.png")
+def test_results_of_former_images_do_not_fill_the_disk(page, tmp_path):
+    Image.fromarray(photo(8, 8)).save(tmp_path / "photo.png")
     for _ in range(25):
         page.predict(str(tmp_path / "photo.png"), 16)
     assert len(list((tmp_path / "results").iterdir())) <= 21
 
 
-def test_the_examples_are_pictures_that_can_be_predicted(page):
+def test_the_examples_are_images_that_can_be_predicted(page):
     examples = sorted(EXAMPLES.glob("*.jpg"))
     assert len(examples) >= 2
     assert Path(page.predict(str(examples[0]), 64)[1]).is_file()

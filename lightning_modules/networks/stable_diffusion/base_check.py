@@ -152,7 +152,7 @@ def _check_vae(base: Base, config: dict[str, Any]) -> dict[str, Any]:
     _check_counts(base, file, config, "latent_channels", "in_channels", "out_channels")
     for name in ("in_channels", "out_channels"):
         if config[name] != 3:
-            raise base.refusal(file, f"has {name}: {config[name]}. Needed: 3, the channels of a picture.")
+            raise base.refusal(file, f"has {name}: {config[name]}. Needed: 3, the channels of an image.")
     for name in ("latents_mean", "latents_std"):
         _check_per_channel(base, file, name, config)
     if not _is_finite(config["scaling_factor"]) or config["scaling_factor"] == 0:

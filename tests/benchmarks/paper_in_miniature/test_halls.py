@@ -74,13 +74,13 @@ def test_learning_rates_are_chosen_on_images_that_no_run_trains_on_or_is_judged_
     selection, evaluation, training = halls.selection(), halls.evaluation(), halls.training(0, batch_size=1)
     for data, stage in ((selection, "validate"), (evaluation, "validate"), (training, "fit")):
         data.setup(stage)
-    seen = {picture for _ in range(8) for picture in pictures(training.train_dataloader())}
-    chosen_on, judged_on = (pictures(data.val_dataloader()[0]) for data in (selection, evaluation))
+    seen = {image for _ in range(8) for image in images(training.train_dataloader())}
+    chosen_on, judged_on = (images(data.val_dataloader()[0]) for data in (selection, evaluation))
     assert len(seen) > 40 and len(chosen_on) == 3 and len(judged_on) == 18
     assert not chosen_on & seen and not judged_on & (seen | chosen_on)
 
 
-def pictures(loader):
+def images(loader):
     """Return the contents of the images of a loader."""
     images = [image for batch in loader for image in batch.image]
     return {image.numpy().tobytes() for image in images}

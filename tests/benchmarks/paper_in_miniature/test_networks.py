@@ -20,14 +20,14 @@ def test_remembered_latents_train_like_the_encoder_itself():
     torch.testing.assert_close(remembering.encode(batch.image), plain.encode(batch.image), rtol=0, atol=1e-5)
 
 
-def test_the_encoder_sees_every_picture_once(monkeypatch):
+def test_the_encoder_sees_every_image_once(monkeypatch):
     network, seen = RememberingStableDiffusion({}, base=str(TINY_BASE)), []
     encode = network.vae.encode
     monkeypatch.setattr(network.vae, "encode", lambda image: seen.append(len(image)) or encode(image))
     images = make_batch(num_images=4, height=32, width=32).image
     for chosen in ([0, 1], [1, 2], [2, 0], [3]):
         network.encode(images[chosen])
-    network.encode(images.flip(-1))  # a mirrored picture is another one
+    network.encode(images.flip(-1))  # a mirrored image is another one
     assert seen == [2, 1, 1, 4]
 
 

@@ -85,10 +85,10 @@ def test_a_file_list_decides_which_samples_count_and_names_those_without_depth(t
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ("{0}", "line 1: behind the picture .* there must be 1 path of its ground truth, between blanks, not 0"),
+        ("{0}", "line 1: behind the image .* there must be 1 path of its ground truth, between blanks, not 0"),
         ("{0} {1}\n\n{0} {1}", "has the sample .* twice"),
-        ("{0},{1},721.5", "line 1: behind the picture"),
-        ("other/a.png b.png", "names no picture that .* holds: not even its first, other/a.png"),
+        ("{0},{1},721.5", "line 1: behind the image"),
+        ("other/a.png b.png", "names no image that .* holds: not even its first, other/a.png"),
         ("\n", "the list is empty"),
     ],
 )
@@ -124,8 +124,8 @@ def test_a_file_list_may_have_a_byte_order_mark(tmp_path, end):
 def test_damaged_samples_are_counted_and_end_nothing(tmp_path):
     generator = np.random.default_rng(0)
     normals, _ = random_normals(generator, (20, 30))
-    picture, whole = png(random_image(generator, (20, 30))), exr(normals, tmp_path)
-    members = {f"lab_0{number}_img.png": picture for number in (1, 2, 3)}
+    image, whole = png(random_image(generator, (20, 30))), exr(normals, tmp_path)
+    members = {f"lab_0{number}_img.png": image for number in (1, 2, 3)}
     members |= {"lab_01_normal.exr": whole, "lab_02_normal.exr": whole[: len(whole) // 2], "lab_03_normal.exr": b"no"}
     write_folder(tmp_path / "ibims", members)
     (found,), data = batches(root=str(tmp_path), modalities=["normals"])
@@ -203,8 +203,8 @@ def test_a_sample_has_the_same_key_wherever_its_files_lie(tmp_path):
 def test_images_are_the_original_pixels_and_kitti_is_cut_like_its_depth(tmp_path):
     members = write_depth_archive(tmp_path, "kitti", num_samples=1)
     (((batch,),), _) = batches(root=str(tmp_path))
-    picture = cv2.imdecode(np.frombuffer(next(iter(members.values())), np.uint8), cv2.IMREAD_COLOR_RGB)
-    expected = picture[23:, 13:1229].astype(np.float32) / 255 * 2 - 1
+    image = cv2.imdecode(np.frombuffer(next(iter(members.values())), np.uint8), cv2.IMREAD_COLOR_RGB)
+    expected = image[23:, 13:1229].astype(np.float32) / 255 * 2 - 1
     assert batch.image.shape == (1, 3, 352, 1216) and batch.targets["depth"].values.shape == (1, 1, 352, 1216)
     assert np.abs(batch.image[0].permute(1, 2, 0).numpy() - expected).max() < 1e-6
 

@@ -16,7 +16,7 @@ def known_before(monkeypatch):
 
 
 def define_cellar(name="cellar", modality="depth", place=2):
-    """A benchmark as a newcomer writes it: where the truth of a picture is, and how it is read."""
+    """A benchmark as a newcomer writes it: where the truth of an image is, and how it is read."""
 
     class Cellar(Benchmark):
         archives = ("cellar.tar",)

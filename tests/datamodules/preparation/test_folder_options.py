@@ -91,7 +91,7 @@ def test_real_indoor_pairs_keep_their_metres_and_their_floor_points_up(tmp_path)
         millimetres = cv2.imread(str(SAMPLES / "nyu" / "depth" / f"sync_depth_{name}.png"), cv2.IMREAD_UNCHANGED)
         np.testing.assert_allclose(sample["depth"], millimetres / 1000, rtol=6e-4)
         known = (sample["normals"] != 0).any(axis=0)
-        # The lower part of all three pictures is mostly floor, seen by a camera that is nearly level.
+        # The lower part of all three images is mostly floor, seen by a camera that is nearly level.
         floor = sample["normals"].astype(np.float32)[:, 400:460, 200:500][:, known[400:460, 200:500]]
         assert np.median(floor, axis=1)[1] > 0.8
 

@@ -122,7 +122,7 @@ def test_the_channels_of_a_png_are_red_green_blue(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (3, 4, 3)])
-def test_a_picture_of_depth_is_not_taken_for_depth(tmp_path, shape):
+def test_an_image_of_depth_is_not_taken_for_depth(tmp_path, shape):
     cv2.imwrite(str(tmp_path / "a.png"), np.ones(shape, np.uint8))
     with pytest.raises(InputError, match=r"8 bits.*16-bit grey PNG"):
         read_array_file(tmp_path / "a.png", 1)

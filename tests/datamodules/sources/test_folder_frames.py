@@ -123,7 +123,7 @@ def test_a_split_that_cannot_be_is_refused(tmp_path, split, message):
         FolderSplit(**split).apply(frames_named("s1/a"))
 
 
-def test_what_systems_put_beside_pictures_is_no_image_and_no_depth(tmp_path):
+def test_what_systems_put_beside_images_is_no_image_and_no_depth(tmp_path):
     for name in ("image/1.jpg", "depth/1.png", "image/._1.jpg", "depth/._1.png", "image/.trash/a.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

@@ -1,4 +1,4 @@
-"""Pictures of raw data sets are what predict sees."""
+"""Images of raw data sets are what predict sees."""
 
 import cv2
 import numpy as np
@@ -7,23 +7,23 @@ from PIL import Image
 
 from datamodules.sources.image_files import read_image, read_png
 from geometry.errors import InputError
-from geometry.image_files import open_picture, rgb_of
+from geometry.image_files import open_image, rgb_of
 from tests.geometry.test_image_files import encoded, png_claiming
 
 NOISE = np.random.default_rng(1).integers(0, 255, (20, 30, 3), dtype=np.uint8)
 
 
 def as_predict(path):
-    with open_picture(path) as picture:
-        return rgb_of(picture)
+    with open_image(path) as image:
+        return rgb_of(image)
 
 
 def see_through(hidden):
-    """A picture whose left half is transparent, with a colour that nobody sees there."""
-    picture = np.dstack([NOISE, np.full((20, 30), 255, np.uint8)])
-    picture[:, :15] = (*hidden, 0)
-    picture[:5, 15:, 3] = 128
-    return Image.fromarray(picture)
+    """An image whose left half is transparent, with a colour that nobody sees there."""
+    image = np.dstack([NOISE, np.full((20, 30), 255, np.uint8)])
+    image[:, :15] = (*hidden, 0)
+    image[:5, 15:, 3] = 128
+    return Image.fromarray(image)
 
 
 @pytest.mark.parametrize("hidden", [(0, 0, 0), (240, 30, 10)])
@@ -46,7 +46,7 @@ def test_so_does_transparent_grey_and_a_transparent_entry_of_a_palette(tmp_path,
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.webp", "a.tif", "a.bmp"])
-def test_opaque_pictures_are_the_pixels_that_opencv_decodes(tmp_path, name):
+def test_opaque_images_are_the_pixels_that_opencv_decodes(tmp_path, name):
     Image.fromarray(NOISE).save(tmp_path / name)
     expected = cv2.cvtColor(cv2.imread(str(tmp_path / name)), cv2.COLOR_BGR2RGB)
     assert np.array_equal(read_image(tmp_path / name), expected)

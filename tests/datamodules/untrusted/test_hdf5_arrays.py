@@ -85,7 +85,7 @@ def test_another_file_of_the_machine_is_never_read(tmp_path):
         lambda file: file.create_dataset("other", data=DEPTH),
     ],
 )
-def test_what_is_no_picture_of_numbers_of_the_expected_kind_is_refused(write):
+def test_what_is_no_image_of_numbers_of_the_expected_kind_is_refused(write):
     with pytest.raises(ValueError, match=r"expected floating-point numbers|no array|missing"):
         read(written(write))
 

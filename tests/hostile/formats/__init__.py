@@ -64,7 +64,7 @@ def assert_finite(*arrays: np.ndarray) -> None:
 
 def all_formats() -> list[Format]:
     """Return all formats, in the order of tables."""
-    from tests.hostile.formats import benchmarks, configs, models, pictures, raw, shards
+    from tests.hostile.formats import benchmarks, configs, images, models, raw, shards
 
-    modules = (shards, raw, pictures, benchmarks, models, configs)
+    modules = (shards, raw, images, benchmarks, models, configs)
     return [kind for module in modules for kind in module.FORMATS]

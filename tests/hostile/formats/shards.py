@@ -172,7 +172,7 @@ def _entry(name: str) -> bytes:
     return others[name] if name in others else entries[name]
 
 
-def _huge_picture(suffix: str, chance: random.Random) -> bytes:
+def _huge_image(suffix: str, chance: random.Random) -> bytes:
     size = chance.choice(((8000, 8000), (1, 60000), (3000, 3000)))
     return encode_image(np.zeros((*size, 3), np.uint8), suffix)
 
@@ -186,8 +186,8 @@ _OWN = {
     ),
     "depth.npy": (lying_npy,),
     "normals.npy": (lying_npy,),
-    "image.png": (partial(_huge_picture, "png"),),
-    "image.jpg": (partial(_huge_picture, "jpg"),),
+    "image.png": (partial(_huge_image, "png"),),
+    "image.jpg": (partial(_huge_image, "jpg"),),
 }
 
 FORMATS = [

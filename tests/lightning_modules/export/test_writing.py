@@ -1,4 +1,4 @@
-"""Exports answer as their checkpoints do, in the tools that people have."""
+"""Exports predict what their checkpoints do, in the tools that people have."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from geometry.errors import InputError
 from lightning_modules.export import ExportOptions, export_model, folding
 from lightning_modules.inference import Predictor, load_model
 from tests.benchmark_archives import write_normals
-from tests.lightning_modules.inference.runs import make_run, picture
+from tests.lightning_modules.inference.runs import make_run, photo
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -93,7 +93,7 @@ def exports(runs, tmp_path_factory):
 def stock(exports, tmp_path_factory):
     """Predictions of stock diffusers, in a process that knows nothing of this project and has no network."""
     folder = tmp_path_factory.mktemp("stock")
-    np.save(folder / "image.npy", picture())
+    np.save(folder / "image.npy", photo())
     job = {"image": str(folder / "image.npy"), "folders": {name: str(exports / name) for name in RUNS}}
     job |= {"seeds": SEEDS, "steps": STEPS, "resolution": RESOLUTION, "result": str(folder / "result.npz")}
     (folder / "job.json").write_text(json.dumps(job))
@@ -106,12 +106,12 @@ def stock(exports, tmp_path_factory):
 
 class TestDiffusers:
     @pytest.mark.parametrize("name", RUNS)
-    def test_stock_diffusers_answers_as_predict_does_for_every_seed(self, runs, stock, name):
+    def test_stock_diffusers_gives_what_predict_gives_for_every_seed(self, runs, stock, name):
         predictor = Predictor.load(runs[name], processing_res=RESOLUTION)
         if name in STEPS:  # an ensemble is an argument of the pipeline's call
             predictor.estimator.sampling = replace(predictor.estimator.sampling, ensemble_size=1)
         for predictor.seed in SEEDS:
-            expected = predictor(picture())
+            expected = predictor(photo())
             found = stock[f"{name}/{predictor.seed}"].reshape(expected.shape)
             assert np.abs(found - expected).max() < 1e-4
             assert found.std() > 0.01
@@ -119,7 +119,7 @@ class TestDiffusers:
     @pytest.mark.parametrize("name", [name for name in RUNS if name != "depth-denoising"])
     def test_an_export_can_be_predicted_with_as_its_checkpoint(self, runs, exports, name):
         first, second = (
-            Predictor.load(source, processing_res=48, seed=3)(picture()) for source in (runs[name], exports / name)
+            Predictor.load(source, processing_res=48, seed=3)(photo()) for source in (runs[name], exports / name)
         )
         assert np.abs(first - second).max() < 1e-4
 
@@ -128,8 +128,8 @@ class TestDiffusers:
         from tests.tiny import make_batch
 
         estimator = SingleStepEstimator(StableDiffusion(str(exports / "depth")), Depth())
-        before = Predictor.load(exports / "depth", processing_res=0)(picture(32, 32))
-        assert np.abs(Predictor(estimator, processing_res=0)(picture(32, 32)) - before).max() < 1e-6
+        before = Predictor.load(exports / "depth", processing_res=0)(photo(32, 32))
+        assert np.abs(Predictor(estimator, processing_res=0)(photo(32, 32)) - before).max() < 1e-6
         estimator.train()
         loss, _ = estimator.training_loss(make_batch(), [0, 1])
         loss.backward()
@@ -143,8 +143,8 @@ class TestDiffusers:
         predictor = Predictor.load(runs["normals"], processing_res=0)
         for batch in data.test_dataloader()[0]:
             (tmp_path / "saved/scannet").mkdir(parents=True, exist_ok=True)
-            answer = predictor((batch.image[0] + 1) / 2)
-            np.save(tmp_path / f"saved/scannet/{batch.key[0]}.npy", np.moveaxis(answer, -1, 0))
+            prediction = predictor((batch.image[0] + 1) / 2)
+            np.save(tmp_path / f"saved/scannet/{batch.key[0]}.npy", np.moveaxis(prediction, -1, 0))
         by_base = [
             f"--model.init_args.network.init_args.base={exports / 'normals'}",
             "--model.init_args.task.init_args.frame=opengl",
@@ -170,9 +170,9 @@ class TestDiffusers:
         assert "4 steps" in card and "`ensemble_size=3`" in card and "depends on the seed" in card
         single = Predictor.load(exports / "depth-denoising", processing_res=48)
         ensemble = Predictor.load(runs["depth-denoising"], processing_res=48)
-        difference = np.abs(single(picture()) - ensemble(picture())).max()
+        difference = np.abs(single(photo()) - ensemble(photo())).max()
         ensemble.estimator.sampling = replace(ensemble.estimator.sampling, ensemble_size=1)
-        assert np.abs(single(picture()) - ensemble(picture())).max() < 1e-4 < difference
+        assert np.abs(single(photo()) - ensemble(photo())).max() < 1e-4 < difference
 
     def test_the_card_says_what_it_is_and_names_no_folder_of_this_machine(self, runs, exports):
         card = (exports / "normals/README.md").read_text()
@@ -203,13 +203,13 @@ class TestPrograms:
     """Sizes and batches of these checks are none that the programs were traced with."""
 
     @pytest.mark.parametrize("name", first_is_default("depth-4-channels", PROGRAMS))
-    def test_a_torch_program_answers_as_predict_does_at_other_sizes(self, runs, tmp_path, name):
+    def test_a_torch_program_gives_what_predict_gives_at_other_sizes(self, runs, tmp_path, name):
         export_model(load_model(runs[name]), ExportOptions(tmp_path / "out", "torch"))
         program = torch.export.load(tmp_path / "out/model.pt2").module()
         self.check(lambda images: program(torch.from_numpy(images)).numpy(), runs[name])
 
     @pytest.mark.parametrize("name", first_is_default("normals", PROGRAMS))
-    def test_an_onnx_graph_answers_as_predict_does_at_other_sizes(self, runs, tmp_path, name):
+    def test_an_onnx_graph_gives_what_predict_gives_at_other_sizes(self, runs, tmp_path, name):
         onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
         export_model(load_model(runs[name]), ExportOptions(tmp_path / "out", "onnx"))
         assert onnx.load(tmp_path / "out/model.onnx").opset_import[0].version == 20
@@ -229,18 +229,18 @@ class TestPrograms:
     def check(program, run):
         predictor = Predictor.load(run, processing_res=0)
         for height, width in ((24, 40), (56, 32)):
-            images = [picture(height, width, seed) for seed in range(2)]
+            images = [photo(height, width, seed) for seed in range(2)]
             found = program(np.stack(images).transpose(0, 3, 1, 2) / np.float32(255))
-            # In one batch, for in batches of two sizes already the checkpoint's own answers differ by 4e-4 in places.
-            for expected, answer in zip(predictor.predict(images), found, strict=True):
-                assert np.abs(np.moveaxis(answer, 0, -1).squeeze() - expected).max() < 1e-4
+            # In one batch: in batches of two sizes the predictions of the checkpoint itself differ by 4e-4 in places.
+            for expected, prediction in zip(predictor.predict(images), found, strict=True):
+                assert np.abs(np.moveaxis(prediction, 0, -1).squeeze() - expected).max() < 1e-4
 
     def test_a_diffusion_estimator_is_refused(self, runs, tmp_path):
         with pytest.raises(InputError, match=r"several steps from noise.*--format diffusers"):
             export_model(load_model(runs["depth-denoising"]), ExportOptions(tmp_path / "out", "torch"))
 
     def test_a_network_that_needs_noise_is_refused(self, runs, tmp_path):
-        with pytest.raises(InputError, match="gives another answer for every noise"):
+        with pytest.raises(InputError, match="gives another prediction for every noise"):
             export_model(load_model(runs["depth-gaussian"]), ExportOptions(tmp_path / "out", "torch"))
 
 

@@ -62,7 +62,7 @@ def shaken(weights, seed):
     return {name: t + 0.05 * torch.randn(t.shape, generator=generator) for name, t in weights.items()}
 
 
-def picture(height=45, width=61, seed=0):
+def photo(height=45, width=61, seed=0):
     generator = np.random.default_rng(seed)
     smooth = np.linspace(0, 200, width)[None, :, None] * np.linspace(0.3, 1, height)[:, None, None]
     return (smooth + generator.integers(0, 55, (height, width, 3))).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""python train.py predict: a folder of odd pictures, names, places."""
+"""python train.py predict: a folder of odd images, names, places."""
 
 import io
 import os
@@ -15,7 +15,7 @@ from geometry.errors import InputError
 from geometry.locks import sole_use
 from lightning_modules.inference import Predictor
 from lightning_modules.inference.pictures import read_picture
-from tests.lightning_modules.inference.runs import make_run, picture
+from tests.lightning_modules.inference.runs import make_run, photo
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -41,7 +41,7 @@ def predict(*words):
 
 def save(folder, name, image=None, mode=None, **options):
     folder.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(picture() if image is None else image)
+    image = Image.fromarray(photo() if image is None else image)
     (image.convert(mode) if mode else image).save(folder / name, **options)
 
 
@@ -52,8 +52,8 @@ def rotated(degrees_flag):
 
 
 def fill_with_good(folder):
-    """Write pictures that must be predicted; return (height, width) by stem of the results."""
-    image = picture(20, 30)
+    """Write images that must be predicted; return (height, width) by stem of the results."""
+    image = photo(20, 30)
     grey16 = np.linspace(0, 65535, 600).reshape(20, 30).astype(np.uint16)
     for name in ("plain.jpg", "plain.png", "web.webp", "tiff.tif", "bitmap.bmp", "UPPER.JPG", "no_space left.png"):
         save(folder, name, image)
@@ -69,7 +69,7 @@ def fill_with_good(folder):
     Image.fromarray(grey16.astype(np.float32) / 65535).save(folder / "float.tif")
     cv2.imwrite(str(folder / "color16.png"), cv2.cvtColor(grey16, cv2.COLOR_GRAY2BGR))
     cv2.imwrite(str(folder / "color16.tif"), cv2.cvtColor(grey16, cv2.COLOR_GRAY2BGR))
-    frames = [Image.fromarray(picture(20, 30, seed)) for seed in range(3)]
+    frames = [Image.fromarray(photo(20, 30, seed)) for seed in range(3)]
     frames[0].save(folder / "animated.gif", save_all=True, append_images=frames[1:])
     frames[0].save(folder / "animated.webp", save_all=True, append_images=frames[1:])
     frames[0].save(folder / "pages.tif", save_all=True, append_images=frames[1:])
@@ -91,12 +91,12 @@ def fill_with_good(folder):
 
 def fill_with_bad(folder):
     jpeg = io.BytesIO()
-    Image.fromarray(picture(200, 300)).save(jpeg, "JPEG")
+    Image.fromarray(photo(200, 300)).save(jpeg, "JPEG")
     png = io.BytesIO()
-    Image.fromarray(picture(200, 300)).save(png, "PNG")
+    Image.fromarray(photo(200, 300)).save(png, "PNG")
     contents = {
         "bad_empty.jpg": b"",
-        "bad_text.png": b"this is text, not a picture\n" * 10,
+        "bad_text.png": b"this is text, not an image\n" * 10,
         "bad_truncated.jpg": jpeg.getvalue()[: len(jpeg.getvalue()) // 2],
         "bad_truncated.png": png.getvalue()[: len(png.getvalue()) // 2],
         "bad_head.jpg": jpeg.getvalue()[:20],
@@ -118,7 +118,7 @@ def may_read_everything():
     return os.geteuid() == 0
 
 
-class TestOddPictures:
+class TestOddImages:
     @pytest.fixture(scope="class")
     def outcome(self, run, tmp_path_factory):
         folder, output = tmp_path_factory.mktemp("photos"), tmp_path_factory.mktemp("out")
@@ -128,7 +128,7 @@ class TestOddPictures:
         save(folder, "bad_unreadable.png")
         (folder / "bad_unreadable.png").chmod(0)
         good, bad = (good + 1, bad) if may_read_everything() else (good, bad + 1)
-        (folder / "notes.txt").write_text("no picture, and not named like one")
+        (folder / "notes.txt").write_text("no image, and not named like one")
         import contextlib
 
         error = io.StringIO()
@@ -147,7 +147,7 @@ class TestOddPictures:
         assert "Traceback" not in error
         assert len([file for file in output.rglob("*") if file.is_file()]) == 3 * good
 
-    def test_every_result_has_the_size_at_which_people_see_the_picture(self, outcome):
+    def test_every_result_has_the_size_at_which_people_see_the_image(self, outcome):
         output = outcome[1]
         shapes = {file.name.removesuffix("_depth.npy"): np.load(file).shape for file in output.glob("*.npy")}
         assert shapes["turned6"] == shapes["turned8"] == (30, 20)
@@ -156,7 +156,7 @@ class TestOddPictures:
         assert shapes["row"] == (1, 5000)
         assert shapes["column"] == (5000, 1)
 
-    def test_pictures_of_one_stem_do_not_overwrite_one_another(self, outcome):
+    def test_images_of_one_stem_do_not_overwrite_one_another(self, outcome):
         names = {file.name for file in outcome[1].glob("*_depth.npy")}
         assert {"plain_jpg_depth.npy", "plain_png_depth.npy", "cmyk_jpg_depth.npy", "cmyk_tif_depth.npy"} <= names
         assert (outcome[1] / "sub/plain_depth.npy").is_file()
@@ -171,7 +171,7 @@ class TestOddPictures:
         assert np.abs(load("turned3")[::-1, ::-1] - load("plain_jpg")).mean() > 1e-4, "it is predicted upright"
 
 
-def test_a_picture_that_may_not_be_read_is_named(tmp_path):
+def test_an_image_that_may_not_be_read_is_named(tmp_path):
     save(tmp_path, "secret.png")
     (tmp_path / "secret.png").chmod(0)
     user = os.geteuid()
@@ -185,7 +185,7 @@ def test_a_picture_that_may_not_be_read_is_named(tmp_path):
 
 
 def test_a_damaged_jpeg_is_listed_as_failed_and_not_predicted_from_grey_blocks(run, tmp_path, capsys):
-    save(tmp_path, "whole.jpg", picture(96, 128), quality=95)
+    save(tmp_path, "whole.jpg", photo(96, 128), quality=95)
     data = bytearray((tmp_path / "whole.jpg").read_bytes())
     data[len(data) // 2 : len(data) // 2 + 512] = bytes(512)
     (tmp_path / "bad.jpg").write_bytes(data)
@@ -194,7 +194,7 @@ def test_a_damaged_jpeg_is_listed_as_failed_and_not_predicted_from_grey_blocks(r
     assert "bad.jpg is a damaged JPEG" in captured.err and "1 predicted, 1 failed" in captured.out
 
 
-def test_what_macos_puts_beside_pictures_is_passed_over(run, tmp_path, capsys):
+def test_what_macos_puts_beside_images_is_passed_over(run, tmp_path, capsys):
     for name in ("in/a.png", "in/__MACOSX/a.png", "in/@eaDir/a.png/thumb.png"):
         save((tmp_path / name).parent, "a.png")
     (tmp_path / "in/._a.png").write_bytes(b"\0\5\26\7")
@@ -207,7 +207,7 @@ def test_what_macos_puts_beside_pictures_is_passed_over(run, tmp_path, capsys):
 def test_names_with_control_codes_are_printed_escaped(run, tmp_path, capsys):
     (tmp_path / "in").mkdir()
     for name in ("a\x1b[2Jred.jpg", "b\nfailed: innocent.jpg"):
-        (tmp_path / "in" / name).write_text("no picture")
+        (tmp_path / "in" / name).write_text("no image")
     assert predict(tmp_path / "in", "--ckpt_path", run, "--output", tmp_path / "out") == 1
     error = capsys.readouterr().err
     assert "\x1b" not in error and r"a\x1b[2Jred.jpg" in error
@@ -215,7 +215,7 @@ def test_names_with_control_codes_are_printed_escaped(run, tmp_path, capsys):
 
 
 class TestResults:
-    def test_files_hold_what_the_predictor_answers(self, run, tmp_path):
+    def test_files_hold_what_the_predictor_returns(self, run, tmp_path):
         save(tmp_path, "a.png")
         assert predict(tmp_path / "a.png", "--ckpt_path", run, "--output", tmp_path / "out") == 0
         depth = np.load(tmp_path / "out/a_depth.npy")
@@ -237,9 +237,9 @@ class TestResults:
         color = cv2.imread(str(tmp_path / "out/a_normals_color.png"))[..., ::-1]
         assert np.abs(color / 127.5 - 1 - normals).max() < 0.01
 
-    def test_pictures_in_batches_are_predicted_as_single_ones(self, run, tmp_path):
+    def test_images_in_batches_are_predicted_as_single_ones(self, run, tmp_path):
         for seed in range(5):
-            save(tmp_path / "in", f"{seed}.png", picture(30, 40 if seed % 2 else 50, seed))
+            save(tmp_path / "in", f"{seed}.png", photo(30, 40 if seed % 2 else 50, seed))
         for size in (1, 4):
             assert (
                 predict(tmp_path / "in", "--ckpt_path", run, "--output", tmp_path / f"{size}", "--batch_size", size)
@@ -286,7 +286,7 @@ class TestResults:
         vertices = np.frombuffer(body, [("xyz", "<f4", 3), ("rgb", "u1", 3)])
         depth = np.load(tmp_path / "out/a_depth.npy").ravel()
         assert np.abs(-vertices["xyz"][:, 2] - (2 + 2 * depth)).max() < 1e-4
-        assert np.array_equal(vertices["rgb"], picture().reshape(-1, 3))
+        assert np.array_equal(vertices["rgb"], photo().reshape(-1, 3))
 
 
 class TestMistakes:
@@ -320,9 +320,9 @@ class TestMistakes:
         photo, out = tmp_path / "a.png", ("--output", tmp_path / "out")
         model = ("--ckpt_path", run)
         for message, *words in (
-            ("PICTURES, --output",),
+            ("IMAGES, --output",),
             ("required: --output", photo, *model),
-            ("the folder holds no pictures", tmp_path / "empty", *model, *out),
+            ("the folder holds no images", tmp_path / "empty", *model, *out),
             ("--output {}/file cannot be made a folder: it is a file", photo, *model, "--output", tmp_path / "file"),
             ("{}/empty is no checkpoint", photo, "--model", tmp_path / "empty", *out),
             ("{}/damaged cannot be used: model_index.json is no JSON", photo, "--model", tmp_path / "damaged", *out),

@@ -1,4 +1,4 @@
-"""How much memory large pictures take."""
+"""How much memory large images take."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.lightning_modules.inference.runs import make_run, picture
+from tests.lightning_modules.inference.runs import make_run, photo
 
 ROOT = Path(__file__).parents[3]
 MEASURED = """
@@ -23,9 +23,9 @@ SIZE = (8192, 6144)
 
 
 @pytest.mark.slow
-def test_a_picture_of_fifty_megapixels_takes_little_memory(tmp_path):
-    """Measured: 1.35 GiB, of which a picture of one pixel takes 0.7."""
-    Image.fromarray(picture(192, 256)).resize(SIZE).save(tmp_path / "large.jpg")
+def test_an_image_of_fifty_megapixels_takes_little_memory(tmp_path):
+    """Measured: 1.35 GiB, of which an image of one pixel takes 0.7."""
+    Image.fromarray(photo(192, 256)).resize(SIZE).save(tmp_path / "large.jpg")
     run = make_run(tmp_path / "run", vae_factor=8)
     words = ["predict", tmp_path / "large.jpg", "--ckpt_path", run, "--output", tmp_path / "out", "--quiet"]
     command = [sys.executable, "-c", MEASURED, *map(str, words)]

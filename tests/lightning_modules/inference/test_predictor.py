@@ -5,7 +5,7 @@ from PIL import Image
 
 from geometry.errors import InputError
 from lightning_modules.inference import Predictor, load_model
-from tests.lightning_modules.inference.runs import make_run, picture
+from tests.lightning_modules.inference.runs import make_run, photo
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -16,7 +16,7 @@ def run(tmp_path_factory):
 
 
 def test_a_file_a_pillow_image_an_array_and_a_tensor_give_the_same_depth(run, tmp_path):
-    image = picture()
+    image = photo()
     Image.fromarray(image).save(tmp_path / "a.png")
     predictor = Predictor.load(run, processing_res=32)
     expected = predictor(image)
@@ -31,7 +31,7 @@ def test_a_file_a_pillow_image_an_array_and_a_tensor_give_the_same_depth(run, tm
 
 def test_the_depth_is_the_one_that_validation_measures(run):
     model = load_model(run)
-    image = picture(32, 48)
+    image = photo(32, 48)
     batch = torch.from_numpy(image).movedim(-1, 0)[None] / 127.5 - 1
     with torch.no_grad():
         expected = (model.estimator(batch)[0, 0] + 1) / 2
@@ -39,10 +39,10 @@ def test_the_depth_is_the_one_that_validation_measures(run):
 
 
 @pytest.mark.parametrize("task", ["Depth", "Normals"])
-def test_a_picture_too_large_for_one_pass_is_put_together_from_tiles(tmp_path, task):
+def test_an_image_too_large_for_one_pass_is_put_together_from_tiles(tmp_path, task):
     run = make_run(tmp_path, task)
     tiled = Predictor.load(run, processing_res=0, tile_size=32)
-    image = picture(60, 150)
+    image = photo(60, 150)
     assert tiled.needs_tiles(60, 150) and not tiled.needs_tiles(30, 30)
     prediction = tiled(image)
     assert prediction.shape[:2] == (60, 150) and np.isfinite(prediction).all()
@@ -56,7 +56,7 @@ def test_a_picture_too_large_for_one_pass_is_put_together_from_tiles(tmp_path, t
 
 def test_the_moving_average_is_taken_where_there_is_one_and_can_be_left(run):
     last, average, automatic = (
-        Predictor.load(run, ema=ema, processing_res=0)(picture()) for ema in ("false", "true", "auto")
+        Predictor.load(run, ema=ema, processing_res=0)(photo()) for ema in ("false", "true", "auto")
     )
     assert np.array_equal(average, automatic) and np.abs(average - last).max() > 1e-3
 
@@ -93,6 +93,6 @@ def test_weights_that_are_not_finite_are_refused(run, tmp_path):
 
 
 @pytest.mark.parametrize("bad", [np.zeros((4, 4, 5), np.uint8), np.full((4, 4, 3), 2.0), np.zeros((0, 4, 3), np.uint8)])
-def test_an_array_that_is_no_picture_is_refused(run, bad):
-    with pytest.raises(InputError, match="picture"):
+def test_an_array_that_is_no_image_is_refused(run, bad):
+    with pytest.raises(InputError, match="image"):
         Predictor.load(run)(bad)

@@ -58,11 +58,11 @@ class TestUpsampling:
     @pytest.mark.parametrize("size", [None, (10, 14), (9, 13), (9, 14), (11, 14), (8, 14), (20, 28)])
     def test_compiled_layers_give_the_same_bits_at_every_size(self, size):
         torch.manual_seed(0)
-        layer, picture = Upsample2D(3), torch.randn(2, 3, 5, 7)
-        plain = layer(picture, size)
+        layer, image = Upsample2D(3), torch.randn(2, 3, 5, 7)
+        plain = layer(image, size)
         make_upsampling_compilable(layer)
-        assert torch.equal(torch.compile(layer, backend="aot_eager")(picture, size), plain)
-        assert torch.equal(layer(picture, size), plain)
+        assert torch.equal(torch.compile(layer, backend="aot_eager")(image, size), plain)
+        assert torch.equal(layer(image, size), plain)
 
     def test_the_gradient_scatters_nothing(self):
         """A scatter is what the compiler may order wrongly, and on GPUs adds in any order."""
@@ -82,8 +82,8 @@ class TestUpsampling:
         assert not [name for name in operations if "index" in name or "upsample" in name]
 
     def test_every_pixel_is_repeated(self):
-        picture = torch.arange(6.0).reshape(1, 1, 2, 3)
-        assert torch.equal(double(picture), nn.functional.interpolate(picture, scale_factor=2.0, mode="nearest"))
+        image = torch.arange(6.0).reshape(1, 1, 2, 3)
+        assert torch.equal(double(image), nn.functional.interpolate(image, scale_factor=2.0, mode="nearest"))
 
 
 class TestBlocks:
@@ -92,7 +92,7 @@ class TestBlocks:
         return build_base(tmp_path_factory.mktemp("base"))
 
     def test_every_block_is_compiled_at_every_image_size(self, base):
-        """With torch's own limit of 8 translations, most blocks run as they are from the second size on."""
+        """With torch's own limit of 8 compilations, most blocks run as they are from the second size on."""
         network = StableDiffusion(str(base), compile=Compilation(backend="eager", regions="blocks", dynamic=False))
         parts = network.compilable_parts()
         num_blocks = {name: len(compiled_regions(part)) for name, part in parts.items()}

@@ -90,7 +90,7 @@ def test_a_base_is_fetched_once_and_only_what_it_needs(server):
     unet = server.folder / "unet/diffusion_pytorch_model.safetensors"
     save_file({name: w.half() for name, w in load_file(unet).items()}, unet.with_suffix(".fp16.safetensors"))
     (server.folder / "unet/diffusion_pytorch_model.bin").write_bytes(b"pickle")
-    (server.folder / "picture.png").write_bytes(b"png")
+    (server.folder / "image.png").write_bytes(b"png")
     network = StableDiffusion("lab/depth")
     assert torch.equal(network.state_dict()["unet.conv_in.bias"], load_file(unet)["conv_in.bias"])
     assert sum(name.endswith(".safetensors") for name in server.gets) == 3

@@ -123,17 +123,17 @@ def test_the_end_follows_the_scheduler_on_request_and_is_clean_by_default(bases,
     clean, followed = (
         sample_latent(network, image_latent, noise, Sampling(2, end=end)) for end in ("clean", "scheduler")
     )
-    answer = network.model_output(torch.cat([image_latent, noise], dim=1), torch.tensor(999))
+    model_output = network.model_output(torch.cat([image_latent, noise], dim=1), torch.tensor(999))
     a, b = network.noise_process.scheduler.alphas_cumprod[[999, 499]].double()
     for _ in range(2):
         start = {
-            "v_prediction": a.sqrt() * noise - (1 - a).sqrt() * answer,
-            "epsilon": (noise - (1 - a).sqrt() * answer) / a.sqrt(),
-            "sample": answer,
+            "v_prediction": a.sqrt() * noise - (1 - a).sqrt() * model_output,
+            "epsilon": (noise - (1 - a).sqrt() * model_output) / a.sqrt(),
+            "sample": model_output,
         }[kind]
         rest = (noise - a.sqrt() * start) / (1 - a).sqrt()
         noise = b.sqrt() * start + (1 - b).sqrt() * rest
-        answer = network.model_output(torch.cat([image_latent, noise], dim=1), torch.tensor(499))
+        model_output = network.model_output(torch.cat([image_latent, noise], dim=1), torch.tensor(499))
         a, b = b, network.noise_process.scheduler.alphas_cumprod[0].double()
     assert (clean - start).norm() / start.norm() < 1e-6
     assert (followed - noise).norm() / noise.norm() < 1e-6

@@ -16,6 +16,6 @@ def test_a_resized_prediction_lies_where_it_lay():
     ramp = torch.linspace(0, 1, 8).expand(1, 1, 6, 8).contiguous()
     larger = resize_prediction(ramp, (12, 16))
     assert larger.shape == (1, 1, 12, 16)
-    # Centres of pixels: the middle of the picture stays the middle.
+    # Centres of pixels: the middle of the image stays the middle.
     assert torch.allclose(larger[..., 7:9].mean(), torch.tensor(0.5))
     assert resize_prediction(ramp, (6, 8)) is ramp

@@ -22,18 +22,18 @@ def base(tmp_path_factory):
 
 
 class Board(TensorBoardLogger):
-    """Keeps pictures and scalars in memory."""
+    """Keeps images and scalars in memory."""
 
     def __init__(self):
         super().__init__(save_dir="")
-        self.pictures, self.scalars = [], []
+        self.images, self.scalars = [], []
 
     @property
     def experiment(self):
         return self
 
-    def add_image(self, tag, picture, step):
-        self.pictures.append((tag, step, picture))
+    def add_image(self, tag, image, step):
+        self.images.append((tag, step, image))
 
     def log_metrics(self, metrics, step=None):
         self.scalars.append(metrics)
@@ -70,9 +70,9 @@ class TestValidationPanels:
     @pytest.mark.parametrize("task", [Depth, Normals])
     def test_every_validation_shows_the_same_images_in_the_same_order(self, base, task):
         board, *_ = run(base, "fit", [ValidationPanels(num_images=3)], task())
-        tags = [(tag, step) for tag, step, _ in board.pictures]
+        tags = [(tag, step) for tag, step, _ in board.images]
         assert tags == [("val/indoor", 2), ("val/outdoor", 2), ("val/indoor", 4), ("val/outdoor", 4)]
-        for (_, _, first), (_, _, again) in zip(board.pictures[:2], board.pictures[2:], strict=True):
+        for (_, _, first), (_, _, again) in zip(board.images[:2], board.images[2:], strict=True):
             assert first.shape == again.shape == (3, 3 * 32 + 2 * 4, 4 * 32 + 3 * 4)
             assert torch.equal(first[:, :, :32], again[:, :, :32])  # the image
             assert torch.equal(first[:, :, 72:104], again[:, :, 72:104])  # the ground truth
@@ -82,11 +82,11 @@ class TestValidationPanels:
         board, _, estimator = run(base, "validate", [ValidationPanels(num_images=1)])
         batch = next(iter(TinyData().val_dataloader()[0]))
         with torch.no_grad():
-            pictures = estimator.task.visualize(estimator(batch.image), batch)
-        sheet = board.pictures[0][2]
-        for column, picture in enumerate((batch.image / 2 + 0.5, *pictures)):
+            images = estimator.task.visualize(estimator(batch.image), batch)
+        sheet = board.images[0][2]
+        for column, image in enumerate((batch.image / 2 + 0.5, *images)):
             left = column * 36
-            assert torch.allclose(sheet[:, :, left : left + 32], picture[0], atol=1e-5)
+            assert torch.allclose(sheet[:, :, left : left + 32], image[0], atol=1e-5)
 
     def test_a_perfect_prediction_looks_like_the_truth_and_has_no_error(self):
         batch = make_batch()
@@ -106,16 +106,16 @@ class TestValidationPanels:
         batch.targets["depth"].mask[:] = False
         batch.targets["normals"].mask[:] = False
         for task, channels in ((Depth(), 1), (Normals(), 3)):
-            for picture in task.visualize(torch.rand(2, channels, 32, 32), batch):
-                assert picture.isfinite().all()
-                assert picture.shape == (2, 3, 32, 32)
+            for image in task.visualize(torch.rand(2, channels, 32, 32), batch):
+                assert image.isfinite().all()
+                assert image.shape == (2, 3, 32, 32)
 
     def test_large_images_are_shrunk_to_keep_the_event_files_small(self, base):
         board, *_ = run(base, "validate", [ValidationPanels(num_images=1, max_width_px=16)])
-        assert board.pictures[0][2].shape == (3, 16, 4 * 16 + 3 * 4)
+        assert board.images[0][2].shape == (3, 16, 4 * 16 + 3 * 4)
 
     def test_zero_images_show_none(self, base):
-        assert not run(base, "validate", [ValidationPanels(num_images=0)])[0].pictures
+        assert not run(base, "validate", [ValidationPanels(num_images=0)])[0].images
 
 
 class TestThroughput:

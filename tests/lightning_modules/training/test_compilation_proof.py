@@ -81,7 +81,7 @@ class Shapes(Callback):
             batch.targets = {name: Target(*(t[..., :12] for t in target)) for name, target in batch.targets.items()}
 
 
-def test_a_proof_leaves_no_trace_in_the_run_and_costs_no_translation_of_its_own(base, tmp_path):
+def test_a_proof_leaves_no_trace_in_the_run_and_costs_no_compilation_of_its_own(base, tmp_path):
     ends = {}
     for proven in (True, False):
         torch._dynamo.reset()

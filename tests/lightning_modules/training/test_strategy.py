@@ -52,7 +52,7 @@ def check_round_trip(rank):
         assert torch.allclose(norm_over_ranks(local(weight).detach().norm(), weight), whole[name].norm())
 
 
-def test_what_is_divided_comes_back_whole_also_where_ranks_have_unequal_parts(tmp_path):
+def test_what_is_sharded_comes_back_unsharded_also_where_ranks_have_unequal_parts(tmp_path):
     on_two_ranks(check_round_trip, tmp_path)
 
 
@@ -77,7 +77,7 @@ def check_guard(rank):
     assert guard.num_skipped == 1
 
 
-def test_divided_gradients_are_clipped_by_the_norm_of_the_whole_and_one_ranks_nan_skips_the_step(tmp_path):
+def test_sharded_gradients_are_clipped_by_the_norm_of_the_whole_and_one_ranks_nan_skips_the_step(tmp_path):
     on_two_ranks(check_guard, tmp_path)
 
 
@@ -88,7 +88,7 @@ def test_strategies_whose_checkpoints_could_not_be_resumed_are_refused():
         check_strategy(ModelParallelStrategy())
 
 
-def test_a_compiled_network_is_not_divided(tmp_path):
+def test_a_compiled_network_is_not_sharded(tmp_path):
     network = StableDiffusion(str(build_base(tmp_path / "base")), compile=Compilation(backend="eager"))
     with pytest.raises(InputError, match=r"network\.compile does not work with weights that are sharded"):
         network.shard(None)

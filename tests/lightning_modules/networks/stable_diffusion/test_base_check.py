@@ -91,7 +91,7 @@ class TestInputsThatNobodyGives:
         remake(own, UNet2DConditionModel, "unet", out_channels=8)  # a learned variance
         assert "unet/config.json has out_channels: 8" in refusal(own)
 
-    def test_a_vae_of_other_latents_or_pictures_is_refused(self, own):
+    def test_a_vae_of_other_latents_or_images_is_refused(self, own):
         remake(own, AutoencoderKL, "vae", latent_channels=8)
         assert "latents have 8 channels" in refusal(own)
         remake(own, AutoencoderKL, "vae", latent_channels=4, in_channels=4, out_channels=4)

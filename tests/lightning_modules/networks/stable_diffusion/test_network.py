@@ -125,7 +125,7 @@ class TestScheduler:
         free = 8 * StableDiffusion(str(own_base)).clean_latent(latent, noise)
         edit(own_base / "scheduler/scheduler_config.json", thresholding=True, sample_max_value=2.0)
         network = StableDiffusion(str(own_base))
-        scale_answer(network.unet, 8)
+        scale_output(network.unet, 8)
         expected = network.noise_process.scheduler._threshold_sample(free)
         assert not torch.allclose(expected, free)
         assert torch.allclose(network.clean_latent(latent, noise), expected, rtol=1e-4, atol=1e-5)
@@ -136,7 +136,7 @@ class TestScheduler:
         edit(file, _class_name=name)
         file.write_text(json.dumps({k: v for k, v in json.loads(file.read_text()).items() if k != "clip_sample"}))
         network = StableDiffusion(str(own_base))
-        scale_answer(network.unet, 50)
+        scale_output(network.unet, 50)
         clean = network.clean_latent(torch.randn(2, 4, 8, 8), torch.zeros(2, 4, 8, 8))
         assert (clean.abs().max() <= 1) == clips
         assert network.noise_process.last_alpha == pytest.approx(0.0047, abs=1e-4)
@@ -161,7 +161,7 @@ class TestScheduler:
         assert network(make_batch().image).isfinite().all()
 
 
-def scale_answer(unet, factor):
+def scale_output(unet, factor):
     with torch.no_grad():
         unet.conv_out.weight.mul_(factor)
         unet.conv_out.bias.mul_(factor)

@@ -1,4 +1,4 @@
-"""Small pictures of single samples: image, prediction, ground truth, error."""
+"""Small visualisations of single samples: image, prediction, ground truth, error."""
 
 import torch
 import torch.nn.functional as F
@@ -26,15 +26,15 @@ def paint_sample(task: Task, prediction: Tensor, sample: GeometryBatch, width_px
     size = (max(1, round(height * width_px / width)), width_px)
     small = Target(*(F.interpolate(tensor.float(), size, mode="nearest").to(tensor.dtype) for tensor in target))
     image = resize_prediction(sample.image, size) / 2 + 0.5
-    pictures = task.modality.visualize(resize_prediction(prediction, size), small)
-    tiles = [F.pad(picture.clamp(0, 1).cpu(), (0, _GAP_PX), value=1.0) for picture in (image, *pictures)]
+    visualisations = task.modality.visualize(resize_prediction(prediction, size), small)
+    tiles = [F.pad(tile.clamp(0, 1).cpu(), (0, _GAP_PX), value=1.0) for tile in (image, *visualisations)]
     return _encode(torch.cat(tiles, dim=3)[0, :, :, :-_GAP_PX])
 
 
-def _encode(picture: Tensor) -> bytes:
+def _encode(visualisation: Tensor) -> bytes:
     """Return (3,H,W) in [0, 1] as a JPEG."""
     import cv2
 
-    pixels = (picture * 255).round().byte().permute(1, 2, 0).flip(2).contiguous().numpy()
+    pixels = (visualisation * 255).round().byte().permute(1, 2, 0).flip(2).contiguous().numpy()
     _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     return data.tobytes()

@@ -1,4 +1,4 @@
-"""Pictures for ``predict``, the web page and ``prepare folder``."""
+"""Images for ``predict``, the web page and ``prepare folder``."""
 
 import io
 import random
@@ -37,7 +37,7 @@ _KINDS = {
 _MODES = ("RGB", "L", "RGBA", "P", "I;16", "CMYK", "1")
 
 
-def _picture(mode: str) -> Image.Image:
+def _image(mode: str) -> Image.Image:
     values = np.random.default_rng(0).integers(0, 255, (16, 24, 3), dtype=np.uint8)
     if mode == "I;16":
         return Image.fromarray(values[..., 0].astype(np.uint16) * 200)
@@ -51,7 +51,7 @@ def _wholes(kind: str) -> Sequence[bytes]:
         for options in _KINDS[kind][1]:
             file = io.BytesIO()
             try:
-                _picture(mode).save(file, kind, **options)
+                _image(mode).save(file, kind, **options)
             except (OSError, ValueError, KeyError):  # not every format has every mode
                 continue
             found.append(file.getvalue())
@@ -62,9 +62,9 @@ def _read(suffix: str, folder: Path, data: bytes) -> None:
     path = folder / f"photo{suffix}"
     path.write_bytes(data)
     for read in (read_picture, read_image) if suffix in IMAGE_SUFFIXES else (read_picture,):
-        picture = read(path)
-        assert picture.ndim == 3 and picture.shape[2] == 3 and picture.size, f"accepted with shape {picture.shape}"
-        assert_finite(picture[:64])
+        image = read(path)
+        assert image.ndim == 3 and image.shape[2] == 3 and image.size, f"accepted with shape {image.shape}"
+        assert_finite(image[:64])
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
@@ -139,8 +139,6 @@ def _huge_tiff(chance: random.Random) -> bytes:
 _ATTACKS = {"JPEG": (_programs, _scans), "PNG": (_png_bomb, _png_bomb, _programs), "TIFF": (_huge_tiff, _programs)}
 
 FORMATS = [
-    Format(
-        f"picture {suffix}", partial(_wholes, kind), partial(_read, suffix), attacks=_ATTACKS.get(kind, (_programs,))
-    )
+    Format(f"image {suffix}", partial(_wholes, kind), partial(_read, suffix), attacks=_ATTACKS.get(kind, (_programs,)))
     for kind, (suffix, _) in _KINDS.items()
 ]

@@ -6,11 +6,11 @@ from functools import partial
 from statistics import fmean
 from typing import get_args
 
-from benchmarks.paper_in_miniature.runs import START_NAMES, Arm, Run, Runs, Start
-from benchmarks.paper_in_miniature.settings import TASKS, TaskName
-from benchmarks.paper_in_miniature.stages import Job
 from lightning_modules import Sampling
 from lightning_modules.networks.stable_diffusion import PromptLength
+from research.paper_in_miniature.runs import START_NAMES, Arm, Run, Runs, Start
+from research.paper_in_miniature.settings import TASKS, TaskName
+from research.paper_in_miniature.stages import Job
 
 SWEEP_SAMPLING = Sampling(num_steps=4)
 DIFFUSION_DEPTH = Arm("depth", "diffusion")

@@ -3,13 +3,13 @@
 from dataclasses import asdict
 from typing import Any
 
-from benchmarks.paper_in_miniature import ablations, claims, fine_tuning, sampling_grid
-from benchmarks.paper_in_miniature.claims import Claim
-from benchmarks.paper_in_miniature.experiment import Experiment
-from benchmarks.paper_in_miniature.full_size import SLOW_MEMBERS, SLOW_STEPS, full_size_times
-from benchmarks.paper_in_miniature.sampling_grid import describe
-from benchmarks.paper_in_miniature.settings import TASKS, TaskName
-from benchmarks.paper_in_miniature.tables import markdown, measured
+from research.paper_in_miniature import ablations, claims, fine_tuning, sampling_grid
+from research.paper_in_miniature.claims import Claim
+from research.paper_in_miniature.experiment import Experiment
+from research.paper_in_miniature.full_size import SLOW_MEMBERS, SLOW_STEPS, full_size_times
+from research.paper_in_miniature.sampling_grid import describe
+from research.paper_in_miniature.settings import TASKS, TaskName
+from research.paper_in_miniature.tables import markdown, measured
 
 METRICS: dict[TaskName, tuple[tuple[str, str, str], ...]] = {
     "depth": (("abs_rel", "AbsRel", ".4f"), ("delta1", "delta1", ".3f")),

@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
-from benchmarks.paper_in_miniature.experiment import Experiment
-from benchmarks.paper_in_miniature.runs import START_NAMES, Arm
-from benchmarks.paper_in_miniature.sampling_grid import FIXED_SINGLE_STEP, FLAWED_SINGLE_STEP, best_slow, describe
-from benchmarks.paper_in_miniature.settings import TASKS, TaskName
-from benchmarks.paper_in_miniature.stages import Job
 from lightning_modules.networks.noise import NoiseKind
+from research.paper_in_miniature.experiment import Experiment
+from research.paper_in_miniature.runs import START_NAMES, Arm
+from research.paper_in_miniature.sampling_grid import FIXED_SINGLE_STEP, FLAWED_SINGLE_STEP, best_slow, describe
+from research.paper_in_miniature.settings import TASKS, TaskName
+from research.paper_in_miniature.stages import Job
 
 NOISES: tuple[NoiseKind, ...] = ("zeros", "gaussian", "pyramid")
 

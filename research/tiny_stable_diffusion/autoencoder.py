@@ -9,9 +9,9 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional
 
-from checkpoints.train_tiny_stable_diffusion.scenes import SIZES, Scenes, channels_first, halve
-from checkpoints.train_tiny_stable_diffusion.training import optimize
 from geometry import align_scale_shift
+from research.tiny_stable_diffusion.scenes import SIZES, Scenes, channels_first, halve
+from research.tiny_stable_diffusion.training import optimize
 
 _CONTENTS = ("image", "relative_depth", "normals")
 _CROP_PX = 64

@@ -9,10 +9,10 @@ from statistics import median
 import torch
 from tqdm import tqdm
 
-from benchmarks.paper_in_miniature.sampling_grid import seconds_of
-from benchmarks.paper_in_miniature.settings import Settings
-from benchmarks.paper_in_miniature.stages import Stages
 from lightning_modules import Depth, DiffusionEstimator, Sampling, StableDiffusion
+from research.paper_in_miniature.sampling_grid import seconds_of
+from research.paper_in_miniature.settings import Settings
+from research.paper_in_miniature.stages import Stages
 
 SLOW_STEPS, SLOW_MEMBERS = 50, 10
 

@@ -1,4 +1,4 @@
-"""Make ``checkpoints/tiny-stable-diffusion``: ``python -m checkpoints.train_tiny_stable_diffusion --work DIR``.
+"""Make ``checkpoints/tiny-stable-diffusion``: ``python -m research.tiny_stable_diffusion --work DIR``.
 
 The stages keep their results in the work folder and are skipped when these are there:
 
@@ -24,10 +24,10 @@ from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 
-from checkpoints.train_tiny_stable_diffusion.autoencoder import measure_autoencoder, refine_decoder, train_autoencoder
-from checkpoints.train_tiny_stable_diffusion.denoiser import SCHEDULE, train_denoiser
-from checkpoints.train_tiny_stable_diffusion.scenes import render_scenes
-from checkpoints.train_tiny_stable_diffusion.text_encoder import save_text_encoder
+from research.tiny_stable_diffusion.autoencoder import measure_autoencoder, refine_decoder, train_autoencoder
+from research.tiny_stable_diffusion.denoiser import SCHEDULE, train_denoiser
+from research.tiny_stable_diffusion.scenes import render_scenes
+from research.tiny_stable_diffusion.text_encoder import save_text_encoder
 
 _PARTS = {
     "vae": ["diffusers", "AutoencoderKL"],
@@ -70,12 +70,12 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m checkpoints.train_tiny_stable_diffusion",
+        prog="python -m research.tiny_stable_diffusion",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    out = Path(__file__).parents[1] / "tiny-stable-diffusion"
-    parser.add_argument("--out", type=Path, default=out, help="folder of the model (default: beside this package)")
+    out = Path(__file__).parents[2] / "checkpoints" / "tiny-stable-diffusion"
+    parser.add_argument("--out", type=Path, default=out, help="folder of the model (default: that of the repository)")
     parser.add_argument("--work", type=Path, required=True, help="folder for rendered scenes and the stages' results")
     for name, default, text in (
         ("rooms", 1000, "training rooms"),

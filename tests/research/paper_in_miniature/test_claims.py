@@ -2,9 +2,9 @@
 
 import pytest
 
-from benchmarks.paper_in_miniature.claims import as_good, at_least, better
-from benchmarks.paper_in_miniature.report import rows_table
-from benchmarks.paper_in_miniature.tables import Measured, markdown, measured
+from research.paper_in_miniature.claims import as_good, at_least, better
+from research.paper_in_miniature.report import rows_table
+from research.paper_in_miniature.tables import Measured, markdown, measured
 
 
 def three(mean, spread):

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.paper_in_miniature.halls import SEEDS_OF_THE_BASE, check_disjoint
-from benchmarks.paper_in_miniature.settings import FULL, QUICK, DataSettings
-from checkpoints.train_tiny_stable_diffusion.scenes import SIZES
 from datamodules.synthetic import SyntheticHypersim
 from datamodules.synthetic.rooms import HALLS, random_room
 from geometry.errors import InputError
+from research.paper_in_miniature.halls import SEEDS_OF_THE_BASE, check_disjoint
+from research.paper_in_miniature.settings import FULL, QUICK, DataSettings
+from research.tiny_stable_diffusion.scenes import SIZES
 
 
 def stream(*numbers):

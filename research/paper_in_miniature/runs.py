@@ -11,10 +11,6 @@ from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from torch import Tensor
 from torch.optim import AdamW
 
-from benchmarks.paper_in_miniature.halls import NAME, Halls
-from benchmarks.paper_in_miniature.networks import TINY_BASE, RememberingStableDiffusion, write_random_base
-from benchmarks.paper_in_miniature.settings import Budget, Settings, TaskName
-from benchmarks.paper_in_miniature.stages import Stages
 from lightning_modules import Depth, DiffusionEstimator, Normals, Sampling, SingleStepEstimator, Task
 from lightning_modules.estimator import Estimator
 from lightning_modules.losses import ScaleShiftInvariantLoss
@@ -22,6 +18,10 @@ from lightning_modules.networks.noise import NoiseKind
 from lightning_modules.networks.stable_diffusion import PromptLength
 from lightning_modules.training.ema import ExponentialMovingAverage
 from lightning_modules.training.progress import StepProgress
+from research.paper_in_miniature.halls import NAME, Halls
+from research.paper_in_miniature.networks import TINY_BASE, RememberingStableDiffusion, write_random_base
+from research.paper_in_miniature.settings import Budget, Settings, TaskName
+from research.paper_in_miniature.stages import Stages
 
 Start = Literal["base", "random", "estimator"]
 START_NAMES: dict[Start, str] = {

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from benchmarks.paper_in_miniature.experiment import Experiment
-from benchmarks.paper_in_miniature.fine_tuning import Row
-from benchmarks.paper_in_miniature.runs import Arm
-from benchmarks.paper_in_miniature.stages import Job
+from research.paper_in_miniature.experiment import Experiment
+from research.paper_in_miniature.fine_tuning import Row
+from research.paper_in_miniature.runs import Arm
+from research.paper_in_miniature.stages import Job
 
 DEFAULT = Arm("depth")
 ARMS = {

@@ -2,16 +2,16 @@
 
 Why nothing is seen twice: a scene follows from a random stream alone, and a stream from a list of numbers whose first
 one is the seed. The tiny base, VAE and UNet, was trained on streams that begin with 0, and measured on streams that
-begin with 1 (``checkpoints/train_tiny_stable_diffusion/scenes.py``); fine-tuning and evaluation have seeds of their
+begin with 1 (``research/tiny_stable_diffusion/scenes.py``); fine-tuning and evaluation have seeds of their
 own. ``check_disjoint`` holds this, and a test compares the streams themselves and the rendered images.
 """
 
 from pathlib import Path
 
-from benchmarks.paper_in_miniature.settings import DataSettings
-from benchmarks.paper_in_miniature.stages import Stages
 from datamodules import DatasetSource, GeometryDataModule, SyntheticDataModule
 from geometry.errors import InputError
+from research.paper_in_miniature.settings import DataSettings
+from research.paper_in_miniature.stages import Stages
 
 SEEDS_OF_THE_BASE = (0, 1)
 EVALUATION_BATCH = 50

@@ -1,11 +1,11 @@
-"""Try the claims of the paper on a small scale: ``python -m benchmarks.paper_in_miniature``.
+"""Try the claims of the paper on a small scale: ``python -m research.paper_in_miniature``.
 
 Trains multi-step estimators of depth and normals on rendered halls from the tiny base, evaluates them with leading and
 trailing timesteps, fine-tunes them and others end to end, and writes tables, figures and a verdict on every claim.
 Everything is kept in the work folder: a command that was killed goes on, and commands that share the folder share the
 work. One per processor core is fastest, for the networks are small:
 
-    python -m benchmarks.paper_in_miniature & python -m benchmarks.paper_in_miniature
+    python -m research.paper_in_miniature & python -m research.paper_in_miniature
 """
 
 import argparse
@@ -14,9 +14,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks.paper_in_miniature.miniature import make_miniature
-from benchmarks.paper_in_miniature.settings import FULL, QUICK
 from lightning_modules.command_line.console import input_error_behind, leave, quieten
+from research.paper_in_miniature.miniature import make_miniature
+from research.paper_in_miniature.settings import FULL, QUICK
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -26,7 +26,7 @@ def main(arguments: list[str] | None = None) -> None:
         arguments: the command line as a list; None is that of the process.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.paper_in_miniature",
+        prog="python -m research.paper_in_miniature",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

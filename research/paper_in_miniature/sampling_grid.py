@@ -9,14 +9,14 @@ from statistics import median
 
 import torch
 
-from benchmarks.paper_in_miniature.experiment import Experiment
-from benchmarks.paper_in_miniature.networks import TINY_BASE
-from benchmarks.paper_in_miniature.runs import Arm
-from benchmarks.paper_in_miniature.settings import Settings, TaskName
-from benchmarks.paper_in_miniature.stages import Job
 from lightning_modules import DiffusionEstimator, Sampling, StableDiffusion
 from lightning_modules.networks.sampling import Spacing
 from lightning_modules.training.start import start_from
+from research.paper_in_miniature.experiment import Experiment
+from research.paper_in_miniature.networks import TINY_BASE
+from research.paper_in_miniature.runs import Arm
+from research.paper_in_miniature.settings import Settings, TaskName
+from research.paper_in_miniature.stages import Job
 
 SPACINGS: tuple[Spacing, ...] = ("leading", "trailing")
 FIXED_SINGLE_STEP = Sampling(num_steps=1)

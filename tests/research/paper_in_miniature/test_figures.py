@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from benchmarks.paper_in_miniature.figures import write_figures
 from geometry.errors import InputError
+from research.paper_in_miniature.figures import write_figures
 
 
 def test_without_matplotlib_the_command_says_what_to_install(monkeypatch, tmp_path):

@@ -4,9 +4,9 @@ import json
 
 from PIL import Image
 
-from benchmarks.paper_in_miniature import miniature
-from benchmarks.paper_in_miniature.__main__ import main
-from benchmarks.paper_in_miniature.runs import Runs
+from research.paper_in_miniature import miniature
+from research.paper_in_miniature.__main__ import main
+from research.paper_in_miniature.runs import Runs
 
 
 def test_the_command_shows_the_flaw_and_makes_nothing_twice(work, monkeypatch):

@@ -5,15 +5,15 @@ import os
 from functools import partial
 from pathlib import Path
 
-from benchmarks.paper_in_miniature import ablations, fine_tuning, sampling_grid
-from benchmarks.paper_in_miniature.experiment import Experiment
-from benchmarks.paper_in_miniature.figures import write_figures
-from benchmarks.paper_in_miniature.full_size import full_size_times
-from benchmarks.paper_in_miniature.halls import Halls
-from benchmarks.paper_in_miniature.report import as_markdown, collect
-from benchmarks.paper_in_miniature.runs import Runs
-from benchmarks.paper_in_miniature.settings import Settings
-from benchmarks.paper_in_miniature.stages import Job, Stages
+from research.paper_in_miniature import ablations, fine_tuning, sampling_grid
+from research.paper_in_miniature.experiment import Experiment
+from research.paper_in_miniature.figures import write_figures
+from research.paper_in_miniature.full_size import full_size_times
+from research.paper_in_miniature.halls import Halls
+from research.paper_in_miniature.report import as_markdown, collect
+from research.paper_in_miniature.runs import Runs
+from research.paper_in_miniature.settings import Settings
+from research.paper_in_miniature.stages import Job, Stages
 
 
 def make_miniature(settings: Settings, work: Path) -> None:

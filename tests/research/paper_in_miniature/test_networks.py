@@ -2,8 +2,8 @@
 
 import torch
 
-from benchmarks.paper_in_miniature.networks import TINY_BASE, RememberingStableDiffusion, write_random_base
 from lightning_modules import Depth, DiffusionEstimator, StableDiffusion
+from research.paper_in_miniature.networks import TINY_BASE, RememberingStableDiffusion, write_random_base
 from tests.tiny import make_batch
 
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.paper_in_miniature.halls import Halls
-from benchmarks.paper_in_miniature.settings import QUICK
-from benchmarks.paper_in_miniature.stages import Stages
+from research.paper_in_miniature.halls import Halls
+from research.paper_in_miniature.settings import QUICK
+from research.paper_in_miniature.stages import Stages
 
 
 @pytest.fixture(scope="session")

@@ -9,16 +9,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.paper_in_miniature.experiment import Experiment
-from benchmarks.paper_in_miniature.report import METRICS
-from benchmarks.paper_in_miniature.runs import Arm
-from benchmarks.paper_in_miniature.sampling_grid import FIXED_SINGLE_STEP, FLAWED_SINGLE_STEP, SPACINGS, best_slow
-from benchmarks.paper_in_miniature.settings import TASKS, TaskName
-from benchmarks.paper_in_miniature.tables import measured
 from geometry.batch import GeometryBatch, Target
 from geometry.errors import InputError
 from lightning_modules import Sampling
 from lightning_modules.training.start import start_from
+from research.paper_in_miniature.experiment import Experiment
+from research.paper_in_miniature.report import METRICS
+from research.paper_in_miniature.runs import Arm
+from research.paper_in_miniature.sampling_grid import FIXED_SINGLE_STEP, FLAWED_SINGLE_STEP, SPACINGS, best_slow
+from research.paper_in_miniature.settings import TASKS, TaskName
+from research.paper_in_miniature.tables import measured
 
 _COLORS = {"leading": "#bf2e20", "trailing": "#312f80"}
 _TUNED = {

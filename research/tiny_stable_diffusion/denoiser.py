@@ -8,8 +8,8 @@ from diffusers.schedulers.scheduling_ddim import DDIMScheduler
 from torch import Tensor
 from torch.nn import functional
 
-from checkpoints.train_tiny_stable_diffusion.scenes import SIZES, Array, Scenes, channels_first, halve
-from checkpoints.train_tiny_stable_diffusion.training import optimize
+from research.tiny_stable_diffusion.scenes import SIZES, Array, Scenes, channels_first, halve
+from research.tiny_stable_diffusion.training import optimize
 
 _BATCH_SIZE = 8
 _SHARES = {"halls": 0.5, "rooms": 0.3, "streets": 0.2}

@@ -4,7 +4,7 @@ import fcntl
 
 import pytest
 
-from benchmarks.paper_in_miniature.stages import Busy, Job, Stages
+from research.paper_in_miniature.stages import Busy, Job, Stages
 
 
 def counted(values):

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
-from benchmarks.paper_in_miniature.tables import Measured
+from research.paper_in_miniature.tables import Measured
 
 Verdict = Literal["reproduced", "within the seed spread", "not reproduced", "undecided: one seed"]
 

@@ -32,7 +32,7 @@ import torch
 
 from lightning_modules.training.checkpoint_files import LAST
 from lightning_modules.training.run_folders import newest_run
-from tests import runs
+from tests.helpers import runs
 
 DISK_BYTES = 6 << 20
 SPARE_BYTES = 100 << 10

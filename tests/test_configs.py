@@ -12,7 +12,7 @@ from datamodules.preparation.run import prepare_dataset
 from datamodules.sources.hypersim import Hypersim
 from datamodules.sources.virtual_kitti import VirtualKitti
 from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
-from tests.tiny import build_base
+from tests.helpers.tiny import build_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -140,3 +140,16 @@ def test_help_does_not_wait_for_libraries_that_it_does_not_need():
     output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     loaded = set(output.rsplit("LOADED", 1)[1].split())
     assert not loaded & {"diffusers", "webdataset", "cv2", "h5py", "numcodecs"}
+
+
+def test_benchmarks_and_research_share_helpers_with_the_tests_and_no_test():
+    users = [*sources("benchmarks"), *sources("research"), *sources("tests/helpers")]
+    found = {name for file in users for name in imported_modules(file) if name.split(".")[0] == "tests"}
+    assert "tests.helpers.tiny" in found
+    assert all(name == "tests" or name.startswith("tests.helpers") for name in found), found
+
+
+@pytest.mark.parametrize("package", [*ALLOWED_OWN, "train.py"])
+def test_the_product_needs_neither_research_nor_benchmarks_nor_tests(package):
+    for file in sources(package) or [ROOT / package]:
+        assert not imports_of(file) & {"research", "benchmarks", "tests", "checkpoints"}, file

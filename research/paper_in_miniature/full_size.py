@@ -78,7 +78,7 @@ def _advance(bar: tqdm) -> None:
 def _build() -> DiffusionEstimator:
     """Return an estimator of true size with random weights."""
     # The tests own the builder: they hold that its numbers of weights are those of Stable Diffusion 2.
-    from tests.full_size import random_full_size_base
+    from tests.helpers.full_size import random_full_size_base
 
     with tempfile.TemporaryDirectory() as folder, random_full_size_base(Path(folder)) as base:
         return DiffusionEstimator(StableDiffusion(str(base)), Depth(), Sampling(num_steps=1))

@@ -12,7 +12,7 @@ from lightning_modules.metrics import (
     best_constant_normal,
 )
 from tests.depth_metrics import depth_metrics
-from tests.tiny import make_batch
+from tests.helpers.tiny import make_batch
 
 
 def depth_images(num_images=4, seed=0):

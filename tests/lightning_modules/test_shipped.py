@@ -7,7 +7,7 @@ import train
 from geometry.errors import InputError
 from lightning_modules.networks.stable_diffusion.base_check import check_base
 from lightning_modules.shipped import SHIPPED, config_names, find_config, find_folder
-from tests.tiny import build_base
+from tests.helpers.tiny import build_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -16,7 +16,7 @@ from datamodules import Benchmarks
 from geometry.errors import InputError
 from lightning_modules.export import ExportOptions, export_model, folding
 from lightning_modules.inference import Predictor, load_model
-from tests.benchmark_archives import write_normals
+from tests.helpers.benchmark_archives import write_normals
 from tests.lightning_modules.inference.runs import make_run, photo
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -125,7 +125,7 @@ class TestDiffusers:
 
     def test_an_export_is_a_base_to_train_from(self, exports):
         from lightning_modules import Depth, SingleStepEstimator, StableDiffusion
-        from tests.tiny import make_batch
+        from tests.helpers.tiny import make_batch
 
         estimator = SingleStepEstimator(StableDiffusion(str(exports / "depth")), Depth())
         before = Predictor.load(exports / "depth", processing_res=0)(photo(32, 32))

@@ -3,8 +3,8 @@ import torch
 
 from geometry.errors import InputError
 from lightning_modules import Depth, DiffusionEstimator, SingleStepEstimator, StableDiffusion
+from tests.helpers.tiny import TinyData, build_base
 from tests.lightning_modules.test_estimator import make_trainer, trained_weights
-from tests.tiny import TinyData, build_base
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.* is deprecated"),

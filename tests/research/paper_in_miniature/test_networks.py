@@ -4,7 +4,7 @@ import torch
 
 from lightning_modules import Depth, DiffusionEstimator, StableDiffusion
 from research.paper_in_miniature.networks import TINY_BASE, RememberingStableDiffusion, write_random_base
-from tests.tiny import make_batch
+from tests.helpers.tiny import make_batch
 
 
 def test_remembered_latents_train_like_the_encoder_itself():

@@ -7,9 +7,9 @@ import yaml
 
 from lightning_modules.inference.loading import build_estimator
 from lightning_modules.inference.run_config import base_of, make_plain, read_config
-from tests.hostile.formats import Format
-from tests.hostile.formats.models import base
-from tests.hostile.mutations import TEXT_FORMAT
+from tests.helpers.hostile.formats import Format
+from tests.helpers.hostile.formats.models import base
+from tests.helpers.hostile.mutations import TEXT_FORMAT
 
 _NETWORK = {"class_path": "lightning_modules.StableDiffusion", "init_args": {"base": "", "noise": "zeros"}}
 _MODEL = {

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-SAMPLES = Path(__file__).parents[1].parent / "shared" / "samples"
+SAMPLES = Path(__file__).parents[2].parent / "shared" / "samples"
 needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real samples in ../shared/samples are missing")
 ETH3D_SIZE = (40, 60)
 

@@ -15,10 +15,10 @@ from datamodules.benchmarks.files import BenchmarkFiles, open_files
 from datamodules.benchmarks.loader import BenchmarkLoader, Unscored
 from datamodules.benchmarks.protocol import Benchmark, benchmarks_of
 from datamodules.streaming.loading import Workers
-from tests.benchmark_archives import depth_members
-from tests.hostile.formats import Format, assert_finite
-from tests.hostile.formats.shards import _lying_tar, lying_npy
-from tests.hostile.mutations import TEXT_FORMAT
+from tests.helpers.benchmark_archives import depth_members
+from tests.helpers.hostile.formats import Format, assert_finite
+from tests.helpers.hostile.formats.shards import _lying_tar, lying_npy
+from tests.helpers.hostile.mutations import TEXT_FORMAT
 
 _SIZE = (24, 32)
 

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from tests.hostile.mutations import ANY_FORMAT, Mutation, mutate
+from tests.helpers.hostile.mutations import ANY_FORMAT, Mutation, mutate
 
 Attack = Callable[[random.Random], bytes]
 
@@ -64,7 +64,7 @@ def assert_finite(*arrays: np.ndarray) -> None:
 
 def all_formats() -> list[Format]:
     """Return all formats, in the order of tables."""
-    from tests.hostile.formats import benchmarks, configs, images, models, raw, shards
+    from tests.helpers.hostile.formats import benchmarks, configs, images, models, raw, shards
 
     modules = (shards, raw, images, benchmarks, models, configs)
     return [kind for module in modules for kind in module.FORMATS]

@@ -21,9 +21,9 @@ from lightning_modules.networks.stable_diffusion import StableDiffusion
 from lightning_modules.single_step import SingleStepEstimator
 from lightning_modules.tasks import Task
 from lightning_modules.training.checkpoint_content import check_checkpoint, read_checkpoint
-from tests.hostile.formats import Format
-from tests.hostile.mutations import JSON_FORMAT, TEXT_FORMAT
-from tests.tiny import build_base
+from tests.helpers.hostile.formats import Format
+from tests.helpers.hostile.mutations import JSON_FORMAT, TEXT_FORMAT
+from tests.helpers.tiny import build_base
 
 
 @cache

@@ -16,9 +16,9 @@ from datamodules.shards.codecs import encode_array, encode_image
 from datamodules.shards.manifest import Dataset, read_dataset
 from datamodules.streaming.batches import BatchAssembler
 from datamodules.streaming.streams import ShardReader
-from tests.datamodules.planes import encode_plane, make_dataset
-from tests.hostile.formats import Format, assert_finite
-from tests.hostile.mutations import JSON_FORMAT
+from tests.helpers.hostile.formats import Format, assert_finite
+from tests.helpers.hostile.mutations import JSON_FORMAT
+from tests.helpers.planes import encode_plane, make_dataset
 
 SIZE = (12, 16)
 NUM_SAMPLES = 3

@@ -13,7 +13,7 @@ from PIL import Image
 from datamodules.sources.folder_frames import IMAGE_SUFFIXES
 from datamodules.sources.image_files import read_image
 from lightning_modules.inference.pictures import read_picture
-from tests.hostile.formats import Format, assert_finite
+from tests.helpers.hostile.formats import Format, assert_finite
 
 _KINDS = {
     "JPEG": (

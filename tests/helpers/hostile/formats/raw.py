@@ -18,11 +18,10 @@ from datamodules.sources.folder_cameras import FolderCameras
 from datamodules.sources.hypersim import Hypersim, read_camera_table
 from datamodules.sources.hypersim_frames import HypersimFrame, HypersimSelection, read_file_list
 from datamodules.sources.virtual_kitti import read_intrinsics
-from tests.datamodules.planes import write_hypersim_frame, write_virtual_kitti_frame
-from tests.datamodules.sources.test_hypersim import write_camera_table
-from tests.hostile.formats import Attack, Format, assert_finite
-from tests.hostile.formats.shards import lying_npy
-from tests.hostile.mutations import JSON_FORMAT, TEXT_FORMAT
+from tests.helpers.hostile.formats import Attack, Format, assert_finite
+from tests.helpers.hostile.formats.shards import lying_npy
+from tests.helpers.hostile.mutations import JSON_FORMAT, TEXT_FORMAT
+from tests.helpers.planes import write_camera_table, write_hypersim_frame, write_virtual_kitti_frame
 
 SIZE = (24, 32)
 _FRAME = HypersimFrame("ai_001_001", "cam_00", 0)

@@ -24,12 +24,14 @@ from lightning.pytorch import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_modules.training.run_folders import newest_run
-from tests.datamodules.planes import make_dataset
-from tests.tiny import build_base
+from tests.helpers.planes import make_dataset
+from tests.helpers.tiny import build_base
 
 # The server imports the slow libraries once; every run is forked from it and starts within a fraction of a second.
 _context = multiprocessing.get_context("forkserver")
-_context.set_forkserver_preload(["train", "datamodules", "lightning_modules.networks.stable_diffusion", "tests.runs"])
+_context.set_forkserver_preload(
+    ["train", "datamodules", "lightning_modules.networks.stable_diffusion", "tests.helpers.runs"]
+)
 
 SHARDS = {"a": [5, 4, 6, 5], "b": [3, 4]}
 TIMEOUT_S = 180
@@ -160,18 +162,18 @@ class SetClockBack(Callback):
 
 def set_clock_back_at(micro_step: int) -> list[str]:
     """Return the options that let the clock of a run jump back."""
-    return ["--trainer.callbacks+=tests.runs.SetClockBack", f"--trainer.callbacks.micro_step={micro_step}"]
+    return ["--trainer.callbacks+=tests.helpers.runs.SetClockBack", f"--trainer.callbacks.micro_step={micro_step}"]
 
 
 def fill_disk_at(micro_step: int) -> list[str]:
     """Return the options that let a run find the disk full when it saves next."""
-    return ["--trainer.callbacks+=tests.runs.FillDisk", f"--trainer.callbacks.micro_step={micro_step}"]
+    return ["--trainer.callbacks+=tests.helpers.runs.FillDisk", f"--trainer.callbacks.micro_step={micro_step}"]
 
 
 def kill_at(micro_step: int, name: str = "SIGKILL", rank: int = 0) -> list[str]:
     """Return the options that end a run with a signal."""
     return [
-        "--trainer.callbacks+=tests.runs.SendSignal",
+        "--trainer.callbacks+=tests.helpers.runs.SendSignal",
         f"--trainer.callbacks.micro_step={micro_step}",
         f"--trainer.callbacks.name={name}",
         f"--trainer.callbacks.rank={rank}",
@@ -181,7 +183,7 @@ def kill_at(micro_step: int, name: str = "SIGKILL", rank: int = 0) -> list[str]:
 def signal_outside_steps(moment: Literal["before", "after"], name: str) -> list[str]:
     """Return the options that send a run a signal before its first step or after its last one."""
     return [
-        "--trainer.callbacks+=tests.runs.SendSignalOutsideSteps",
+        "--trainer.callbacks+=tests.helpers.runs.SendSignalOutsideSteps",
         f"--trainer.callbacks.moment={moment}",
         f"--trainer.callbacks.name={name}",
     ]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from geometry.errors import InputError
-from tests.hostile.formats import Format
+from tests.helpers.hostile.formats import Format
 
 MAX_SECONDS = 2.0
 MAX_GROWTH_MB = 500.0

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
 
-from tests.tiny import build_base, build_text_encoder
+from tests.helpers.tiny import build_base, build_text_encoder
 
 UNET: dict[str, Any] = {
     "sample_size": 96,

@@ -132,3 +132,9 @@ def make_dataset(
     entries = ("image", "depth", "normals") if normals else ("image", "depth")
     DatasetManifest(name, size, 1e-5, 65.0, entries, splits).write(folder)
     return read_dataset(folder)
+
+
+def write_camera_table(path, scene, matrix):
+    names = [f"M_cam_from_uv_{row}{column}" for row in range(3) for column in range(3)]
+    path.write_text(f"scene_name,{','.join(names)}\n{scene},{','.join(map(str, np.ravel(matrix)))}\n")
+    return path

@@ -5,47 +5,33 @@ from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
 from geometry.errors import InputError
 from lightning_modules.command_line.console import input_error_behind, leave, quieten
 from lightning_modules.command_line.links import modalities_of
-from lightning_modules.command_line.own_commands import COMMANDS, list_commands, run_command
+from lightning_modules.command_line.own_commands import COMMANDS, run_command
 from lightning_modules.command_line.parser import Parser
 from lightning_modules.command_line.settings import settle
 from lightning_modules.command_line.stopping import says_when_stopped
+from lightning_modules.command_line.trainer_parts import TRAINER_DEFAULTS, callbacks_of, default_logger, plugins_of
 from lightning_modules.estimator import Estimator
 from lightning_modules.evaluation.callback import Evaluation, begin_evaluation
+from lightning_modules.lightning_internals import OpenCLI
 from lightning_modules.training.attention import Attention, prefer_attention
-from lightning_modules.training.callbacks import RunAnnouncement, Throughput, ValidationPanels, ValidationSummary
-from lightning_modules.training.checkpoint_files import DurableCheckpointIO
+from lightning_modules.training.callbacks import ValidationPanels
 from lightning_modules.training.checkpoints import Checkpoints
 from lightning_modules.training.csv_curves import CsvCurves
 from lightning_modules.training.ema import ExponentialMovingAverage
-from lightning_modules.training.loggers import ServiceFlush, check_packages, close_services, open_services, placed
-from lightning_modules.training.monitoring import MemoryPeak, UpdateRatio
+from lightning_modules.training.loggers import check_packages, close_services, open_services, placed
 from lightning_modules.training.precision import TF32, set_tf32
 from lightning_modules.training.preemption import StopSignals
-from lightning_modules.training.progress import StepProgress
 from lightning_modules.training.resuming import logged_under_last_step
 from lightning_modules.training.run_choice import choose_run
 from lightning_modules.training.run_folders import keep_checkpoints_in
 from lightning_modules.training.run_record import RunRecord
 from lightning_modules.training.run_settings import RunSettings, plain_config
 
-TRAINER_DEFAULTS: dict[str, Any] = {
-    "default_root_dir": "runs",
-    "max_steps": 20_000,
-    "val_check_interval": None,
-    "check_val_every_n_epoch": None,
-    "num_sanity_val_steps": 0,
-    "log_every_n_steps": 10,
-    "use_distributed_sampler": False,
-    "enable_model_summary": False,
-}
 TF32_HELP = (
     "Where GPUs may round float32 to TF32: none, convolutions (PyTorch's default, and the paper's), or all, which is "
     "fastest."
@@ -56,7 +42,7 @@ ATTENTION_HELP = (
 )
 
 
-class OneStepCLI(LightningCLI):
+class OneStepCLI(OpenCLI):
     """The commands that need a trainer: fit, validate and test.
 
     A run's files go to ``<trainer.default_root_dir>/<name>/version_N``. A new fit gets the next free number;
@@ -72,10 +58,9 @@ class OneStepCLI(LightningCLI):
             "test": {"model", "dataloaders", "datamodule", "weights_only", "verbose"},
         }
 
-    def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:  # noqa: ANN401
-        """Offer the commands that need no trainer in the help, too."""
-        super()._add_subcommands(parser, **kwargs)
-        list_commands(parser)
+    def other_commands(self) -> dict[str, str]:
+        """Return the commands that need no trainer, for the help."""
+        return {name: text for name, (_, text) in COMMANDS.items()}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the run's name, checkpoints, average and panels, and let the data follow the task.
@@ -91,12 +76,15 @@ class OneStepCLI(LightningCLI):
         parser.add_lightning_class_args(ValidationPanels, "panels")
         parser.link_arguments("model.init_args.task", "data.init_args.modalities", compute_fn=modalities_of)
 
-    def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:  # noqa: ANN401
-        """Add what belongs to a single command."""
-        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
-        if subcommand == "test":
+    def add_arguments_to_command(self, parser: LightningArgumentParser, command: str) -> None:
+        """Add what belongs to a single command.
+
+        Args:
+            parser: its parser.
+            command: its name.
+        """
+        if command == "test":
             parser.add_lightning_class_args(Evaluation, "evaluation")
-        return parser
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Read the command line, and check what needs no model and no data.
@@ -108,9 +96,6 @@ class OneStepCLI(LightningCLI):
         super().parse_arguments(parser, args)
         settle(self.config.subcommand, self.config[self.config.subcommand])
 
-    def _parse_ckpt_path(self) -> None:
-        """Let no checkpoint change the configuration: what a file names is not what somebody asked for."""
-
     def before_instantiate_classes(self) -> None:
         """Find the checkpoint that ``last`` means."""
         config = self._options()
@@ -120,7 +105,7 @@ class OneStepCLI(LightningCLI):
         if self.subcommand != "fit":
             self.save_config_callback = None
         if self.subcommand != "fit" or config.trainer.enable_checkpointing is False:
-            self._parser(self.subcommand).callback_keys.remove("checkpoints")
+            self.command_parser.callback_keys.remove("checkpoints")
         else:
             StopSignals().leave_at_once()  # until there are steps to finish
         self._run = choose_run(config.as_dict(), self.subcommand == "fit")
@@ -133,7 +118,7 @@ class OneStepCLI(LightningCLI):
 
         A checkpoint of another kind of run is refused before anything is loaded.
         """
-        self._settings = RunSettings(plain_config(self._parser(self.subcommand), self._options()))
+        self._settings = RunSettings(plain_config(self.command_parser, self._options()))
         self._settings.check(self._options().get("ckpt_path"), self.subcommand == "fit")
         with placed(self._options().trainer.logger, self._run.folder, self._run.goes_on):
             super().instantiate_classes()
@@ -146,21 +131,12 @@ class OneStepCLI(LightningCLI):
         Args:
             **kwargs: arguments of the trainer that go before the configuration's.
         """
-        config = self._get(self.config_init, "trainer")
+        config, name = self.made_options.trainer, self.made_options.name
         is_fit = self.subcommand == "fit"
         if config.logger in (None, True):
-            place = (config.default_root_dir, self._get(self.config_init, "name"), self._run.folder.name)
-            kwargs["logger"] = is_fit and TensorBoardLogger(*place, default_hp_metric=False)
-        plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins]
-        plugins = [plugin for plugin in plugins if plugin is not None]
-        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
-            plugins.append(DurableCheckpointIO([type(self.datamodule).__qualname__]))
-        kwargs["plugins"] = plugins
-        callbacks = [*(config.callbacks or []), RunAnnouncement(self._run.folder), self._curves, ServiceFlush()]
-        has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
-        if config.enable_progress_bar is not False and not has_bar:
-            callbacks.append(StepProgress())
-        callbacks += [Throughput(), UpdateRatio(), MemoryPeak(), ValidationSummary(), self._settings]
+            kwargs["logger"] = default_logger(config, name, self._run.folder.name) if is_fit else False
+        kwargs["plugins"] = plugins_of(config, [type(self.datamodule).__qualname__])
+        callbacks = callbacks_of(config, self._run, self._curves, self._settings)
         try:
             trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         except (TypeError, ValueError, RuntimeError, ImportError) as error:
@@ -190,10 +166,13 @@ class OneStepCLI(LightningCLI):
         config = self._options()
         begin_evaluation(self.trainer, config.name, config.model.as_dict(), config.ckpt_path)
 
-    def _prepare_subcommand_kwargs(self, subcommand: str) -> dict[str, Any]:
-        """Never unpickle a checkpoint: a file from elsewhere could run code. Print our own table of results."""
-        own = {"weights_only": True} | ({"verbose": False} if subcommand != "fit" else {})
-        return {**super()._prepare_subcommand_kwargs(subcommand), **own}
+    def run_arguments(self, command: str) -> dict[str, Any]:
+        """Never unpickle a checkpoint: a file from elsewhere could run code. Print our own table of results.
+
+        Args:
+            command: name of the command.
+        """
+        return {"weights_only": True} | ({"verbose": False} if command != "fit" else {})
 
     def _options(self) -> Namespace:
         return self.config[str(self.subcommand)]

@@ -26,6 +26,7 @@ from datamodules.sources.hypersim import Hypersim
 from datamodules.sources.protocol import RawDataset
 from datamodules.sources.virtual_kitti import VirtualKitti
 from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
+from geometry import modalities
 
 # Public frames of Hypersim's split table; five scenes x ten conditions x two cameras of Virtual KITTI 2.
 TOTAL_FRAMES = {"hypersim": 74_619, "virtual_kitti": 42_520}
@@ -34,8 +35,8 @@ STAGES: list[tuple[str, Any, str]] = [
     ("read HDF5", hypersim.Hypersim, "_read"),
     ("tone map", hypersim, "tone_map"),
     ("resize image", hypersim, "resize_image"),
-    ("resize depth", hypersim, "resize_nearest"),
-    ("resize normals", hypersim, "resize_normals"),
+    ("resize depth", modalities.Depth, "resize"),
+    ("resize normals", modalities.Normals, "resize"),
     ("orient normals", hypersim, "face_camera"),
     ("orient normals", hypersim, "renormalize"),
     ("planar depth", hypersim, "depth_from_ray_distance"),
@@ -45,8 +46,9 @@ STAGES: list[tuple[str, Any, str]] = [
     ("decode image and depth", virtual_kitti, "read_png"),
     ("compress image", encoding, "encode_image"),
     ("compress depth and normals", encoding, "encode_array"),
-    ("statistics", encoding, "_describe"),
-    ("statistics", encoding.SplitStatistics, "add_depth"),
+    ("statistics", modalities.Depth, "facts"),
+    ("statistics", modalities.Normals, "facts"),
+    ("statistics", encoding.ValueStatistics, "add_image"),
 ]
 
 

@@ -11,7 +11,7 @@ from datamodules.geometry_datamodule import DatasetSource, GeometryDataModule
 from datamodules.preparation.plan import ShardOptions
 from datamodules.preparation.run import prepare_dataset
 from datamodules.shards.manifest import FILE_NAME
-from datamodules.sources.hypersim import Hypersim
+from datamodules.sources.hypersim import DEFAULT_MODALITIES, Hypersim
 from datamodules.sources.protocol import RawDataset
 from datamodules.sources.virtual_kitti import VirtualKitti
 from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
@@ -38,7 +38,7 @@ class SyntheticDataModule(GeometryDataModule):
         data_seed: Seed of the scenes.
         batch_size: Images per device and step (before gradient accumulation).
         val_batch_size: Images per device and validation step.
-        modalities: Modalities to load, as the task needs them.
+        modalities: Modalities to load, as the task needs them. What streets do not have needs streets: 0.
         horizontal_flip: Probability that a training image is mirrored, with its targets.
         max_val_samples: Validate on this many images of rooms and of streets, at even distances. By default on all.
         num_workers: Processes per device that read and decode training data; 0 uses the training process itself.
@@ -61,8 +61,13 @@ class SyntheticDataModule(GeometryDataModule):
     ) -> None:
         if rooms < 20 or streets < 0:
             raise InputError(f"data.rooms must be at least 20 and data.streets at least 0, not {rooms} and {streets}.")
+        further = tuple(name for name in modalities or () if name not in DEFAULT_MODALITIES)
+        if streets and further:
+            raise InputError(f"the streets of data.streets have no {further[0]}; set data.streets to 0.")
         place = Path(cache).expanduser()
-        self.folders = {"rooms": place / f"rooms-{_text(_ROOM_SIZE)}-{rooms}-seed{data_seed}"}
+        self.contents = (*DEFAULT_MODALITIES, *further)
+        name = "-".join(["rooms", *further, _text(_ROOM_SIZE), str(rooms), f"seed{data_seed}"])
+        self.folders = {"rooms": place / name}
         weights = {"rooms": 9.0, "streets": 1.0}
         if streets:
             self.folders["streets"] = place / f"streets-{_text(_STREET_SIZE)}-{streets}-seed{data_seed}"
@@ -117,7 +122,7 @@ class SyntheticDataModule(GeometryDataModule):
 
     def _raw_dataset(self, kind: str, raw: Path) -> RawDataset:
         if kind == "rooms":
-            return Hypersim(raw, _ROOM_SIZE, name="rooms")
+            return Hypersim(raw, _ROOM_SIZE, name="rooms", contents=self.contents)
         return VirtualKitti(raw, _STREET_SIZE, name="streets")
 
 

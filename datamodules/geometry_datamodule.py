@@ -291,7 +291,7 @@ class GeometryDataModule(LightningDataModule):
             if name not in manifest.entries:
                 raise InputError(
                     f"data set {manifest.name!r} ({dataset.root}) has no {name}, which the task needs. "
-                    f"Prepare it again with {name}, or leave it out."
+                    f"It holds {', '.join(manifest.modalities)}. Prepare it again with {name}, or leave it out."
                 )
         if not (source.weight > 0 and source.weight <= _MAX_WEIGHT):
             raise InputError(

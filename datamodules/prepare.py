@@ -4,20 +4,16 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from datamodules.preparation.checking import check_dataset
-from datamodules.preparation.folder_options import folder_dataset
+from datamodules.preparation.checking import DEFAULT_COMPARED, ModalityCheck, check_dataset, comparable
 from datamodules.preparation.merging import merge_parts
 from datamodules.preparation.options import add_folder, add_hypersim, add_virtual_kitti
 from datamodules.preparation.plan import ShardOptions
 from datamodules.preparation.preview import preview_dataset
 from datamodules.preparation.run import prepare_dataset
-from datamodules.preparation.summaries import SplitSummary
+from datamodules.preparation.summaries import ModalitySummary, SplitSummary
 from datamodules.shards.manifest import FILE_NAME
-from datamodules.sources.hypersim import Hypersim
-from datamodules.sources.hypersim_frames import HypersimSelection
-from datamodules.sources.protocol import RawDataset
-from datamodules.sources.virtual_kitti import PRESETS, VirtualKitti
 from geometry.errors import InputError, printable
+from geometry.modalities import modality_named
 from geometry.paths import folder_or_url, path_argument
 
 
@@ -42,31 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _run_hypersim(options: argparse.Namespace) -> int:
-    selection = HypersimSelection(options.split_csv, tuple(options.file_list), tuple(options.splits), options.missing)
-    raw = Hypersim(options.raw, tuple(options.size), options.normals, selection, options.camera_csv, options.name)
-    return _prepare(raw, options)
-
-
-def _run_virtual_kitti(options: argparse.Namespace) -> int:
-    preset = PRESETS[options.preset]
-    raw = VirtualKitti(
-        options.raw,
-        tuple(options.crop),
-        options.normals,
-        preset.val_scenes if options.val_scenes is None else tuple(options.val_scenes),
-        preset.conditions if options.conditions is None else tuple(options.conditions),
-        tuple(options.cameras),
-        options.name,
-    )
-    return _prepare(raw, options)
-
-
-def _run_folder(options: argparse.Namespace) -> int:
-    return _prepare(folder_dataset(options), options)
-
-
-def _prepare(raw: RawDataset, options: argparse.Namespace) -> int:
+def _run_preparation(options: argparse.Namespace) -> int:
     shards = ShardOptions(
         options.samples_per_shard,
         options.image_format,
@@ -75,7 +47,7 @@ def _prepare(raw: RawDataset, options: argparse.Namespace) -> int:
         options.max_invalid_ratio,
     )
     summaries = prepare_dataset(
-        raw,
+        options.raw_dataset(options),
         options.out,
         shards,
         options.workers,
@@ -104,36 +76,50 @@ def _run_merge(options: argparse.Namespace) -> int:
 
 
 def _print_summaries(summaries: Sequence[SplitSummary]) -> None:
+    names = list(dict.fromkeys(name for summary in summaries for name in summary.modalities))
     print_table(
-        ["split", "samples", "shards", "MB", "valid", "depth", "camera and normals"],
-        [_summary_row(summary) for summary in summaries],
+        ["split", "samples", "shards", "MB", *names, "origin"],
+        [_summary_row(summary, names) for summary in summaries],
     )
 
 
-def _summary_row(summary: SplitSummary) -> list[str]:
-    nearest, farthest = summary.depth_range_m
+def _summary_row(summary: SplitSummary, names: Sequence[str]) -> list[str]:
     return [
         summary.split,
         str(summary.samples),
         str(summary.shards),
         f"{summary.megabytes:.1f}",
-        f"{100 * summary.mean_valid_share:.1f} %",
-        f"{nearest:.2f} .. {farthest:.2f} m",
+        *(_values(name, summary.modalities.get(name)) for name in names),
         ", ".join(f"{name}: {count}" for name, count in summary.counts.items()),
     ]
 
 
+def _values(name: str, found: ModalitySummary | ModalityCheck | None) -> str:
+    """Return the share of known pixels and the range of values, as text."""
+    if found is None:
+        return "-"
+    share = found.mean_share if isinstance(found, ModalityCheck) else found.share
+    span = modality_named(name)().describe_range(found.minimum, found.maximum)
+    return f"{100 * share:.1f} % known" + ("" if span == "-" else f", {span}")
+
+
+def _difference(name: str, found: ModalityCheck) -> str:
+    return "-" if found.difference is None else f"{found.difference:.1f} {modality_named(name).difference_unit}"
+
+
 def _run_check(options: argparse.Namespace) -> int:
-    checks = check_dataset(options.shards, not options.quiet, options.compare_normals)
+    compare = {name: getattr(options, f"compare_{name}") for name in comparable()}
+    checks = check_dataset(options.shards, not options.quiet, compare)
+    names = list(checks[0].modalities) if checks else []
+    compared = [name for name in names if comparable().get(name) in names]
     rows = []
     for check in checks:
-        nearest, farthest = check.depth_range_m
-        valid = f"{100 * check.mean_valid_share:.1f} %"
         verdict = f"{len(check.problems)} problems" if check.problems else "good"
-        depth = f"{nearest:.2f} .. {farthest:.2f} m"
-        angle = "-" if check.normals_angle_deg is None else f"{check.normals_angle_deg:.1f} degrees"
-        rows.append([check.split, str(check.samples), str(check.shards), valid, depth, angle, verdict])
-    print_table(["split", "samples", "shards", "valid", "depth", "normals to depth", "verdict"], rows)
+        values = [_values(name, check.modalities[name]) for name in names]
+        differences = [_difference(name, check.modalities[name]) for name in compared]
+        rows.append([check.split, str(check.samples), str(check.shards), *values, *differences, verdict])
+    titles = [f"{name} to {comparable()[name]}" for name in compared]
+    print_table(["split", "samples", "shards", *names, *titles, "verdict"], rows)
     problems = [problem for check in checks for problem in check.problems]
     for problem in problems[: options.max_lines]:
         print(printable(problem), file=sys.stderr)
@@ -159,9 +145,9 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m datamodules.prepare", description="Prepare data sets for training."
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    add_hypersim(commands).set_defaults(run=_run_hypersim)
-    add_virtual_kitti(commands).set_defaults(run=_run_virtual_kitti)
-    add_folder(commands).set_defaults(run=_run_folder)
+    add_hypersim(commands).set_defaults(run=_run_preparation)
+    add_virtual_kitti(commands).set_defaults(run=_run_preparation)
+    add_folder(commands).set_defaults(run=_run_preparation)
 
     merge = commands.add_parser("merge", help="bring parts that were prepared with --part together in one data set")
     merge.add_argument(
@@ -176,17 +162,21 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check", help="compare every shard with dataset.json and every sample with the format")
     check.add_argument("shards", type=folder_or_url, help="folder or URL of a prepared data set")
     check.add_argument("--max-lines", type=int, default=20, help="number of problems to print (default: %(default)s)")
-    check.add_argument(
-        "--compare-normals",
-        type=int,
-        default=64,
-        metavar="N",
-        help="samples per split whose normals are compared with those computed from depth (default: %(default)s)",
-    )
+    for name, other in comparable().items():
+        check.add_argument(
+            f"--compare-{name}",
+            dest=f"compare_{name}",
+            type=int,
+            default=DEFAULT_COMPARED,
+            metavar="N",
+            help=f"samples per split whose {name} are compared with those computed from {other} (default: %(default)s)",
+        )
     check.add_argument("--quiet", action="store_true", help="show no progress bar")
     check.set_defaults(run=_run_check)
 
-    preview = commands.add_parser("preview", help="make a contact sheet: image, depth and normals of a few samples")
+    preview = commands.add_parser(
+        "preview", help="make a contact sheet: a few samples, each with its image and all modalities"
+    )
     preview.add_argument("shards", type=folder_or_url, help="folder or URL of a prepared data set")
     preview.add_argument("--out", type=path_argument, required=True, help="image to write, .png or .jpg")
     preview.add_argument("--samples", type=int, default=4, help="samples to show per split (default: %(default)s)")

@@ -96,6 +96,18 @@ def colorize_normals(normals: Tensor, mask: Tensor | None = None) -> Tensor:
     return torch.where(known, ((normals.float() + 1) / 2).clamp(0, 1), UNKNOWN_GREY)
 
 
+def eight_bit(colors: Tensor) -> Tensor:
+    """Return colours as image files hold them.
+
+    Args:
+        colors: (...,3,H,W) in [0, 1].
+
+    Returns:
+        (...,H,W,3) uint8 RGB, rounded to the nearest, on the same device.
+    """
+    return (colors.movedim(-3, -1) * 255).round().byte()
+
+
 def _known(values: Tensor, valid_mask: Tensor | None) -> Tensor:
     return values.isfinite() if valid_mask is None else values.isfinite() & valid_mask
 

@@ -23,6 +23,19 @@ def printable(text: object) -> str:
     return "".join(_escaped(letter) if unicodedata.category(letter) in _UNSAFE else letter for letter in str(text))
 
 
+def one_line(text: object, longest: int | None = None) -> str:
+    """Return a text as one line that is not too long.
+
+    Args:
+        text: for instance the error of a library, whose message may have many lines.
+        longest: number of characters to keep, cut between words; None keeps all.
+    """
+    line = " ".join(str(text).split())
+    if longest is None or len(line) <= longest:
+        return line
+    return line[:longest].rsplit(" ", 1)[0] + " ..."
+
+
 # Controls, formats (direction of writing, zero width), halves of pairs, separators of lines and of paragraphs.
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 

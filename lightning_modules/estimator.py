@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -21,21 +21,19 @@ from geometry.errors import InputError
 from lightning_modules.metric_base import GeometryMetric, all_scores
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.networks.noise import seed_from
-from lightning_modules.networks.sharding import reshard, unshard
 from lightning_modules.networks.sizes import pad_to_multiple
 from lightning_modules.schedules import warmup_exponential
 from lightning_modules.tasks import Task
 from lightning_modules.training.checkpoint_states import check_states
 from lightning_modules.training.compilation_proof import CompilationProof
 from lightning_modules.training.gradients import GradientGuard
-from lightning_modules.training.logging_steps import Means, Sums, is_logging_step
 from lightning_modules.training.monitors import check_monitors
-from lightning_modules.training.precision import check_precision
 from lightning_modules.training.resumed_optimizer import StoredSettings
-from lightning_modules.training.resuming import count_logged_steps_anew
 from lightning_modules.training.start import start_from
+from lightning_modules.training.step_curves import StepCurves
 from lightning_modules.training.stored_weights import describe_mismatch
-from lightning_modules.training.strategy import FullySharded, check_strategy
+from lightning_modules.training.strategy import FullySharded, UnshardedEvaluation
+from lightning_modules.training.trainer_checks import check_image_sizes, check_trainer
 
 _PAPER_STEPS = 20_000
 
@@ -91,13 +89,13 @@ class Estimator(LightningModule, ABC):
         self.final_lr_ratio = final_lr_ratio
         self.init_from = init_from
         self.gradient_guard = GradientGuard(gradient_clip_norm, max_skips_in_a_row)
-        self._compilation_proof = CompilationProof()
+        self.step_curves = StepCurves(self.gradient_guard)
+        self.compilation_proof = CompilationProof()
+        self.unsharded_evaluation = UnshardedEvaluation()
         self.val_dataset_names: list[str] = []
         self.val_metrics = nn.ModuleList()
         self.last_validated_step = -1
-        self._step_losses: list[Tensor] = []
-        self._means = Means()
-        self._stored_means: list[Sums] = []
+        self.step_losses: list[Tensor] = []
         self._resumed: StoredSettings | None = None
 
     @abstractmethod
@@ -107,6 +105,11 @@ class Estimator(LightningModule, ABC):
     @abstractmethod
     def training_loss(self, batch: GeometryBatch, seeds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar loss of a batch, and further scalars worth logging by name."""
+
+    def configure_callbacks(self) -> list[Callback]:
+        """Return what goes on beside the steps: clipping, curves, proof of compiled parts, unsharding to validate."""
+        own = (self.gradient_guard, self.step_curves, self.compilation_proof, self.unsharded_evaluation)
+        return [callback for callback in own if callback not in self.trainer.callbacks]  # type: ignore[attr-defined]
 
     def setup(self, stage: str) -> None:
         """Check what the data module offers, and make one metric per validation data set.
@@ -118,21 +121,11 @@ class Estimator(LightningModule, ABC):
             InputError: the trainer is told to clip gradients, too, images do not fit the network, or the weights to
                 start from do not.
         """
-        if self.trainer.gradient_clip_val is not None:
-            raise InputError(
-                "trainer.gradient_clip_val does not work with fused optimisers in mixed precision; set "
-                "gradient_clip_norm of the model in its place."
-            )
-        check_strategy(self.trainer.strategy)
-        check_precision(self.trainer.precision, "trainer.precision")
+        check_trainer(self.trainer)
         if stage == "test":
             return  # the callback Evaluation scores, on images of any size
         data = training_data(self.trainer.datamodule)  # type: ignore[attr-defined]
-        for name, size in data.image_sizes.items():
-            try:
-                self.network.check_size(*size)
-            except InputError as error:
-                raise InputError(f"data set {name}: {error}") from error
+        check_image_sizes(self.network, data)
         self.val_dataset_names = [dataset.name for dataset in data.val_dataset_infos]
         self.val_metrics = nn.ModuleList(
             nn.ModuleList(self.task.make_metrics(dataset)) for dataset in data.val_dataset_infos
@@ -170,22 +163,6 @@ class Estimator(LightningModule, ABC):
             self._resumed.follow(self.trainer.optimizers[0], schedules[0].scheduler)
         self._resumed = None
 
-    def on_train_start(self) -> None:
-        """Go on with the means of the run that is resumed, and see to it that all that trains gets a gradient."""
-        self.gradient_guard.watch(self.named_parameters())
-        self._means.restore(self._stored_means, self.global_rank, self.trainer.world_size)
-        self._stored_means = []
-
-    def on_train_batch_start(self, batch: GeometryBatch, batch_idx: int) -> None:
-        """Keep the steps of the curves right in a run that is extended, and let what is compiled prove itself.
-
-        Args:
-            batch: images of one data set.
-            batch_idx: number of the micro-batch in the epoch.
-        """
-        count_logged_steps_anew(self.trainer)
-        self._compilation_proof.check(self, batch)
-
     def training_step(self, batch: GeometryBatch, batch_idx: int) -> Tensor:
         """Return the loss of a micro-batch.
 
@@ -193,12 +170,11 @@ class Estimator(LightningModule, ABC):
             batch: images of one data set.
             batch_idx: number of the micro-batch in the epoch.
         """
-        self.gradient_guard.note_source(batch.dataset.name, batch.key)
         # Not batch_idx: Lightning counts it from 0 again when a run is resumed within an epoch.
-        moment = (os.environ.get("PL_GLOBAL_SEED", "0"), self.global_step, len(self._step_losses))
+        moment = (os.environ.get("PL_GLOBAL_SEED", "0"), self.global_step, len(self.step_losses))
         loss, extras = self.training_loss(batch, [seed_from(*moment, key) for key in batch.key])
-        self._step_losses.append(loss.detach())
-        self._means.add({"loss": loss, f"loss_{batch.dataset.name}": loss, **extras})
+        self.step_losses.append(loss.detach())
+        self.step_curves.add(loss, batch.dataset.name, extras)
         # A loss that is not finite can have a finite gradient. Made NaN, it is averaged into every rank's gradient.
         return loss * torch.where(loss.detach().isfinite(), 1.0, torch.nan)
 
@@ -228,21 +204,8 @@ class Estimator(LightningModule, ABC):
         prediction = self(image, [seed_from(key) for key in batch.key])
         return {"prediction": prediction[..., :height, :width]}
 
-    def on_validation_start(self) -> None:
-        """Let ranks have unequally many batches."""
-        unshard(self.network)
-
-    def on_test_start(self) -> None:
-        """Let ranks have unequally many batches."""
-        unshard(self.network)
-
-    def on_test_epoch_end(self) -> None:
-        """Shard the weights again, where they are sharded."""
-        reshard(self.network)
-
     def on_validation_epoch_end(self) -> None:
         """Log every data set's metrics as ``val/<data set>/<metric>``."""
-        reshard(self.network)
         for index, name in enumerate(self.val_dataset_names):
             metrics = self._metrics_of(index)
             self.log_dict({f"val/{name}/{key}": value for key, value in all_scores(metrics).items()})
@@ -267,47 +230,28 @@ class Estimator(LightningModule, ABC):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Clip the gradients, skip the step if they are not finite, and log.
-
-        On steps that are logged: the learning rate and the gradient norm of this very step, and the means of everything
-        else since the last such step, over all micro-batches and ranks. Under ``loss``, for the progress bar alone,
-        the loss of every step on this rank.
+        """Begin the losses of the next step.
 
         Args:
             optimizer: the optimiser that is about to step.
         """
-        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        norm = self.gradient_guard.apply(optimizer, self.global_step, scaler, self._step_losses)
-        self.log("loss", torch.stack(self._step_losses).mean(), prog_bar=True, logger=False)
-        self._step_losses = []
-        if is_logging_step(self.trainer, self.global_step + 1):
-            means = {f"train/{name}": mean for name, mean in self._means.take().items()}
-            of_sources = {name: means.pop(name) for name in list(means) if name.startswith("train/loss_")}
-            self.log_dict(means)
-            # Not by self.log: Lightning would repeat the value of a data set that no batch has come from since.
-            for logger in self.loggers:
-                logger.log_metrics(of_sources, self.trainer.fit_loop.epoch_loop._batches_that_stepped)
-            self.log("train/grad_norm", norm)
-            self.log("train/lr", optimizer.param_groups[0]["lr"])
-            self.log("train/skipped_steps", float(self.gradient_guard.num_skipped))
-            self.log("train/zero_gradient_steps", float(self.gradient_guard.num_zero))
+        self.step_losses = []
 
     def on_train_end(self) -> None:
         """Hear of the last step, too."""
         self.gradient_guard.settle()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only what trains, and the means that are not logged yet.
+        """Keep only what trains.
 
         Args:
             checkpoint: the checkpoint that is about to be saved.
         """
         trained = self._trained_names()
         checkpoint["state_dict"] = {name: t for name, t in checkpoint["state_dict"].items() if name in trained}
-        checkpoint["means"] = self._means.state()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check that a checkpoint fits what trains, and keep its means.
+        """Check that a checkpoint fits what trains.
 
         Args:
             checkpoint: the checkpoint that is about to be loaded.
@@ -318,7 +262,6 @@ class Estimator(LightningModule, ABC):
         """
         self.check_fits(checkpoint["state_dict"])
         check_states(checkpoint, self.trainer, self)
-        self._stored_means = checkpoint.get("means", [])
         self._resumed = StoredSettings(checkpoint)
 
     def check_fits(self, weights: Mapping[str, Tensor]) -> None:

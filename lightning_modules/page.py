@@ -10,12 +10,13 @@ import numpy as np
 
 from geometry.errors import InputError
 from geometry.modalities import Modality
+from geometry.writing import write_whole
 from lightning_modules.inference.batch_run import reason_of
 from lightning_modules.inference.mesh import glb_bytes
 from lightning_modules.inference.pictures import read_picture
 from lightning_modules.inference.point_cloud import PointCloudCamera, point_cloud
 from lightning_modules.inference.predictor import Predictor
-from lightning_modules.inference.results import npy_bytes, png16_bytes, visualise, write_whole
+from lightning_modules.inference.results import npy_bytes, png16_bytes, visualise
 
 # Longest sides in pixels that can be chosen; 0 is the image's own size.
 RESOLUTIONS = (256, 384, 512, 768, 1024, 0)

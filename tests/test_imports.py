@@ -28,7 +28,10 @@ CONFINED = {
     ),
 }
 FRAMEWORKS = {"lightning", "diffusers", "transformers", "webdataset", "cv2", "h5py"}
-LAZY_IN_GEOMETRY = {"geometry/modalities/depth.py": {"diffusers"}, "geometry/modalities/normals.py": {"diffusers"}}
+LAZY_IN_GEOMETRY = {
+    "geometry/modalities/depth.py": {"diffusers"},
+    "geometry/modalities/normals.py": {"cv2", "diffusers"},
+}
 
 
 def sources(folder):
@@ -41,6 +44,8 @@ def module_name(file):
 
 
 MODULES = {module_name(file): file for package in ALLOWED_OWN for file in sources(package)}
+PROGRAMS = {module_name(file): file for file in [ROOT / "train.py", *sources("benchmarks"), *sources("checkpoints")]}
+ALL_MODULES = MODULES | PROGRAMS
 
 
 def import_statements(nodes, at_once):
@@ -88,17 +93,18 @@ def test_geometry_is_free_of_frameworks():
 
 def own_imports(name):
     """Modules of this project that a module imports at once, but not the packages that it lies in."""
-    found = imported_modules(MODULES[name], at_once=True) & MODULES.keys()
+    found = imported_modules(ALL_MODULES[name], at_once=True) & ALL_MODULES.keys()
     # ``from package import module`` needs the package, too, but not before the module: only names that are none count.
-    packages = {other for other in found if MODULES[other].name == "__init__.py"}
+    packages = {other for other in found if ALL_MODULES[other].name == "__init__.py"}
     return {other for other in found - {name} if other not in packages or not f"{name}.".startswith(f"{other}.")}
 
 
 def test_no_module_imports_itself_by_way_of_others():
     assert len(MODULES) > 150
+    assert own_imports("benchmarks.soak") >= {"benchmarks.soak_trial"}
     assert own_imports("lightning_modules.training.ema") >= {"lightning_modules.estimator"}
     try:
-        graphlib.TopologicalSorter({name: own_imports(name) for name in MODULES}).prepare()
+        graphlib.TopologicalSorter({name: own_imports(name) for name in ALL_MODULES}).prepare()
     except graphlib.CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
 
@@ -110,10 +116,15 @@ def test_every_folder_of_sources_is_installed():
 
 
 # Both packages need these, and neither may import the other.
-NEEDED_IN_GEOMETRY = {"image_files.py": {"PIL", "numpy", "simplejpeg"}, "locks.py": {"filelock"}}
+# Modalities say how they lie in files, in which values are arrays of NumPy.
+NEEDED_IN_GEOMETRY = {
+    "image_files.py": {"PIL", "numpy", "simplejpeg"},
+    "locks.py": {"filelock"},
+    **{file.name: {"numpy"} for file in (ROOT / "geometry/modalities").glob("*.py")},
+}
 
 
-def test_geometry_needs_torch_alone_but_where_images_are_opened_and_folders_locked():
+def test_geometry_needs_torch_alone_but_where_files_are_opened_or_locked_and_values_stored():
     for file in sources("geometry"):
         needs = imports_of(file, at_once=True) - sys.stdlib_module_names - {"geometry", "torch"}
         assert needs <= NEEDED_IN_GEOMETRY.get(file.name, set()), file

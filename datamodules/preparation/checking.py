@@ -2,15 +2,15 @@
 
 import hashlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
+from datamodules.shards.codecs import IMAGE, INFO
 from datamodules.shards.files import decode_sample, iterate_shard
 from datamodules.shards.manifest import (
     CHUNK_BYTES,
@@ -23,15 +23,43 @@ from datamodules.shards.manifest import (
 )
 from datamodules.untrusted.json_text import is_finite_number
 from datamodules.untrusted.text import shorten
-from geometry.camera import pixel_rays
 from geometry.errors import InputError
 from geometry.limits import MAX_JSON_BYTES
-from geometry.normals import normals_from_depth
+from geometry.modalities import modality_named, registered
+from geometry.modalities.stored import rounded_limits
 
-# Stored normals that differ from those computed from depth by more, in the median over a sample, are in another frame.
-MAX_NORMALS_ANGLE_DEG = 30.0
-# float16 rounds a unit vector's length by less than this.
-UNIT_TOLERANCE = 2e-3
+Array = np.ndarray
+DEFAULT_COMPARED = 64
+
+
+@dataclass
+class ModalityCheck:
+    """Findings about the values of one modality in one split.
+
+    Attributes:
+        mean_share: mean share of pixels with a known value.
+        minimum: smallest number; None if none is known or counted.
+        maximum: largest number.
+        differences: of every sample compared, the median difference from the modality that it is compared with.
+    """
+
+    mean_share: float = 0.0
+    minimum: float | None = None
+    maximum: float | None = None
+    differences: list[float] = field(default_factory=list)
+
+    @property
+    def difference(self) -> float | None:
+        """Median over the samples compared; None if there were none."""
+        return float(np.median(self.differences)) if self.differences else None
+
+    def add(self, share: float, numbers: Array) -> None:
+        """Add a sample's share of known pixels and its numbers (N,)."""
+        self.mean_share += share
+        if numbers.size:
+            low, high = float(numbers.min()), float(numbers.max())
+            self.minimum = low if self.minimum is None else min(self.minimum, low)
+            self.maximum = high if self.maximum is None else max(self.maximum, high)
 
 
 @dataclass
@@ -41,36 +69,33 @@ class SplitCheck:
     Attributes:
         split: its name.
         shards: number of shards.
+        modalities: findings by modality.
         samples: number of samples found.
-        mean_valid_share: mean share of pixels with valid depth.
-        depth_range_m: smallest and largest valid depth in metres.
-        normals_angles_deg: of every sample compared, the median angle between stored normals and those computed
-            from the stored depth.
         problems: one sentence per problem, naming shard and sample; empty if all is well.
     """
 
     split: str
     shards: int
+    modalities: dict[str, ModalityCheck]
     samples: int = 0
-    mean_valid_share: float = 0.0
-    depth_range_m: tuple[float, float] = (float("inf"), 0.0)
-    normals_angles_deg: list[float] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
-    @property
-    def normals_angle_deg(self) -> float | None:
-        """Median over the samples compared, in degrees; None if there were none."""
-        return float(np.median(self.normals_angles_deg)) if self.normals_angles_deg else None
+
+def comparable() -> dict[str, str]:
+    """Return the modalities whose values can be compared with those of another one, and that one."""
+    return {name: kind.compared_with for name, kind in registered().items() if kind.compared_with}
 
 
-def check_dataset(path: str | Path, progress: bool = True, compare_normals: int = 64) -> list[SplitCheck]:
+def check_dataset(
+    path: str | Path, progress: bool = True, compare: Mapping[str, int] | int = DEFAULT_COMPARED
+) -> list[SplitCheck]:
     """Check a prepared data set to its last byte.
 
     Args:
         path: folder or URL of the data set.
         progress: show a progress bar on stderr.
-        compare_normals: number of samples per split, at even distances, whose normals are compared with those computed
-            from their depth.
+        compare: number of samples per split, at even distances, whose values are compared with those of another
+            modality where that is possible; one number for all, or by modality.
 
     Returns:
         The findings about every split.
@@ -79,16 +104,19 @@ def check_dataset(path: str | Path, progress: bool = True, compare_normals: int 
         InputError: there is no usable ``dataset.json``.
     """
     dataset = read_dataset(path)
+    manifest = dataset.manifest
+    counts = dict.fromkeys(comparable(), compare) if isinstance(compare, int) else compare
     checks = []
-    for split, shards in dataset.manifest.splits.items():
-        check = SplitCheck(split, len(shards))
+    for split, shards in manifest.splits.items():
+        check = SplitCheck(split, len(shards), {name: ModalityCheck() for name in manifest.modalities})
         keys: set[str] = set()
-        total = dataset.manifest.num_samples(split)
-        stride = max(1, -(-total // compare_normals)) if compare_normals > 0 else 0
+        total = manifest.num_samples(split)
+        strides = {name: max(1, -(-total // count)) for name, count in counts.items() if count > 0}
         with tqdm(total=total, desc=f"check {split}", unit="sample", disable=not progress) as bar:
             for shard in shards:
-                check.problems.extend(_check_shard(dataset, shard, check, keys, bar, stride))
-        check.mean_valid_share /= max(check.samples, 1)
+                check.problems.extend(_check_shard(dataset, shard, check, keys, bar, strides))
+        for found in check.modalities.values():
+            found.mean_share /= max(check.samples, 1)
         checks.append(check)
     return checks
 
@@ -99,7 +127,7 @@ def _check_shard(
     check: SplitCheck,
     keys: set[str],
     bar: Any,  # noqa: ANN401
-    stride: int,
+    strides: Mapping[str, int],
 ) -> Iterator[str]:
     url, size = dataset.shard_url(shard), dataset.manifest.image_size
     found = 0
@@ -108,7 +136,7 @@ def _check_shard(
             checksum = _sha256(stream, dataset.max_shard_bytes(shard))
         if checksum != shard.sha256:
             yield f"{url}: sha256 is {checksum}, dataset.json says {shard.sha256}"
-        roles = (*dataset.manifest.entries, "info")
+        roles = (*dataset.manifest.entries, INFO)
         for sample in iterate_shard(url, roles):
             found += 1
             bar.update()
@@ -117,8 +145,9 @@ def _check_shard(
             keys.add(sample.key)
             decoded = decode_sample(sample, roles, MAX_BYTES_PER_PIXEL * math.prod(size) + MAX_JSON_BYTES)
             problems = list(_check_sample(decoded, dataset.manifest, check))
-            if not problems and "normals" in decoded and stride and (check.samples + found - 1) % stride == 0:
-                problems.extend(_compare_normals(decoded, check))
+            if not problems:
+                number = check.samples + found - 1
+                problems.extend(_compare(decoded, check, [name for name in strides if number % strides[name] == 0]))
             for problem in problems:
                 yield f"{url}: sample {sample.key!r}: {problem}"
     except (InputError, OSError) as error:
@@ -130,29 +159,21 @@ def _check_shard(
 
 def _check_sample(sample: dict[str, Any], manifest: DatasetManifest, check: SplitCheck) -> Iterator[str]:
     size = manifest.image_size
-    image, depth = sample["image"], sample["depth"].astype(np.float32)
-    if image.shape[:2] != size or depth.shape != size:
-        yield f"image is {image.shape[:2]}, depth {depth.shape}, dataset.json says {size}"
-        return
-    valid = depth != 0
-    if not np.isfinite(depth).all() or (depth < 0).any():
-        yield "depth holds NaN, infinite or negative numbers"
-    elif valid.any():
-        nearest, farthest = float(depth[valid].min()), float(depth.max())
-        # The planes are rounded like the depth: to float16.
-        if nearest < np.float16(manifest.near_plane_m) or farthest > np.float16(manifest.far_plane_m):
-            yield f"depth from {nearest:.4g} m to {farthest:.4g} m leaves the near and far plane"
-        check.depth_range_m = (min(check.depth_range_m[0], nearest), max(check.depth_range_m[1], farthest))
-    check.mean_valid_share += float(valid.mean())
-    if "normals" in sample:
-        normals = sample["normals"].astype(np.float32)
-        if normals.shape != (3, *size):
-            yield f"normals are {normals.shape}, not {(3, *size)}"
-            return
-        length = np.sqrt(np.square(normals).sum(axis=0))
-        if not np.isfinite(normals).all() or ((length > 0) & (abs(length - 1) > UNIT_TOLERANCE)).any():
-            yield "normals are neither unit vectors nor zero"
-    info = sample.get("info", {})  # the camera may be unknown
+    if sample[IMAGE].shape[:2] != size:
+        yield f"{IMAGE} has {sample[IMAGE].shape[:2]} pixels, dataset.json says {size}"
+    for name, found in check.modalities.items():
+        modality = modality_named(name)()
+        stored, shape = sample[name], modality.stored_shape(*size)
+        if stored.shape != shape:
+            yield f"{name} has the shape {stored.shape}, dataset.json asks for {shape}"
+            continue
+        values = stored.astype(np.float32)
+        limits = rounded_limits(manifest.ranges.get(name, modality.possible_values))
+        problems = list(modality.problems(values, limits))
+        yield from problems
+        known = modality.is_known(values)
+        found.add(np.count_nonzero(known) / known.size, np.empty(0) if problems else modality.numbers(values))
+    info = sample.get(INFO, {})  # the camera may be unknown
     camera = info.get("camera_from_pixel")
     if camera is not None and not _is_camera(camera):
         yield f"camera_from_pixel is {shorten(repr(camera))}, not a 3x3 matrix of numbers"
@@ -161,32 +182,19 @@ def _check_sample(sample: dict[str, Any], manifest: DatasetManifest, check: Spli
         yield f"pixel_center is {shorten(repr(pixel_center))}, not a number"
 
 
-def _compare_normals(sample: dict[str, Any], check: SplitCheck) -> Iterator[str]:
-    """Compare the normals of a sample without other problems with those computed from its depth."""
-    info = sample.get("info", {})
+def _compare(sample: dict[str, Any], check: SplitCheck, names: list[str]) -> Iterator[str]:
+    """Compare modalities of a sample without other problems with those that they can be compared with."""
+    info = sample.get(INFO, {})
     camera, pixel_center = info.get("camera_from_pixel"), info.get("pixel_center")
-    if camera is None or pixel_center is None:
-        return
-    depth = torch.from_numpy(sample["depth"].astype(np.float32))[None]
-    stored = torch.from_numpy(sample["normals"].astype(np.float32))
-    try:
-        height, width = sample["depth"].shape
-        rays = pixel_rays(torch.tensor(camera, dtype=torch.float64), height, width, float(pixel_center)).float()
-    except (InputError, TypeError, ValueError) as error:
-        yield f"camera_from_pixel is of no use: {error}"
-        return
-    computed, mask = normals_from_depth(depth, rays, depth > 0)
-    both = mask[0] & (stored != 0).any(dim=0)
-    if not both.any():
-        return
-    cosine = (computed * stored).sum(dim=0)[both].clamp(-1, 1)
-    angle_deg = float(torch.rad2deg(torch.acos(cosine)).median())
-    check.normals_angles_deg.append(angle_deg)
-    if angle_deg > MAX_NORMALS_ANGLE_DEG:
-        yield (
-            f"normals differ from those computed from depth by {angle_deg:.0f} degrees (median): are they in another "
-            "frame, or is the camera another one?"
-        )
+    for name in names:
+        is_there = {name, comparable()[name]} <= set(check.modalities)
+        if not is_there or camera is None or pixel_center is None:
+            continue
+        difference, problem = modality_named(name)().compare(sample, camera, pixel_center)
+        if difference is not None:
+            check.modalities[name].differences.append(difference)
+        if problem:
+            yield problem
 
 
 def _sha256(stream: BinaryIO, max_bytes: int) -> str:

@@ -1,7 +1,7 @@
 """From frames to the entries of a shard, in this process or in several, always in the same order."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -16,10 +16,13 @@ import torch
 from datamodules.preparation.plan import ShardOptions
 from datamodules.preparation.processes import process_pool
 from datamodules.preparation.statistics import SplitStatistics
-from datamodules.shards.codecs import encode_array, encode_image, encode_json
+from datamodules.shards.codecs import ARRAY_FORMAT, IMAGE, INFO, encode_array, encode_image, encode_json, entry_name
 from datamodules.shards.files import EncodedSample
 from datamodules.sources.protocol import Frame, PreparedSample, RawDataset
 from geometry.errors import InputError
+from geometry.modalities import Modality, modality_named, registered
+from geometry.modalities.statistics import ValueStatistics
+from geometry.modalities.stored import Facts
 
 Array = np.ndarray
 
@@ -96,41 +99,46 @@ def encode_frame(raw: RawDataset, options: ShardOptions, frame: Frame) -> Encode
         sample = raw.load(frame)
     except InputError as error:
         return EncodedFrame(frame.key, None, SplitStatistics(skipped=[frame.key]), str(error))
-    size = sample.depth.shape
-    assert sample.image.shape[:2] == size == tuple(raw.image_size), f"{frame.key}: wrong size"
-    depth = sample.depth.astype(np.float16)
-    if (depth.size - np.count_nonzero(depth)) / depth.size > options.max_invalid_ratio:
+    size = sample.image.shape[:2]
+    assert size == tuple(raw.image_size), f"{frame.key}: wrong size"
+    assert tuple(sample.targets) == tuple(raw.modalities), f"{frame.key}: holds {tuple(sample.targets)}"
+    modalities = {name: modality_named(name)() for name in sample.targets}
+    stored = {name: modalities[name].store(values) for name, values in sample.targets.items()}
+    known = {name: modalities[name].is_known(values) for name, values in stored.items()}
+    if _invalid_ratio(modalities, known) > options.max_invalid_ratio:
         return EncodedFrame(frame.key, None, SplitStatistics(left_out=[frame.key]))
-    info = _describe(sample)
-    image_entry = f"image.{options.image_format}"
-    entries = {image_entry: encode_image(sample.image, options.image_format, options.image_quality)}
-    entries["depth.blosc"] = encode_array(depth)
-    if sample.normals is not None:
-        entries["normals.blosc"] = encode_array(sample.normals.astype(np.float16))
-    entries["json"] = encode_json(info)
+    facts = {name: modalities[name].facts(values) for name, values in sample.targets.items()}
+    info = _describe(sample, modalities, facts)
+    image = encode_image(sample.image, options.image_format, options.image_quality)
+    entries = {entry_name(IMAGE, options.image_format): image}
+    entries |= {entry_name(name, ARRAY_FORMAT): encode_array(values) for name, values in stored.items()}
+    entries[entry_name(INFO, "json")] = encode_json(info)
     statistics = SplitStatistics(samples=1, num_bytes=sum(map(len, entries.values())))
-    statistics.add_depth(depth, info["depth_min_m"], info["depth_max_m"])
-    statistics.counts.update(f"{name} {info[name]}" for name in ("camera", "normals") if name in info)
+    for name, values in stored.items():
+        counted = statistics.modalities.setdefault(name, ValueStatistics())
+        low, *_, high = facts[name].quantiles
+        counted.add_image(known[name], modalities[name].numbers(values), low, high)
+    statistics.counts.update(f"{name} {info[name]}" for name in ("camera", *registered()) if name in info)
     return EncodedFrame(frame.key, EncodedSample(frame.key, "", entries), statistics)
 
 
-def _describe(sample: PreparedSample) -> dict[str, Any]:
-    """Return the sample's JSON: its camera, and the share, range and outer quantiles (metres) of its valid depth."""
-    valid = sample.depth[sample.depth > 0]
-    names = ("depth_min_m", "depth_q02_m", "depth_q98_m", "depth_max_m")
-    quantiles = np.quantile(valid, (0, 0.02, 0.98, 1)) if valid.size else (None,) * 4
-    rounded = [None if value is None else float(f"{value:.6g}") for value in quantiles]
+def _invalid_ratio(modalities: Mapping[str, Modality], known: Mapping[str, Array]) -> float:
+    """Return the largest share of unknown pixels among the modalities that count for it, or among all if none does."""
+    counting = [name for name, modality in modalities.items() if modality.counts_for_quality] or list(known)
+    return max((known[name].size - np.count_nonzero(known[name])) / known[name].size for name in counting)
+
+
+def _describe(sample: PreparedSample, modalities: Mapping[str, Modality], facts: Mapping[str, Facts]) -> dict[str, Any]:
+    """Return the sample's JSON: its camera, and the share, range and outer quantiles of the known values."""
     camera = sample.camera_from_pixel
     info = {
         **sample.info,
-        "valid_share": round(valid.size / sample.depth.size, 6),
-        **dict(zip(names, rounded, strict=True)),
         "camera_from_pixel": None if camera is None else np.asarray(camera, np.float64).tolist(),
         "pixel_center": sample.pixel_center,
-        "image_size": list(sample.depth.shape),
+        "image_size": list(sample.image.shape[:2]),
     }
-    if sample.normals is not None:
-        info["normals_share"] = round(float((sample.normals != 0).any(axis=0).mean()), 6)
+    for name, modality in modalities.items():
+        info |= modality.describe(facts[name])
     return info
 
 

@@ -6,8 +6,9 @@ from typing import Literal, get_args
 from datamodules.sources.fitting import Shape
 from datamodules.sources.folder import FAR_PLANE_M, NEAR_PLANE_M, DepthFormat, DepthKind, FolderDataset, NormalsFrame
 from datamodules.sources.folder_cameras import FolderCameras
-from datamodules.sources.folder_frames import IMAGE_SUFFIXES, FolderSplit, NamedFiles
+from datamodules.sources.folder_frames import IMAGE_SUFFIXES, FolderSplit, NamedFiles, suffixes_of
 from datamodules.sources.image_files import read_image
+from geometry.modalities import Depth, Normals, modality_named, registered
 from geometry.paths import folder_or_url, given_path, path_argument
 
 
@@ -26,7 +27,7 @@ def folder_dataset(options: argparse.Namespace) -> FolderDataset:
     )
     return FolderDataset(
         images=images,
-        depth=NamedFiles(options.depth, options.depth_pattern),
+        depth=options.depth and NamedFiles(options.depth, options.depth_pattern),
         shape=_shape(options, images),
         depth_format=DepthFormat(
             options.depth_scale,
@@ -43,7 +44,17 @@ def folder_dataset(options: argparse.Namespace) -> FolderDataset:
         name=options.name,
         near_plane_m=options.near,
         far_plane_m=options.far,
+        others={
+            name: NamedFiles(getattr(options, name), getattr(options, f"{name}_pattern"))
+            for name in _further_modalities()
+            if getattr(options, name)
+        },
     )
+
+
+def _further_modalities() -> list[str]:
+    """Return the modalities whose files need no option to be understood."""
+    return [name for name in registered() if name not in (Depth.name, Normals.name)]
 
 
 def _shape(options: argparse.Namespace, images: NamedFiles) -> Shape:
@@ -57,7 +68,7 @@ def _shape(options: argparse.Namespace, images: NamedFiles) -> Shape:
 
 def _normals(options: argparse.Namespace, cameras: FolderCameras) -> NamedFiles | Literal["from-depth", "none"]:
     if options.normals is None:
-        return "from-depth" if cameras.known else "none"
+        return "from-depth" if cameras.known and options.depth else "none"
     if options.normals in ("from-depth", "none"):
         return options.normals
     return NamedFiles(given_path(options.normals, "--normals"), options.normals_pattern)
@@ -72,7 +83,6 @@ def add_folder_options(parser: argparse.ArgumentParser) -> None:
     files.add_argument(
         "--depth",
         type=path_argument,
-        required=True,
         metavar="DIR",
         help="folder of depth: .png (16 bits) .npy .npz .exr .pfm",
     )
@@ -81,15 +91,23 @@ def add_folder_options(parser: argparse.ArgumentParser) -> None:
         type=folder_or_url,
         metavar="DIR",
         help="folder of normals (.npy .npz .exr .pfm, .png of 8 or 16 bits); or from-depth: compute them; or none "
-        "(default: from-depth where cameras are given, else none)",
+        "(default: from-depth where depth and cameras are given, else none)",
     )
+    for name in _further_modalities():
+        files.add_argument(
+            f"--{name}",
+            type=path_argument,
+            metavar="DIR",
+            help=f"folder of {modality_named(name).title} ({' '.join(suffixes_of(name))})",
+        )
     files.add_argument(
         "--missing",
         choices=("error", "skip"),
         default="error",
-        help="images without depth or normals: error stops, skip counts them (default: %(default)s)",
+        help="images that lack a file: error stops, skip counts them (default: %(default)s)",
     )
-    for what, example in (("image", "rgb_{}.jpg"), ("depth", "depth_{}.png"), ("normals", "normals_{}.png")):
+    for what in ("image", "depth", "normals", *_further_modalities()):
+        example = "rgb_{}.jpg" if what == "image" else f"{what}_{{}}.png"
         files.add_argument(
             f"--{what}-pattern",
             metavar="NAME",

@@ -68,7 +68,7 @@ class Journal:
         found = self.read_plan()
         if found is None:
             shards = [(shard.split, shard.file) for shard in plan.shards]
-            self._write(PLAN_NAME, {"manifest": asdict(plan.manifest), "shards": shards})
+            self._write(PLAN_NAME, {"manifest": plan.manifest.to_document(), "shards": shards})
         elif found[0].plan_sha256 != plan.manifest.plan_sha256:
             raise InputError(
                 f"{self.folder} holds an unfinished preparation with {_differences(found[0], plan.manifest)}. Run the "
@@ -95,9 +95,9 @@ class Journal:
         return manifest, [(split, file) for split, file in document["shards"]]
 
     def record(self, file: str) -> ShardRecord | None:
-        """Return the record of a shard; None if it is not finished, or its file is gone."""
+        """Return the record of a shard; None if it is not finished, its file is gone, or an older version wrote it."""
         document = self._read(f"{Path(file).stem}.json")
-        if document is None:
+        if document is None or "modalities" not in document["statistics"]:
             return None
         statistics = SplitStatistics.from_json(document["statistics"])
         record = ShardRecord(ShardInfo(**document["info"]), document["num_bytes"], statistics)
@@ -149,11 +149,12 @@ class Journal:
         complete = [(split, record) for split, record in records if record is not None]
         manifest = with_records(plan[0], complete)
         try:
-            self._write(FILE_NAME, asdict(manifest), self.folder / FILE_NAME)
+            self._write(FILE_NAME, manifest.to_document(), self.folder / FILE_NAME)
         except FileNotFoundError:
-            return self.finished()
-        self.remove()
-        return manifest
+            pass  # another part was faster
+        else:
+            self.remove()
+        return self.finished()
 
     def finished(self) -> DatasetManifest | None:
         """Return the manifest of the data set if ``dataset.json`` is there.
@@ -226,7 +227,7 @@ def storage_error(error: OSError, folder: Path) -> InputError:
 def _differences(old: DatasetManifest, new: DatasetManifest) -> str:
     """Name what differs between two plans."""
     # Through JSON, which knows no tuples.
-    before, now = (json.loads(json.dumps({**asdict(manifest), **manifest.options})) for manifest in (old, new))
+    before, now = (json.loads(json.dumps({**manifest.to_document(), **manifest.options})) for manifest in (old, new))
     changed = [name for name in now if name not in ("options", "plan_sha256") and before.get(name) != now[name]]
     if not changed:
         return "other raw frames (files were added to or taken from the raw folder, or a list or table changed)"

@@ -4,16 +4,17 @@ import argparse
 import re
 from typing import get_args
 
-from datamodules.preparation.folder_options import add_folder_options
+from datamodules.preparation.folder_options import add_folder_options, folder_dataset
 from datamodules.preparation.run import default_workers
-from datamodules.sources.hypersim import NormalsSource
-from datamodules.sources.hypersim_frames import SPLITS
-from datamodules.sources.virtual_kitti import PRESETS
+from datamodules.sources.hypersim import DEFAULT_MODALITIES, Hypersim, NormalsSource
+from datamodules.sources.hypersim_frames import SPLITS, HypersimSelection
+from datamodules.sources.hypersim_targets import readers
+from datamodules.sources.virtual_kitti import PRESETS, VirtualKitti
 from geometry.paths import path_argument
 
 
 def add_hypersim(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    """Add the command ``hypersim``."""
+    """Add the command ``hypersim``; the parsed options hold a function ``raw_dataset`` of them."""
     parser = commands.add_parser("hypersim", help="prepare Hypersim", description="Prepare Hypersim's HDF5 frames.")
     _add_input_and_output(parser, "hypersim")
     parser.add_argument(
@@ -23,6 +24,15 @@ def add_hypersim(commands: argparse._SubParsersAction) -> argparse.ArgumentParse
         metavar=("H", "W"),
         default=(480, 640),
         help="size of the samples (default: 480 640)",
+    )
+    parser.add_argument(
+        "--modalities",
+        nargs="+",
+        choices=(*DEFAULT_MODALITIES, *readers()),
+        default=DEFAULT_MODALITIES,
+        metavar="NAME",
+        help=f"what to prepare, of {', '.join((*DEFAULT_MODALITIES, *readers()))} "
+        f"(default: {' '.join(DEFAULT_MODALITIES)})",
     )
     parser.add_argument(
         "--normals",
@@ -57,11 +67,24 @@ def add_hypersim(commands: argparse._SubParsersAction) -> argparse.ArgumentParse
         help="listed frames that are not on disk: skip counts them, error stops; auto stops for --file-list and skips "
         "for the split table (default: %(default)s)",
     )
+    parser.set_defaults(raw_dataset=_hypersim)
     return parser
 
 
+def _hypersim(options: argparse.Namespace) -> Hypersim:
+    return Hypersim(
+        options.raw,
+        tuple(options.size),
+        options.normals,
+        HypersimSelection(options.split_csv, tuple(options.file_list), tuple(options.splits), options.missing),
+        options.camera_csv,
+        options.name,
+        contents=tuple(options.modalities),
+    )
+
+
 def add_virtual_kitti(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    """Add the command ``virtual_kitti``."""
+    """Add the command ``virtual_kitti``; as ``add_hypersim``."""
     parser = commands.add_parser(
         "virtual_kitti", help="prepare Virtual KITTI 2", description="Prepare Virtual KITTI 2 (release 2.0.3)."
     )
@@ -93,16 +116,31 @@ def add_virtual_kitti(commands: argparse._SubParsersAction) -> argparse.Argument
         "--conditions", nargs="+", metavar="NAME", help="conditions to prepare: clone fog ... (default: the preset's)"
     )
     parser.add_argument("--cameras", type=int, nargs="+", default=(), metavar="N", help="cameras: 0 1 (default: all)")
+    parser.set_defaults(raw_dataset=_virtual_kitti)
     return parser
 
 
+def _virtual_kitti(options: argparse.Namespace) -> VirtualKitti:
+    preset = PRESETS[options.preset]
+    return VirtualKitti(
+        options.raw,
+        tuple(options.crop),
+        options.normals,
+        preset.val_scenes if options.val_scenes is None else tuple(options.val_scenes),
+        preset.conditions if options.conditions is None else tuple(options.conditions),
+        tuple(options.cameras),
+        options.name,
+    )
+
+
 def add_folder(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:
-    """Add the command ``folder``."""
+    """Add the command ``folder``; as ``add_hypersim``."""
     parser = commands.add_parser(
-        "folder", help="prepare your own images and depth", description="Prepare a folder of images with depth."
+        "folder", help="prepare your own images", description="Prepare a folder of images with any set of modalities."
     )
     add_folder_options(parser)
     _add_input_and_output(parser, "folder", has_raw=False)
+    parser.set_defaults(raw_dataset=folder_dataset)
     return parser
 
 
@@ -147,7 +185,7 @@ def _add_input_and_output(parser: argparse.ArgumentParser, name: str, has_raw: b
         type=float,
         default=1.0,
         metavar="SHARE",
-        help="leave out samples with a larger share of pixels without valid depth (default: %(default)s)",
+        help="leave out samples with a larger share of unknown pixels (default: %(default)s)",
     )
     parser.add_argument(
         "--image-format",

@@ -3,9 +3,10 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from datamodules.shards.codecs import IMAGE
 from datamodules.shards.manifest import DatasetManifest
 from datamodules.sources.protocol import RawDataset
 from geometry.errors import InputError
@@ -20,7 +21,7 @@ class ShardOptions:
         image_format: "jpg" or "png".
         image_quality: JPEG quality from 1 to 100.
         seed: seed of the order in which training samples are dealt to shards.
-        max_invalid_ratio: samples with a larger share of pixels without depth are left out.
+        max_invalid_ratio: samples with a larger share of unknown pixels are left out.
     """
 
     samples_per_shard: int = 256
@@ -88,13 +89,12 @@ def make_plan(raw: RawDataset, splits: dict[str, list[Any]], options: ShardOptio
     manifest = DatasetManifest(
         name=raw.name,
         image_size=raw.image_size,
-        near_plane_m=raw.near_plane_m,
-        far_plane_m=raw.far_plane_m,
-        entries=("image", "depth", "normals") if raw.has_normals else ("image", "depth"),
+        entries=(IMAGE, *raw.modalities),
         splits={},
+        ranges=dict(raw.ranges),
         options={**raw.options(), **vars(options)},
     )
-    content = [asdict(manifest), [(shard.file, [frame.key for frame in shard.frames]) for shard in shards]]
+    content = [manifest.to_document(), [(shard.file, [frame.key for frame in shard.frames]) for shard in shards]]
     checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return Plan(replace(manifest, plan_sha256=checksum), shards)
 

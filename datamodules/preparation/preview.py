@@ -1,4 +1,4 @@
-"""A contact sheet of a prepared data set: image, depth and normals side by side."""
+"""A contact sheet of a prepared data set: the image and all modalities side by side."""
 
 import os
 from contextlib import suppress
@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 import torch
 
-from datamodules.shards.codecs import encode_image
+from datamodules.shards.codecs import IMAGE, INFO, encode_image
 from datamodules.shards.files import EncodedSample, decode_sample, iterate_shard
 from datamodules.shards.manifest import Dataset, read_dataset
 from datamodules.streaming.order import even_subset
-from geometry.colorize import colorize_depth, colorize_normals
 from geometry.errors import InputError
+from geometry.modalities import modality_named
 
 Array = np.ndarray
 
@@ -26,11 +26,11 @@ def preview_dataset(path: str | Path, out: str | Path, samples_per_split: int = 
 
     Args:
         path: folder or URL of the data set.
-        out: picture to write, .png or .jpg.
+        out: image to write, .png or .jpg.
         samples_per_split: number of rows per split, spread evenly over the split's shards.
 
     Returns:
-        Path of the picture.
+        Path of the image.
 
     Raises:
         InputError: the data set cannot be read, or ``out`` is no .png or .jpg that can be written.
@@ -72,35 +72,33 @@ def _spread_samples(dataset: Dataset, split: str, count: int) -> list[EncodedSam
         inside = [index - start for index in wanted if start <= index < start + shard.samples]
         start += shard.samples
         if inside:
-            found = iterate_shard(dataset.shard_url(shard), (*dataset.manifest.entries, "info"))
+            found = iterate_shard(dataset.shard_url(shard), (*dataset.manifest.entries, INFO))
             samples.extend(sample for index, sample in enumerate(found) if index in inside)
     return samples
 
 
 def _row(dataset: Dataset, split: str, encoded: EncodedSample) -> Array:
-    sample = decode_sample(encoded, (*dataset.manifest.entries, "info"))
-    depth = torch.from_numpy(sample["depth"].astype(np.float32))[None, None]
-    panels = [sample["image"], _picture(colorize_depth(depth, depth > 0))]
-    if "normals" in sample:
-        normals = torch.from_numpy(sample["normals"].astype(np.float32))[None]
-        panels.append(_picture(colorize_normals(normals, (normals != 0).any(dim=1, keepdim=True))))
+    sample = decode_sample(encoded, (*dataset.manifest.entries, INFO))
+    panels, facts = [sample[IMAGE]], []
+    for name in dataset.manifest.modalities:
+        modality = modality_named(name)()
+        values = sample[name].astype(np.float32)
+        known = modality.is_known(values)
+        numbers = modality.numbers(values)
+        span = f" {modality.describe_range(float(numbers.min()), float(numbers.max()))}" if numbers.size else ""
+        origin = f" {sample[INFO][name]}" if name in sample.get(INFO, {}) else ""
+        facts.append(f"{name}{span} {100 * known.mean():.0f} %{origin}")
+        batch = torch.from_numpy(np.where(known, values, 0)).reshape(1, modality.num_channels, *known.shape)
+        panels.append(_bytes_of(modality.colorize(batch, torch.from_numpy(known)[None, None])))
     height = round(PANEL_WIDTH_PX * panels[0].shape[0] / panels[0].shape[1])
     strip = np.concatenate(
         [cv2.resize(p, (PANEL_WIDTH_PX, height), interpolation=cv2.INTER_AREA) for p in panels], axis=1
     )
-    return np.concatenate(
-        [_label(f"{dataset.manifest.name} {split}  {encoded.key}  {_facts(sample)}", strip.shape[1]), strip]
-    )
+    text = f"{dataset.manifest.name} {split}  {encoded.key}  {', '.join(facts)}"
+    return np.concatenate([_label(text, strip.shape[1]), strip])
 
 
-def _facts(sample: dict) -> str:
-    depth = sample["depth"].astype(np.float32)
-    valid = depth[depth > 0]
-    text = f"{valid.min():.2f} .. {valid.max():.2f} m, " if valid.size else ""
-    return f"{text}{100 * valid.size / depth.size:.0f} % valid, normals {sample['info'].get('normals', 'none')}"
-
-
-def _picture(colors: torch.Tensor) -> Array:
+def _bytes_of(colors: torch.Tensor) -> Array:
     """Return (1,3,H,W) in [0, 1] as (H,W,3) uint8."""
     return np.rint(colors[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
 

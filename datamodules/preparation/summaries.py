@@ -7,6 +7,15 @@ from geometry.errors import InputError
 
 
 @dataclass(frozen=True)
+class ModalitySummary:
+    """Share of pixels with a known value, and the range of values where it is counted."""
+
+    share: float
+    minimum: float | None
+    maximum: float | None
+
+
+@dataclass(frozen=True)
 class SplitSummary:
     """What was written for one split; counters are over samples."""
 
@@ -14,8 +23,7 @@ class SplitSummary:
     samples: int
     shards: int
     megabytes: float
-    mean_valid_share: float
-    depth_range_m: tuple[float, float]
+    modalities: dict[str, ModalitySummary]
     counts: dict[str, int]
 
 
@@ -30,7 +38,7 @@ def summarize(manifest: DatasetManifest) -> list[SplitSummary]:
     """
     try:
         return [_summarize_split(manifest, split) for split in manifest.splits]
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise InputError(f"data set {manifest.name!r} holds no statistics of its splits ({error}).") from error
 
 
@@ -43,7 +51,9 @@ def _summarize_split(manifest: DatasetManifest, split: str) -> SplitSummary:
         counted["samples"],
         len(manifest.splits[split]),
         counted["num_bytes"] / 1e6,
-        counted["valid_share"],
-        (counted["depth_min_m"] or 0.0, counted["depth_max_m"] or 0.0),
+        {
+            name: ModalitySummary(facts["share"], facts["min"], facts["max"])
+            for name, facts in counted["modalities"].items()
+        },
         counts,
     )

@@ -21,6 +21,8 @@ from geometry.limits import MAX_ARRAY_BYTES, MAX_JPEG_SCANS, MAX_NPY_HEADER_BYTE
 from geometry.modalities import registered
 
 IMAGE, INFO = "image", "info"
+# What values of modalities are written as.
+ARRAY_FORMAT = "blosc"
 _IMAGE_FORMATS, _ARRAY_FORMATS, _INFO_FORMATS = ("jpg", "png"), ("blosc", "npy"), ("json",)
 
 Array = np.ndarray

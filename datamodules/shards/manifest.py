@@ -4,12 +4,14 @@ import json
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from reprlib import repr as shown
 from typing import Any
 
+from datamodules.shards import version_1
+from datamodules.shards.codecs import IMAGE
 from datamodules.shards.transfer import CHUNK_BYTES as CHUNK_BYTES
 from datamodules.shards.transfer import DEFAULT_TRANSFER, Transfer, is_remote, open_url
 from datamodules.untrusted.json_text import is_finite_number, parse_json
@@ -24,15 +26,15 @@ from geometry.limits import (
     MAX_SAMPLES_PER_SHARD,
     MIB,
 )
+from geometry.modalities import registered
 from geometry.paths import given_path
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+UNITS = "m"
 FRAME = "x right, y up, z toward the viewer"
 FILE_NAME = "dataset.json"
 NAME_PATTERN = r"[A-Za-z0-9_-]+"
-REQUIRED_ENTRIES = ("image", "depth")
-ENTRIES = (*REQUIRED_ENTRIES, "normals", "info")
-# Of an entry of the right size: normals as float64. What claims more is refused before memory is reserved for it.
+# Of an entry of the right size: vectors as float64. What claims more is refused before memory is reserved for it.
 MAX_BYTES_PER_PIXEL = 24
 
 
@@ -58,36 +60,37 @@ class DatasetManifest:
     Attributes:
         name: name of the data set, as it appears in logs and shard names.
         image_size: (height, width) of every sample in pixels.
-        near_plane_m: smallest depth that counts as valid, in metres.
-        far_plane_m: largest depth that counts as valid, in metres.
-        entries: what every sample holds: "image", "depth" and perhaps "normals".
+        entries: what every sample holds: "image" and the names of modalities.
         splits: the shards of every split ("train", "val", ...), in order.
+        ranges: by modality, the smallest and the largest value that counts as valid; a modality without one has no
+            limits of its own.
         options: how the data set was prepared, for people.
-        statistics: by split, the number of samples, the share of valid pixels, the range and quantiles of depth, and
-            which samples were left out; for people.
+        statistics: by split, the number of samples, which were left out, and by modality the share of known pixels, the
+            range and quantiles; for people.
         plan_sha256: stands for the raw frames and the options that the data set was made from; empty if unknown.
-        format_version: version of this layout.
-        units: unit of all depths; always "m".
-        frame: axes of cameras and normals; always the frame of this project.
     """
 
     name: str
     image_size: tuple[int, int]
-    near_plane_m: float
-    far_plane_m: float
     entries: tuple[str, ...]
     splits: dict[str, list[ShardInfo]]
+    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     statistics: dict[str, Any] = field(default_factory=dict)
     plan_sha256: str = ""
-    format_version: int = FORMAT_VERSION
-    units: str = "m"
-    frame: str = FRAME
 
     @property
-    def ranges(self) -> dict[str, tuple[float, float]]:
-        """By modality, the smallest and the largest value that counts as valid."""
-        return {"depth": (self.near_plane_m, self.far_plane_m)}
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities that every sample holds."""
+        return tuple(entry for entry in self.entries if entry != IMAGE)
+
+    def to_document(self) -> dict[str, Any]:
+        """Return what ``dataset.json`` says, by the oldest version of its layout that can say it."""
+        content = asdict(self)
+        order = ("name", "image_size", "ranges", "entries", "splits", "options", "statistics", "plan_sha256")
+        end = {"format_version": FORMAT_VERSION, "units": UNITS, "frame": FRAME}
+        document = {name: content[name] for name in order} | end
+        return version_1.downgrade(document) if version_1.can_say(document) else document
 
     def num_samples(self, split: str) -> int:
         """Return the number of samples in a split, 0 if there is no such split."""
@@ -100,7 +103,7 @@ class DatasetManifest:
             folder: folder of the data set; it must exist.
         """
         temporary = folder / f"{FILE_NAME}.tmp"
-        temporary.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(self.to_document(), indent=2) + "\n", encoding="utf-8")
         os.replace(temporary, folder / FILE_NAME)
 
 
@@ -125,7 +128,8 @@ class Dataset:
         """Return how long a shard can be at most if its entries are what they should be."""
         height, width = self.manifest.image_size
         per_entry = MAX_BYTES_PER_PIXEL * height * width + MAX_JSON_BYTES
-        return shard.samples * len(ENTRIES) * per_entry + MAX_BYTES_AFTER_SHARD
+        num_entries = len(registered()) + 2  # the image and the description
+        return shard.samples * num_entries * per_entry + MAX_BYTES_AFTER_SHARD
 
     def shard_url(self, shard: ShardInfo) -> str:
         """Return what ``open_url`` needs to open a shard."""
@@ -210,26 +214,22 @@ def parse_manifest(document: Any, source: str) -> DatasetManifest:  # noqa: ANN4
 
     require(isinstance(document, dict), "the file holds no JSON object")
     version = document.get("format_version")
-    require(version == FORMAT_VERSION, f"format_version is {shown(version)}, this program reads {FORMAT_VERSION}")
+    known = (version_1.VERSION, FORMAT_VERSION)
+    require(
+        type(version) is int and version in known, f"format_version is {shown(version)}, this program reads {known}"
+    )
+    if version == version_1.VERSION:
+        document = version_1.upgrade(document, source)
     name = document.get("name")
     require(isinstance(name, str) and re.fullmatch(NAME_PATTERN, name) is not None, f"name is {shown(name)}")
-    require(document.get("units") == "m", f"units are {shown(document.get('units'))}, only 'm' is known")
+    require(document.get("units") == UNITS, f"units are {shown(document.get('units'))}, only {UNITS!r} is known")
     require(document.get("frame") == FRAME, f"frame is {shown(document.get('frame'))}, only {FRAME!r} is known")
     size = document.get("image_size")
     require(_are_sizes(size), f"image_size is {shown(size)}, not [height, width] in pixels")
     require(
         size[0] * size[1] <= MAX_SAMPLE_PIXELS, f"image_size is {shown(size)}, more than {MAX_SAMPLE_PIXELS} pixels"
     )
-    near, far = document.get("near_plane_m"), document.get("far_plane_m")
-    require(
-        is_finite_number(near) and is_finite_number(far) and 0 <= near < far,
-        f"near and far plane are {shown(near)}, {shown(far)}",
-    )
-    entries = document.get("entries")
-    require(
-        _are_entries(entries),
-        f"entries are {shown(entries)}; image and depth are needed, normals are optional",
-    )
+    entries, ranges = _read_contents(document, require)
     splits = document.get("splits")
     require(isinstance(splits, dict) and all(isinstance(shards, list) for shards in splits.values()), "no splits")
     for split in splits:
@@ -244,21 +244,43 @@ def parse_manifest(document: Any, source: str) -> DatasetManifest:  # noqa: ANN4
     return DatasetManifest(
         name=name,
         image_size=(size[0], size[1]),
-        near_plane_m=float(near),
-        far_plane_m=float(far),
-        entries=tuple(entries),
+        entries=entries,
         splits={split: [ShardInfo(**shard) for shard in shards] for split, shards in splits.items()},
+        ranges=ranges,
         options=options,
         statistics=statistics,
         plan_sha256=plan_sha256,
     )
 
 
+def _read_contents(
+    document: dict[str, Any], require: Callable[[bool, str], None]
+) -> tuple[tuple[str, ...], dict[str, tuple[float, float]]]:
+    """Return what every sample holds, and the range of every modality that has one."""
+    entries: Any = document.get("entries")
+    require(
+        _are_entries(entries),
+        f"entries are {shown(entries)}; {IMAGE} is needed, and some of {', '.join(registered())}",
+    )
+    ranges: Any = document.get("ranges")
+    require(isinstance(ranges, dict) and set(ranges) <= set(entries), f"ranges are {shown(ranges)}")
+    for modality, limits in ranges.items():
+        require(_are_limits(modality, limits), f"smallest and largest {modality} are {shown(limits)}")
+    return tuple(entries), {modality: (float(low), float(high)) for modality, (low, high) in ranges.items()}
+
+
 def _are_entries(value: Any) -> bool:  # noqa: ANN401
-    known = {*REQUIRED_ENTRIES, "normals"}
     if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
         return False
-    return set(REQUIRED_ENTRIES) <= set(value) <= known and len(value) == len(set(value))
+    is_known = {IMAGE} < set(value) <= {IMAGE, *registered()}
+    return is_known and len(value) == len(set(value))
+
+
+def _are_limits(name: str, value: Any) -> bool:  # noqa: ANN401
+    if not isinstance(value, Sequence) or len(value) != 2 or not all(map(is_finite_number, value)):
+        return False
+    low, high = registered()[name].possible_values if name in registered() else (0.0, 0.0)
+    return low <= value[0] < value[1] <= high
 
 
 def _are_sizes(value: Any) -> bool:  # noqa: ANN401

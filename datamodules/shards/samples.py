@@ -17,7 +17,7 @@ class EncodedSample:
     Attributes:
         key: id of the sample within its data set.
         shard: path or URL of the shard it was read from; empty before it is written.
-        entries: bytes of every entry by name ("image.jpg", "depth.blosc", "normals.blosc", "json").
+        entries: bytes of every entry by name ("image.jpg", "depth.blosc", "json").
         problem: why the sample cannot be used, naming shard and sample; empty if it can.
     """
 

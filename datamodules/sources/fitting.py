@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from datamodules.sources.protocol import PreparedSample
-from datamodules.sources.resizing import resize_image, resize_nearest, resize_normals
+from datamodules.sources.resizing import resize_image
 from geometry.camera import crop_camera, resize_camera
 from geometry.errors import InputError
+from geometry.modalities import modality_named
 
 
 @dataclass(frozen=True)
@@ -30,13 +31,13 @@ class Shape:
         """Return a sample in the wanted size.
 
         Args:
-            sample: the sample in the size of its files; camera and normals may be None.
+            sample: the sample in the size of its files.
             source: file of the image, for messages.
 
         Raises:
             InputError: the frame is smaller than the crop, or of another size where sizes are kept.
         """
-        old, new = (sample.depth.shape[0], sample.depth.shape[1]), self.image_size
+        old, new = (sample.image.shape[0], sample.image.shape[1]), self.image_size
         if self.how == "resize":
             return self._resize(sample, old)
         if self.how == "keep" and old != new:
@@ -58,8 +59,7 @@ class Shape:
         return replace(
             sample,
             image=np.rint(resize_image(sample.image.astype(np.float32) / 255, new) * 255).astype(np.uint8),
-            depth=resize_nearest(sample.depth, new),
-            normals=None if sample.normals is None else resize_normals(sample.normals, new),
+            targets={name: modality_named(name)().resize(values, new) for name, values in sample.targets.items()},
             camera_from_pixel=camera,
         )
 
@@ -71,7 +71,6 @@ class Shape:
         return replace(
             sample,
             image=np.ascontiguousarray(sample.image[window]),
-            depth=np.ascontiguousarray(sample.depth[window]),
-            normals=None if sample.normals is None else np.ascontiguousarray(sample.normals[(..., *window)]),
+            targets={name: np.ascontiguousarray(values[(..., *window)]) for name, values in sample.targets.items()},
             camera_from_pixel=None if camera is None else crop_camera(torch.from_numpy(camera), top, left).numpy(),
         )

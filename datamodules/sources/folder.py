@@ -1,8 +1,9 @@
-"""Your own data: a folder of images with depth, perhaps normals and intrinsics, as a raw data set.
+"""Your own data: a folder of images with depth, normals or other modalities, as a raw data set.
 
 Which files belong together is decided in ``folder_frames``, where cameras come from in ``folder_cameras``.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -14,12 +15,13 @@ from torch import Tensor
 from datamodules.sources.array_files import read_array_file, require_exr_reader
 from datamodules.sources.fitting import Shape
 from datamodules.sources.folder_cameras import FolderCameras
-from datamodules.sources.folder_files import read_normals, require_size
+from datamodules.sources.folder_files import read_normals, read_values, require_size
 from datamodules.sources.folder_frames import FolderFrame, FolderSplit, NamedFiles, match_files
 from datamodules.sources.image_files import read_image
 from datamodules.sources.protocol import FrameList, PreparedSample
 from geometry.camera import camera_from_intrinsics, depth_from_ray_distance, pixel_rays
 from geometry.errors import InputError
+from geometry.modalities import modality_named
 from geometry.normals import FLOAT16_ERROR, convert_frame, face_camera, normals_from_depth, renormalize
 
 Array = np.ndarray
@@ -56,25 +58,26 @@ class DepthFormat:
 
 @dataclass(frozen=True)
 class FolderDataset:
-    """Images, depth, and perhaps normals and intrinsics in files of your own.
+    """Images with any set of modalities, and perhaps intrinsics, in files of your own.
 
     Attributes:
         images: files of the images.
-        depth: files of the depth.
+        depth: files of the depth, or None.
         shape: size of the samples.
         depth_format: what the numbers in depth files mean.
         normals: files of the normals, "from-depth" to compute them (needs cameras), or "none".
         normals_frame: axes of the normals in files; see ``geometry.normals.convert_frame``.
         cameras: where intrinsics come from.
         split: which frames are held out.
-        skip_missing: leave out images without depth or normals in place of stopping.
+        skip_missing: leave out images without a target in place of stopping.
         name: name of the prepared data set.
         near_plane_m: smallest valid depth in metres.
         far_plane_m: largest valid depth in metres.
+        others: files of further modalities.
     """
 
     images: NamedFiles
-    depth: NamedFiles
+    depth: NamedFiles | None
     shape: Shape
     depth_format: DepthFormat = DepthFormat()
     normals: NamedFiles | Literal["from-depth", "none"] = "none"
@@ -85,6 +88,7 @@ class FolderDataset:
     name: str = "folder"
     near_plane_m: float = NEAR_PLANE_M
     far_plane_m: float = FAR_PLANE_M
+    others: Mapping[str, NamedFiles] = field(default_factory=dict)
 
     @property
     def image_size(self) -> tuple[int, int]:
@@ -92,16 +96,22 @@ class FolderDataset:
         return self.shape.image_size
 
     @property
-    def has_normals(self) -> bool:
-        """Whether samples carry normals."""
-        return self.normals != "none"
+    def modalities(self) -> tuple[str, ...]:
+        """What every sample holds."""
+        has_own = {"depth": self.depth is not None, "normals": self.normals != "none"}
+        return (*(name for name, there in has_own.items() if there), *self.others)
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Near and far plane."""
+        return {} if self.depth is None else {"depth": (self.near_plane_m, self.far_plane_m)}
 
     def options(self) -> dict[str, Any]:
         """Return the choices that shape the samples."""
         return {
             "source": "folder",
             "image_pattern": self.images.pattern,
-            "depth_pattern": self.depth.pattern,
+            "depth_pattern": self.depth and self.depth.pattern,
             "array_name": self.depth_format.name,
             "size": list(self.image_size),
             "sized_by": self.shape.how,
@@ -111,20 +121,20 @@ class FolderDataset:
             "depth_unknown": list(self.depth_format.unknown),
             "normals": self.normals if isinstance(self.normals, str) else "native",
             "normals_frame": self.normals_frame,
+            **{f"{name}_pattern": files.pattern for name, files in self.others.items()},
             **self.cameras.options(),
             **self.split.options(),
         }
 
     def list_frames(self) -> FrameList:
-        """Return the images with their depth by split.
+        """Return the images with their targets by split.
 
         Raises:
             InputError: an option is out of range or does not go with another, or files do not fit together.
         """
         self._check_options()
-        normals = None if isinstance(self.normals, str) else self.normals
-        frames, left_out = match_files(self.images, self.depth, normals, self.skip_missing)
-        if any(".exr" in (f.depth.suffix.lower(), f.normals and f.normals.suffix.lower()) for f in frames):
+        frames, left_out = match_files(self.images, self._files(), self.skip_missing)
+        if any(path.suffix.lower() == ".exr" for frame in frames for path in frame.targets.values()):
             require_exr_reader()
         listed = self.split.apply(frames)
         if not self.cameras.known:
@@ -143,25 +153,41 @@ class FolderDataset:
         """
         image = read_image(frame.image)
         size = (image.shape[0], image.shape[1])
-        metres, error_m = self._read_depth(frame.depth, size)
         camera, camera_source = self._camera(frame, size)
         rays = None if camera is None else pixel_rays(camera, *size, self.cameras.pixel_center).float()
+        info = {"source": frame.identifier, "camera": camera_source}
+        targets, depth, error_m = {}, None, 0.0
+        if self.depth is not None:
+            depth, error_m = self._depth(frame.targets["depth"], size, rays)
+            targets["depth"] = depth[0].numpy()
+        normals, info["normals"] = self._normals(frame, size, depth, rays, error_m)
+        if normals is not None:
+            targets["normals"] = normals.numpy()
+        for name in self.others:
+            targets[name] = read_values(frame.targets[name], modality_named(name)(), size)
+        full = PreparedSample(
+            image=image,
+            targets=targets,
+            camera_from_pixel=None if camera is None else camera.numpy(),
+            pixel_center=self.cameras.pixel_center,
+            info=info,
+        )
+        return self.shape.fit(full, frame.image)
+
+    def _files(self) -> dict[str, NamedFiles]:
+        """Return where the values of every modality that is in files are."""
+        own = {"depth": self.depth, "normals": None if isinstance(self.normals, str) else self.normals}
+        return {name: files for name, files in (own | dict(self.others)).items() if files is not None}
+
+    def _depth(self, path: Path, size: tuple[int, int], rays: Tensor | None) -> tuple[Tensor, float]:
+        """Return planar depth (1,H,W), 0 where unknown or out of range, and the largest rounding error in metres."""
+        metres, error_m = self._read_depth(path, size)
         depth = torch.from_numpy(metres)[None]
         if self.depth_format.kind == "ray-distance":
             assert rays is not None, "checked when frames are listed"
             depth = depth_from_ray_distance(depth, rays)
         valid = depth.isfinite() & (depth >= self.near_plane_m) & (depth <= self.far_plane_m)
-        depth = torch.where(valid, depth, 0.0)
-        normals, normals_source = self._normals(frame, depth, valid, rays, error_m)
-        full = PreparedSample(
-            image=image,
-            depth=depth[0].numpy(),
-            normals=None if normals is None else normals.numpy(),
-            camera_from_pixel=None if camera is None else camera.numpy(),
-            pixel_center=self.cameras.pixel_center,
-            info={"source": frame.identifier, "camera": camera_source, "normals": normals_source},
-        )
-        return self.shape.fit(full, frame.image)
+        return torch.where(valid, depth, 0.0), error_m
 
     def _read_depth(self, path: Path, size: tuple[int, int]) -> tuple[Array, float]:
         """Return metres (H,W) float32, 0 where unknown, and the largest rounding error in metres."""
@@ -185,28 +211,35 @@ class FolderDataset:
         return camera_from_intrinsics(intrinsics), source
 
     def _normals(
-        self, frame: FolderFrame, depth: Tensor, valid: Tensor, rays: Tensor | None, error_m: float
+        self, frame: FolderFrame, size: tuple[int, int], depth: Tensor | None, rays: Tensor | None, error_m: float
     ) -> tuple[Tensor | None, str]:
         """Return normals (3,H,W) in our frame, zero where unknown, and where they come from."""
-        if frame.normals is None:
-            if self.normals == "none":
-                return None, "none"
-            assert rays is not None, "checked when frames are listed"
+        if self.normals == "none":
+            return None, "none"
+        if self.normals == "from-depth":
+            assert rays is not None and depth is not None, "checked when frames are listed"
             relative_error = max(self.depth_format.relative_error, 0.0 if error_m else FLOAT16_ERROR)
-            return normals_from_depth(depth, rays, valid, relative_error, error_m)[0], "from-depth"
-        vectors = read_normals(frame.normals, (depth.shape[-2], depth.shape[-1]))
+            return normals_from_depth(depth, rays, depth > 0, relative_error, error_m)[0], "from-depth"
+        path = frame.targets["normals"]
+        vectors = read_normals(path, size)
         known = (vectors != 0).any(dim=0, keepdim=True)
         normals = renormalize(convert_frame(vectors, self.normals_frame, "opengl"), known)
         away = (normals[2:] < 0 if rays is None else (normals * rays).sum(dim=0, keepdim=True) > 0)[known]
         if away.numel() and float(away.float().mean()) > MAX_SHARE_AWAY:
             raise InputError(
-                f"{frame.normals}: {100 * float(away.float().mean()):.0f} % of the normals point away from the camera. "
+                f"{path}: {100 * float(away.float().mean()):.0f} % of the normals point away from the camera. "
                 f"--normals-frame {self.normals_frame} does not seem to be their frame."
             )
         return (normals if rays is None else face_camera(normals, rays)), "native"
 
     def _check_options(self) -> None:
         self.cameras.check()
+        if not self.modalities:
+            raise InputError(
+                "there is nothing to prepare beside images: give the folder of a modality, such as --depth."
+            )
+        if self.normals == "from-depth" and self.depth is None:
+            raise InputError("--normals from-depth needs --depth.")
         scale = self.depth_format.units_per_metre
         if scale is not None and not (np.isfinite(scale) and scale > 0):
             raise InputError(f"--depth-scale must be a positive number of units per metre, not {scale}.")

@@ -1,4 +1,4 @@
-"""Normals of your own data, in any of the common notations."""
+"""Values of your own data, in any of the common notations."""
 
 from pathlib import Path
 
@@ -6,10 +6,34 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.sources.array_files import read_array_file
+from datamodules.sources.array_files import ARRAY_SUFFIXES, read_array_file
+from datamodules.sources.image_files import read_image
 from geometry.errors import InputError
+from geometry.modalities import Modality
 
 Array = np.ndarray
+
+
+def read_values(path: Path, modality: Modality, size: tuple[int, int]) -> Array:
+    """Return the values in a file, as the modality reads them.
+
+    Args:
+        path: file of a format that ``read_array_file`` takes, or an image file where those can hold the modality.
+        modality: what the values are.
+        size: (height, width) of the image.
+
+    Returns:
+        float32, in the shape that the modality stores.
+
+    Raises:
+        InputError: the file cannot be read, is of another size, or its numbers have no meaning.
+    """
+    is_array = path.suffix.lower() in ARRAY_SUFFIXES
+    numbers = read_array_file(path, modality.num_channels) if is_array else read_image(path)
+    try:
+        return modality.read_file(require_size(numbers, size, path))
+    except InputError as error:
+        raise error if str(path) in str(error) else InputError(f"{path}: {error}.") from error
 
 
 def read_normals(path: Path, size: tuple[int, int]) -> Tensor:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,25 +14,24 @@ from datamodules.streaming.order import stable_hash
 from geometry.errors import InputError
 from geometry.files import read_text_file
 from geometry.listing import is_junk
+from geometry.modalities import modality_named
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 MAX_KEY_LETTERS = 80
 
 
 class FolderFrame(NamedTuple):
-    """An image with its depth and perhaps its normals.
+    """An image with the files that hold its targets.
 
     Attributes:
         identifier: what the names have in common, for instance "kitchen/0001".
         image: file of the image.
-        depth: file of the depth.
-        normals: file of the normals, or None.
+        targets: files by modality.
     """
 
     identifier: str
     image: Path
-    depth: Path
-    normals: Path | None
+    targets: Mapping[str, Path]
 
     @property
     def key(self) -> str:
@@ -65,7 +65,7 @@ class NamedFiles:
 
         Args:
             suffixes: formats to take, in lower case.
-            what: "image", "depth" or "normals", for messages.
+            what: "image" or the name of a modality, for messages.
 
         Returns:
             At least one file.
@@ -169,15 +169,14 @@ class FolderSplit:
 
 
 def match_files(
-    images: NamedFiles, depth: NamedFiles, normals: NamedFiles | None, skip_missing: bool
+    images: NamedFiles, targets: Mapping[str, NamedFiles], skip_missing: bool
 ) -> tuple[list[FolderFrame], list[str]]:
     """Return the images with the files that belong to them.
 
     Args:
         images: where images are.
-        depth: where depth is.
-        normals: where normals are, or None.
-        skip_missing: leave out images without depth or normals, and count them.
+        targets: where the values of every modality are.
+        skip_missing: leave out images that lack a file, and count them.
 
     Returns:
         Frames in order, and notices about what was left out.
@@ -185,31 +184,37 @@ def match_files(
     Raises:
         InputError: a folder cannot be used, an image lacks a file, or two images would make one key.
     """
-    found = {"image": images.scan(IMAGE_SUFFIXES, "image"), "depth": depth.scan(ARRAY_SUFFIXES, "depth")}
-    if normals is not None:
-        found["normals"] = normals.scan(ARRAY_SUFFIXES, "normals")
-    complete = [name for name in found["image"] if all(name in files for files in found.values())]
+    paths = images.scan(IMAGE_SUFFIXES, "image")
+    found = {name: files.scan(suffixes_of(name), name) for name, files in targets.items()}
+    complete = [name for name in paths if all(name in files for files in found.values())]
     notices = []
-    for what, folder in (("depth", depth.folder), ("normals", normals and normals.folder)):
-        missing = [name for name in found["image"] if name not in found.get(what, found["image"])]
+    for what, files in found.items():
+        missing = [name for name in paths if name not in files]
         if missing and not (skip_missing and complete):
             raise InputError(
-                f"{len(missing)} of {len(found['image'])} images have no {what}: nothing in {folder} belongs to "
-                f"{found['image'][missing[0]]} (looked for {missing[0]!r}). Names must agree up to the extension; give "
+                f"{len(missing)} of {len(paths)} images have no {what}: nothing in {targets[what].folder} belongs "
+                f"to {paths[missing[0]]} (looked for {missing[0]!r}). Names must agree up to the extension; give "
                 f"--image-pattern and --{what}-pattern where they differ, or leave such images out by --missing skip."
             )
         if missing:
             notices.append(f"Left out: {len(missing)} image(s) without {what} (such as {missing[0]}).")
-    spare = sum(name not in found["image"] for name in found["depth"])
-    if spare:
-        notices.append(f"Left out: {spare} depth file(s) without an image.")
-    frames = [FolderFrame(n, found["image"][n], found["depth"][n], found.get("normals", {}).get(n)) for n in complete]
+    for what, files in found.items():
+        spare = sum(name not in paths for name in files)
+        if spare:
+            notices.append(f"Left out: {spare} {what} file(s) without an image.")
+    frames = [FolderFrame(name, paths[name], {what: found[what][name] for what in found}) for name in complete]
     by_key: dict[str, FolderFrame] = {}
     for frame in frames:
         other = by_key.setdefault(frame.key, frame)
         if other is not frame:
             raise InputError(f"{other.image} and {frame.image} would both have the key {frame.key!r}. Rename one.")
     return frames, notices
+
+
+def suffixes_of(modality: str) -> tuple[str, ...]:
+    """Return the formats of files that hold a modality, in lower case."""
+    of_images = IMAGE_SUFFIXES if modality_named(modality).has_image_files else ()
+    return tuple(dict.fromkeys((*ARRAY_SUFFIXES, *of_images)))
 
 
 def _files_below(folder: Path) -> list[Path]:
@@ -225,8 +230,8 @@ def _read_val_list(path: Path, frames: list[FolderFrame]) -> set[str]:
     folders: dict[str, set[str]] = {}
     for frame in frames:
         parts = frame.identifier.split("/")[:-1]
-        for depth in range(1, len(parts) + 1):
-            folders.setdefault("/".join(parts[:depth]), set()).add(frame.identifier)
+        for level in range(1, len(parts) + 1):
+            folders.setdefault("/".join(parts[:level]), set()).add(frame.identifier)
     held_out: set[str] = set()
     for number, line in enumerate(lines, start=1):
         name = line.strip().strip("/")

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from datamodules.shards.files import file_sha256
-from datamodules.sources.hypersim_files import HypersimFiles
+from datamodules.sources.hypersim_files import CONTENTS, HypersimFiles
 from datamodules.sources.hypersim_frames import HypersimFrame, HypersimSelection, find_table, list_hypersim_frames
+from datamodules.sources.hypersim_targets import readers
 from datamodules.sources.protocol import FrameList, PreparedSample
-from datamodules.sources.resizing import resize_image, resize_nearest, resize_normals
+from datamodules.sources.resizing import resize_image
 from datamodules.sources.tables import read_csv
 from datamodules.untrusted.hdf5_arrays import read_hdf5_array
 from geometry.camera import (
@@ -30,6 +31,7 @@ from geometry.camera import (
     resize_camera,
 )
 from geometry.errors import InputError
+from geometry.modalities import modality_named
 from geometry.normals import face_camera, normals_from_depth, renormalize
 
 Array = np.ndarray
@@ -41,6 +43,7 @@ PIXEL_CENTER = 0.5
 NO_ENTITY = -1
 # Entries are slopes of rays: 1 is 45 degrees. NaN and infinity are not below it.
 _LARGEST_CAMERA_ENTRY = 1e4
+DEFAULT_MODALITIES = ("depth", "normals")
 CAMERA_TABLE = "metadata_camera_parameters.csv"
 
 
@@ -59,6 +62,7 @@ class Hypersim:
         name: name of the prepared data set.
         near_plane_m: smallest valid depth in metres.
         far_plane_m: largest valid depth in metres.
+        contents: modalities to prepare: depth, normals, and those of ``hypersim_targets``.
     """
 
     raw: Path
@@ -69,18 +73,27 @@ class Hypersim:
     name: str = "hypersim"
     near_plane_m: float = NEAR_PLANE_M
     far_plane_m: float = FAR_PLANE_M
+    contents: tuple[str, ...] = DEFAULT_MODALITIES
 
     @property
-    def has_normals(self) -> bool:
-        """Whether samples carry normals."""
-        return self.normals != "none"
+    def modalities(self) -> tuple[str, ...]:
+        """What every sample holds."""
+        known = (*DEFAULT_MODALITIES, *readers())
+        return tuple(name for name in known if name in self.contents and (name != "normals" or self.normals != "none"))
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Near and far plane."""
+        return {"depth": (self.near_plane_m, self.far_plane_m)} if "depth" in self.modalities else {}
 
     def options(self) -> dict[str, Any]:
         """Return the choices that shape the samples."""
         table = self._camera_table()
+        further = [name for name in self.modalities if name not in DEFAULT_MODALITIES]
         return {
             "source": "hypersim",
             "size": list(self.image_size),
+            **({"modalities": list(self.modalities)} if further or "depth" not in self.modalities else {}),
             "normals": self.normals,
             "camera_csv": table and table.name,
             "camera_csv_sha256": file_sha256(table) if table and table.is_file() else None,
@@ -91,8 +104,12 @@ class Hypersim:
         """Return the frames by split, with a notice about the cameras that will be used.
 
         Raises:
-            InputError: no frame can be prepared, or a table cannot be read.
+            InputError: no frame can be prepared, a modality is not known, or a table cannot be read.
         """
+        there = (*DEFAULT_MODALITIES, *readers())
+        unknown = [name for name in self.contents if name not in there]
+        if unknown or not self.modalities:
+            raise InputError(f"Hypersim holds {', '.join(there)}, not {', '.join(unknown) or 'nothing'}.")
         frames = list_hypersim_frames(self.raw, self.selection)
         scenes = {frame.scene for members in frames.splits.values() for frame in members}
         table = self._camera_table()
@@ -127,26 +144,32 @@ class Hypersim:
         depth = depth_from_ray_distance(ray_distance[None], rays)
         valid = torch.from_numpy(has_entity)[None] & (depth >= self.near_plane_m) & (depth <= self.far_plane_m)
         depth = torch.where(valid, depth, 0.0)
-        normals, normals_source = self._normals(frame, depth, valid, has_entity, rays)
+        info = {"source": str(frame), "camera": camera_source}
+        found = {"depth": depth[0].numpy()}
+        normals, info["normals"] = self._normals(frame, depth, valid, has_entity, rays)
+        if normals is not None:
+            found["normals"] = normals.numpy()
+        for name in set(self.modalities) - set(found):
+            reader = readers()[name]
+            found[name] = reader.values(self._read(frame, reader.content, size), has_entity)
         return PreparedSample(
             image=np.rint(image * 255).astype(np.uint8),
-            depth=resize_nearest(depth[0].numpy(), self.image_size),
-            normals=None if normals is None else resize_normals(normals.numpy(), self.image_size),
+            targets={name: modality_named(name)().resize(found[name], self.image_size) for name in self.modalities},
             camera_from_pixel=resize_camera(camera, size, self.image_size, PIXEL_CENTER).numpy(),
             pixel_center=PIXEL_CENTER,
-            info={"source": str(frame), "camera": camera_source, "normals": normals_source},
+            info=info,
         )
 
     def _read(self, frame: HypersimFrame, content: str, size: tuple[int, ...] | None = None) -> Array:
         """Return one of the frame's arrays, checked against the size of the frame's colour."""
         files, name = HypersimFiles(self.raw), frame.name(content)
         place = files.describe(frame.scene, name)
-        channels = (3,) if content in ("color", "normal_cam") else ()
-        kind = "i" if content == "render_entity_id" else "f"
+        kind = CONTENTS[content]
         try:
-            array = read_hdf5_array(files.read(frame.scene, name), "dataset", kind, channels)
+            array = read_hdf5_array(files.read(frame.scene, name), "dataset", kind.dtype, kind.shape)
         except FileNotFoundError as error:
-            raise InputError(f"{place} is missing. Every frame needs color, depth_meters, render_entity_id.") from error
+            needed = ", ".join(dict.fromkeys(["color", "depth_meters", "render_entity_id", content]))
+            raise InputError(f"{place} is missing. Every frame needs {needed}.") from error
         except (OSError, ValueError, KeyError, RuntimeError, TypeError, OverflowError, MemoryError) as error:
             raise InputError(f"{place} cannot be read ({error}). Download or extract it again.") from error
         if size is not None and array.shape[:2] != tuple(size):
@@ -169,7 +192,7 @@ class Hypersim:
         self, frame: HypersimFrame, depth: Tensor, valid: Tensor, has_entity: Array, rays: Tensor
     ) -> tuple[Tensor | None, str]:
         """Return normals (3,H,W), zero where unknown, and where they come from."""
-        if self.normals == "none":
+        if "normals" not in self.modalities:
             return None, "none"
         exists = HypersimFiles(self.raw).exists(frame.scene, frame.name("normal_cam"))
         if self.normals == "native" or (self.normals == "auto" and exists):

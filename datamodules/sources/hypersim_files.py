@@ -18,11 +18,33 @@ from geometry.errors import InputError
 from geometry.files import open_regular_file, read_regular_file, require_bytes
 from geometry.limits import MAX_ARRAY_BYTES, MIB
 
+
+class Content(NamedTuple):
+    """What a file of a frame holds.
+
+    Attributes:
+        folder: "final" or "geometry".
+        dtype: kind of its numbers: "f" or "i".
+        shape: () for one number per pixel, (3,) for three.
+    """
+
+    folder: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+# What preparation reads; what else there is (previews, positions, ...) is many times as much and not indexed.
+CONTENTS = {
+    "color": Content("final", "f", (3,)),
+    "diffuse_reflectance": Content("final", "f", (3,)),
+    "depth_meters": Content("geometry", "f", ()),
+    "normal_cam": Content("geometry", "f", (3,)),
+    "render_entity_id": Content("geometry", "i", ()),
+}
 _SCENE = r"ai_\d{3}_\d{3}"
-# What preparation reads; the previews beside it are many and not indexed.
 _WANTED = re.compile(
     r"(?:ai_\d{3}_\d{3}/)?(images/scene_[\w-]+_(?:final|geometry)_hdf5/frame\.\d+\."
-    r"(?:color|depth_meters|normal_cam|render_entity_id)\.hdf5)"
+    rf"(?:{'|'.join(CONTENTS)})\.hdf5)"
 )
 _MAX_FILE_BYTES = MAX_ARRAY_BYTES + 16 * MIB
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
@@ -53,7 +75,7 @@ class HypersimFiles:
 
         Args:
             kind: "final" or "geometry".
-            content: "color", "depth_meters", "normal_cam" or "render_entity_id".
+            content: one of ``CONTENTS``.
 
         Raises:
             InputError: an archive is damaged.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from datamodules.sources.hypersim_files import HypersimFiles
+from datamodules.sources.hypersim_files import CONTENTS, HypersimFiles
 from datamodules.sources.protocol import FrameList
 from datamodules.sources.tables import read_csv
 from geometry.errors import InputError
@@ -33,9 +33,8 @@ class HypersimFrame(NamedTuple):
         return f"{self.scene}-{self.camera}-{self.number:04d}"
 
     def name(self, content: str) -> str:
-        """Return the path within the scene of "color", "depth_meters", "normal_cam" or "render_entity_id"."""
-        kind = "final" if content == "color" else "geometry"
-        return f"images/scene_{self.camera}_{kind}_hdf5/frame.{self.number:04d}.{content}.hdf5"
+        """Return the path within the scene of one of the ``CONTENTS`` of a frame."""
+        return f"images/scene_{self.camera}_{CONTENTS[content].folder}_hdf5/frame.{self.number:04d}.{content}.hdf5"
 
     def path(self, raw: Path, content: str) -> Path:
         """Return that file in the extracted scene."""

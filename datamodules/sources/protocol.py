@@ -14,17 +14,15 @@ class PreparedSample:
 
     Attributes:
         image: (H,W,3) uint8, sRGB.
-        depth: (H,W) float32, planar depth in metres, 0 where unknown or outside the near and far plane.
-        normals: (3,H,W) float32 unit vectors (x right, y up, z toward the viewer), 0 where unknown; None without
-            normals.
+        targets: by modality, float32 values of the image's size in the shape that the modality stores them in;
+            ``unknown`` of the modality where they are unknown or outside the range of the data set.
         camera_from_pixel: (3,3) float64, camera of the stored image (see ``geometry.camera``); None if it is unknown.
         pixel_center: coordinate of the centre of the first pixel, 0.5 or 0.
         info: what else is worth recording about the sample; JSON values.
     """
 
     image: Array
-    depth: Array
-    normals: Array | None
+    targets: dict[str, Array]
     camera_from_pixel: Array | None
     pixel_center: float
     info: dict[str, Any]
@@ -66,18 +64,13 @@ class RawDataset(Protocol):
         ...
 
     @property
-    def near_plane_m(self) -> float:
-        """Smallest valid depth."""
+    def modalities(self) -> tuple[str, ...]:
+        """Names of the modalities that every sample holds, in the order in which they are stored."""
         ...
 
     @property
-    def far_plane_m(self) -> float:
-        """Largest valid depth."""
-        ...
-
-    @property
-    def has_normals(self) -> bool:
-        """Whether samples carry normals."""
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """By modality, the smallest and the largest value that counts as valid, where there are such limits."""
         ...
 
     def options(self) -> dict[str, Any]:

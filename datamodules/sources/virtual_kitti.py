@@ -99,9 +99,14 @@ class VirtualKitti:
     far_plane_m: float = FAR_PLANE_M
 
     @property
-    def has_normals(self) -> bool:
-        """Whether samples carry normals."""
-        return self.normals != "none"
+    def modalities(self) -> tuple[str, ...]:
+        """What every sample holds."""
+        return ("depth", "normals") if self.normals != "none" else ("depth",)
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Near and far plane."""
+        return {"depth": (self.near_plane_m, self.far_plane_m)}
 
     def options(self) -> dict[str, Any]:
         """Return the choices that shape the samples."""
@@ -166,14 +171,14 @@ class VirtualKitti:
         valid = (depth >= self.near_plane_m) & (depth <= self.far_plane_m)
         depth = torch.where(valid, depth, 0.0)
         window = (..., slice(top, top + self.image_size[0]), slice(left, left + self.image_size[1]))
-        normals = None
-        if self.has_normals:
+        targets = {"depth": depth[window][0].contiguous().numpy()}
+        if self.normals != "none":
             rays = _cached_rays(tuple(camera.flatten().tolist()), size)
-            normals = normals_from_depth(depth, rays, valid, error_m=ROUNDING_ERROR_M)[0][window].contiguous().numpy()
+            normals = normals_from_depth(depth, rays, valid, error_m=ROUNDING_ERROR_M)[0]
+            targets["normals"] = normals[window].contiguous().numpy()
         return PreparedSample(
             image=np.ascontiguousarray(image[window[1:]]),
-            depth=depth[window][0].contiguous().numpy(),
-            normals=normals,
+            targets=targets,
             camera_from_pixel=crop_camera(camera, top, left).numpy(),
             pixel_center=PIXEL_CENTER,
             info={"source": str(frame), "camera": camera_source, "normals": self.normals},

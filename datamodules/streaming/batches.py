@@ -17,6 +17,7 @@ from datamodules.streaming.packing import CAMERA, PackedBatch, empty_buffer
 from geometry.batch import DatasetInfo
 from geometry.errors import InputError
 from geometry.modalities import modality_named
+from geometry.modalities.stored import rounded_limits
 
 Array = np.ndarray
 
@@ -85,9 +86,7 @@ class BatchAssembler:
 
     @property
     def _limits(self) -> dict[str, tuple[float, float]]:
-        """Stored values were rounded to float16; the limits are rounded alike, or values on them would fall outside."""
-        ranges = self.manifest.ranges
-        return {name: (float(np.float16(low)), float(np.float16(high))) for name, (low, high) in ranges.items()}
+        return {name: rounded_limits(limits) for name, limits in self.manifest.ranges.items()}
 
     @property
     def _shapes(self) -> dict[str, tuple[int, ...]]:
@@ -97,7 +96,8 @@ class BatchAssembler:
     def _blank(self) -> dict[str, Any]:
         shapes = self._shapes
         grey = {IMAGE: np.full(shapes.pop(IMAGE), 128, np.uint8)}
-        return grey | {name: np.zeros(shape, np.float16) for name, shape in shapes.items()}
+        values = {name: np.full(shape, modality_named(name).unknown, np.float16) for name, shape in shapes.items()}
+        return grey | values
 
     def _decode(self, sample: EncodedSample) -> dict[str, Any]:
         if sample.problem:

@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset
 from datamodules.streaming.packing import PackedBatch
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError, printable
+from geometry.torch_internals import end_workers
 
 
 @dataclass(frozen=True)
@@ -91,11 +92,7 @@ def end_processes(loader: DataLoader) -> None:
     Args:
         loader: what ``data_loader`` returned.
     """
-    iterator, loader._iterator = loader._iterator, None
-    workers = getattr(iterator, "_workers", [])
-    if workers:
-        iterator._shutdown_workers()  # type: ignore[union-attr]
-    for worker in workers:
+    for worker in end_workers(loader):
         worker.kill()  # nothing if it has ended; but one that is stuck in reading has not
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from datamodules.shards.codecs import IMAGE
 from geometry.batch import ANY_VALUE, DatasetInfo, GeometryBatch
 from geometry.modalities import modality_named
+from geometry.torch_internals import shared_storage
 
 Array = np.ndarray
 
@@ -116,7 +117,7 @@ def empty_buffer(shapes: Mapping[str, tuple[Sequence[int], str]], shared: bool) 
     if not shared:
         return torch.empty(end, dtype=torch.uint8), fields
     # As torch's own collate does in loader processes: a tensor that is shared only when it is sent is copied.
-    storage = torch.UntypedStorage._new_shared(end)
+    storage = shared_storage(end)
     return torch.empty(0, dtype=torch.uint8).set_(storage), fields
 
 

@@ -65,7 +65,7 @@ class SyntheticHypersim:
         self._write_tables(out, rows, scenes)
 
     def frame(self, scene: int, frame: int) -> Frame:
-        """Render one image: exact colour, depth and normals."""
+        """Render one image: exact colour, geometry and reflectance."""
         room, size = random_room(np.random.default_rng([self.seed, 1, scene]), self.style)
         pose = random_pose(np.random.default_rng([self.seed, 2, scene, frame]), room, size, self.style)
         if self.style.flash:
@@ -96,6 +96,7 @@ class SyntheticHypersim:
         images = out / _scene_name(scene) / "images"
         final, geometry = (images / f"scene_{_HYPERSIM_CAMERA}_{kind}_hdf5" for kind in ("final", "geometry"))
         _write_hdf5(final / f"frame.{number:04d}.color.hdf5", frame.color.astype(np.float16))
+        _write_hdf5(final / f"frame.{number:04d}.diffuse_reflectance.hdf5", frame.reflectance.astype(np.float16))
         _write_hdf5(
             geometry / f"frame.{number:04d}.depth_meters.hdf5", np.where(hit, ray_distance, np.nan).astype(np.float16)
         )
@@ -165,7 +166,7 @@ class SyntheticVirtualKitti:
         return np.array([[725.0087 * scale_x, 0, center_x], [0, 725.0087 * scale_x, center_y], [0, 0, 1]])
 
     def frame(self, scene: str, condition: str, index: int, camera: int = 0) -> Frame:
-        """Render one image: exact colour, depth and normals."""
+        """Render one image: exact colour, geometry and reflectance."""
         seeds = [self.seed, int(scene[-2:]), list(WEATHER).index(condition), index]
         rng, weather = np.random.default_rng([4, *seeds]), WEATHER[condition]
         street = random_street(rng, weather)

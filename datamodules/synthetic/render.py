@@ -90,6 +90,8 @@ class Frame:
         normals: (H,W,3) float32 unit normals toward the camera, camera frame x right, y up, z toward the viewer; zero
             where nothing was hit.
         entity_id: (H,W) int32, number of the shape, -1 where nothing was hit.
+        reflectance: (H,W,3) float32 linear RGB, the share of light that the surface scatters; zero where nothing was
+            hit.
         inward: (H,W) bool, the data set would store this pixel's normal turned away from the camera.
     """
 
@@ -97,6 +99,7 @@ class Frame:
     depth: Array
     normals: Array
     entity_id: Array
+    reflectance: Array
     inward: Array
 
 
@@ -122,7 +125,7 @@ def render(scene: Scene, pose: Pose, rays: Array, antialias: int = 1) -> Frame:
     _, height, width = rays.shape
     directions = rays.reshape(3, -1).astype(np.float32)
     depth, owner = cast(scene.shapes, pose.position[:, None], pose.rotation @ directions)
-    color, normals = _shade(scene, pose, directions, depth, owner)
+    color, normals, reflectance = _shade(scene, pose, directions, depth, owner)
     if antialias > 1:
         color = _antialiased_color(scene, pose, rays, antialias)
     camera_normals = pose.rotation.T @ normals
@@ -133,6 +136,7 @@ def render(scene: Scene, pose: Pose, rays: Array, antialias: int = 1) -> Frame:
         depth=depth.reshape(height, width),
         normals=camera_normals.T.reshape(height, width, 3).astype(np.float32),
         entity_id=owner.reshape(height, width).astype(np.int32),
+        reflectance=reflectance.T.reshape(height, width, 3),
         inward=inward.reshape(height, width),
     )
 
@@ -162,8 +166,8 @@ def cast(shapes: list[Shape], origins: Array, directions: Array) -> tuple[Array,
     return nearest, owner
 
 
-def _shade(scene: Scene, pose: Pose, directions: Array, depth: Array, owner: Array) -> tuple[Array, Array]:
-    """Linear RGB (3,N) and outward world normals (3,N) of the hits of camera-frame directions."""
+def _shade(scene: Scene, pose: Pose, directions: Array, depth: Array, owner: Array) -> tuple[Array, ...]:
+    """Linear RGB (3,N), outward world normals (3,N) and reflectance (3,N) of the hits of camera-frame directions."""
     world = pose.rotation @ directions
     sky = _sky(scene, world)
     color, normals = sky.copy(), np.zeros_like(world)
@@ -182,7 +186,9 @@ def _shade(scene: Scene, pose: Pose, directions: Array, depth: Array, owner: Arr
     if scene.fog_per_m > 0:
         clear = np.exp(-scene.fog_per_m * np.minimum(depth, 1e4))
         color = color * clear + sky * (1 - clear)
-    return color.astype(np.float32), normals
+    reflectance = np.zeros(world.shape, np.float32)
+    reflectance[:, hit] = albedo
+    return color.astype(np.float32), normals, reflectance
 
 
 def _paint(

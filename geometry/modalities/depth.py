@@ -1,5 +1,9 @@
 """Depth along the optical axis, predicted up to scale and shift."""
 
+import math
+from collections.abc import Iterator
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -8,6 +12,7 @@ from geometry.batch import Target
 from geometry.colorize import colorize_depth
 from geometry.masked import masked_quantiles
 from geometry.modalities.modality import Modality, StockPipeline, known_or, three_channels, unit_range
+from geometry.modalities.stored import Array, Facts
 
 _QUANTILES = (0.02, 0.98)
 
@@ -25,6 +30,7 @@ class Depth(Modality):
     title = "depth"
     num_channels = 1
     unit = "m"
+    possible_values = (0.0, math.inf)
     meaning = "relative depth: 0 is nearest, 1 farthest, unknown up to scale and shift"
     has_surface = True
     varies_by_image = True
@@ -35,6 +41,23 @@ class Depth(Modality):
         tag="depth-estimation",
         needs={"prediction_type": "depth"},
     )
+
+    def is_known(self, values: Array) -> Array:
+        """Return where depth is positive."""
+        return values > 0
+
+    def describe(self, facts: Facts) -> dict[str, float | None]:
+        """Return facts, the share as ``valid_share``."""
+        described = super().describe(facts)
+        return {"valid_share": described.pop(f"{self.name}_share"), **described}
+
+    def problems(self, values: Array, limits: tuple[float, float]) -> Iterator[str]:
+        """Yield numbers that are no depths, and depths beyond the planes."""
+        known = self.numbers(values)
+        if not np.isfinite(values).all() or (values < 0).any():
+            yield "depth holds NaN, infinite or negative numbers"
+        elif known.size and (known.min() < limits[0] or known.max() > limits[1]):
+            yield f"depth from {known.min():.4g} m to {known.max():.4g} m leaves the near and far plane"
 
     def restore(self, values: Tensor, limits: tuple[float, float]) -> Target:
         """Return depth that is known between near and far plane, and positive."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from geometry.batch import Target
 from geometry.colorize import colorize_error
 from geometry.errors import InputError
+from geometry.modalities.stored import Stored
 
 _REGISTERED: dict[str, type["Modality"]] = {}
 
@@ -45,7 +46,7 @@ class StockPipeline:
         return ""
 
 
-class Modality(ABC):
+class Modality(Stored, ABC):
     """A kind of dense target: what its values mean, and how they are stored, encoded, judged, shown and published.
 
     A subclass is known by its name as soon as it is defined; those in ``geometry.modalities`` are always there.
@@ -56,29 +57,21 @@ class Modality(ABC):
         What users get is a *published* prediction, in ``value_range``.
 
     Attributes:
-        name: name in batches, shards, options and file names.
         title: name for people, in the plural of a sentence: "surface normals".
-        num_channels: number of channels C.
-        unit: unit of values; empty for none.
         value_range: smallest and largest published value.
         meaning: what a published value says, for model cards and pages.
         has_surface: whether published predictions can be shown as points in space.
         varies_by_image: whether predictions of parts of an image must be aligned before they fit each other.
-        may_store_nan: whether a stored NaN stands for an unknown value; elsewhere it is a fault.
         stock_pipeline: the pipeline of diffusers that holds it; None if there is none.
         error_name: name of ``error`` in metrics.
         worst_error: error of the darkest colour in visualisations of errors.
     """
 
-    name: ClassVar[str]
     title: ClassVar[str]
-    num_channels: ClassVar[int]
-    unit: ClassVar[str] = ""
     value_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     meaning: ClassVar[str]
     has_surface: ClassVar[bool] = False
     varies_by_image: ClassVar[bool] = False
-    may_store_nan: ClassVar[bool] = False
     stock_pipeline: ClassVar[StockPipeline | None] = None
     error_name: ClassVar[str] = "abs_error"
     worst_error: ClassVar[float] = 0.5
@@ -91,26 +84,21 @@ class Modality(ABC):
 
     # In shards and batches.
 
-    @classmethod
-    def stored_shape(cls, height: int, width: int) -> tuple[int, ...]:
-        """Return the shape of stored values: (C,H,W), or (H,W) for a single channel."""
-        return (height, width) if cls.num_channels == 1 else (cls.num_channels, height, width)
-
     def restore(self, values: Tensor, limits: tuple[float, float]) -> Target:
         """Return stored values as a target. They may be changed in place, and nothing waits for the device.
 
-        By default, a pixel is known where a channel is not zero and all lie inside the limits.
+        By default, a pixel is known where a channel is not ``unknown`` and all lie inside the limits.
 
         Args:
-            values: (B,C,H,W) float32 as they were stored, 0 where unknown.
+            values: (B,C,H,W) float32 as they were stored.
             limits: smallest and largest value that can be true in this data set.
         """
         low, high = limits
         inside = ((values >= low) & (values <= high)).all(dim=1, keepdim=True)
-        mask = inside & (values != 0).any(dim=1, keepdim=True)
+        mask = inside & (values != self.unknown).any(dim=1, keepdim=True)
         return Target(values.masked_fill_(~mask, 0), mask)
 
-    def mirror_(self, values: Tensor) -> None:  # noqa: B027 - most modalities have nothing to do here
+    def mirror_(self, values: Tensor) -> None:
         """Change in place what a left-right flip does to values, beside moving them; nothing by default.
 
         Args:

@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from geometry.errors import InputError, printable
+from geometry.errors import InputError, one_line, printable
 from geometry.storage import storage_problem
 
 # Lines of jsonargparse's errors that repeat what was given, or what else would have been accepted.
@@ -84,7 +84,7 @@ def input_error_behind(error: BaseException) -> str | None:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, MisconfigurationException):
-            return " ".join(str(cause).split())
+            return one_line(cause)
         if isinstance(cause, InputError):
             return str(cause).rsplit("InputError: ", 1)[-1].strip()
         cause = cause.__cause__

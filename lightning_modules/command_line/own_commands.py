@@ -1,7 +1,6 @@
 """The commands that use a trained model: no trainer, no data module, options of their own."""
 
 from importlib import import_module
-from typing import Any
 
 from lightning_modules.command_line.console import input_error_behind, leave
 
@@ -24,13 +23,3 @@ def run_command(words: list[str]) -> int:
         if mistake is None:
             raise
         leave(mistake)
-
-
-def list_commands(parser: Any) -> None:  # noqa: ANN401 - Lightning's parser, by its subcommands
-    """Let a parser's help and its errors name these commands.
-
-    Args:
-        parser: the parser of the whole command line, after its subcommands were added.
-    """
-    for name, (_, text) in COMMANDS.items():
-        parser._subcommands_action.add_subcommand(name, type(parser)(), help=text)

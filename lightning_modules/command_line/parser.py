@@ -1,16 +1,18 @@
 """The parser of the command line: plain help, and errors of one line."""
 
 import os
+from collections.abc import Callable
 from textwrap import shorten
 from typing import Any, NoReturn
 
 import yaml
 from jsonargparse import ActionConfigFile, Namespace
-from lightning.pytorch.cli import LightningArgumentParser
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from geometry.errors import one_line
 from lightning_modules.command_line.console import leave, plain_help, readable_error
+from lightning_modules.lightning_internals import OpenParser, groups_of, options_of
 from lightning_modules.shipped import find_config
 
 # In place of Lightning's help, where this project means something else or something less.
@@ -54,7 +56,7 @@ class ConfigFile(ActionConfigFile):
         super().__call__(parser, cfg, find_config(values), option_string)
 
 
-class Parser(LightningArgumentParser):
+class Parser(OpenParser):
     """A parser with plain help, and with errors of one line in place of the usage of two hundred options."""
 
     def add_argument(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
@@ -79,22 +81,25 @@ class Parser(LightningArgumentParser):
             super().error(message, ex)
         leave(readable_error(message))
 
-    def _load_config_parser_mode(
-        self,
-        content: str,
-        path: str | os.PathLike[str] = "",
-        ext_vars: dict[str, Any] | None = None,
-        prev_cfg: Namespace | None = None,
-    ) -> Namespace:
-        """Read a configuration; one without settings, such as an overlay that is commented out, changes nothing."""
+    def read_config(self, content: str, path: str | os.PathLike[str], read: Callable[[str], Namespace]) -> Namespace:
+        """Read a configuration; one without settings, such as an overlay that is commented out, changes nothing.
+
+        Args:
+            content: its text.
+            path: file that it comes from; empty for words of the command line.
+            read: jsonargparse's own reading of a text.
+
+        Raises:
+            TypeError: it cannot be read, or holds something else than sections.
+        """
         place = path or "--config"
         try:
             section = _load(content)
             if not isinstance(section, dict) and (section is not None or not path):
                 raise TypeError(f"{place}: a configuration holds sections, not {shorten(repr(content), 60)}")
-            return super()._load_config_parser_mode(content if section else "{}", path, ext_vars, prev_cfg)
+            return read(content if section else "{}")
         except (YAMLError, OmegaConfBaseException, RecursionError) as error:
-            raise TypeError(f"{place}: {' '.join(str(error).split())}") from error
+            raise TypeError(f"{place}: {one_line(error)}") from error
 
     def parse_path(self, cfg_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Namespace:  # noqa: ANN401
         """Read a configuration file.
@@ -116,10 +121,10 @@ class Parser(LightningArgumentParser):
             *args: what the parser of jsonargparse takes.
             **kwargs: what the parser of jsonargparse takes.
         """
-        for action in self._actions:
-            action.help = plain_help(HELP.get(action.dest, action.help or ""))
-        for group in self._action_groups:
-            keys = {action.dest.split(".")[0] for action in group._group_actions}
+        for option in options_of(self):
+            option.help = plain_help(HELP.get(option.dest, option.help or ""))
+        for group, options in groups_of(self):
+            keys = {option.dest.split(".")[0] for option in options}
             if len(keys) == 1:
                 group.title = TITLES.get(keys.pop(), group.title)
         return super().format_help(*args, **kwargs)

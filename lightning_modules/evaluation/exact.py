@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
+from lightning_modules.lightning_internals import mark_as_updated
+
 
 @dataclass
 class ExactSum:
@@ -50,7 +52,7 @@ class ExactSum:
                 setattr(metric, name, torch.tensor(sums, dtype=torch.float64).reshape(start.shape))
             elif name in self.integers:
                 setattr(metric, name, self.integers[name])
-        metric._update_count = 1  # the states were not set by update, but they are there
+        mark_as_updated(metric)
         return metric
 
 

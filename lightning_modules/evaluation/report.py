@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import math
-import os
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import yaml
 
 from geometry.errors import InputError, printable
+from geometry.writing import write_whole
 from lightning_modules.command_line.tables import format_markdown, format_table
 from lightning_modules.evaluation.published import PAPER, PUBLISHED
 
@@ -150,12 +150,7 @@ def write_file(path: Path, content: str | bytes) -> None:
         content: text or bytes.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    write_whole(path, content)
 
 
 def _markdown(settings: dict[str, Any], headline: str, results: list[DatasetScores], missing: dict[str, str]) -> str:

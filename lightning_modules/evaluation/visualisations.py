@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from geometry.batch import GeometryBatch, Target
+from geometry.colorize import eight_bit
 from lightning_modules.networks.sizes import resize_prediction
 from lightning_modules.tasks import Task
 
@@ -35,6 +36,6 @@ def _encode(visualisation: Tensor) -> bytes:
     """Return (3,H,W) in [0, 1] as a JPEG."""
     import cv2
 
-    pixels = (visualisation * 255).round().byte().permute(1, 2, 0).flip(2).contiguous().numpy()
+    pixels = eight_bit(visualisation).flip(2).contiguous().numpy()
     _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     return data.tobytes()

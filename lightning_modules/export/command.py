@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from geometry.errors import InputError
+from geometry.errors import InputError, one_line
 from geometry.paths import path_argument
 from lightning_modules.inference.arguments import add_model_arguments, load_from_arguments, parse
 
@@ -73,7 +73,7 @@ def push(folder: Path, repository: str, is_private: bool) -> str:
         hub.create_repo(repository, private=is_private, exist_ok=True)
         hub.upload_folder(repo_id=repository, folder_path=folder, commit_message="Export of OneStep")
     except Exception as error:  # whatever the hub's client raises
-        reason = " ".join(str(error).split())[:240]
+        reason = one_line(error, 240)
         raise InputError(
             f"{folder} is complete, but cannot be uploaded to {repository}: {reason}. Log in with `hf auth login` and "
             f"run `hf upload {repository} {folder}`."

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from geometry.errors import InputError
 from geometry.paths import given_path
+from lightning_modules.lightning_internals import options_of
 from lightning_modules.shipped import find_config
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     Raises:
         InputError: the words cannot be understood.
     """
-    known = {name.replace("_", "-"): name for name in parser._option_string_actions}
+    known = {name.replace("_", "-"): name for option in options_of(parser) for name in option.option_strings}
     words = [
         re.sub(r"^--[\w-]+", lambda name: known.get(name[0].replace("_", "-"), name[0]), word) for word in arguments
     ]

@@ -8,14 +8,15 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from geometry.errors import InputError
+from geometry.errors import InputError, one_line
 from geometry.modalities import registered
 from geometry.storage import concerns_all_files
+from geometry.writing import write_whole
 from lightning_modules.inference.photos import Photo
 from lightning_modules.inference.pictures import read_picture
 from lightning_modules.inference.point_cloud import PointCloudCamera, ply_bytes, point_cloud
 from lightning_modules.inference.predictor import Predictor
-from lightning_modules.inference.results import result_names, write_results, write_whole
+from lightning_modules.inference.results import result_names, write_results
 
 # Images wait for others of their size, until so many pixels wait in all.
 _WAITING_PIXELS = 30_000_000
@@ -159,4 +160,4 @@ def reason_of(error: BaseException) -> str:
     """Say in one line why an image could not be predicted."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "memory" in str(error):
         return "out of memory; try a smaller --tile-size or --processing-res."
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return one_line(error, 300) or type(error).__name__

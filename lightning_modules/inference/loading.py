@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 import torch
 from jsonargparse import ArgumentParser
 
-from geometry.errors import InputError
+from geometry.errors import InputError, one_line
 from geometry.modalities import Modality, registered
 from lightning_modules.command_line.console import input_error_behind, readable_error
 from lightning_modules.diffusion import DiffusionEstimator
@@ -246,7 +246,7 @@ def read_part_of(base: str, name: str) -> str:
         file = folder / name if folder else Path(huggingface_hub.hf_hub_download(base, name))
         return file.read_text(encoding="utf-8")
     except Exception as error:  # whatever the hub's client raises
-        raise InputError(f"cannot read {name} of {base}: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(f"cannot read {name} of {base}: {one_line(error, 200)}") from error
 
 
 def _may_be_hub_id(source: str) -> bool:

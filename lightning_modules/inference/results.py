@@ -1,8 +1,6 @@
 """Writing predictions: arrays for programs, 16-bit PNG for tools, colours for people."""
 
 import io
-import os
-import tempfile
 from pathlib import Path
 
 import cv2
@@ -10,7 +8,9 @@ import numpy as np
 import torch
 
 from geometry.batch import Target
+from geometry.colorize import eight_bit
 from geometry.modalities import Modality
+from geometry.writing import write_whole
 
 _STRIP_PIXELS = 2_000_000
 _RANGE_PIXELS = 1_000_000
@@ -76,21 +76,8 @@ def visualise(modality: Modality, prediction: np.ndarray) -> np.ndarray:
     limits = modality.color_limits(_sample_of(prediction))
     for rows in _strips(prediction):
         colors = modality.colorize(_planes(prediction[rows]), limits=limits)
-        image[rows] = (colors[0].movedim(0, -1) * 255).round().byte().numpy()
+        image[rows] = eight_bit(colors[0]).numpy()
     return image
-
-
-def write_whole(file: Path, content: bytes) -> None:
-    """Write a file under a temporary name, then give it its own; a link of that name is replaced, not followed."""
-    handle, name = tempfile.mkstemp(prefix=".writing-", dir=file.parent)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
-        os.chmod(name, 0o644)
-        os.replace(name, file)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def _png(image: np.ndarray) -> bytes:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from geometry.errors import InputError
+from geometry.errors import InputError, one_line
 from geometry.files import read_text_file
 
 
@@ -54,7 +54,7 @@ def read_config(files: Sequence[Path]) -> dict[str, Any]:
         except RecursionError as error:
             raise InputError(f"the configuration {file} is nested too deeply.") from error
         except (YAMLError, OmegaConfBaseException, OSError, AttributeError, ValueError) as error:
-            raise InputError(f"the configuration {file} cannot be read: {' '.join(str(error).split())}") from error
+            raise InputError(f"the configuration {file} cannot be read: {one_line(error)}") from error
         if not isinstance(section, dict):
             raise InputError(f"the configuration {file} holds no sections.")
         config = _lay_over(config, section)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geometry.errors import InputError
+from geometry.errors import InputError, one_line
 from lightning_modules.shipped import find_folder
 
 PARTS = {
@@ -173,7 +173,7 @@ def _check_header(base: Base, file: str) -> None:
         with safe_open(path, "pt") as content:
             kinds = {name: content.get_slice(name).get_dtype() for name in content.keys()}
     except (SafetensorError, OSError, ValueError, OverflowError) as error:
-        reason = " ".join(str(error).split())
+        reason = one_line(error)
         raise InputError(
             f"cannot read {part} of {base}: {file} is damaged or no safetensors file ({reason}). Fetch it again."
         ) from error

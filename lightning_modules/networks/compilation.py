@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from geometry.errors import InputError
+from geometry.torch_internals import compiler_modes, is_to_be_compiled, raise_recompile_limit
 from lightning_modules.networks.upsampling import make_upsampling_compilable
 
 Regions = Literal["whole", "blocks"]
@@ -51,7 +52,7 @@ class Compilation:
             raise InputError(f"there is no compiler backend {self.backend!r}; choose one of {', '.join(backends)}.")
         if self.backend != "inductor" and self.mode != "default":
             raise InputError(f"only the backend inductor has modes; {self.backend} takes mode: default.")
-        modes = torch._inductor.list_mode_options()
+        modes = compiler_modes()
         if self.mode not in modes:
             raise InputError(f"there is no compiler mode {self.mode!r}; choose one of {', '.join(modes)}.")
         if self.regions not in get_args(Regions):
@@ -106,9 +107,8 @@ class Compilation:
         Left at torch's 8, the limit would let all blocks but those of the first shapes run as they are.
         """
         limit = _VARIANTS * num_regions
-        settings = torch._dynamo.config
         # torch has this cap for the whole process alone; it only has to be out of the way.
-        settings.accumulated_recompile_limit = max(settings.accumulated_recompile_limit, 4 * limit)
+        raise_recompile_limit(4 * limit)
         return {"mode": self.mode, "backend": self.backend, "dynamic": self.dynamic, "recompile_limit": limit}
 
 
@@ -118,7 +118,7 @@ def compiled_regions(module: nn.Module) -> list[nn.Module]:
     Args:
         module: the module.
     """
-    return [region for region in module.modules() if region._compiled_call_impl is not None]
+    return [region for region in module.modules() if is_to_be_compiled(region)]
 
 
 def forget_eager_runs(module: nn.Module) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from geometry.errors import InputError
+from lightning_modules.lightning_internals import repeated_blocks
 from lightning_modules.networks.frozen import keep_little
 from lightning_modules.networks.lora import LoRA, merge_adapters
 from lightning_modules.networks.plain import plain_copy
@@ -84,7 +85,7 @@ class Denoiser(ABC):
     @property
     def repeated_blocks(self) -> tuple[str, ...]:
         """Names of the classes of blocks that the model repeats, as diffusers lists them: to compile and to shard."""
-        return tuple(self.model._repeated_blocks or self.model._no_split_modules or ())
+        return repeated_blocks(self.model)
 
     def sharded_blocks(self) -> list[nn.Module]:
         """Return the blocks that are sharded over devices and gathered one at a time."""

@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from geometry.errors import InputError
+from geometry.errors import InputError, one_line
 from lightning_modules.networks.base_files import PARTS, Base, missing_configs
 
 _HUB_TIMEOUT_S = 15
@@ -36,7 +36,7 @@ def find_on_hub(name: str) -> Base:
     except InputError as error:
         if cached is None:
             raise
-        return replace(cached, note=f"no more can be fetched: {one_line(str(error.__cause__))}")
+        return replace(cached, note=f"no more can be fetched: {one_line(error.__cause__, 240)}")
 
 
 def _cached(name: str) -> Base | None:
@@ -47,7 +47,7 @@ def _cached(name: str) -> Base | None:
     try:
         found = [try_to_load_from_cache(name, f"{part}/{file}") for part, file in PARTS.items()]
     except HFValidationError as error:
-        raise InputError(f"{name} is no name of a model on the hub: {one_line(str(error))}") from error
+        raise InputError(f"{name} is no name of a model on the hub: {one_line(error, 240)}") from error
     folders = [Path(file).parents[1] for file in found if isinstance(file, str)]
     return Base(name, folders[0]) if folders else None
 
@@ -110,17 +110,7 @@ def _check_hub(name: str) -> None:
 def _unavailable(name: str, reason: str) -> str:
     moved = f" That model left the hub or moved; {_MOVED[name]}." if name in _MOVED else ""
     return (
-        f"there is no folder {name}, and a model of that name cannot be had from the hub ({one_line(reason)}).{moved} "
-        "Check the name and the connection, or download the model and give its folder."
+        f"there is no folder {name}, and a model of that name cannot be had from the hub "
+        f"({one_line(reason, 240)}).{moved} Check the name and the connection, or download the "
+        "model and give its folder."
     )
-
-
-def one_line(text: str, longest: int = 240) -> str:
-    """Return a text as one line that is not too long.
-
-    Args:
-        text: for instance the message of a library's error.
-        longest: number of characters to keep.
-    """
-    line = " ".join(text.split())
-    return line if len(line) <= longest else line[:longest].rsplit(" ", 1)[0] + " ..."

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from geometry.errors import InputError
+from geometry.errors import InputError, one_line
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class LoRA:
                 )
             )
         except ValueError as error:  # a target is a layer of a kind that peft has no adapter for
-            raise InputError(f"lora: {' '.join(str(error).split())}") from error
+            raise InputError(f"lora: {one_line(error)}") from error
 
 
 def merge_adapters(model: Any) -> None:  # noqa: ANN401 - diffusers' mixin, which nn.Module does not show

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import nn
 
-from geometry.errors import InputError
+from geometry.errors import InputError, one_line
 from lightning_modules.networks.base_files import WEIGHTS, Base
-from lightning_modules.networks.hub import one_line
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel
@@ -35,7 +34,7 @@ def load_part(load: Callable[..., Part], base: Base, part: str, **options: Any) 
     try:
         return load(str(base.folder), subfolder=part, local_files_only=True, **options)
     except Exception as error:  # whatever the libraries raise on a config that somebody else wrote
-        reason = one_line(f"{type(error).__name__}: {error}")
+        reason = one_line(f"{type(error).__name__}: {error}", 240)
         raise InputError(f"cannot read {part} of {base}: {reason}") from error
 
 

@@ -14,11 +14,12 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from torch import Tensor, nn
 from typing_extensions import TypedDict
 
-from geometry.errors import InputError
+from geometry.errors import InputError, one_line, printable
 
 _MAX_PICKLE_BYTES = 1 << 25
 _MAX_VALUES = 2_000_000
 _MAX_NESTING = 30
+_SHOWN_LETTERS = 200
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 _STORAGES = ("Float", "Double", "Half", "BFloat16", "Long", "Int", "Short", "Char", "Byte", "Bool")
 # All that torch.save names for containers of plain tensors and values. PyTorch's own list for weights_only is longer:
@@ -174,7 +175,7 @@ def read_checkpoint(file: str | os.PathLike[str], states_of: Collection[str] = (
     _check_finite(known, file)
     others = sorted(str(name) for name in content.keys() - known.keys())
     if others:
-        rank_zero_warn(f"{file} also holds {printable(', '.join(others))}, which is not used.")
+        rank_zero_warn(f"{file} also holds {_shown(', '.join(others))}, which is not used.")
     return known
 
 
@@ -239,7 +240,7 @@ def _check_archive(stream: IO[bytes]) -> None:
         raise InputError("it is none, or cut off.") from error
     for number, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         if opcode.name in _FOREIGN_OPCODES or (opcode.name == "GLOBAL" and argument not in _NAMES):
-            name = printable(str(argument or opcode.name).replace(" ", "."))
+            name = _shown(str(argument or opcode.name).replace(" ", "."))
             raise InputError(f"it holds more than plain tensors and values ({name}), which is never loaded.")
         if number > 5 * _MAX_VALUES:
             raise InputError("it holds too many values.")
@@ -251,11 +252,11 @@ def _known(content: dict[str, Any], file: object, states_of: Collection[str] = (
         return known | {name: plain(content[name]) for name in states_of if name in content}
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        place = printable("/".join(map(str, problem["loc"])))
-        told = printable(problem["msg"].removeprefix("Value error, "))
+        place = _shown("/".join(map(str, problem["loc"])))
+        told = _shown(problem["msg"].removeprefix("Value error, "))
         raise InputError(f"the checkpoint {file} cannot be used: {place}: {told}. Use another one.") from error
     except ValueError as error:
-        raise InputError(f"the checkpoint {file} cannot be used: {printable(str(error))}. Use another one.") from error
+        raise InputError(f"the checkpoint {file} cannot be used: {_shown(str(error))}. Use another one.") from error
 
 
 def _check_finite(content: dict[str, Any], file: object) -> None:
@@ -271,10 +272,9 @@ def _reason(error: Exception) -> str:
     is_advice = "weights_only" in first.lower() or "weights only" in first.lower() or "weights-only" in first.lower()
     if not first or is_advice:
         return "it is damaged, or holds more than plain tensors and values"
-    return printable(first).rstrip(".")
+    return _shown(first).rstrip(".")
 
 
-def printable(text: str, max_length: int = 200) -> str:
+def _shown(text: str) -> str:
     """Return a text from a file as one short line without control characters, for a message."""
-    line = "".join(sign if sign.isprintable() else f"\\x{ord(sign):02x}" for sign in " ".join(text.split()))
-    return line if len(line) <= max_length else f"{line[:max_length]} ..."
+    return printable(one_line(text, _SHOWN_LETTERS))

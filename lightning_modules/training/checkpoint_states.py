@@ -7,6 +7,7 @@ from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor
 
 from geometry.errors import InputError
+from lightning_modules.lightning_internals import LOGGED_STEP
 
 _NEEDED_TO_GO_ON = ("loops", "callbacks", "optimizer_states", "lr_schedulers", "global_step")
 # States of the optimisers of PyTorch that have the shape of their weight.
@@ -65,7 +66,7 @@ def _problem(checkpoint: Mapping[str, Any], trainer: Trainer, module: LightningM
 
 def _problem_of_training(checkpoint: Mapping[str, Any], module: LightningModule) -> str | None:
     loop = checkpoint["loops"]["fit_loop"]
-    counted = unlike(loop.get("epoch_loop.state_dict"), {"_batches_that_stepped": 0}, "epoch_loop.state_dict")
+    counted = unlike(loop.get("epoch_loop.state_dict"), {LOGGED_STEP: 0}, "epoch_loop.state_dict")
     data = loop["state_dict"].get("combined_loader", [])
     if not isinstance(data, list) or not all(isinstance(state, dict) for state in data):
         return "loops/fit_loop/state_dict/combined_loader is no list of states of the data"

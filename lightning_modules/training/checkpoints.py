@@ -6,12 +6,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from geometry.errors import InputError
 from geometry.locks import sole_use
 from geometry.paths import check_writable, given_path
+from lightning_modules.lightning_internals import (
+    OpenModelCheckpoint,
+    is_amid_step,
+    leave_signals_alone,
+    will_validate,
+)
 from lightning_modules.training.checkpoint_files import LAST, also_name
 from lightning_modules.training.preemption import Preempted, RankAgreement, StopSignals, exit_code
 from lightning_modules.training.resuming import (
@@ -23,7 +28,7 @@ from lightning_modules.training.resuming import (
 from lightning_modules.training.run_folders import OnDamage
 
 
-class Checkpoints(ModelCheckpoint):
+class Checkpoints(OpenModelCheckpoint):
     """Writes last.ckpt every so many steps or minutes, when the run is told to stop, and at its end.
 
     The one before stays as previous.ckpt. Nothing is saved between the micro-batches of an optimiser step, so that
@@ -76,6 +81,7 @@ class Checkpoints(ModelCheckpoint):
             every_n_train_steps=every_n_steps,
             enable_version_counter=False,
         )
+        self.every_n_steps = every_n_steps
         self.keep = keep
         self.every_n_minutes = every_n_minutes
         self.on_damage: OnDamage = on_damage
@@ -109,9 +115,7 @@ class Checkpoints(ModelCheckpoint):
         if stage == "fit":
             self._take_folder(trainer)
         self._is_tidy = False
-        trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
-        # It would tell all ranks with a broadcast, and make the host wait for the device, in every micro-step.
-        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
+        leave_signals_alone(trainer)
         launcher = trainer.strategy.launcher
         self._signals.leave_at_once(pass_on=launcher.kill if launcher is not None else None)
 
@@ -148,17 +152,15 @@ class Checkpoints(ModelCheckpoint):
             *args: not used.
             **kwargs: not used.
         """
-        if trainer.fit_loop._should_accumulate() or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        if is_amid_step(trainer) or trainer.fast_dev_run:  # type: ignore[attr-defined]
             return
         is_late = self.every_n_minutes is not None and time.monotonic() - self._saved_s > 60 * self.every_n_minutes
         is_late, is_told = self._agreement.exchange(is_late, self._signals.received is not None)
-        will_validate = trainer.fit_loop.epoch_loop._should_check_val_fx(
-            trainer.fit_loop._data_fetcher  # type: ignore[arg-type]
-        )
-        if trainer.global_step == trainer.max_steps and not will_validate:
+        owes_validation = will_validate(trainer)
+        if trainer.global_step == trainer.max_steps and not owes_validation:
             return  # training ends right after this, and the final state is saved then
-        if is_late or is_told or trainer.global_step % self._every_n_train_steps == 0:
-            self._owes_validation = will_validate
+        if is_late or is_told or trainer.global_step % self.every_n_steps == 0:
+            self._owes_validation = owes_validation
             self._owed_metrics = metrics_to_come(trainer)
             self._save(trainer)
             self._owed_metrics, self._owes_validation = None, False
@@ -171,7 +173,7 @@ class Checkpoints(ModelCheckpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep the weights that were validated if they are among the best."""
         if self.monitor is not None and self.keep and trainer.state.fn == "fit" and not trainer.sanity_checking:
-            self._save_topk_checkpoint(trainer, self._monitor_candidates(trainer))
+            self.keep_if_best(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the final weights, also where the last step is none of those that are due."""
@@ -192,6 +194,34 @@ class Checkpoints(ModelCheckpoint):
         """Give signals and folder back."""
         self._signals.give_back()
         self._folder_use.close()
+
+    def save_file(self, trainer: Trainer, file: str) -> None:
+        """Keep this step under a name of its own: as another name of last.ckpt where that holds the same step.
+
+        Args:
+            trainer: the trainer.
+            file: the name.
+        """
+        self._note(file)
+        if not self.holds_step(trainer) and not is_amid_step(trainer):
+            self._write(trainer, str(self._folder / LAST))
+        if not self.holds_step(trainer):
+            self.write_file(trainer, file)  # validated amid an optimiser step: nothing to resume from
+            self.forget_saved_step()
+            return
+        if trainer.is_global_zero:
+            also_name(self._folder / LAST, Path(file))
+        trainer.strategy.barrier()
+
+    def remove_file(self, trainer: Trainer, file: str) -> None:
+        """Remove a checkpoint, and let it be forgotten that it may be there.
+
+        Args:
+            trainer: the trainer.
+            file: the checkpoint.
+        """
+        super().remove_file(trainer, file)
+        self._named = [other for other in self._named if other != file]
 
     def state_dict(self) -> dict[str, Any]:
         """Return what is kept, and what the run was about to do when it saved."""
@@ -228,12 +258,12 @@ class Checkpoints(ModelCheckpoint):
 
     def _save(self, trainer: Trainer) -> None:
         """Write last.ckpt, unless it holds this step already; keep it under the step's name, too, if asked."""
-        if self._should_skip_saving_checkpoint(trainer):
+        if self.needs_no_file(trainer):
             return
         for logger in trainer.loggers:
             logger.save()  # curves up to this step must not be lost if the run is killed now
         if self.monitor is None and self.keep:
-            name = self.format_checkpoint_name(self._monitor_candidates(trainer))
+            name = self.name_of_step(trainer)
             self._newest = [*(file for file in self._newest if file != name), name]
             self._note(name)
         outdated = self._newest[: -self.keep] if self.keep > 0 else []
@@ -241,26 +271,9 @@ class Checkpoints(ModelCheckpoint):
         self._write(trainer, str(self._folder / LAST))
         self._saved_s = time.monotonic()
         if self.monitor is None and self.keep:
-            self._save_checkpoint(trainer, self._newest[-1])
+            self.save_file(trainer, self._newest[-1])
         for file in outdated:
-            self._remove_checkpoint(trainer, file)
-
-    def _save_checkpoint(self, trainer: Trainer, filepath: str) -> None:
-        """Keep this step under a name of its own: as another name of last.ckpt where that holds the same step."""
-        self._note(filepath)
-        if self._last_global_step_saved != trainer.global_step and not trainer.fit_loop._should_accumulate():
-            self._write(trainer, str(self._folder / LAST))
-        if self._last_global_step_saved != trainer.global_step:
-            super()._save_checkpoint(trainer, filepath)  # validated amid an optimiser step: nothing to resume from
-            self._last_global_step_saved = 0
-            return
-        if trainer.is_global_zero:
-            also_name(self._folder / LAST, Path(filepath))
-        trainer.strategy.barrier()
-
-    def _remove_checkpoint(self, trainer: Trainer, filepath: str) -> None:
-        super()._remove_checkpoint(trainer, filepath)
-        self._named = [file for file in self._named if file != filepath]
+            self.remove_file(trainer, file)
 
     def _note(self, file: str) -> None:
         self._named = [*(other for other in self._named if other != file), file]
@@ -272,14 +285,14 @@ class Checkpoints(ModelCheckpoint):
         self._is_tidy = True
         kept = {*self._newest, *self.best_k_models}
         for file in set(self._named) - kept:
-            self._remove_checkpoint(trainer, file)
-        own = self.format_checkpoint_name(self._monitor_candidates(trainer))
+            self.remove_file(trainer, file)
+        own = self.name_of_step(trainer)
         if trainer.ckpt_path and trainer.is_global_zero and own in kept and not Path(own).exists():
             also_name(Path(trainer.ckpt_path), Path(own))
 
     def _write(self, trainer: Trainer, file: str) -> None:
         self.last_model_path = file
-        super()._save_checkpoint(trainer, file)
+        self.write_file(trainer, file)
 
     def _leave(self, trainer: Trainer) -> None:
         self._agreement.close()

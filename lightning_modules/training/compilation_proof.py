@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
-from torch.utils._pytree import tree_leaves, tree_map_only
 
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError
+from geometry.torch_internals import tree_leaves, tree_map_only
 from lightning_modules.networks.compilation import compiled_regions, forget_eager_runs, ran_eagerly
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _LEAST_TOLERANCE = 1e-3  # float32 sums in another order: 1e-6 for the toy, more
 _TF32_EPS = 2.0**-10
 
 
-class CompilationProof:
+class CompilationProof(Callback):
     """Compares compiled parts with plain ones on the first batch of every shape, gradients included.
 
     Each part is given what it gets in a training step of that batch, so that its compilation is the one that training
@@ -34,6 +35,12 @@ class CompilationProof:
 
     def __init__(self) -> None:
         self._proven: set[tuple[int, ...]] = set()
+
+    def on_train_batch_start(  # type: ignore[override]
+        self, trainer: Trainer, pl_module: "Estimator", batch: GeometryBatch, batch_idx: int
+    ) -> None:
+        """Compare before the first step on images of a new shape."""
+        self.check(pl_module, batch)
 
     def check(self, estimator: "Estimator", batch: GeometryBatch) -> None:
         """Compare, if the estimator's network has compiled parts and the shape of the images is new.

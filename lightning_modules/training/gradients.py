@@ -2,14 +2,21 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
+from geometry.batch import GeometryBatch
 from geometry.errors import printable
+from geometry.torch_internals import skips_by_itself
+
+if TYPE_CHECKING:
+    from lightning_modules.estimator import Estimator
 
 # The loss scale of fp16 starts at 2^16, and each overflow halves it.
 _SCALER_HALVINGS = 16
@@ -36,7 +43,7 @@ class _Step:
         return is_finite, is_zero
 
 
-class GradientGuard:
+class GradientGuard(Callback):
     """Clips gradients by their norm, skips steps whose gradients are not finite, and notices gradients of exactly 0.
 
     Under DDP the gradients are averages over all ranks when they get here, so one rank's NaN is every rank's NaN and
@@ -51,12 +58,14 @@ class GradientGuard:
         max_skips_in_a_row: number of skipped steps in a row, or of steps without a gradient, that ends the run.
 
     Attributes:
+        norm: scalar on the device, the norm of the gradients of the last step before clipping.
         took_step: bool scalar on the device: whether the last step was taken, not skipped.
         num_skipped: skipped steps so far.
         num_zero: steps so far whose gradient was exactly 0, as was that of the step before.
     """
 
     def __init__(self, max_norm: float | None, max_skips_in_a_row: int) -> None:
+        self.norm = torch.tensor(0.0)
         self.took_step = torch.tensor(True)
         self.max_norm = max_norm
         self.max_skips_in_a_row = max_skips_in_a_row
@@ -68,6 +77,27 @@ class GradientGuard:
         self._sources: list[str] = []
         self._pending: _Step | None = None
         self._names: dict[nn.Parameter, str] = {}
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """See to it that all that trains gets a gradient."""
+        self.watch(pl_module.named_parameters())
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: GeometryBatch, batch_idx: int
+    ) -> None:
+        """Remember the samples of the micro-batch."""
+        self.note_source(batch.dataset.name, batch.key)
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: "Estimator", optimizer: Optimizer) -> None:  # type: ignore[override]
+        """Clip the gradients, and skip the step if they are not finite.
+
+        Args:
+            trainer: the trainer.
+            pl_module: the estimator.
+            optimizer: the optimiser that is about to step.
+        """
+        scaler = getattr(trainer.precision_plugin, "scaler", None)
+        self.norm = self.apply(optimizer, trainer.global_step, scaler, pl_module.step_losses)
 
     def watch(self, parameters: Iterable[tuple[str, nn.Parameter]]) -> None:
         """Look at the next step whether each of these has a gradient.
@@ -110,7 +140,7 @@ class GradientGuard:
         """
         self.settle()
         self._allowed_in_a_row = self.max_skips_in_a_row + (_SCALER_HALVINGS if scaler is not None else 0)
-        can_skip = getattr(optimizer, "_step_supports_amp_scaling", False)
+        can_skip = skips_by_itself(optimizer)
         if scaler is not None and can_skip:
             scaler.unscale_(optimizer)  # for all other optimisers Lightning has done so
         self._say_what_lacks_a_gradient()

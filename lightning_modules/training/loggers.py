@@ -15,7 +15,9 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger, WandbLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_only
 from torch import Tensor
 
-from geometry.errors import InputError
+from geometry.colorize import eight_bit
+from geometry.errors import InputError, one_line
+from geometry.writing import write_whole
 
 # In a run's folder: which files or pages its loggers write to, so that a run that goes on adds to the same ones.
 RECORD = "loggers.json"
@@ -88,9 +90,7 @@ def write_record(run: Path, loggers: Sequence[Logger]) -> None:
         loggers: the trainer's loggers.
     """
     own = [{"logger": type(logger).__name__, "version": _version(logger)} for logger in loggers]
-    temporary = run / f"{RECORD}.tmp"
-    temporary.write_text(json.dumps(own), encoding="utf-8")
-    temporary.replace(run / RECORD)
+    write_whole(run / RECORD, json.dumps(own))
 
 
 def can_show_images(logger: Logger) -> bool:
@@ -110,7 +110,7 @@ def show_image(logger: Logger, name: str, image: Tensor, step: int) -> None:
     if isinstance(logger, TensorBoardLogger):
         logger.experiment.add_image(name, image, step)
     elif isinstance(logger, WandbLogger):
-        pixels = (image * 255).round().byte().permute(1, 2, 0).numpy()
+        pixels = eight_bit(image).numpy()
         logger.log_image(name, [pixels], step)
 
 
@@ -132,7 +132,7 @@ def open_services(loggers: Sequence[Logger]) -> None:
             try:
                 _ = logger.experiment
             except wandb.Error as error:
-                reason = " ".join(str(error).split()).rstrip(".")
+                reason = one_line(error).rstrip(".")
                 raise InputError(
                     f"WandbLogger cannot open a run: {reason}. Log in with wandb login, or set WANDB_MODE=offline."
                 ) from error

@@ -7,6 +7,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from geometry.errors import InputError
+from geometry.torch_internals import LAST_RATES
 
 
 class StoredSettings:
@@ -66,4 +67,4 @@ def _follow(
     rates = [base * factor for base, factor in zip(scheduler.base_lrs, factors, strict=True)]
     for group, own, rate in zip(groups, optimizer.param_groups, rates, strict=True):
         group |= {"lr": rate, "initial_lr": own["initial_lr"]}
-    schedule |= {"base_lrs": list(scheduler.base_lrs), "_last_lr": rates}
+    schedule |= {"base_lrs": list(scheduler.base_lrs), LAST_RATES: rates}

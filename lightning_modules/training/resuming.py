@@ -5,6 +5,7 @@ from contextlib import contextmanager
 
 from lightning.pytorch import Trainer
 
+from lightning_modules.lightning_internals import logged_step, set_logged_step
 from lightning_modules.training.logging_steps import is_logging_step
 
 
@@ -40,7 +41,7 @@ def count_logged_steps_anew(trainer: Trainer) -> None:
     Args:
         trainer: the trainer, at the start of a micro-batch.
     """
-    trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+    set_logged_step(trainer, trainer.global_step)
 
 
 @contextmanager
@@ -50,11 +51,13 @@ def logged_under_last_step(trainer: Trainer) -> Iterator[None]:
     Args:
         trainer: the trainer, after fit.
     """
-    loop, epochs = trainer.fit_loop.epoch_loop, trainer.fit_loop.epoch_progress.current
-    after = loop._batches_that_stepped, epochs.completed
-    loop._batches_that_stepped, epochs.completed = max(trainer.global_step - 1, 0), max(epochs.ready - 1, 0)
+    epochs = trainer.fit_loop.epoch_progress.current
+    step, completed = logged_step(trainer), epochs.completed
+    set_logged_step(trainer, max(trainer.global_step - 1, 0))
+    epochs.completed = max(epochs.ready - 1, 0)
     yield
-    loop._batches_that_stepped, epochs.completed = after
+    set_logged_step(trainer, step)
+    epochs.completed = completed
 
 
 def start_next_step_whole(trainer: Trainer) -> None:
@@ -79,7 +82,7 @@ def metrics_to_come(trainer: Trainer) -> tuple[int, dict[str, float]] | None:
     Args:
         trainer: the trainer, at the end of a batch that was the last one of an optimiser step.
     """
-    step = trainer.fit_loop.epoch_loop._batches_that_stepped
+    step = logged_step(trainer)
     if not is_logging_step(trainer, step + 1):
         return None
     values = {name: float(v) for name, v in trainer.callback_metrics.items() if name.startswith("train/")}

@@ -2,16 +2,20 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy, SingleDeviceStrategy, Strategy
 from torch import Tensor
 from torch.optim import Optimizer
 
 from geometry.errors import InputError
-from lightning_modules.networks.sharding import gather, local, shard
+from lightning_modules.lightning_internals import hold_one_copy
+from lightning_modules.networks.sharding import gather, local, reshard, shard, unshard
+
+if TYPE_CHECKING:
+    from lightning_modules.estimator import Estimator
 
 
 class FullySharded(ModelParallelStrategy):
@@ -44,7 +48,7 @@ class FullySharded(ModelParallelStrategy):
 
     def setup_environment(self) -> None:
         """Connect the processes; all devices together hold one copy of the weights."""
-        self._data_parallel_size, self._tensor_parallel_size = self.num_nodes * self.num_processes, 1
+        hold_one_copy(self, self.num_nodes * self.num_processes)
         super().setup_environment()
 
     def setup(self, trainer: Trainer) -> None:
@@ -110,6 +114,29 @@ def _shard(values: Mapping[str, Any], weight: Tensor) -> dict[str, Any]:
     """Shard the states of a weight like the weight itself; what has another shape (a count of steps) is not sharded."""
     fits = {name: isinstance(value, Tensor) and value.shape == weight.shape for name, value in values.items()}
     return {name: shard(value, weight) if fits[name] else value for name, value in values.items()}
+
+
+class UnshardedEvaluation(Callback):
+    """Keeps the weights unsharded while a model is validated or tested, so that ranks may have unequally many batches.
+
+    Weights that are not sharded stay as they are.
+    """
+
+    def on_validation_start(self, trainer: Trainer, pl_module: "Estimator") -> None:  # type: ignore[override]
+        """Unshard the weights."""
+        unshard(pl_module.network)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: "Estimator") -> None:  # type: ignore[override]
+        """Shard the weights again."""
+        reshard(pl_module.network)
+
+    def on_test_start(self, trainer: Trainer, pl_module: "Estimator") -> None:  # type: ignore[override]
+        """Unshard the weights."""
+        unshard(pl_module.network)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: "Estimator") -> None:  # type: ignore[override]
+        """Shard the weights again."""
+        reshard(pl_module.network)
 
 
 def check_strategy(strategy: Strategy) -> None:

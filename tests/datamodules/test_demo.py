@@ -40,3 +40,13 @@ def test_an_interrupted_first_run_leaves_nothing_that_the_next_would_trust(tmp_p
 def test_too_little_data_to_hold_some_out_is_refused():
     with pytest.raises(InputError, match=r"data\.rooms"):
         SyntheticDataModule(rooms=3)
+
+
+def test_rooms_come_with_what_the_task_asks_for_in_a_place_of_their_own(tmp_path):
+    data = SyntheticDataModule(cache=str(tmp_path), rooms=20, batch_size=2, modalities=["albedo"])
+    data.prepare_data()
+    data.setup("fit")
+    assert next(iter(data.val_dataloader()[0])).targets["albedo"].mask.any()
+    assert data.folders["rooms"] != SyntheticDataModule(cache=str(tmp_path), rooms=20).folders["rooms"]
+    with pytest.raises(InputError, match=r"have no albedo; set data\.streets to 0"):
+        SyntheticDataModule(rooms=20, streets=10, modalities=["albedo"])

@@ -29,7 +29,7 @@ def test_virtual_kitti_from_raw_frames_to_a_checked_data_set(tmp_path, capsys):
     command = ["virtual_kitti", "--raw", str(tmp_path / "raw"), "--out", str(tmp_path / "out"), "--crop", "32", "96"]
     assert main([*command, "--workers", "1", "--quiet"]) == 0
     manifest = read_dataset(tmp_path / "out").manifest
-    assert (manifest.num_samples("train"), manifest.num_samples("val"), manifest.far_plane_m) == (1, 1, 80.0)
+    assert (manifest.num_samples("train"), manifest.num_samples("val"), manifest.ranges["depth"][1]) == (1, 1, 80.0)
     assert main(["check", str(tmp_path / "out"), "--quiet"]) == 0
 
 

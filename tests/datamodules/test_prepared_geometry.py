@@ -36,11 +36,11 @@ def test_rooms_keep_their_depth_to_a_thousandth_and_their_normals_to_a_tenth_of_
 ):
     _, truth = render_room(tmp_path, size, tilt_shift_fraction)
     sample = prepare_room(tmp_path, size, normals="native")
-    stored, expected = sample.depth.astype(np.float16).astype(np.float64), truth.depth
+    stored, expected = sample.targets["depth"].astype(np.float16).astype(np.float64), truth.depth
     valid = (truth.entity_id >= 0) & (expected <= 64.9)
     assert (stored[truth.entity_id < 0] == 0).all() and stored.max() <= 65
     assert (np.abs(stored - expected)[valid] <= np.maximum(1e-3, 1e-3 * expected[valid])).all()
-    assert angle_deg(sample.normals, np.moveaxis(truth.normals, -1, 0))[valid].max() < 0.1
+    assert angle_deg(sample.targets["normals"], np.moveaxis(truth.normals, -1, 0))[valid].max() < 0.1
 
 
 def test_normals_from_prepared_depth_fit_a_tilted_room_through_its_own_camera_and_not_the_nominal_one(tmp_path):
@@ -51,9 +51,10 @@ def test_normals_from_prepared_depth_fit_a_tilted_room_through_its_own_camera_an
     (tmp_path / "metadata_camera_parameters.csv").unlink()
     nominal = prepare_room(tmp_path, size, normals="from-depth")
     assert (own.info["camera"], nominal.info["camera"]) == ("scene", "nominal")
-    known = (own.normals != 0).any(axis=0) & (nominal.normals != 0).any(axis=0)
+    known = (own.targets["normals"] != 0).any(axis=0) & (nominal.targets["normals"] != 0).any(axis=0)
     errors = {
-        name: np.median(angle_deg(s.normals, expected)[known]) for name, s in (("own", own), ("nominal", nominal))
+        name: np.median(angle_deg(s.targets["normals"], expected)[known])
+        for name, s in (("own", own), ("nominal", nominal))
     }
     assert errors["own"] < 0.5 and errors["nominal"] > 4
 
@@ -72,15 +73,15 @@ def test_streets_keep_their_depth_and_their_edges(tmp_path, size, crop):
         truth = streets.frame(frame.scene, frame.condition, frame.number)
         sample, expected = raw.load(frame), truth.depth[window]
         valid = expected < 79.9
-        stored = sample.depth.astype(np.float16).astype(np.float64)
+        stored = sample.targets["depth"].astype(np.float16).astype(np.float64)
         # The raw data are in whole centimetres.
         assert (np.abs(stored - expected)[valid] <= 0.005 + np.maximum(1e-3, 1e-3 * expected[valid])).all()
         assert (stored[~(expected < 80.1)] == 0).all()
-        near_edge = edges(sample.depth)
-        depth = torch.from_numpy(sample.depth)[None]
+        near_edge = edges(sample.targets["depth"])
+        depth = torch.from_numpy(sample.targets["depth"])[None]
         rays = pixel_rays(torch.from_numpy(sample.camera_from_pixel), *crop, sample.pixel_center).float()
         plain = normals_from_depth_finite_differences(depth, rays, depth > 0)[0].numpy()
-        for name, normals in (("discontinuity-aware", sample.normals), ("finite differences", plain)):
+        for name, normals in (("discontinuity-aware", sample.targets["normals"]), ("finite differences", plain)):
             known = near_edge & (normals != 0).any(axis=0)
             errors[name].append(angle_deg(normals, np.moveaxis(truth.normals[window], -1, 0))[known])
     means = {name: np.concatenate(values).mean() for name, values in errors.items()}

@@ -146,10 +146,10 @@ def test_rooms_read_back_as_they_were_rendered(tmp_path):
     for number, raw_frame in enumerate([*listed.splits["train"], *listed.splits["val"]]):
         rendered, sample = rooms.frame(number, 0), raw.load(raw_frame)
         hit = rendered.entity_id >= 0
-        np.testing.assert_array_equal(sample.depth > 0, hit)
-        error = np.abs(sample.depth - rendered.depth)[hit]
+        np.testing.assert_array_equal(sample.targets["depth"] > 0, hit)
+        error = np.abs(sample.targets["depth"] - rendered.depth)[hit]
         assert (error <= np.maximum(1e-3, 1e-3 * rendered.depth[hit])).all()
-        cosine = (sample.normals.transpose(1, 2, 0) * rendered.normals).sum(-1)[hit]
+        cosine = (sample.targets["normals"].transpose(1, 2, 0) * rendered.normals).sum(-1)[hit]
         assert np.rad2deg(np.arccos(np.clip(cosine, -1, 1))).max() < 0.1
         tilted += rooms.camera_matrix(number)[2, 1] != 0
         holes += (~hit).any()
@@ -167,9 +167,9 @@ def test_streets_read_back_as_they_were_rendered(tmp_path):
         rendered = streets.frame(raw_frame.scene, raw_frame.condition, raw_frame.number, raw_frame.camera)
         depth = rendered.depth[8:, 8:120]
         sample, valid = raw.load(raw_frame), depth < 79.9
-        assert (np.abs(sample.depth - depth)[valid] <= 0.0051).all()
-        assert not sample.depth[depth > 80.1].any()
-        depths.append(sample.depth)
+        assert (np.abs(sample.targets["depth"] - depth)[valid] <= 0.0051).all()
+        assert not sample.targets["depth"][depth > 80.1].any()
+        depths.append(sample.targets["depth"])
     assert len(depths) == 2 and not np.array_equal(*depths), "two cameras see the street from two places"
 
 

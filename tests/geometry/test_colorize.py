@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from geometry import colorize_depth, colorize_error, colorize_normals
-from geometry.colorize import _quantile
+from geometry.colorize import _quantile, eight_bit
 
 GREY = [0.5, 0.5, 0.5]
 
@@ -111,3 +111,10 @@ def test_visualisations_are_float32_whatever_comes_in(dtype):
     assert colorize_depth(values).dtype == torch.float32
     assert colorize_error(values, everywhere(values), 1.0).dtype == torch.float32
     assert colorize_normals(values.expand(-1, 3, -1, -1)).dtype == torch.float32
+
+
+def test_files_hold_the_nearest_of_256_levels_with_colours_last():
+    colors = torch.tensor([[0.0, 1.0], [0.4999 / 255, 0.5001 / 255], [254.6 / 255, 128 / 255]])[:, None]
+    assert eight_bit(colors).tolist() == [[[0, 0, 255], [255, 1, 128]]]
+    assert eight_bit(colors).dtype == torch.uint8
+    assert torch.equal(eight_bit(colors[None]), eight_bit(colors)[None])

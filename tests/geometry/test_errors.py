@@ -1,6 +1,6 @@
 import pytest
 
-from geometry.errors import printable
+from geometry.errors import one_line, printable
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,10 @@ from geometry.errors import printable
 def test_a_name_can_neither_command_the_terminal_nor_forge_a_line(name, shown):
     assert printable(name) == shown
     assert printable(name).encode("utf-8")
+
+
+def test_a_librarys_message_becomes_one_line_cut_between_words():
+    error = ValueError("first\n   second\tthird ")
+    assert one_line(error) == "first second third"
+    assert one_line(error, 14) == "first second ..."
+    assert one_line("x" * 20, 10) == "x" * 10 + " ..."

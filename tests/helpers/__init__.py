@@ -1,1 +1,1 @@
-"""What tests and benchmarks share: small models and data, interrupted runs, independent transcriptions, hostile files."""
+"""What tests and benchmarks share: small models and data, interrupted runs, transcribed formulas, hostile files."""

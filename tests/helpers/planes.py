@@ -130,7 +130,7 @@ def make_dataset(
             splits[split].append(write_shard(folder, f"{split}/{name}-{split}-{index:06d}.tar", samples))
             number += count
     entries = ("image", "depth", "normals") if normals else ("image", "depth")
-    DatasetManifest(name, size, 1e-5, 65.0, entries, splits).write(folder)
+    DatasetManifest(name, size, entries, splits, {"depth": (1e-5, 65.0)}).write(folder)
     return read_dataset(folder)
 
 

@@ -28,7 +28,8 @@ def test_a_good_data_set_has_no_problems(tmp_path):
     make_dataset(tmp_path)
     train, val = check_dataset(tmp_path, progress=False)
     assert (train.samples, train.shards, val.samples) == (7, 2, 3)
-    assert train.mean_valid_share == 1 and 2 < train.depth_range_m[0] < train.depth_range_m[1] < 10
+    depth = train.modalities["depth"]
+    assert depth.mean_share == 1 and 2 < depth.minimum < depth.maximum < 10
     assert not train.problems and not val.problems
 
 
@@ -48,7 +49,7 @@ def test_a_good_data_set_has_no_problems(tmp_path):
         ({"json": b'{"camera_from_pixel": [[1, 2, 1%s], [1, 2, 3], [1, 2, 3]]}' % (b"0" * 400)}, "3x3"),
         ({"json": b'{"pixel_center": {}}'}, "pixel_center"),
         ({"depth_blosc": field((), 5)}, r"\(1,\)"),
-        ({"normals_blosc": field((), 1)}, r"normals are \(1,\)"),
+        ({"normals_blosc": field((), 1)}, r"normals has the shape \(1,\)"),
     ],
 )
 def test_every_kind_of_damage_is_found_and_named(tmp_path, entries, problem):
@@ -66,7 +67,7 @@ def test_a_sample_whose_camera_is_unknown_is_checked_without_one(tmp_path):
     shard = write_shard(tmp_path, "train/planes-train-000000.tar", [sample])
     dataclasses.replace(dataset.manifest, splits={"train": [shard]}).write(tmp_path)
     (check,) = check_dataset(tmp_path, progress=False)
-    assert check.samples == 1 and not check.problems and not check.normals_angles_deg
+    assert check.samples == 1 and not check.problems and not check.modalities["normals"].differences
 
 
 def test_a_missing_shard_is_a_problem_and_the_others_are_still_checked(tmp_path):
@@ -87,7 +88,7 @@ def test_a_key_that_comes_in_two_shards_is_found(tmp_path):
 def test_normals_that_fit_the_depth_are_told_from_those_of_another_frame(tmp_path):
     dataset = make_dataset(tmp_path, shards={"train": [2]})
     good = check_dataset(tmp_path, progress=False)[0]
-    assert good.normals_angle_deg < 1 and len(good.normals_angles_deg) == 2
+    assert good.modalities["normals"].difference < 1 and len(good.modalities["normals"].differences) == 2
     sample = encode_plane("mirrored")
     mirrored = np.broadcast_to((NORMAL * [-1, 1, 1])[:, None, None], (3, 12, 16)).astype(np.float16)
     entries = {**sample.entries, "normals.blosc": encode_array(mirrored)}
@@ -95,4 +96,4 @@ def test_normals_that_fit_the_depth_are_told_from_those_of_another_frame(tmp_pat
     dataclasses.replace(dataset.manifest, splits={"train": [shard]}).write(tmp_path)
     bad = check_dataset(tmp_path, progress=False)[0]
     assert "'mirrored': normals differ from those computed from depth by 60 degrees" in bad.problems[0]
-    assert check_dataset(tmp_path, progress=False, compare_normals=0)[0].normals_angle_deg is None
+    assert check_dataset(tmp_path, progress=False, compare=0)[0].modalities["normals"].difference is None

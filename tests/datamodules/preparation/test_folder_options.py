@@ -43,7 +43,7 @@ def test_own_images_become_a_checked_data_set(tmp_path, capsys):
     options = ("--depth-scale", "1000", "--intrinsics", "30", "30", "15.5", "11.5", "--val-fraction", "0.5")
     assert prepare(tmp_path, tmp_path / "out", *options, "--name", "home", "--far", "20") == 0
     manifest = read_dataset(tmp_path / "out").manifest
-    assert (manifest.name, manifest.image_size, manifest.far_plane_m) == ("home", SIZE, 20.0)
+    assert (manifest.name, manifest.image_size, manifest.ranges["depth"][1]) == ("home", SIZE, 20.0)
     assert manifest.num_samples("train") + manifest.num_samples("val") == 3 and manifest.num_samples("val")
     sample = samples_of(tmp_path / "out")[0]
     expected = plane_depth(rays_of(np.array(sample["info"]["camera_from_pixel"]), *SIZE, 0.0))

@@ -60,14 +60,14 @@ def test_a_prepared_sample_is_the_raw_frame_in_our_units(raw, tmp_path):
     assert encoded.key == "ai_001_001-cam_00-0000"
     stored = decode_sample(encoded, roles)
     frame = Hypersim(raw, SIZE).load(HypersimFrame("ai_001_001", "cam_00", 0))
-    np.testing.assert_allclose(stored["depth"], frame.depth, rtol=5e-4)
-    np.testing.assert_allclose(stored["normals"], frame.normals, atol=5e-4)
+    np.testing.assert_allclose(stored["depth"], frame.targets["depth"], rtol=5e-4)
+    np.testing.assert_allclose(stored["normals"], frame.targets["normals"], atol=5e-4)
     np.testing.assert_array_equal(stored["image"], frame.image)
     info = stored["info"]
     assert info["camera_from_pixel"] == frame.camera_from_pixel.tolist()
     assert (info["pixel_center"], info["valid_share"], info["image_size"]) == (0.5, 1.0, list(SIZE))
     assert info["depth_min_m"] <= info["depth_q02_m"] < info["depth_q98_m"] <= info["depth_max_m"]
-    assert info["depth_max_m"] == pytest.approx(frame.depth.max(), rel=1e-5)
+    assert info["depth_max_m"] == pytest.approx(frame.targets["depth"].max(), rel=1e-5)
 
 
 def test_training_shards_are_random_subsets_and_validation_keeps_its_order():
@@ -104,7 +104,7 @@ def test_options_that_shaped_the_data_are_recorded_without_paths_of_this_machine
 
 def test_the_summary_counts_what_was_written(raw, tmp_path):
     train = prepare(raw, tmp_path)[0]
-    assert (train.split, train.samples, train.shards, train.mean_valid_share) == ("train", 5, 3, 1.0)
+    assert (train.split, train.samples, train.shards, train.modalities["depth"].share) == ("train", 5, 3, 1.0)
     assert train.counts == {"camera nominal": 5, "normals native": 5}
 
 

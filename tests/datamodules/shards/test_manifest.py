@@ -24,7 +24,7 @@ def test_a_prepared_folder_is_described_fully(folder):
     dataset = read_dataset(folder)
     assert dataset.manifest.num_samples("train") == 7
     assert dataset.manifest.image_size == (12, 16)
-    assert dataset.manifest.far_plane_m == 65.0
+    assert dataset.manifest.ranges["depth"][1] == 65.0
 
 
 def test_a_trailing_slash_makes_no_difference(folder):

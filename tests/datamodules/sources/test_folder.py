@@ -59,18 +59,18 @@ def load(*arguments, **options):
 
 @pytest.mark.parametrize("suffix", [".npy", ".npz", ".exr", ".pfm"])
 def test_metres_in_every_format_stay_metres(tmp_path, suffix):
-    np.testing.assert_allclose(load(tmp_path, DEPTH, suffix).depth, DEPTH, rtol=1e-6)
+    np.testing.assert_allclose(load(tmp_path, DEPTH, suffix).targets["depth"], DEPTH, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("scale", "suffix"), [(1000, ".png"), (256, ".png"), (1000, ".npy")])
 def test_whole_numbers_become_metres_by_their_scale(tmp_path, scale, suffix):
     stored = np.rint(DEPTH * scale).astype(np.uint16)
-    np.testing.assert_allclose(load(tmp_path, stored, suffix, scale=scale).depth, DEPTH, atol=0.501 / scale)
+    np.testing.assert_allclose(load(tmp_path, stored, suffix, scale=scale).targets["depth"], DEPTH, atol=0.501 / scale)
 
 
 def test_far_depth_does_not_wrap(tmp_path):
     stored = np.full(SIZE, 65535, np.uint16)
-    assert (load(tmp_path, stored, ".png", scale=100).depth == np.float32(655.35)).all()
+    assert (load(tmp_path, stored, ".png", scale=100).targets["depth"] == np.float32(655.35)).all()
 
 
 def test_whole_numbers_without_a_scale_are_refused(tmp_path):
@@ -83,28 +83,28 @@ def test_what_is_no_depth_is_unknown(tmp_path, value):
     depth = DEPTH.copy()
     depth[3:5, 7:9] = value
     sample = load(tmp_path, depth, far_plane_m=80.0, cameras=OWN, normals="from-depth")
-    unknown = sample.depth == 0
+    unknown = sample.targets["depth"] == 0
     assert unknown[3:5, 7:9].all() and unknown.sum() == 4
-    assert not sample.normals[:, 3:5, 7:9].any() and np.isfinite(sample.normals).all()
+    assert not sample.targets["normals"][:, 3:5, 7:9].any() and np.isfinite(sample.targets["normals"]).all()
 
 
 def test_a_value_can_be_declared_unknown(tmp_path):
     stored = np.full(SIZE, 1000, np.uint16)
     stored[0, :5] = 65535
     sample = load(tmp_path, stored, ".png", depth_format=DepthFormat(1000, unknown=(65535,)))
-    assert (sample.depth == 0).sum() == 5
+    assert (sample.targets["depth"] == 0).sum() == 5
 
 
 def test_ray_distance_becomes_planar_depth(tmp_path):
     distance = DEPTH * np.linalg.norm(RAYS, axis=0)
     assert abs(distance - DEPTH).max() > 0.3
     sample = load(tmp_path, distance, depth_format=DepthFormat(kind="ray-distance"), cameras=OWN)
-    np.testing.assert_allclose(sample.depth, DEPTH, rtol=1e-5)
+    np.testing.assert_allclose(sample.targets["depth"], DEPTH, rtol=1e-5)
 
 
 def test_normals_from_depth_fit_the_plane(tmp_path):
     sample = load(tmp_path, cameras=OWN, normals="from-depth")
-    cosine = np.einsum("i,ihw->hw", NORMAL, sample.normals)[1:-1, 1:-1]
+    cosine = np.einsum("i,ihw->hw", NORMAL, sample.targets["normals"])[1:-1, 1:-1]
     assert np.degrees(np.arccos(cosine.clip(-1, 1))).max() < 0.1
 
 
@@ -113,7 +113,9 @@ def test_normals_of_a_noisy_sensor_improve_with_its_error_declared(tmp_path):
 
     def median_error(relative_error):
         form = DepthFormat(relative_error=relative_error)
-        normals = load(tmp_path, np.exp(stepped), cameras=OWN, normals="from-depth", depth_format=form).normals
+        normals = load(tmp_path, np.exp(stepped), cameras=OWN, normals="from-depth", depth_format=form).targets[
+            "normals"
+        ]
         return np.degrees(np.arccos(np.median(np.einsum("i,ihw->hw", NORMAL, normals)).clip(-1, 1)))
 
     assert median_error(0.005) < 0.7 * median_error(0.0)
@@ -131,7 +133,7 @@ def test_normals_in_every_frame_and_format_become_ours(tmp_path, frame, suffix):
     suffix = ".png" if suffix == "8 bits" else suffix
     sample = load(tmp_path, normals=stored, normals_suffix=suffix, normals_frame=frame, cameras=OWN)
     expected = np.broadcast_to(NORMAL[:, None, None], (3, *SIZE))
-    np.testing.assert_allclose(sample.normals, expected, atol=tolerance)
+    np.testing.assert_allclose(sample.targets["normals"], expected, atol=tolerance)
     assert sample.info["normals"] == "native"
 
 
@@ -146,7 +148,7 @@ def test_normals_in_a_misnamed_frame_are_refused(tmp_path, actual, claimed, came
 def test_unknown_normals_stay_unknown(tmp_path):
     stored = np.full((*SIZE, 3), (128, 128, 255), np.uint8)
     stored[0], stored[1] = 0, 127
-    normals = load(tmp_path, normals=stored[..., ::-1], normals_suffix=".png").normals
+    normals = load(tmp_path, normals=stored[..., ::-1], normals_suffix=".png").targets["normals"]
     assert not normals[:, :2].any() and (normals[2, 2:] > 0.999).all()
 
 
@@ -163,13 +165,13 @@ def test_the_stored_camera_fits_the_stored_depth(tmp_path, shape, tolerance):
     sample = load(tmp_path, shape=shape, cameras=OWN, normals="from-depth")
     assert sample.image.shape == (*shape.image_size, 3)
     expected = plane_depth(rays_of(sample.camera_from_pixel, *shape.image_size, sample.pixel_center))
-    np.testing.assert_allclose(sample.depth, expected, rtol=tolerance)
-    assert abs(np.einsum("i,ihw->hw", NORMAL, sample.normals)[1:-1, 1:-1] - 1).max() < 1e-4
+    np.testing.assert_allclose(sample.targets["depth"], expected, rtol=tolerance)
+    assert abs(np.einsum("i,ihw->hw", NORMAL, sample.targets["normals"])[1:-1, 1:-1] - 1).max() < 1e-4
 
 
 def test_a_crop_at_the_bottom_keeps_the_last_rows(tmp_path):
     np.testing.assert_array_equal(
-        load(tmp_path, shape=Shape((10, 60), "crop-bottom")).depth, DEPTH[30:].astype(np.float32)
+        load(tmp_path, shape=Shape((10, 60), "crop-bottom")).targets["depth"], DEPTH[30:].astype(np.float32)
     )
 
 
@@ -182,14 +184,14 @@ def test_a_frame_of_another_size_needs_a_size_for_all(tmp_path):
 
 def test_depth_of_another_size_than_its_image_is_named(tmp_path):
     raw, frame = make(tmp_path)
-    np.save(frame.depth, DEPTH[:, :30])
+    np.save(frame.targets["depth"], DEPTH[:, :30])
     with pytest.raises(InputError, match=r"a\.npy is 40x30 pixels, its image 40x60"):
         raw.load(frame)
 
 
 def test_without_cameras_depth_is_prepared_and_it_is_said(tmp_path):
     raw, frame = make(tmp_path)
-    assert raw.load(frame).camera_from_pixel is None and not raw.has_normals
+    assert raw.load(frame).camera_from_pixel is None and raw.modalities == ("depth",)
     assert any("normals cannot be computed" in notice for notice in raw.list_frames().notices)
 
 
@@ -214,6 +216,7 @@ def test_options_that_make_no_sense_are_named_before_anything_is_read(tmp_path, 
 @pytest.mark.parametrize("which", ["image", "depth"])
 def test_a_broken_file_is_named(tmp_path, which):
     raw, frame = make(tmp_path, suffix=".npy")
-    getattr(frame, which).write_bytes(b"rubbish")
-    with pytest.raises(InputError, match=str(getattr(frame, which))):
+    path = frame.image if which == "image" else frame.targets[which]
+    path.write_bytes(b"rubbish")
+    with pytest.raises(InputError, match=str(path)):
         raw.load(frame)

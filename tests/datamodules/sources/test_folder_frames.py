@@ -13,12 +13,12 @@ def touch(folder, *names):
 
 def match(tmp_path, image_pattern=None, depth_pattern=None, skip_missing=False):
     images, depth = NamedFiles(tmp_path / "image", image_pattern), NamedFiles(tmp_path / "depth", depth_pattern)
-    frames, notices = match_files(images, depth, None, skip_missing)
-    return [(frame.identifier, frame.image.name, frame.depth.name) for frame in frames], notices
+    frames, notices = match_files(images, {"depth": depth}, skip_missing)
+    return [(frame.identifier, frame.image.name, frame.targets["depth"].name) for frame in frames], notices
 
 
 def frames_named(*identifiers):
-    return [FolderFrame(name, None, None, None) for name in identifiers]
+    return [FolderFrame(name, None, {}) for name in identifiers]
 
 
 def test_files_belong_together_by_path_and_stem(tmp_path):
@@ -33,7 +33,9 @@ def test_files_belong_together_by_path_and_stem(tmp_path):
 )
 def test_patterns_join_files_of_different_names_in_one_folder(tmp_path, image_pattern, depth_pattern, identifier):
     touch(tmp_path, "s/rgb_7.jpg", "s/sync_7.png", "s/other.jpg")
-    frames, _ = match_files(NamedFiles(tmp_path, image_pattern), NamedFiles(tmp_path, depth_pattern), None, False)
+    frames, _ = match_files(
+        NamedFiles(tmp_path, image_pattern), {"depth": NamedFiles(tmp_path, depth_pattern)}, skip_missing=False
+    )
     assert [frame.identifier for frame in frames] == [identifier]
 
 

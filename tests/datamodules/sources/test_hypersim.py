@@ -36,13 +36,13 @@ def load(raw, size=SIZE, frame=FRAME, **options):
 
 def test_ray_distance_becomes_planar_depth(tmp_path):
     depth = write_hypersim_frame(tmp_path)
-    np.testing.assert_allclose(load(tmp_path).depth, depth, rtol=1e-3)
+    np.testing.assert_allclose(load(tmp_path).targets["depth"], depth, rtol=1e-3)
 
 
 def test_native_normals_keep_their_direction(tmp_path):
     write_hypersim_frame(tmp_path)
     sample = load(tmp_path, normals="native")
-    assert angle_deg(sample.normals, NORMAL[:, None, None]).max() < 0.1
+    assert angle_deg(sample.targets["normals"], NORMAL[:, None, None]).max() < 0.1
     assert sample.info["normals"] == "native"
 
 
@@ -50,16 +50,16 @@ def test_normals_that_point_away_are_turned_round(tmp_path):
     inward = np.broadcast_to(NORMAL, (*SIZE, 3)).astype(np.float16).copy()
     inward[::2] *= -1
     write_hypersim_frame(tmp_path, normal_cam=inward)
-    assert angle_deg(load(tmp_path).normals, NORMAL[:, None, None]).max() < 0.1
+    assert angle_deg(load(tmp_path).targets["normals"], NORMAL[:, None, None]).max() < 0.1
 
 
 def test_missing_normals_are_computed_and_agree_with_the_depth(tmp_path):
     write_hypersim_frame(tmp_path, normals=False)
     sample = load(tmp_path)
     assert sample.info["normals"] == "from-depth"
-    known = (sample.normals != 0).any(axis=0)
+    known = (sample.targets["normals"] != 0).any(axis=0)
     assert known.mean() > 0.8
-    assert np.median(angle_deg(sample.normals, NORMAL[:, None, None])[known]) < 1
+    assert np.median(angle_deg(sample.targets["normals"], NORMAL[:, None, None])[known]) < 1
 
 
 def test_native_normals_that_are_missing_are_an_error(tmp_path):
@@ -74,7 +74,7 @@ def test_unknown_normals_are_zero_and_not_grey(tmp_path):
     entity = np.ones(SIZE, np.int32)
     entity[0, 2] = -1
     write_hypersim_frame(tmp_path, normal_cam=normals, render_entity_id=entity)
-    known = (load(tmp_path).normals != 0).any(axis=0)
+    known = (load(tmp_path).targets["normals"] != 0).any(axis=0)
     assert not known[0, :3].any() and known[0, 3:].all() and known[1:].all()
 
 
@@ -95,7 +95,7 @@ def test_holes_and_what_lies_beyond_the_far_plane_are_invalid(tmp_path):
     entity = np.ones(SIZE, np.int32)
     entity[1, 0] = -1
     write_hypersim_frame(tmp_path, depth_meters=distance.astype(np.float16), render_entity_id=entity)
-    depth = load(tmp_path).depth
+    depth = load(tmp_path).targets["depth"]
     assert depth[0, :7].tolist() == [0] * 7 and depth[1, 0] == 0
     assert depth[0, 7] == pytest.approx(64, rel=1e-3)
     assert np.isfinite(depth).all() and (depth[2:] > 4.9).all()
@@ -111,13 +111,13 @@ def test_a_tilted_lens_is_seen_through_its_own_camera(tmp_path):
     depth = write_hypersim_frame(tmp_path, m_cam_from_uv=TILT_SHIFT)
     table = write_camera_table(tmp_path / "cameras.csv", "ai_001_001", TILT_SHIFT)
     sample = load(tmp_path, camera_csv=table, normals="from-depth")
-    np.testing.assert_allclose(sample.depth, depth, rtol=1e-3)
+    np.testing.assert_allclose(sample.targets["depth"], depth, rtol=1e-3)
     assert sample.info["camera"] == "scene"
-    assert np.median(angle_deg(sample.normals, NORMAL[:, None, None])) < 1
+    assert np.median(angle_deg(sample.targets["normals"], NORMAL[:, None, None])) < 1
     nominal = load(tmp_path, normals="from-depth")
     assert nominal.info["camera"] == "nominal"
-    assert np.abs(nominal.depth / depth - 1).max() > 0.02
-    assert np.median(angle_deg(nominal.normals, NORMAL[:, None, None])) > 2
+    assert np.abs(nominal.targets["depth"] / depth - 1).max() > 0.02
+    assert np.median(angle_deg(nominal.targets["normals"], NORMAL[:, None, None])) > 2
 
 
 def test_the_stored_camera_fits_the_resized_depth(tmp_path):
@@ -127,9 +127,9 @@ def test_the_stored_camera_fits_the_resized_depth(tmp_path):
     sample = load(tmp_path, size=(24, 32))
     expected = plane_depth(rays_of(sample.camera_from_pixel, 24, 32, sample.pixel_center))
     # Nearest sampling takes a pixel up to half a pixel away from the new centre.
-    np.testing.assert_allclose(sample.depth, expected, rtol=0.02)
-    assert abs(np.mean(sample.depth / expected) - 1) < 0.01
-    assert sample.image.shape == (24, 32, 3) and sample.normals.shape == (3, 24, 32)
+    np.testing.assert_allclose(sample.targets["depth"], expected, rtol=0.02)
+    assert abs(np.mean(sample.targets["depth"] / expected) - 1) < 0.01
+    assert sample.image.shape == (24, 32, 3) and sample.targets["normals"].shape == (3, 24, 32)
 
 
 def test_the_cameras_used_are_counted(tmp_path):
@@ -192,15 +192,15 @@ def test_real_normals_agree_with_those_computed_from_the_prepared_depth():
     sample = Hypersim(SAMPLES / "raw", camera_csv=SAMPLES / "meta/metadata_camera_parameters.csv").load(FRAME)
     assert sample.info == {"source": "ai_001_001/cam_00/0000", "camera": "scene", "normals": "native"}
     rays = pixel_rays(torch.from_numpy(sample.camera_from_pixel), 480, 640, sample.pixel_center).float()
-    depth = torch.from_numpy(sample.depth)[None]
+    depth = torch.from_numpy(sample.targets["depth"])[None]
     computed, mask = normals_from_depth(depth, rays, depth > 0)
-    both = mask[0].numpy() & (sample.normals != 0).any(axis=0)
+    both = mask[0].numpy() & (sample.targets["normals"] != 0).any(axis=0)
     assert both.mean() > 0.9
-    assert np.median(angle_deg(computed.numpy(), sample.normals)[both]) <= 3.5
+    assert np.median(angle_deg(computed.numpy(), sample.targets["normals"])[both]) <= 3.5
     # Taken as planar depth, the raw distance would give more than 10 degrees.
     distance = depth * rays.norm(dim=0, keepdim=True)
     wrong, _ = normals_from_depth(distance, rays, depth > 0)
-    assert np.median(angle_deg(wrong.numpy(), sample.normals)[both]) > 10
+    assert np.median(angle_deg(wrong.numpy(), sample.targets["normals"])[both]) > 10
 
 
 @pytest.mark.parametrize("entry", [np.nan, np.inf, 1e300])

@@ -43,8 +43,10 @@ def test_archives_of_either_layout_and_folders_mix(extracted, tmp_path):
     for frame in frames["train"]:
         sample, expected = (Hypersim(folder, SIZE).load(frame) for folder in (raw, extracted))
         assert sample.info == expected.info and sample.info["normals"] == "native"
-        for name in ("image", "depth", "normals"):
-            np.testing.assert_array_equal(getattr(sample, name), getattr(expected, name))
+        np.testing.assert_array_equal(sample.image, expected.image)
+        assert sample.targets.keys() == expected.targets.keys() == {"depth", "normals"}
+        for name in sample.targets:
+            np.testing.assert_array_equal(sample.targets[name], expected.targets[name])
 
 
 def test_a_scene_extracted_in_part_takes_the_rest_from_its_archive(extracted, tmp_path):
@@ -55,7 +57,7 @@ def test_a_scene_extracted_in_part_takes_the_rest_from_its_archive(extracted, tm
     target.parent.mkdir(parents=True)
     shutil.copy(frame.path(extracted, "color"), target)
     assert list_hypersim_frames(raw, HypersimSelection()).splits == {"train": [frame]}
-    assert Hypersim(raw, SIZE).load(frame).depth.all()
+    assert Hypersim(raw, SIZE).load(frame).targets["depth"].all()
 
 
 def test_a_file_missing_from_its_archive_is_named(extracted, tmp_path):

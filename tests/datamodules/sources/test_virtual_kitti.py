@@ -20,20 +20,20 @@ def load(raw, crop=CROP, **options):
 @pytest.mark.parametrize("prefix", ["vkitti_2.0.3_", ""])
 def test_the_crop_is_the_bottom_centre_in_metres(tmp_path, prefix):
     depth = write_virtual_kitti_frame(tmp_path, prefix=prefix)
-    np.testing.assert_allclose(load(tmp_path).depth, depth[8:, 5:95], atol=0.0051)
+    np.testing.assert_allclose(load(tmp_path).targets["depth"], depth[8:, 5:95], atol=0.0051)
 
 
 def test_the_stored_camera_fits_the_crop(tmp_path):
     write_virtual_kitti_frame(tmp_path, intrinsics=(61.0, 63.0, 47.0, 18.0))
     sample = load(tmp_path)
     expected = plane_depth(rays_of(sample.camera_from_pixel, *CROP, sample.pixel_center))
-    np.testing.assert_allclose(sample.depth, expected, atol=0.0051)
+    np.testing.assert_allclose(sample.targets["depth"], expected, atol=0.0051)
     assert sample.info["camera"] == "scene"
 
 
 def test_normals_follow_from_the_depth(tmp_path):
     write_virtual_kitti_frame(tmp_path)
-    normals = load(tmp_path).normals
+    normals = load(tmp_path).targets["normals"]
     known = (normals != 0).any(axis=0)
     assert known.mean() > 0.8
     cosine = np.einsum("i,ihw->hw", NORMAL, normals)[known]
@@ -43,8 +43,8 @@ def test_normals_follow_from_the_depth(tmp_path):
 def test_sky_has_neither_depth_nor_normal(tmp_path):
     write_virtual_kitti_frame(tmp_path, sky_rows=14)
     sample = load(tmp_path)
-    assert not sample.depth[:6].any() and sample.depth[6:].all()
-    assert not sample.normals[:, :6].any()
+    assert not sample.targets["depth"][:6].any() and sample.targets["depth"][6:].all()
+    assert not sample.targets["normals"][:, :6].any()
 
 
 def test_nothing_beyond_80_m_is_valid_and_400_m_do_not_wrap(tmp_path):
@@ -53,7 +53,7 @@ def test_nothing_beyond_80_m_is_valid_and_400_m_do_not_wrap(tmp_path):
     stored = np.full((40, 100), 1000, np.uint16)
     stored[-1, 5:10] = [8000, 8001, 40000, 65534, 0]
     cv2.imwrite(str(path), stored)
-    assert load(tmp_path).depth[-1, :6].tolist() == [80, 0, 0, 0, 0, 10]
+    assert load(tmp_path).targets["depth"][-1, :6].tolist() == [80, 0, 0, 0, 0, 10]
 
 
 def test_a_missing_intrinsic_file_means_the_nominal_camera_and_is_said(tmp_path):

@@ -13,7 +13,7 @@ from geometry.camera import pixel_rays, unproject
 from tests.helpers.planes import DISTANCE_M, NORMAL, encode_plane, plane_depth, rays_of
 from tests.helpers.tiny import tensors_of
 
-MANIFEST = DatasetManifest("planes", (12, 16), 1e-5, 65.0, ("image", "depth", "normals"), {})
+MANIFEST = DatasetManifest("planes", (12, 16), ("image", "depth", "normals"), {}, {"depth": (1e-5, 65.0)})
 BOTH = ("depth", "normals")
 CAMERA = torch.tensor([[1 / 16, 0, -0.5], [0, -1 / 16, 0.375], [0, 0, -1]])
 
@@ -108,7 +108,7 @@ def test_unknown_and_out_of_range_depth_is_invalid_and_zero():
 
 
 def test_depth_on_a_plane_that_float16_rounds_stays_valid():
-    manifest = dataclasses.replace(MANIFEST, near_plane_m=0.1, far_plane_m=70.03)
+    manifest = dataclasses.replace(MANIFEST, ranges={"depth": (0.1, 70.03)})
     sample = with_entry("depth.blosc", np.where(np.arange(16) < 8, 0.1, 70.03)[None].repeat(12, 0).astype(np.float16))
     batch, _ = BatchAssembler("a", manifest, ("depth",)).assemble([sample], [False])
     assert batch.expand().targets["depth"].mask.all()

@@ -14,7 +14,7 @@ from tests.helpers.planes import encode_plane, make_dataset
 from tests.helpers.tiny import tensors_of
 
 SIZE = (12, 16)
-MANIFEST = DatasetManifest("planes", SIZE, 0.1, 60.0, ("image", "depth", "normals"), {})
+MANIFEST = DatasetManifest("planes", SIZE, ("image", "depth", "normals"), {}, {"depth": (0.1, 60.0)})
 BOTH = ("depth", "normals")
 
 

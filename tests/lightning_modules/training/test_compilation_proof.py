@@ -91,7 +91,7 @@ def test_a_proof_leaves_no_trace_in_the_run_and_costs_no_compilation_of_its_own(
             base, Compilation(backend="eager", dynamic=False, parts=["decoder"]), lora=LoRA(rank=2, dropout=0.5)
         )
         if not proven:
-            estimator._compilation_proof.check = lambda *_: None
+            estimator.compilation_proof.check = lambda *_: None
         trainer = make_trainer(tmp_path / str(proven), callbacks=[Shapes()], max_steps=2)
         trainer.fit(estimator, TinyData(size=16, modalities=["depth"]))
         weights = torch.cat([p.detach().flatten() for p in estimator.parameters() if p.requires_grad])

@@ -144,7 +144,7 @@ def _read_hdf5(content: str, folder: Path, data: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data if kind == content else _FRAME.path(_hypersim(), kind).read_bytes())
     sample = Hypersim(folder, SIZE).load(_FRAME)
-    assert_finite(sample.depth, sample.image, sample.normals)
+    assert_finite(sample.targets["depth"], sample.image, sample.targets["normals"])
 
 
 def _whole_zips() -> list[bytes]:
@@ -179,7 +179,7 @@ def _read_zip(folder: Path, data: bytes) -> None:
     frames = hypersim.list_frames()
     for frame in [frame for members in frames.splits.values() for frame in members][:2]:
         sample = hypersim.load(frame)
-        assert_finite(sample.depth, sample.image)
+        assert_finite(sample.targets["depth"], sample.image)
 
 
 def _read_split_table(folder: Path, data: bytes) -> None:

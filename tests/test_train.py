@@ -181,7 +181,7 @@ class TestMistakes:
         assert "task Normals needs normals, but data set 'tiny' does not deliver it" in error
 
     def test_a_config_that_does_not_exist_or_is_no_yaml_or_holds_a_strange_key(self, tmp_path, capsys):
-        assert "nowhere.yaml'" in error_of(capsys, "fit", "--config", "nowhere.yaml")
+        assert "nowhere.yaml: no such file" in error_of(capsys, "fit", "--config", "nowhere.yaml")
         broken = tmp_path / "broken.yaml"
         broken.write_text("model: [")
         assert "while parsing" in error_of(capsys, "fit", "--config", broken)

@@ -206,7 +206,8 @@ class TestPrograms:
     def test_a_torch_program_gives_what_predict_gives_at_other_sizes(self, runs, tmp_path, name):
         export_model(load_model(runs[name]), ExportOptions(tmp_path / "out", "torch"))
         program = torch.export.load(tmp_path / "out/model.pt2").module()
-        self.check(lambda images: program(torch.from_numpy(images)).numpy(), runs[name])
+        # With torch 2.9, the weights of a program that was loaded want gradients.
+        self.check(lambda images: program(torch.from_numpy(images)).detach().numpy(), runs[name])
 
     @pytest.mark.parametrize("name", first_is_default("normals", PROGRAMS))
     def test_an_onnx_graph_gives_what_predict_gives_at_other_sizes(self, runs, tmp_path, name):

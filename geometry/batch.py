@@ -33,12 +33,16 @@ class DatasetInfo:
         max_fit_size_px: predictions are fitted to the truth on images downsampled to this longest side; None takes
             all pixels.
         num_published: how many images published figures are made on; None if there are none.
+        metrics: names of further metrics that its protocol asks for.
+        has_own_metrics: whether these stand in place of the metrics of the task, as where nobody measured depth.
     """
 
     name: str
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     max_fit_size_px: int | None = None
     num_published: int | None = None
+    metrics: tuple[str, ...] = ()
+    has_own_metrics: bool = False
 
     def range_of(self, modality: str) -> tuple[float, float]:
         """Return the smallest and the largest value of a modality that can be true.
@@ -66,6 +70,8 @@ class GeometryBatch:
         camera: (B,3,3) float32, ``camera_from_pixel`` of every image: a pixel's ray of depth 1 is this matrix times
             (column, row, 1) of its centre (see ``geometry.camera``); NaN where the camera is unknown. None stands for
             all unknown.
+        references: by name, what single metrics of a benchmark are measured against in place of ``targets``: the same
+            truth where another protocol counts other pixels or another size, edges, planes.
     """
 
     image: Tensor
@@ -73,6 +79,7 @@ class GeometryBatch:
     key: list[str]
     dataset: DatasetInfo
     camera: Tensor | None = None
+    references: dict[str, Target] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -88,6 +95,7 @@ class GeometryBatch:
             self,
             image=self.image[images],
             targets={name: Target(*(tensor[images] for tensor in target)) for name, target in self.targets.items()},
+            references={name: Target(*(tensor[images] for tensor in each)) for name, each in self.references.items()},
             key=self.key[images],
             camera=None if self.camera is None else self.camera[images],
         )
@@ -104,5 +112,6 @@ class GeometryBatch:
             return tensor.to(device, non_blocking=non_blocking)
 
         targets = {name: Target(move(target.values), move(target.mask)) for name, target in self.targets.items()}
+        references = {name: Target(move(each.values), move(each.mask)) for name, each in self.references.items()}
         camera = None if self.camera is None else move(self.camera)
-        return replace(self, image=move(self.image), targets=targets, camera=camera)
+        return replace(self, image=move(self.image), targets=targets, camera=camera, references=references)

@@ -3,6 +3,7 @@
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.evaluation.saved_predictions import SavedPredictions
 from lightning_modules.networks.latent_network import LatentNetwork
+from lightning_modules.networks.pretrained_network import PretrainedNetwork
 from lightning_modules.networks.sampling import Sampling
 from lightning_modules.networks.stable_diffusion import StableDiffusion
 from lightning_modules.single_step import SingleStepEstimator
@@ -15,6 +16,7 @@ __all__ = [
     "FullySharded",
     "LatentNetwork",
     "Normals",
+    "PretrainedNetwork",
     "Sampling",
     "SavedPredictions",
     "SingleStepEstimator",

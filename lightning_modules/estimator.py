@@ -21,6 +21,7 @@ from geometry.errors import InputError
 from lightning_modules.metric_base import GeometryMetric, all_scores
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.networks.noise import seed_from
+from lightning_modules.networks.sharding import shard_blocks
 from lightning_modules.networks.sizes import pad_to_multiple
 from lightning_modules.schedules import warmup_exponential
 from lightning_modules.tasks import Task
@@ -132,6 +133,8 @@ class Estimator(LightningModule, ABC):
         )
         if stage == "fit":
             check_monitors(self)
+            for loss in self.task.losses:
+                loss.attach(self.network)
         if stage == "fit" and self.init_from is not None:
             start_from(self, self.init_from)
 
@@ -145,6 +148,8 @@ class Estimator(LightningModule, ABC):
             return
         assert self.device_mesh is not None, "the strategy has made it"
         self.network.shard(self.device_mesh["data_parallel"])
+        for part in self.task.trained_parts:
+            shard_blocks(part, [], self.device_mesh["data_parallel"])
         if not self._is_sharded():
             raise InputError(
                 f"{type(self.network).__name__} does not shard all of its weights over devices (its method shard): "

@@ -86,6 +86,11 @@ def repeated_blocks(model: nn.Module) -> tuple[str, ...]:
     return tuple(names or ())
 
 
+def can_checkpoint(model: Any) -> bool:  # noqa: ANN401 - a model of diffusers
+    """Say whether a model of diffusers can recompute its activations by itself."""
+    return bool(model._supports_gradient_checkpointing)
+
+
 class OpenModelCheckpoint(ModelCheckpoint):
     """Lightning's keeper of the best checkpoints; subclasses say how one is written and removed."""
 

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from geometry.batch import GeometryBatch, Target
 from geometry.errors import InputError
+from geometry.modalities import Modality
 
 
 class Aligned(NamedTuple):
@@ -66,6 +68,29 @@ class Loss(nn.Module, ABC):
         """
         return self(*inputs.aligned[:3])
 
+    def weight_at(self, step: int) -> float:
+        """Return the factor on the term at an optimiser step; the same at all by default.
+
+        Args:
+            step: optimiser steps done before this one, over all starts of the run.
+        """
+        return self.weight
+
+    def attach(self, network: nn.Module) -> None:
+        """Prepare for a network whose inner layers the loss wants to see; called once, before training.
+
+        Args:
+            network: the network that is trained, with its models under their names.
+        """
+
+    def align_inputs(self, inputs: "LossInputs") -> Aligned:
+        """Return prediction and truth as this loss compares them; by default what ``align`` makes of them.
+
+        Args:
+            inputs: prediction, truth and batch.
+        """
+        return self.align(inputs.prediction, inputs.target)
+
     def align(self, prediction: Tensor, target: Target) -> Aligned:
         """Return prediction and truth as this loss, and those added to it, compare them; by default as they are.
 
@@ -86,15 +111,19 @@ class LossInputs:
 
     Attributes:
         prediction: (B,C,H,W) float32, as the modality defines it, with its graph.
-        target: the truth.
-        batch: everything else: image, camera, data set, the truth of other modalities.
+        target: the truth in the space of the prediction: see ``as_predicted`` of the modality.
+        batch: everything else: image, camera, data set, the truth as it is in the data.
         main: the loss whose alignment the others share.
+        modality: what is predicted.
+        step: optimiser steps done before this one, over all starts of the run.
     """
 
     prediction: Tensor
     target: Target
     batch: GeometryBatch
     main: Loss
+    modality: Modality | None = None
+    step: int = 0
     _aligned: dict[Loss, Aligned] = field(default_factory=dict, repr=False)
 
     @property
@@ -109,8 +138,26 @@ class LossInputs:
             loss: the loss.
         """
         if loss not in self._aligned:
-            self._aligned[loss] = loss.align(self.prediction, self.target)
+            self._aligned[loss] = loss.align_inputs(self)
         return self._aligned[loss]
+
+    @property
+    def truth(self) -> Target:
+        """The truth as it is in the data, in the modality's unit."""
+        assert self.modality is not None, "a task tells what it predicts"
+        return self.batch.targets[self.modality.name]
+
+    @cached_property
+    def target_image(self) -> Tensor:
+        """The truth as an image for the VAE, (B,3,H,W) float32."""
+        assert self.modality is not None, "a task tells what it predicts"
+        return self.modality.to_image(self.truth)
+
+    @cached_property
+    def perfect(self) -> Tensor:
+        """The prediction that the truth as an image stands for, (B,C,H,W) float32: depth in [-1, 1], for instance."""
+        assert self.modality is not None, "a task tells what it predicts"
+        return self.modality.from_image(self.target_image)
 
 
 def total_loss(inputs: LossInputs, others: Iterable[Loss]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -124,10 +171,10 @@ def total_loss(inputs: LossInputs, others: Iterable[Loss]) -> tuple[Tensor, dict
         The sum in the dtype of the main loss; and detached scalars: the others without their weights, and remarks.
     """
     main = inputs.main
-    loss, extras = main.weight * main.of(inputs), main.remarks(inputs)
+    loss, extras = main.weight_at(inputs.step) * main.of(inputs), main.remarks(inputs)
     with torch.autocast(inputs.prediction.device.type, enabled=False):
         for term in others:
             value = term.of(inputs)
-            loss = loss + term.weight * value.to(loss.dtype)
+            loss = loss + term.weight_at(inputs.step) * value.to(loss.dtype)
             extras |= {term.name: value.detach().to(loss.dtype), **term.remarks(inputs)}
     return loss, extras

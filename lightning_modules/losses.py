@@ -17,8 +17,10 @@ class ScaleShiftInvariantLoss(Loss):
 
     Convention:
         Each image is aligned by least squares over its valid pixels; the gradient flows through scale and shift.
-        The target is in metres and first clamped to quantiles of the image's valid depth. An image with fewer than
-        2 valid pixels, or with a constant prediction, contributes no pixel. No pixel at all gives exactly 0.
+        The target is in metres; where the task has a parameterisation g of depth, it is g of metres: a network that
+        learns the logarithm is aligned and compared in logarithms. It is first clamped to quantiles of the image's
+        valid values. An image with fewer than 2 valid pixels, or with a constant prediction, contributes no pixel. No
+        pixel at all gives exactly 0.
         Computed in float64 and outside autocast: a prediction that hardly varies makes float32 cancel.
 
     Args:
@@ -79,8 +81,8 @@ class ScaleShiftInvariantLoss(Loss):
         """Return depth after the best scale and shift per image, beside the clamped truth.
 
         Args:
-            prediction: (B,1,H,W) float, depth up to scale and shift.
-            target: depth in metres.
+            prediction: (B,1,H,W) float, depth (or g of it) up to scale and shift.
+            target: depth in metres (or g of it).
         """
         values, valid_mask = target
         with torch.autocast(prediction.device.type, enabled=False):
@@ -177,6 +179,10 @@ class ModalityLoss(Loss):
         super().__init__(weight)
         self.modality = modality
         self.reduction: Reduction = reduction
+
+    def of(self, inputs: LossInputs) -> Tensor:
+        """Return the error of the prediction beside the truth in its own unit: the modality aligns by itself."""
+        return self(inputs.prediction, *inputs.batch.targets[self.modality.name])
 
     def forward(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> Tensor:
         """Return the loss as a scalar float32; exactly 0 where nothing is known."""

@@ -21,12 +21,19 @@ class GeometryMetric(Metric):
         headline: name of the scalar that sums up a validation; less is better.
         constant: name of what the best constant prediction scores as ``headline``; empty if that is not known.
         num_images: state that counts the images in which there was something to score.
+        reference: name of what the metric is measured against where a benchmark has it (``GeometryBatch.references``);
+            elsewhere, and if it is empty, that is the target of the modality.
+        knows_modality: the metric takes predictions as the modality defines them, whatever its options. Others are
+            given what ``undo`` of the modality makes of them.
     """
+
+    knows_modality: ClassVar[bool] = False
 
     is_differentiable = False
     full_state_update = False
     headline: str
     constant: str = ""
+    reference: str = ""
     num_images: Tensor
 
     def for_dataset(self, dataset: DatasetInfo) -> Self:
@@ -37,6 +44,14 @@ class GeometryMetric(Metric):
         """
         return copy.deepcopy(self)
 
+    def for_modality(self, modality: Modality) -> Self:
+        """Return the metric as it has to be for a modality with its options; itself by default.
+
+        Args:
+            modality: what is predicted.
+        """
+        return self
+
     def add(self, prediction: Tensor, target: Target, batch: GeometryBatch) -> None:
         """Add images.
 
@@ -46,6 +61,15 @@ class GeometryMetric(Metric):
             batch: what else is known; its image may have another size.
         """
         self.update(prediction, *target)
+
+    def size_of(self, target: Target) -> tuple[int, int]:
+        """Return the height and width that predictions must have; by default those of what they are measured against.
+
+        Args:
+            target: what the metric is measured against.
+        """
+        height, width = target.values.shape[-2:]
+        return height, width
 
     def stay_alone(self) -> Self:
         """Let the metric be of one rank alone: it does not wait for others, which have other samples."""
@@ -60,6 +84,7 @@ class MeanError(GeometryMetric):
         modality: What is predicted.
     """
 
+    knows_modality = True
     sums: Tensor
     higher_is_better: ClassVar[bool] = False  # type: ignore[misc]
 

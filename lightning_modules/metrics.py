@@ -9,29 +9,17 @@ from torch import Tensor
 
 from geometry.alignment import align_scale_shift
 from geometry.angles import angle_between, angle_deg
-from geometry.batch import DatasetInfo
+from geometry.batch import DatasetInfo, Target
+from geometry.errors import InputError
+from geometry.modalities import Depth, Modality
+from geometry.parameterization import Parameterization
+from lightning_modules.depth_scores import DEPTH_METRICS, depth_scores
 from lightning_modules.metric_base import GeometryMetric
 
-DELTA_BASE = 1.25
 ANGLE_LIMITS_DEG = (5.0, 7.5, 11.25, 22.5, 30.0)
 _MIN_DEPTH_M = 1e-6
 _MEDIAN_BINS_PER_DEG = 1000
 _WEISZFELD_STEPS = 10
-_PIXELS_AT_A_TIME = 2**20
-
-DEPTH_METRICS = (
-    "abs_rel",
-    "sq_rel",
-    "rmse",
-    "rmse_log",
-    "log10",
-    "delta1",
-    "delta2",
-    "delta3",
-    "irmse",
-    "silog",
-    "abs_rel_constant",
-)
 
 
 class AffineInvariantDepth(GeometryMetric):
@@ -42,6 +30,10 @@ class AffineInvariantDepth(GeometryMetric):
         and to at least 1e-6 m, then compare. An image without valid pixels is not counted. Lengths in metres;
         ``delta1`` to ``delta3`` are shares strictly under 1.25, 1.25^2 and 1.25^3; ``silog`` is times 100.
         ``abs_rel_constant`` is what the best constant per image would score as ``abs_rel``.
+
+        A prediction that is no linear depth but g(depth) up to scale and shift (see ``geometry.parameterization``) is
+        fitted to g of the truth in the space of g, and g is undone: as many fitted numbers, in the space where they
+        mean something, as the authors of such networks do. Everything after the fit is the same.
 
     Args:
         near_plane_m: Smallest depth that can be true. Data sets bring their own.
@@ -54,6 +46,7 @@ class AffineInvariantDepth(GeometryMetric):
     """
 
     headline, constant = "abs_rel", "abs_rel_constant"
+    knows_modality = True
     sums: Tensor
 
     def __init__(
@@ -63,12 +56,20 @@ class AffineInvariantDepth(GeometryMetric):
         self.near_plane_m = max(near_plane_m, _MIN_DEPTH_M)
         self.far_plane_m = far_plane_m
         self.max_fit_size_px = max_fit_size_px
+        self.parameterization = Parameterization()
         self.add_state("sums", torch.zeros(len(DEPTH_METRICS), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("num_images", torch.tensor(0), dist_reduce_fx="sum")
 
     def for_dataset(self, dataset: DatasetInfo) -> Self:
         """Return a new metric with the depth range and the size for fitting of a data set."""
         return type(self)(*dataset.range_of("depth"), dataset.max_fit_size_px)
+
+    def for_modality(self, modality: Modality) -> Self:
+        """Return the metric with the parameterisation of depth that a network predicts."""
+        if not isinstance(modality, Depth):
+            raise InputError(f"{type(self).__name__} measures depth, but the task predicts {modality.title}.")
+        self.parameterization = modality.parameterization
+        return self
 
     def update(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> None:
         """Add images.
@@ -105,89 +106,17 @@ class AffineInvariantDepth(GeometryMetric):
                 F.interpolate(t.float(), scale_factor=shrink, mode="nearest") for t in (prediction, target, valid_mask)
             )
             valid_mask = valid.bool()
-        return align_scale_shift(prediction.double(), target.double(), valid_mask)
+        expected = self.parameterization.of_target(Target(target.double(), valid_mask))
+        return align_scale_shift(prediction.double(), *expected)
 
     def _scores(self, prediction: Tensor, target: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
-        """Return the metrics of one image from its valid pixels (N,), a part at a time: some have 20 million."""
-        sums = target.new_zeros(len(DEPTH_METRICS), dtype=torch.float64)
-        if len(target) == 0:
-            return sums
-        constant = _best_constant(target)
-        for some, known in zip(prediction.split(_PIXELS_AT_A_TIME), target.split(_PIXELS_AT_A_TIME), strict=True):
-            depth = known.double()
-            aligned = (scale * some.double() + shift).clamp(self.near_plane_m, self.far_plane_m)
-            error = aligned - depth
-            log_error = aligned.log() - depth.log()
-            ratio = torch.maximum(aligned / depth, depth / aligned)
-            sums += torch.stack(
-                [
-                    (error.abs() / depth).sum(),
-                    (error.square() / depth).sum(),
-                    error.square().sum(),
-                    log_error.square().sum(),
-                    log_error.abs().sum(),
-                    *((ratio < DELTA_BASE**power).sum() for power in (1, 2, 3)),
-                    (1 / aligned - 1 / depth).square().sum(),
-                    log_error.sum(),
-                    ((constant - depth).abs() / depth).sum(),
-                ]
-            )
-        abs_rel, sq_rel, square, square_log, log, *deltas, square_inverse, signed_log, constant_rel = sums / len(target)
-        return torch.stack(
-            [
-                abs_rel,
-                sq_rel,
-                square.sqrt(),
-                square_log.sqrt(),
-                log / math.log(10),
-                *deltas,
-                square_inverse.sqrt(),
-                100 * (square_log - signed_log.square()).clamp(min=0).sqrt(),
-                constant_rel,
-            ]
-        )
+        """Return the metrics of one image from its valid pixels (N,)."""
 
+        def align(some: Tensor) -> Tensor:
+            fitted = self.parameterization.undo(scale * some.double() + shift)
+            return fitted.clamp(self.near_plane_m, self.far_plane_m)
 
-def best_constant_depth(depth: Tensor, valid_mask: Tensor) -> Tensor:
-    """Return the constant per image that minimises its mean of |constant - depth| / depth.
-
-    Convention:
-        That is the median of the valid depths, each weighed with 1 / depth.
-
-    Args:
-        depth: (B,1,H,W) float, positive where valid.
-        valid_mask: (B,1,H,W) bool.
-
-    Returns:
-        (B,1,1,1); 1 where nothing is valid.
-    """
-    constants = [_best_constant(image[valid]) for image, valid in zip(depth, valid_mask, strict=True)]
-    return torch.stack(constants)[:, None, None, None].to(depth.dtype)
-
-
-def _best_constant(depth: Tensor) -> Tensor:
-    """Return the weighted median () of positive depths (N,), or 1 without any."""
-    if len(depth) == 0:
-        return depth.new_ones(())
-    middle = (1 / depth.double()).sum() / 2
-    below = torch.zeros_like(middle)
-    if not depth.is_cuda:
-        depth, below = _around_middle(depth, middle)
-    ordered = depth.sort().values
-    weight = below + (1 / ordered.double()).cumsum(dim=0)
-    return ordered[(weight < middle).sum().clamp(max=len(ordered) - 1)]
-
-
-def _around_middle(depth: Tensor, middle: Tensor) -> tuple[Tensor, Tensor]:
-    """Return those depths that share the upper half of their bits with the weighted median, and the weight below them.
-
-    Sorting 24 million depths would take most of the time of scoring them. Positive float32 numbers have the order of
-    their bits read as integers, so the upper halves are weighed first. A GPU sorts fast, and adds in no fixed order.
-    """
-    upper = depth.float().view(torch.int32) >> 16
-    up_to = torch.bincount(upper, 1 / depth.double()).cumsum(dim=0)
-    chosen = (up_to < middle).sum().clamp(max=len(up_to) - 1)
-    return depth[upper == chosen], torch.where(chosen > 0, up_to[chosen - 1], 0.0)
+        return depth_scores(prediction, target, align)
 
 
 class NormalsError(GeometryMetric):

@@ -14,7 +14,7 @@ from geometry.writing import write_whole
 from lightning_modules.inference.batch_run import reason_of
 from lightning_modules.inference.mesh import glb_bytes
 from lightning_modules.inference.pictures import read_picture
-from lightning_modules.inference.point_cloud import PointCloudCamera, point_cloud
+from lightning_modules.inference.point_cloud import PointCloudCamera, point_cloud, stretched
 from lightning_modules.inference.predictor import Predictor
 from lightning_modules.inference.results import npy_bytes, png16_bytes, visualise
 
@@ -90,7 +90,8 @@ class Page:
         write_whole(exact, png16_bytes(modality, prediction))
         if not modality.has_surface or min(prediction.shape) < 2:
             return str(array), str(exact), None
-        write_whole(view, glb_bytes(*point_cloud(prediction, image, _VIEW_CAMERA, _VIEW_POINTS)))
+        relative = stretched(modality, prediction, _VIEW_CAMERA)
+        write_whole(view, glb_bytes(*point_cloud(relative, image, _VIEW_CAMERA, _VIEW_POINTS)))
         return str(array), str(exact), str(view)
 
 

@@ -59,7 +59,8 @@ class SingleStepEstimator(Estimator):
             seeds: one seed per image for the latent noise.
         """
         latent = self.network.predict_latent(batch.image, seeds)
-        loss, extras = self.task.training_loss(self.task.predict(self.network.decode(latent)), batch)
+        prediction = self.task.predict(self.network.decode(latent))
+        loss, extras = self.task.training_loss(prediction, batch, self.global_step)
         if self.latent_consistency is None:
             return loss, extras
         image, known = self.task.target_image(batch)

@@ -1,7 +1,7 @@
 """What is predicted, and how that is trained and judged: a modality with its losses and metrics."""
 
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -53,6 +53,18 @@ class Task(nn.Module):
         """What the best constant prediction scores as ``headline_metric``; empty if that is not known."""
         return self._metrics[0].constant
 
+    @property
+    def losses(self) -> list[Loss]:
+        """All losses, the main one first."""
+        return [self.loss, *self.extra_losses]
+
+    @property
+    def trained_parts(self) -> list[nn.Module]:
+        """Modules of the losses that train along, such as projectors."""
+        modules = [module for loss in self.losses for module in loss.modules() if not isinstance(module, Loss)]
+        inner = {id(child) for module in modules for child in module.modules() if child is not module}
+        return [module for module in modules if id(module) not in inner and any(module.parameters())]
+
     def target(self, batch: GeometryBatch) -> Target:
         """Return the truth of a batch.
 
@@ -71,14 +83,18 @@ class Task(nn.Module):
         """Return the prediction (B,C,H,W) float32 that a decoded image (B,3,H,W) stands for."""
         return self.modality.from_image(decoded)
 
-    def training_loss(self, prediction: Tensor, batch: GeometryBatch) -> tuple[Tensor, dict[str, Tensor]]:
+    def training_loss(
+        self, prediction: Tensor, batch: GeometryBatch, step: int = 0
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar loss, and further scalars worth logging by name.
 
         Args:
             prediction: (B,C,H,W) float32.
             batch: the images that were predicted.
+            step: optimiser steps done before this one, over all starts of the run.
         """
-        inputs = LossInputs(prediction, self.target(batch), batch, self.loss)
+        target = self.modality.as_predicted(self.target(batch))
+        inputs = LossInputs(prediction, target, batch, self.loss, self.modality, step)
         return total_loss(inputs, self.extra_losses)  # type: ignore[arg-type]
 
     def target_image(self, batch: GeometryBatch) -> tuple[Tensor, Tensor]:
@@ -96,7 +112,7 @@ class Task(nn.Module):
         Args:
             dataset: the data set.
         """
-        return [metric.for_dataset(dataset) for metric in self._metrics]
+        return [metric.for_dataset(dataset).for_modality(self.modality) for metric in self._metrics]
 
     def update_metrics(self, metrics: Sequence[GeometryMetric], prediction: Tensor, batch: GeometryBatch) -> None:
         """Add a validation batch to metrics made by ``make_metrics``.
@@ -107,7 +123,13 @@ class Task(nn.Module):
             batch: the images that were predicted.
         """
         for metric in metrics:
-            metric.add(prediction, self.target(batch), batch)
+            target = self.target_of(metric, batch)
+            undone = prediction if metric.knows_modality else self.modality.undo(prediction, target)
+            metric.add(undone, target, batch)
+
+    def target_of(self, metric: GeometryMetric, batch: GeometryBatch) -> Target:
+        """Return what a metric is measured against: the reference that it names, or the truth of the batch."""
+        return batch.references.get(metric.reference) or self.target(batch)
 
     def visualize(self, prediction: Tensor, batch: GeometryBatch) -> tuple[Tensor, Tensor, Tensor]:
         """Return prediction, truth and error as visualisations, each (B,3,H,W) float32 in [0, 1]."""
@@ -121,12 +143,16 @@ class Task(nn.Module):
 class Depth(Task):
     """Depth up to scale and shift: the mean over the decoded channels, clamped to [-1, 1].
 
+    Where the network learns a function g of depth (``parameterization``), losses compare in the space of g, and metrics
+    fit scale and shift there and undo g: two numbers per image, as for linear depth.
+
     Args:
         loss: The main loss; the paper's by default.
         extra_losses: Losses to add, such as GradientMatching; each is logged under its own name, and sees depth after
             the main loss's scale and shift.
         metrics: What is measured in validation and test; the first one's headline sums up. By default affine-invariant
             depth.
+        **options: What the modality ``Depth`` takes, such as the parameterization.
     """
 
     modality_class = modalities.Depth
@@ -136,8 +162,9 @@ class Depth(Task):
         loss: Loss | None = None,
         extra_losses: list[Loss] | None = None,
         metrics: list[GeometryMetric] | None = None,
+        **options: Any,  # noqa: ANN401
     ) -> None:
-        modality = modalities.Depth()
+        modality = modalities.Depth(**options)
         super().__init__(modality, loss or ScaleShiftInvariantLoss(), extra_losses, metrics or [AffineInvariantDepth()])
 
 

@@ -56,7 +56,12 @@ def evaluate(config, base, folder, *options):
         *(f"--trainer.default_root_dir={folder / 'runs'}", "--evaluation.num_pictures=0"),
         *options,
     )
-    return results_in(folder / f"runs/{config.stem}/test")
+    return results_in(newest_test(folder / f"runs/{config.stem}"))
+
+
+def newest_test(run_folder):
+    """Return the folder of the newest test of a run: other settings write to another one."""
+    return max(run_folder.glob("test*"), key=lambda folder: (folder / "results.json").stat().st_mtime_ns)
 
 
 def test_a_training_checkpoint_and_its_export_are_evaluated_with_the_recipe_that_made_it(base, tmp_path):
@@ -75,6 +80,7 @@ def test_a_training_checkpoint_and_its_export_are_evaluated_with_the_recipe_that
     run(*recipe, *benchmarks, "--ckpt_path=last")
     trained = results_in(tmp_path / "runs/depth_stable_diffusion/test")
     assert trained["checkpoint"].endswith("version_0/checkpoints/last.ckpt")
+    assert (trained["step"], trained["weights"], trained["precision"]) == (1, "of the last step", "32-true")
     exported = tmp_path / "exported"
     train.main(["export", "--ckpt_path", str(tmp_path / "runs/depth_stable_diffusion"), "--output", str(exported)])
     run(*recipe, *benchmarks, f"--model.init_args.network.init_args.base={exported}", "--name=exported")
@@ -82,7 +88,9 @@ def test_a_training_checkpoint_and_its_export_are_evaluated_with_the_recipe_that
     assert scores == pytest.approx(trained["data_sets"]["scannet"]["scores"], rel=1e-3)
 
     run(*recipe, *benchmarks)
-    untrained = results_in(tmp_path / "runs/depth_stable_diffusion/test")
+    untrained = results_in(tmp_path / "runs/depth_stable_diffusion/test_2")
+    assert results_in(tmp_path / "runs/depth_stable_diffusion/test") == trained, "a second test writes over nothing"
+    assert (untrained["step"], untrained["weights"]) == (None, "as the model was built")
     assert trained["data_sets"]["scannet"]["scores"] != untrained["data_sets"]["scannet"]["scores"]
 
 

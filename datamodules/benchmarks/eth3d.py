@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import ClassVar
 
+import cv2
 import numpy as np
 
 from datamodules.benchmarks.decoding import decode_floats
@@ -10,6 +11,9 @@ from datamodules.benchmarks.files import BenchmarkFiles
 from datamodules.benchmarks.protocol import Array, Benchmark
 
 _SIZE = (4032, 6048)
+# What Pixel-Perfect Depth scores: every so many pixels, at least so far away.
+_SIZE_RANSAC = (1360, 2048)
+_NEAREST_RANSAC_M = 0.01
 
 
 class Eth3dDepth(Benchmark):
@@ -36,3 +40,8 @@ class Eth3dDepth(Benchmark):
         """Return depth in metres and the mask of the pixels that count; infinite depth is unknown."""
         depth = decode_floats(files.read(paths[0]), *_SIZE)
         return depth, (depth > self.value_range[0]) & np.isfinite(depth)
+
+    def references(self, truth: Array, mask: Array) -> dict[str, tuple[Array, Array]]:
+        """Return the depth that Pixel-Perfect Depth counts, picked down to 1360x2048 pixels."""
+        picked = cv2.resize(truth, _SIZE_RANSAC[::-1], interpolation=cv2.INTER_NEAREST)
+        return {"ransac_log": (picked, (picked > _NEAREST_RANSAC_M) & np.isfinite(picked))}

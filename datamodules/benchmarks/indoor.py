@@ -17,12 +17,17 @@ class _RoomDepth(Benchmark):
 
     modality = "depth"
     value_range: ClassVar[tuple[float, float]] = (1e-3, 10.0)
+    nearest_ransac_m: ClassVar[float]
 
     def read_truth(self, files: BenchmarkFiles, paths: Sequence[str]) -> tuple[Array, Array]:
         """Return depth in metres and the mask of the pixels that count."""
         depth = decode_depth_png(files.read(paths[0]), _MILLIMETRES_PER_M)
         nearest, farthest = self.value_range
         return depth, (depth > nearest) & (depth < farthest)
+
+    def references(self, truth: Array, mask: Array) -> dict[str, tuple[Array, Array]]:
+        """Return the depth that Pixel-Perfect Depth counts: from another distance on, and to the border."""
+        return {"ransac_log": (truth, (truth > self.nearest_ransac_m) & (truth < self.value_range[1]))}
 
 
 class NyuDepth(_RoomDepth):
@@ -34,6 +39,7 @@ class NyuDepth(_RoomDepth):
     folders = ("nyu_labeled_extracted", "nyuv2")
     image_pattern = r"test/[^/]+/rgb_\d+\.png"
     num_images = 654
+    nearest_ransac_m = 0.1
 
     def truth_of(self, image: str) -> tuple[str, ...]:
         """Return the path of the raw depth, not that of the filled one."""
@@ -57,6 +63,7 @@ class ScanNetDepth(_RoomDepth):
     folders = ("scannet_val_sampled_800_1", "scannet")
     image_pattern = r"scene\d+_\d+/color/\d+\.jpg"
     num_images = 800
+    nearest_ransac_m = 0.01
 
     def truth_of(self, image: str) -> tuple[str, ...]:
         """Return the path of the depth."""

@@ -11,6 +11,7 @@ from datamodules.benchmarks.files import BenchmarkFiles
 from datamodules.benchmarks.protocol import Array, Benchmark
 
 _UNITS_PER_M = 256.0
+_NEAREST_RANSAC_M = 0.1
 _CROP_SIZE = (352, 1216)
 # Eigen's crop as shares of height and width: top, bottom, left, right.
 _EIGEN_CROP = (0.3324324, 0.91351351, 0.0359477, 0.96405229)
@@ -55,3 +56,7 @@ class KittiDepth(Benchmark):
         inside = np.zeros(depth.shape, dtype=bool)
         inside[top:bottom, left:right] = True
         return depth, inside & (depth > nearest) & (depth < farthest)
+
+    def references(self, truth: Array, mask: Array) -> dict[str, tuple[Array, Array]]:
+        """Return the depth that Pixel-Perfect Depth counts, from 0.1 m on."""
+        return {"ransac_log": (truth, mask & (truth > _NEAREST_RANSAC_M))}

@@ -77,12 +77,11 @@ class BenchmarkLoader:
         return self._batch(sample, entry)
 
     def _batch(self, sample: Sample, entry: Entry) -> GeometryBatch:
-        truth = torch.from_numpy(np.ascontiguousarray(sample.truth))
-        mask = torch.from_numpy(np.ascontiguousarray(sample.mask))[None, None]
         image = image_tensor(sample.image, self.longest_side_px)
-        values = (truth[None] if truth.ndim == 2 else truth.permute(2, 0, 1))[None].contiguous()
-        targets = {self.benchmark.modality: Target(values, mask)}
-        return GeometryBatch(image, targets, [entry.key], self.benchmark.info)
+        targets = {self.benchmark.modality: _target(sample.truth, sample.mask)}
+        references = {name: _target(*reference) for name, reference in sample.references.items()}
+        camera = None if sample.camera is None else torch.from_numpy(sample.camera)[None].float()
+        return GeometryBatch(image, targets, [entry.key], self.benchmark.info, camera, references)
 
 
 class _Batches(IterableDataset):
@@ -95,6 +94,13 @@ class _Batches(IterableDataset):
         info = get_worker_info()
         first, step = (0, 1) if info is None else (info.id, info.num_workers)
         yield from map(self.loader.load, self.loader.own_entries()[first::step])
+
+
+def _target(values: Array, mask: Array) -> Target:
+    """Return (H,W) or (H,W,C) values and their mask (H,W) as a target of one image."""
+    planes = torch.from_numpy(np.ascontiguousarray(values))
+    planes = planes[None] if planes.ndim == 2 else planes.permute(2, 0, 1)
+    return Target(planes[None].contiguous(), torch.from_numpy(np.ascontiguousarray(mask))[None, None])
 
 
 def image_tensor(image: Array, longest_side_px: int | None) -> Tensor:

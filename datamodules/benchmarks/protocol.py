@@ -3,7 +3,7 @@
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -47,11 +47,16 @@ class Sample:
         image: (H,W,3) uint8, red, green, blue.
         truth: (H,W) or (H,W,C) float32, values of the modality: planar depth in metres, unit normals in our frame.
         mask: (H,W) bool, the pixels that count.
+        references: by name, values and mask of what single metrics are measured against in place of the truth
+            (``GeometryBatch.references``): (H,W) or (H,W,C) float32 and (H,W) bool, of any size.
+        camera: (3,3) float32, ``camera_from_pixel`` of the truth; None where it is unknown.
     """
 
     image: Array
     truth: Array
     mask: Array
+    references: dict[str, tuple[Array, Array]] = field(default_factory=dict)
+    camera: Array | None = None
 
 
 class Benchmark(ABC):
@@ -69,6 +74,8 @@ class Benchmark(ABC):
         max_fit_size_px: predictions are fitted on images downsampled to this longest side; None takes all pixels.
         has_equal_sizes: images must have the size of their ground truth.
         longest_side_px: images are shrunk to this longest side before they are predicted; None keeps their size.
+        metrics: names of metrics that the protocol asks for beside those of the modality.
+        has_own_metrics: whether they stand in place of those of the modality.
     """
 
     name: ClassVar[str]
@@ -82,6 +89,8 @@ class Benchmark(ABC):
     max_fit_size_px: ClassVar[int | None] = None
     longest_side_px: ClassVar[int | None] = None
     has_equal_sizes: ClassVar[bool] = False
+    metrics: ClassVar[tuple[str, ...]] = ()
+    has_own_metrics: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:  # noqa: ANN401
         """Register the class, unless it is a step on the way to others."""
@@ -92,7 +101,14 @@ class Benchmark(ABC):
     @property
     def info(self) -> DatasetInfo:
         """What metrics and tables go by."""
-        return DatasetInfo(self.name, {self.modality: self.value_range}, self.max_fit_size_px, self.num_images)
+        return DatasetInfo(
+            self.name,
+            {self.modality: self.value_range},
+            self.max_fit_size_px,
+            self.num_images,
+            self.metrics,
+            self.has_own_metrics,
+        )
 
     @abstractmethod
     def truth_of(self, image: str) -> tuple[str, ...]:
@@ -114,6 +130,17 @@ class Benchmark(ABC):
             OSError: a file is missing or cannot be read.
             ValueError: a file holds something else.
         """
+
+    def references(self, truth: Array, mask: Array) -> dict[str, tuple[Array, Array]]:
+        """Return what single metrics are measured against in place of the truth, by name; nothing by default.
+
+        ``ransac_log`` is the truth by the rules of Pixel-Perfect Depth, which count other pixels.
+
+        Args:
+            truth: what ``read_truth`` returned.
+            mask: the pixels that count.
+        """
+        return {}
 
     def crop(self, values: Array) -> Array:
         """Return the part of an image (H,W,...) that is used; all of it by default."""
@@ -189,7 +216,7 @@ class Benchmark(ABC):
             raise NoGroundTruthError(f"no ground truth ({', '.join(missing)})")
         image = self.crop(decode_image(files.read(entry.image)))
         truth, mask = self.read_truth(files, paths)
-        return Sample(image, truth, mask)
+        return Sample(image, truth, mask, self.references(truth, mask))
 
     def _inside(self, name: str) -> str | None:
         """Return the part of a path from the data set's own folders on, or None if it is no image of it."""

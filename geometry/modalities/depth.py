@@ -7,23 +7,41 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from geometry.alignment import align_scale_shift
 from geometry.batch import Target
 from geometry.colorize import colorize_depth
+from geometry.errors import InputError
 from geometry.masked import masked_quantiles
 from geometry.modalities.modality import Modality, StockPipeline, known_or, three_channels, unit_range
 from geometry.modalities.stored import Array, Facts
+from geometry.parameterization import Parameterization, ParameterizationName
 
-_QUANTILES = (0.02, 0.98)
+_COLORED_QUANTILES = (0.02, 0.98)
+_LARGEST_RATIO = 1000.0
 
 
 class Depth(Modality):
     """Planar depth in metres, learned and predicted up to a scale and a shift per image.
 
     Convention:
-        The image for the VAE holds depth in three equal channels: its 2 % quantile is -1, its 98 % quantile and what
-        is unknown are 1. A prediction is the mean of the decoded channels, clamped to [-1, 1]; published, 0 is
-        nearest and 1 farthest.
+        The image for the VAE holds g(depth) in three equal channels, g being the parameterisation: with the defaults,
+        depth itself, whose 2 % quantile is -1, whose 98 % quantile is 1. What is unknown is far. A prediction is the
+        mean of the decoded channels, clamped to [-1, 1]: g(depth) up to scale and shift. Beside a truth, scale and
+        shift are fitted in the space of g, and g is undone; without one, g is undone as if the farthest were
+        ``far_over_near`` times as far as the nearest. Published, 0 is nearest and 1 farthest.
+
+    Args:
+        parameterization: What the network learns of depth D: linear is D, log is ln(D + eps_m), sqrt the square root of
+            D, disparity 1 / (D + eps_m), and sqrt_disparity its square root.
+        low_quantile: Quantile of an image's g(depth) that the network knows as -1.
+        high_quantile: Quantile of an image's g(depth) that the network knows as 1.
+        eps_m: Added to depth before a logarithm or an inverse, in metres.
+        clip_target: Clamp what is beyond the quantiles in the image for the VAE; the truth of metrics is never clamped.
+        clip_prediction: Clamp predictions to [-1, 1]. What is clamped has no gradient.
+        far_over_near: How many times as far as the nearest the farthest is taken to be where no truth says it; used to
+            publish predictions that are not linear. Point clouds have a range of their own.
+
+    Raises:
+        InputError: An option is out of range.
     """
 
     name = "depth"
@@ -41,6 +59,27 @@ class Depth(Modality):
         tag="depth-estimation",
         needs={"prediction_type": "depth"},
     )
+
+    def __init__(
+        self,
+        parameterization: ParameterizationName = "linear",
+        low_quantile: float = 0.02,
+        high_quantile: float = 0.98,
+        eps_m: float = 1e-6,
+        clip_target: bool = True,
+        clip_prediction: bool = True,
+        far_over_near: float = 10.0,
+    ) -> None:
+        if not 0 <= low_quantile < high_quantile <= 1:
+            raise InputError(
+                f"depth needs 0 <= low_quantile < high_quantile <= 1, got {low_quantile}, {high_quantile}."
+            )
+        if not 1 < far_over_near <= _LARGEST_RATIO:
+            raise InputError(f"depth needs 1 < far_over_near <= {_LARGEST_RATIO:g}, got {far_over_near}.")
+        self.parameterization = Parameterization(parameterization, eps_m)
+        self.quantiles = (low_quantile, high_quantile)
+        self.clip_target, self.clip_prediction = clip_target, clip_prediction
+        self.far_over_near = far_over_near
 
     def is_known(self, values: Array) -> Array:
         """Return where depth is positive."""
@@ -66,22 +105,30 @@ class Depth(Modality):
         return Target(values.masked_fill_(~mask, 0), mask)
 
     def to_image(self, target: Target) -> Tensor:
-        """Return depth between its outer quantiles, far where unknown."""
-        mask = target.mask
-        depth = known_or(target.values, mask, 0.0)
-        low, high = (bound[:, None, None, None] for bound in masked_quantiles(depth, mask, _QUANTILES))
+        """Return g(depth) between its outer quantiles, far where unknown."""
+        values, mask = self.as_predicted(target)
+        values = known_or(values, mask, 0.0)
+        low, high = (bound[:, None, None, None] for bound in masked_quantiles(values, mask, self.quantiles))
         span = (high - low).clamp(min=torch.finfo(torch.float32).tiny)
-        relative = 2 * (depth.clamp(low, high) - low) / span - 1
-        return three_channels(torch.where(mask, relative, 1.0))
+        relative = 2 * ((values.clamp(low, high) if self.clip_target else values) - low) / span - 1
+        return three_channels(torch.where(mask, relative, -1.0 if self.parameterization.falls else 1.0))
 
     def from_image(self, decoded: Tensor) -> Tensor:
-        """Return (B,1,H,W) float32 in [-1, 1]."""
-        return decoded.float().mean(dim=1, keepdim=True).clamp(-1, 1)
+        """Return (B,1,H,W) float32, in [-1, 1] unless ``clip_prediction`` is off."""
+        prediction = decoded.float().mean(dim=1, keepdim=True)
+        return prediction.clamp(-1, 1) if self.clip_prediction else prediction
+
+    def as_predicted(self, target: Target) -> Target:
+        """Return g of the truth."""
+        return self.parameterization.of_target(target)
 
     def align(self, prediction: Tensor, target: Target) -> Tensor:
-        """Return the prediction after the scale and shift per image that fit the truth best, in metres."""
-        scale, shift = align_scale_shift(prediction, *target)
-        return scale[:, None, None, None] * prediction + shift[:, None, None, None]
+        """Return depth in metres after the scale and shift per image that fit g of the truth best."""
+        return self.parameterization.align(prediction, target)
+
+    def undo(self, prediction: Tensor, target: Target) -> Tensor:
+        """Return a linear prediction as it is, any other after ``align``: without the truth, g cannot be undone."""
+        return prediction if self.parameterization.is_linear else self.align(prediction, target)
 
     def error(self, aligned: Tensor, target: Target) -> Tensor:
         """Return the error relative to the true depth."""
@@ -100,8 +147,43 @@ class Depth(Modality):
         return torch.stack([_limits_of(*image) for image in zip(*target, strict=True)])
 
     def publish(self, prediction: Tensor) -> Tensor:
+        """Return depth in [0, 1], as if the farthest were ``far_over_near`` times as far as the nearest."""
+        if self.clip_prediction and self.parameterization.is_linear:
+            return unit_range(prediction)
+        share = unit_range(prediction).clamp(0, 1)
+        return self.parameterization.to_relative(
+            1 - share if self.parameterization.falls else share, self.far_over_near
+        )
+
+    def to_affine(self, published: Tensor) -> Tensor:
+        """Return the share of the way from the nearest to the farthest in g, which parts of an image differ in."""
+        return self.parameterization.to_share(published, self.far_over_near)
+
+    def from_affine(self, affine: Tensor) -> Tensor:
         """Return depth in [0, 1]."""
-        return unit_range(prediction)
+        return self.parameterization.to_relative(affine, self.far_over_near)
+
+    def stretch(self, published: Tensor, far_over_near: float) -> Tensor:
+        """Return depth in [0, 1] as it would be published with another ``far_over_near``."""
+        return self.parameterization.to_relative(self.to_affine(published), far_over_near)
+
+    def describe_published(self) -> str:
+        """Return what published depth means, with what has been undone."""
+        if self.parameterization.is_linear:
+            return self.meaning
+        return (
+            f"relative depth: 0 is nearest, 1 farthest. The network predicts depth as {self.parameterization.name}, "
+            f"known up to scale and shift; that is undone as if the farthest were {self.far_over_near:g} times as far "
+            "as the nearest"
+        )
+
+    def describe_stock_mismatch(self) -> str:
+        """Return that a stock pipeline does not undo the parameterisation, unless there is nothing to undo."""
+        if self.parameterization.is_linear:
+            return ""
+        return (
+            f"diffusers' {self.stock_pipeline.class_name} does not undo parameterization: {self.parameterization.name}"
+        )
 
     def ensemble(self, members: Tensor) -> Tensor:
         """Return the pixelwise median after a scale and a shift per member that bring them closest together.
@@ -116,4 +198,6 @@ class Depth(Modality):
 
 def _limits_of(depth: Tensor, mask: Tensor) -> Tensor:
     values = depth[mask].double()
-    return torch.quantile(values, values.new_tensor(_QUANTILES)) if len(values) else values.new_tensor([0.0, 1.0])
+    return (
+        torch.quantile(values, values.new_tensor(_COLORED_QUANTILES)) if len(values) else values.new_tensor([0.0, 1.0])
+    )

@@ -140,6 +140,25 @@ class Modality(Stored, ABC):
         """
         return prediction
 
+    def as_predicted(self, target: Target) -> Target:
+        """Return the truth in the space of predictions, where ``align`` fits them to it; itself by default.
+
+        Losses compare predictions with this one.
+
+        Args:
+            target: the truth.
+        """
+        return target
+
+    def undo(self, prediction: Tensor, target: Target) -> Tensor:
+        """Return a prediction in the terms that metrics expect which know no modality; itself by default.
+
+        Args:
+            prediction: (B,C,H,W) float.
+            target: the truth, of the same size. A modality may need it to get out of a space of its own.
+        """
+        return prediction
+
     def error(self, aligned: Tensor, target: Target) -> Tensor:
         """Return the error of every pixel, differentiable; by default the mean absolute difference of the channels.
 
@@ -204,6 +223,43 @@ class Modality(Stored, ABC):
             published: (B,C,H,W) float32.
         """
         return published
+
+    def to_affine(self, published: Tensor) -> Tensor:
+        """Return published values in a space where parts of an image differ by scale and shift; themselves by default.
+
+        Args:
+            published: (...,C,H,W) float32.
+        """
+        return published
+
+    def from_affine(self, affine: Tensor) -> Tensor:
+        """Return published values for those that ``to_affine`` returned.
+
+        Args:
+            affine: (...,C,H,W) float32.
+        """
+        return affine
+
+    def stretch(self, published: Tensor, far_over_near: float) -> Tensor:
+        """Return published values of a surface for a range that is known now; themselves by default.
+
+        Args:
+            published: float, of any shape.
+            far_over_near: how many times as far as the value 0 the value 1 is.
+        """
+        return published
+
+    def describe_published(self) -> str:
+        """Return what a published value says, with the options of this object."""
+        return self.meaning
+
+    def describe_stock_mismatch(self) -> str:
+        """Return why the stock pipeline cannot hold what this object predicts; empty if it can."""
+        return ""
+
+    def exported(self) -> "Modality":
+        """Return the modality that an exported decoder answers in, after ``decoder_factors``; itself by default."""
+        return self
 
     def ensemble(self, members: Tensor) -> Tensor:
         """Return one prediction for several predictions of the same images; their median by default.

@@ -13,19 +13,16 @@ from geometry.batch import DatasetInfo, GeometryBatch
 from geometry.contract import TestData, test_data
 from geometry.errors import InputError
 from geometry.locks import sole_use
+from lightning_modules.benchmark_metrics.choice import DEFAULT_PROTOCOLS, MetricChoice
 from lightning_modules.estimator import Estimator
+from lightning_modules.evaluation.files import make_writable, save_array, write_file
 from lightning_modules.evaluation.identity import digest, file_stamp, prediction_settings, weights_digest
-from lightning_modules.evaluation.report import (
-    DatasetScores,
-    make_writable,
-    read_scores,
-    save_array,
-    screen_table,
-    write_file,
-    write_results,
-    write_scores,
-)
+from lightning_modules.evaluation.place import free_folder
+from lightning_modules.evaluation.provenance import provenance
+from lightning_modules.evaluation.report import write_results
+from lightning_modules.evaluation.scores import DatasetScores, read_scores, write_scores
 from lightning_modules.evaluation.scoring import Scorer, Tally
+from lightning_modules.evaluation.tables import screen_table
 from lightning_modules.evaluation.visualisations import paint_sample
 
 
@@ -33,7 +30,14 @@ class Evaluation(Callback):
     """Scores test data sets and writes tables, visualisations and files. A data set that is finished is not run again.
 
     Args:
-        output: Folder of the results; None is runs/NAME/test.
+        output: Folder of the results; None is runs/NAME/test, or test_2 and so on where that holds results of other
+            weights, settings or samples.
+        protocols: How depth is brought to the truth, each with figures of its own from the same predictions:
+            least_squares (in depth, as in the tables until 2025), ransac_log (robust, in log depth, as in those of
+            2026), least_squares_disparity, median, metric (predictions in metres). The task's own metric is always
+            least_squares.
+        metrics: Further metrics for every dataset: soft_edges, boundary_f1, and where a benchmark has what they need,
+            boundary_error, planarity, boundary_recall, ordinal. Those that depend on a protocol take the first one.
         save_predictions: Keep the predictions as arrays in the folder predictions, to score them again without the
             model (see lightning_modules.SavedPredictions).
         num_pictures: Paint so many of the worst and so many of the median samples of each data set.
@@ -41,14 +45,23 @@ class Evaluation(Callback):
     """
 
     def __init__(
-        self, output: str | None = None, save_predictions: bool = False, num_pictures: int = 3, restart: bool = False
+        self,
+        output: str | None = None,
+        protocols: list[str] | None = None,
+        metrics: list[str] | None = None,
+        save_predictions: bool = False,
+        num_pictures: int = 3,
+        restart: bool = False,
     ) -> None:
         if num_pictures < 0:
             raise InputError(f"evaluation.num_pictures must be at least 0, not {num_pictures}.")
         self.folder = Path(output or "runs/test").expanduser()
         self.has_folder = output is not None
         self.save_predictions, self.num_pictures, self.restart = save_predictions, num_pictures, restart
+        self.choice = MetricChoice(tuple(DEFAULT_PROTOCOLS if protocols is None else protocols), tuple(metrics or ()))
         self.settings: dict[str, Any] = {}
+        self._record: dict[str, Any] = {}
+        self._checkpoint: dict[str, Any] | None = None
         self._identities: dict[str, str] = {}
         self._results: dict[str, DatasetScores] = {}
         self._to_run: list[str] = []
@@ -60,18 +73,20 @@ class Evaluation(Callback):
         """Find out which data sets are finished already.
 
         Raises:
-            InputError: the data module has nothing to test on.
+            InputError: the data module has nothing to test on, or a protocol or metric is unknown.
         """
         if stage != "test":
             return
-        self._take_folder(trainer)
+        self.choice.check(pl_module.task.modality.name)
         data = test_data(_data(trainer))
         names = _names(data)
         if not names:
             raise InputError(f"{type(data).__name__} has no data set to test on. Give --data datamodules.Benchmarks.")
-        run = {"precision": str(trainer.precision), "limit": str(trainer.limit_test_batches)}
+        run: dict[str, Any] = {"precision": str(trainer.precision), "limit": str(trainer.limit_test_batches)}
+        run |= {"protocols": list(self.choice.protocols), "metrics": list(self.choice.metrics)}
         model = digest({"weights": weights_digest(pl_module), **run, **self.settings})
         self._identities = {name: f"{model}-{digest(data.describe_test(name))}" for name in names}
+        self._take_folder(trainer)
         self._results = self._read_finished(model)
         self._to_run = [name for name in names if name not in self._results]
         self._num_finished = 0
@@ -81,15 +96,18 @@ class Evaluation(Callback):
         if trainer.is_global_zero and self._results:
             print(f"already scored in {self.folder}: {', '.join(self._results)} (--evaluation.restart scores again)")
             if not self._to_run:
-                self._write_results(data, pl_module.task.headline_metric)
+                self._write_results(trainer, data, pl_module.task.headline_metric)
                 print(screen_table(pl_module.task.headline_metric, self._in_order(data)))
 
     def _take_folder(self, trainer: Trainer) -> None:
-        """Let no other test write here; the first rank holds the lock for all.
+        """Find the folder, and let no other test write there; the first rank decides and holds the lock for all.
 
         Raises:
             InputError: another test does; on every rank.
         """
+        if not self.has_folder:
+            self.folder = Path(trainer.strategy.broadcast(str(free_folder(self.folder, self._identities))))
+        self._log_there(trainer)
         problem = None
         if trainer.is_global_zero:
             try:
@@ -98,6 +116,21 @@ class Evaluation(Callback):
                 problem = str(error)
         if problem := trainer.strategy.broadcast(problem):
             raise InputError(problem)
+
+    def _log_there(self, trainer: Trainer) -> None:
+        """Let TensorBoard write to the folder, if there is no other logger."""
+        if self.settings and not trainer.loggers:
+            trainer.loggers = [TensorBoardLogger(str(self.folder), "", "", default_hp_metric=False)]
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: Estimator, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+        """Note what the checkpoint says of itself."""
+        self._checkpoint = checkpoint
+
+    def on_test_start(self, trainer: Trainer, pl_module: Estimator) -> None:  # type: ignore[override]
+        """Note how the results are made."""
+        if self.settings:
+            self._record = provenance(trainer, self._checkpoint)
+        self._checkpoint = None
 
     def teardown(self, trainer: Trainer, pl_module: Estimator, stage: str) -> None:  # type: ignore[override]
         """Give the folder back."""
@@ -120,7 +153,7 @@ class Evaluation(Callback):
         while self._num_finished < dataloader_idx:
             self._finish(trainer, pl_module)
         name = self._to_run[dataloader_idx]
-        scorer = Scorer(pl_module.task, _info(_data(trainer), name))
+        scorer = Scorer(pl_module.task, _info(_data(trainer), name), self.choice)
         for index, key in enumerate(batch.key):
             prediction, sample = outputs["prediction"][index : index + 1], batch[index : index + 1]
             is_scored = scorer.score(self._tally, prediction, sample)
@@ -143,29 +176,33 @@ class Evaluation(Callback):
         name, data, task = self._to_run[self._num_finished], _data(trainer), pl_module.task
         self._tally.problems |= data.test_problems(name)
         tally = self._tally.gathered()
+        scorer = Scorer(task, _info(data, name), self.choice)
         self._num_finished += 1
         result = DatasetScores(
             name,
             self._identities[name],
-            Scorer(task, _info(data, name)).overall(tally),
+            scorer.overall(tally),
             len(tally.rows),
             _info(data, name).num_published,
             tally.problems,
         )
         self._results[name] = result
-        self._write_visualisations(name, tally, task.headline_metric)
+        self._write_visualisations(name, tally, scorer.headline)
         self._forget()
         if trainer.is_global_zero:
             write_scores(self.folder / name, result, tally.rows)
-            self._write_results(data, task.headline_metric)
+            self._write_results(trainer, data, task.headline_metric)
             self._log(trainer, result)
-            headline = f"{task.headline_metric} {result.scores[task.headline_metric]:.4f}"
+            headline = f"{scorer.headline} {result.scores[scorer.headline]:.4f}"
             remarks = f" ({result.remarks()})" if result.remarks() else ""
             images = "1 image" if result.num_images == 1 else f"{result.num_images} images"
             tqdm.write(f"{name}: {headline} on {images}{remarks}")
 
-    def _write_results(self, data: TestData, headline: str) -> None:
-        write_results(self.folder, self.settings, headline, self._in_order(data), dict(data.missing_tests))
+    def _write_results(self, trainer: Trainer, data: TestData, headline: str) -> None:
+        if self.settings and not self._record:  # all was finished already: nothing has started
+            self._record = provenance(trainer, None)
+        settings = {**self.settings, **self._record}
+        write_results(self.folder, settings, headline, self._in_order(data), dict(data.missing_tests))
 
     def _write_visualisations(self, name: str, tally: Tally, headline: str) -> None:
         """Write those of the worst and the median samples that this rank painted."""
@@ -216,7 +253,7 @@ class Evaluation(Callback):
 
 
 def begin_evaluation(trainer: Trainer, name: str, model: dict[str, Any], checkpoint: str | None) -> None:
-    """Tell the evaluation among a trainer's callbacks what it evaluates, and let TensorBoard write to its folder.
+    """Tell the evaluation among a trainer's callbacks what it evaluates.
 
     Args:
         trainer: the trainer.
@@ -237,8 +274,6 @@ def begin_evaluation(trainer: Trainer, name: str, model: dict[str, Any], checkpo
                 "checkpoint_file": file_stamp(checkpoint),
                 "model": prediction_settings(model),
             }
-            if not trainer.loggers:
-                trainer.loggers = [TensorBoardLogger(str(callback.folder), "", "", default_hp_metric=False)]
 
 
 def _data(trainer: Trainer) -> TestData:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torchmetrics import Metric
 
 from geometry.batch import DatasetInfo, GeometryBatch
+from lightning_modules.benchmark_metrics.choice import MetricChoice
 from lightning_modules.evaluation.exact import ExactSum, merged
 from lightning_modules.metric_base import GeometryMetric, all_scores
 from lightning_modules.networks.sizes import resize_prediction
@@ -50,12 +50,13 @@ class Scorer:
     """Scores the samples of one data set by its rules.
 
     Args:
-        task: knows the metrics.
+        task: knows its metrics.
         dataset: the data set.
+        choice: what is measured beside them; by default all protocols that need no prediction in metres.
     """
 
-    def __init__(self, task: Task, dataset: DatasetInfo) -> None:
-        self.task, self.dataset = task, dataset
+    def __init__(self, task: Task, dataset: DatasetInfo, choice: MetricChoice | None = None) -> None:
+        self.task, self.dataset, self.choice = task, dataset, choice or MetricChoice()
 
     def score(self, tally: Tally, prediction: Tensor, sample: GeometryBatch) -> bool:
         """Add a sample to a tally, and return whether there was anything to score.
@@ -65,10 +66,15 @@ class Scorer:
             prediction: (1,C,h,w) float; resized to the size of the ground truth.
             sample: one image with its ground truth.
         """
-        truth = self.task.target(sample).values
-        height, width = truth.shape[-2:]
-        metrics = self._metrics(truth.device)
-        self.task.update_metrics(metrics, resize_prediction(prediction.float(), (height, width)), sample)
+        prediction = prediction.float()
+        metrics = self._metrics(prediction.device)
+        resized: dict[tuple[int, int], Tensor] = {}
+        for metric in metrics:
+            target = self.task.target_of(metric, sample)
+            size = metric.size_of(target)
+            if size not in resized:
+                resized[size] = resize_prediction(prediction, size)
+            metric.add(resized[size], target, sample)
         key = sample.key[0]
         if int(metrics[0].num_images) == 0:
             tally.problems[key] = NOTHING_VALID
@@ -81,12 +87,20 @@ class Scorer:
     def overall(self, tally: Tally) -> dict[str, float]:
         """Return the metrics of the whole data set; NaN without any sample."""
         metrics = self._metrics(torch.device("cpu"))
-        return _values([tally.totals.get(index, ExactSum()).fill(metric) for index, metric in enumerate(metrics)])
+        filled = [tally.totals.get(index, ExactSum()).fill(metric) for index, metric in enumerate(metrics)]
+        return _values(filled)
+
+    @property
+    def headline(self) -> str:
+        """The metric that sums up the data set; less is better."""
+        return self._metrics(torch.device("cpu"))[0].headline
 
     def _metrics(self, device: torch.device) -> list[GeometryMetric]:
         """Return metrics of one rank alone: they must not wait for others, which have other samples."""
-        return [metric.stay_alone().to(device) for metric in self.task.make_metrics(self.dataset)]
+        return [metric.stay_alone().to(device) for metric in self.choice.make(self.task, self.dataset)]
 
 
-def _values(metrics: Sequence[Metric]) -> dict[str, float]:
-    return {name: float(value) for name, value in all_scores(metrics).items()}
+def _values(metrics: Sequence[Any]) -> dict[str, float]:
+    """Return the scalars of the first metric, and of those others that found something to score."""
+    found = [metric for index, metric in enumerate(metrics) if index == 0 or int(metric.num_images) > 0]
+    return {name: float(value) for name, value in all_scores(found).items()}

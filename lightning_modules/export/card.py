@@ -40,6 +40,7 @@ class ExportRecord:
         denoises: a diffusion estimator, whose prediction takes several steps from noise.
         num_steps: denoising steps.
         ensemble_size: number of predictions that the checkpoint combines; an export makes one.
+        meaning: what a predicted value says.
     """
 
     format: str
@@ -55,6 +56,7 @@ class ExportRecord:
     denoises: bool = False
     num_steps: int = 1
     ensemble_size: int = 1
+    meaning: str = ""
 
 
 def describe(model: LoadedModel, export_format: str, dtype: str, agreements: list[Agreement]) -> ExportRecord:
@@ -76,6 +78,7 @@ def describe(model: LoadedModel, export_format: str, dtype: str, agreements: lis
         denoises=sampling is not None,
         num_steps=sampling.num_steps if sampling else 1,
         ensemble_size=sampling.ensemble_size if sampling else 1,
+        meaning=estimator.task.modality.describe_published(),
     )
 
 
@@ -122,7 +125,7 @@ def _summary(record: ExportRecord) -> str:
         if record.denoises
         else f"One evaluation of the UNet, after {_PAPER}."
     )
-    return f"Predicts {modality_named(record.predicts).meaning}. {how}"
+    return f"Predicts {record.meaning}. {how}"
 
 
 def _usage(record: ExportRecord) -> str:

@@ -86,6 +86,8 @@ def _pipeline(model: LoadedModel) -> Any:  # noqa: ANN401 - one of several pipel
     stock = modality.stock_pipeline
     if stock is None:
         raise InputError(f"no pipeline of diffusers holds {modality.title}; export it with --format torch or onnx.")
+    if problem := modality.describe_stock_mismatch():
+        raise InputError(f"{problem}; export it with --format torch or onnx, which do.")
     parts = denoising_parts(estimator) if isinstance(estimator, DiffusionEstimator) else fold(estimator)
     shared = {
         "unet": parts.unet,

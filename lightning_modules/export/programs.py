@@ -50,7 +50,7 @@ class Program(nn.Module):
         # Not their own to(): it warns of a list of exceptions that is empty here.
         self.unet: Any = nn.Module.to(parts.unet, dtype)
         self.vae: Any = nn.Module.to(parts.vae, dtype)
-        self.modality = type(model.estimator.task.modality)()  # of the defaults: the folded decoder is, too
+        self.modality = model.estimator.task.modality.exported()
         self.dtype = dtype
         self.scheduler_config = dict(network.noise_process.scheduler.config)
         self.register_buffer("prompt", network.prompt_embedding.detach().cpu().to(dtype))

@@ -14,7 +14,7 @@ from geometry.storage import concerns_all_files
 from geometry.writing import write_whole
 from lightning_modules.inference.photos import Photo
 from lightning_modules.inference.pictures import read_picture
-from lightning_modules.inference.point_cloud import PointCloudCamera, ply_bytes, point_cloud
+from lightning_modules.inference.point_cloud import PointCloudCamera, ply_bytes, point_cloud, stretched
 from lightning_modules.inference.predictor import Predictor
 from lightning_modules.inference.results import result_names, write_results
 
@@ -139,7 +139,8 @@ class BatchRun:
         if not np.isfinite(prediction).all():
             raise InputError("the prediction is not finite; try --precision float32.")
         if self.camera is not None:
-            write_whole(folder / self._cloud_name(photo), ply_bytes(*point_cloud(prediction, image, self.camera)))
+            relative = stretched(self.predictor.modality, prediction, self.camera)
+            write_whole(folder / self._cloud_name(photo), ply_bytes(*point_cloud(relative, image, self.camera)))
         write_results(self.predictor.modality, prediction, folder, photo.stem)
 
     def _is_done(self, photo: Photo) -> bool:

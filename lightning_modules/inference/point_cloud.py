@@ -9,6 +9,7 @@ import torch
 
 from geometry.camera import camera_from_intrinsics, pixel_rays, unproject
 from geometry.errors import InputError
+from geometry.modalities import Modality
 
 MOST_POINTS = 2_000_000
 
@@ -50,6 +51,17 @@ class PointCloudCamera:
         return torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64)
 
 
+def stretched(modality: Modality, prediction: np.ndarray, camera: PointCloudCamera) -> np.ndarray:
+    """Return a published prediction as relative depth between the camera's ``near_m`` and ``far_m``.
+
+    Args:
+        modality: what is predicted, a surface.
+        prediction: float32, published values.
+        camera: the camera and the range.
+    """
+    return modality.stretch(torch.from_numpy(prediction), camera.far_m / camera.near_m).numpy()
+
+
 def point_cloud(
     depth: np.ndarray, image: np.ndarray, camera: PointCloudCamera, most_points: int = MOST_POINTS
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -60,7 +72,7 @@ def point_cloud(
         depth has none. Of large images every second, third, ... row and column is taken.
 
     Args:
-        depth: (H,W) float32 in [0, 1].
+        depth: (H,W) float32 in [0, 1], linear between the two: see ``stretched``.
         image: (H,W,3) uint8, uint16, or float in [0, 1].
         camera: the camera and the range.
         most_points: bound for height x width of the result.

@@ -164,6 +164,10 @@ class Predictor:
             prediction = self.estimator(images.to(self.device), [self.seed] * len(images))
         return self.modality.publish(prediction.float().cpu())
 
+    def _run_affine(self, images: Tensor) -> Tensor:
+        """Return predictions as ``_run``, in the space where parts of an image differ by scale and shift."""
+        return self.modality.to_affine(self._run(images))
+
     def _needs_tiles(self, height: int, width: int) -> bool:
         return bool(self._tile_px) and height * width > self._tile_px**2
 
@@ -176,12 +180,12 @@ class Predictor:
         factor = self.estimator.network.size_multiple
         shrink = tile / max(image.shape[-2:])
         size = [max(1, round(side * shrink / factor)) * factor for side in image.shape[-2:]]
-        overview = self._run(F.interpolate(image[None], size, mode="bilinear", antialias=True))
+        overview = self._run_affine(F.interpolate(image[None], size, mode="bilinear", antialias=True))
         guide = F.interpolate(overview, image.shape[-2:], mode="bilinear")[0]
         blended = blend_tiles(
-            image, tile, overlap, lambda part, place: align_to(self._run(part[None])[0], guide[(..., *place)])
+            image, tile, overlap, lambda part, place: align_to(self._run_affine(part[None])[0], guide[(..., *place)])
         )
-        return blended.clamp(*self.modality.value_range)
+        return self.modality.from_affine(blended.clamp(*self.modality.value_range))
 
     def _finish(self, output: Tensor, image: np.ndarray) -> np.ndarray:
         """Cut off the padding and resize (C,h,w) to the image's size."""

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,30 @@ from typing import Any
 from geometry.errors import InputError, one_line
 from lightning_modules.shipped import find_folder
 
-PARTS = {
-    "unet": "config.json",
-    "vae": "config.json",
-    "text_encoder": "config.json",
-    "tokenizer": "tokenizer_config.json",
-    "scheduler": "scheduler_config.json",
-}
-# The stem of the weights' file in each part that has weights.
-WEIGHTS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model", "text_encoder": "model"}
 INDEX = "model_index.json"
 _DTYPES = ("F64", "F32", "F16", "BF16")
-_POSITIONS = "position_ids"  # integers that old text encoders keep beside their weights
+# Integers that old text encoders and batch norms keep beside their weights.
+_INTEGERS = ("position_ids", "num_batches_tracked")
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a base: a folder with a config and, where the part has any, weights.
+
+    Attributes:
+        config: name of the config's file.
+        stem: what the names of the weights' files begin with; None where there are no weights.
+    """
+
+    config: str
+    stem: str | None = None
+
+
+MODEL = Part("config.json", "diffusion_pytorch_model")
+TEXT_ENCODER = Part("config.json", "model")
+TOKENIZER = Part("tokenizer_config.json")
+PROCESSOR = Part("preprocessor_config.json")
+SCHEDULER = Part("scheduler_config.json")
 
 
 @dataclass(frozen=True)
@@ -44,12 +56,14 @@ class Base:
     Attributes:
         name: folder or hub id, as it was given.
         folder: where its files lie on this machine.
+        parts: what is needed of it, by the names of the folders.
         remote: paths of the files that the hub has and this machine may not have yet.
         note: why the hub's files are not complete, for messages.
     """
 
     name: str
     folder: Path
+    parts: Mapping[str, Part]
     remote: frozenset[str] = frozenset()
     note: str = ""
 
@@ -90,12 +104,12 @@ class Base:
         """Return the files of a part's weights: the plain ones, or those of a variant where there are no others.
 
         Args:
-            part: unet, vae or text_encoder.
+            part: name of a part that has weights.
 
         Raises:
             InputError: there are none in safetensors, or of several variants and none plain.
         """
-        stem = WEIGHTS[part]
+        stem = self.parts[part].stem
         heads: dict[str | None, str] = {}
         for name in sorted(self._names(part)):
             single = re.fullmatch(rf"{stem}(?:\.([\w-]+))?\.safetensors", name)
@@ -120,7 +134,7 @@ class Base:
         Raises:
             InputError: a part has none in safetensors.
         """
-        return [file for part in WEIGHTS for file in self.weights(part).files]
+        return [file for name, part in self.parts.items() if part.stem for file in self.weights(name).files]
 
     def _names(self, part: str) -> set[str]:
         """Return the names of a part's files, here or on the hub."""
@@ -137,7 +151,7 @@ class Base:
         return names
 
     def _no_weights(self, part: str) -> InputError:
-        stem = WEIGHTS[part]
+        stem = self.parts[part].stem
         if any(name.endswith((".bin", ".ckpt", ".pt", ".pth", ".pkl")) for name in self._names(part)):
             return InputError(
                 f"{part} of {self} holds pickled weights (.bin) alone, which are never read: they could run code. "
@@ -180,7 +194,7 @@ def _check_header(base: Base, file: str) -> None:
     if not kinds:
         raise base.refusal(file, "holds no tensors. The base is damaged; fetch it again.")
     for name, kind in kinds.items():
-        if kind not in _DTYPES and not name.endswith(_POSITIONS):
+        if kind not in _DTYPES and not name.endswith(_INTEGERS):
             raise base.refusal(
                 file,
                 f"holds {name} as {kind}: quantised weights are not read. Needed: weights in float32, float16 or "
@@ -194,17 +208,22 @@ def missing_configs(base: Base) -> list[str]:
     Args:
         base: a base.
     """
-    names = [f"{part}/{config}" for part, config in PARTS.items()]
+    names = [f"{name}/{part.config}" for name, part in base.parts.items()]
     missing = [name for name in names if not (base.folder / name).is_file()]
-    if "tokenizer/tokenizer_config.json" not in missing:
-        missing += [name for name in _vocabulary(base.folder) if not (base.folder / name).is_file()]
+    for name, part in base.parts.items():
+        if part == TOKENIZER and f"{name}/{part.config}" not in missing:
+            missing += [file for file in _vocabulary(base.folder, name) if not (base.folder / file).is_file()]
     return missing
 
 
-def _vocabulary(folder: Path) -> Iterator[str]:
-    """Yield the files that hold a tokenizer's words: one of the new kind, or two of the old."""
-    old = ("tokenizer/vocab.json", "tokenizer/merges.txt")
-    yield from old if any((folder / name).exists() for name in old) else ("tokenizer/tokenizer.json",)
+def _vocabulary(folder: Path, part: str) -> Iterator[str]:
+    """Yield the files that hold a tokenizer's words: one of the new kind, one of sentencepiece, or two of the old."""
+    old = (f"{part}/vocab.json", f"{part}/merges.txt")
+    if any((folder / name).exists() for name in old):
+        yield from old
+    else:
+        pieces = f"{part}/spiece.model"
+        yield pieces if (folder / pieces).exists() else f"{part}/tokenizer.json"
 
 
 def absence(base: Base, file: str) -> str:

@@ -3,13 +3,16 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from types import MethodType
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from geometry.errors import InputError
+from lightning_modules.lightning_internals import can_checkpoint
 from lightning_modules.networks.frozen import keep_little
 
 if TYPE_CHECKING:
@@ -60,7 +63,7 @@ class Codec(ABC):
                 if part not in self.trained_parts:
                     part.bfloat16()
         if checkpointing:
-            self.model.enable_gradient_checkpointing()  # type: ignore[operator]
+            self._checkpoint()
         for part in self._decoding_parts():
             keep_little(part)
 
@@ -137,6 +140,15 @@ class Codec(ABC):
         for part in self.trained_parts:
             part.train(mode)
 
+    def _checkpoint(self) -> None:
+        """Recompute activations in the backward pass: as diffusers does, or block by block where it does not."""
+        if can_checkpoint(self.model):
+            self.model.enable_gradient_checkpointing()
+            return
+        for block in self.model.decoder.modules():
+            if type(block).__name__ in self.repeated_blocks:
+                block.forward = MethodType(_forward_again, block)
+
     def _decoding_parts(self) -> list[nn.Module]:
         parts = (getattr(self.model, "post_quant_conv", None), self.model.decoder)
         return [part for part in parts if part is not None]
@@ -185,19 +197,28 @@ class AutoencoderKLCodec(Codec):
     def normalize(self, latent: Tensor) -> Tensor:
         """Return the encoder's latent as the denoiser knows it."""
         if self._mean is not None and self._std is not None:
-            return (latent - _per_channel(self._mean, latent)) * (self._scale / _per_channel(self._std, latent))
+            return (latent - per_channel(self._mean, latent)) * (self._scale / per_channel(self._std, latent))
         return self._scale * (latent - self._shift if self._shift else latent)
 
     def denormalize(self, latent: Tensor) -> Tensor:
         """Return a latent as the decoder knows it: the inverse of ``normalize``."""
         if self._mean is not None and self._std is not None:
-            return latent * (_per_channel(self._std, latent) / self._scale) + _per_channel(self._mean, latent)
+            return latent * (per_channel(self._std, latent) / self._scale) + per_channel(self._mean, latent)
         plain = latent / self._scale
         return plain + self._shift if self._shift else plain
 
 
-def _per_channel(values: list[float], like: Tensor) -> Tensor:
+def per_channel(values: list[float], like: Tensor) -> Tensor:
+    """Return one number per channel, (C,1,1) beside latents, without waiting for the device."""
     return torch.tensor(values).to(like, non_blocking=True)[:, None, None]
+
+
+def _forward_again(block: nn.Module, *args: Any) -> Any:  # noqa: ANN401
+    """Do as a block does, and do it again in the backward pass in place of keeping what it computed."""
+    forward = type(block).forward
+    if not torch.is_grad_enabled():
+        return forward(block, *args)
+    return checkpoint(forward, block, *args, use_reentrant=False)
 
 
 @contextmanager

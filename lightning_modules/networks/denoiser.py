@@ -1,7 +1,7 @@
 """The denoiser of a latent network: the part of a base family that is trained."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -13,7 +13,7 @@ from lightning_modules.networks.frozen import keep_little
 from lightning_modules.networks.lora import LoRA, merge_adapters
 from lightning_modules.networks.plain import plain_copy
 
-InputMode = Literal["concatenated", "image", "residual"]
+InputMode = Literal["concatenated", "sequence", "image", "residual"]
 
 
 class Denoiser(ABC):
@@ -26,20 +26,32 @@ class Denoiser(ABC):
             checkpoints, and names the part for ``compile``.
         conditioning: What the model is given beside latent and timestep, the same for all images: the embedding of the
             empty prompt, for instance. The network moves it along with the weights.
-        input_mode: What the model sees: image latent and noisy latent, concatenated; the image latent alone; or the
-            image latent alone, and what it says is subtracted from it (residual).
+        input_mode: What the model sees: image latent and noisy latent, concatenated or, in a model that edits images,
+            one after the other in its sequence; the image latent alone; or the image latent alone, and what it says is
+            subtracted from it (residual).
         lora: Low-rank adapters in place of the model's own weights.
         checkpointing: Recompute the model's activations in the backward pass to save memory.
+        trains_first_layer: Train the first layer beside the adapters, because it was widened.
 
     Raises:
-        InputError: There is no such input mode, or the adapters do not fit.
+        InputError: There is no such input mode, the family has not got it, or the adapters do not fit.
     """
 
     name = "transformer"
     #: How many latent pixels of a side the model takes at once: the patch of a transformer.
     latent_multiple = 1
+    #: Latent pixels of a side that the model has places for; None where it has them for any size.
+    largest_latent: int | None = None
     #: Ends of the names of the layers that get low-rank adapters by default.
     lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
+    #: Name of the layer that sees the latents.
+    first_layer = ""
+    #: How many latent pixels the model's in_channels count as channels of one token.
+    pixels_in_channels = 1
+    #: Whether a linear first layer has its inputs sorted by channel, then by pixel; or the other way about.
+    channels_first = True
+    #: What the family's models can be given.
+    input_modes: tuple[InputMode, ...] = ("concatenated", "image", "residual")
 
     def __init__(
         self,
@@ -48,30 +60,64 @@ class Denoiser(ABC):
         input_mode: InputMode = "concatenated",
         lora: LoRA | None = None,
         checkpointing: bool = False,
+        trains_first_layer: bool = False,
     ) -> None:
-        if input_mode not in get_args(InputMode):
-            raise InputError(f"there is no input mode {input_mode!r}; choose one of {', '.join(get_args(InputMode))}.")
+        self.check_input_mode(input_mode)
         self.model: Any = model
         self.conditioning = dict(conditioning or {})
         self.input_mode: InputMode = input_mode
+        idle = self.idle_layers(model)
+        for name in idle:
+            model.get_submodule(name).requires_grad_(False)
         if lora is not None:
-            lora.apply(model, self.lora_targets)
+            lora.apply(model, self.lora_targets, idle)
+            if trains_first_layer:
+                model.get_submodule(self.first_layer).requires_grad_(True)
             keep_little(model)
         if checkpointing:
             self.model.enable_gradient_checkpointing()  # type: ignore[operator]
+
+    @classmethod
+    def check_input_mode(cls, input_mode: str) -> None:
+        """Check that the family's models can be given what an input mode says.
+
+        Args:
+            input_mode: the input mode.
+
+        Raises:
+            InputError: they cannot, or there is no such input mode.
+        """
+        if input_mode not in get_args(InputMode):
+            raise InputError(f"there is no input mode {input_mode!r}; choose one of {', '.join(get_args(InputMode))}.")
+        if input_mode not in cls.input_modes:
+            known = ", ".join(cls.input_modes)
+            raise InputError(f"this base's family has no input mode {input_mode!r}; choose one of {known}.")
+
+    def idle_layers(self, model: nn.Module) -> Sequence[str]:
+        """Return the names of layers whose weights have no influence on the output, and which therefore never train.
+
+        Args:
+            model: the model.
+        """
+        return ()
 
     @abstractmethod
     def model_output(self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         """Return what the model says.
 
         Args:
-            latents: (B,C,h,w), or (B,2C,h,w) where image and noisy latent are concatenated.
+            latents: (B,C,h,w), or (B,2C,h,w), the image latent and then the noisy one, where the model sees both.
             timesteps: () or (B,), as the noise process counts them.
             conditioning: what was given at the start, for one image, on the device of the latents.
 
         Returns:
             (B,C,h,w), as the noise process understands it.
         """
+
+    @property
+    def denoises(self) -> bool:
+        """Whether the model sees a noisy latent."""
+        return self.input_mode in ("concatenated", "sequence")
 
     def input_of(self, image_latent: Tensor, sample: Tensor) -> Tensor:
         """Return what the model sees.
@@ -80,7 +126,7 @@ class Denoiser(ABC):
             image_latent: (B,C,h,w), latent of the image.
             sample: (B,C,h,w), noisy latent.
         """
-        return torch.cat([image_latent, sample], dim=1) if self.input_mode == "concatenated" else image_latent
+        return torch.cat([image_latent, sample], dim=1) if self.denoises else image_latent
 
     @property
     def repeated_blocks(self) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from geometry.errors import InputError
 from lightning_modules.networks.ddim import make_ddim
 from lightning_modules.networks.noise import seed_from
-from lightning_modules.networks.noise_process import NoiseProcess, Sampler, Spacing, per_image
+from lightning_modules.networks.noise_process import MANY_TOKENS, NoiseProcess, Sampler, Spacing, per_image
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
@@ -60,7 +60,7 @@ class DiffusionProcess(NoiseProcess):
         """Return the clean latent of a denoiser's output, clipped as the scheduler would: see ``NoiseProcess``."""
         return _predict_x0(model_output, sample, self._alphas[int(timestep)], self.scheduler.config)
 
-    def make_sampler(self, num_steps: int, spacing: Spacing) -> Sampler:
+    def make_sampler(self, num_steps: int, spacing: Spacing, num_tokens: int = MANY_TOKENS) -> Sampler:
         """Return the steps of DDIM: see ``NoiseProcess``."""
         scheduler = make_ddim(self.scheduler.config, timestep_spacing=spacing)
         if num_steps <= self.num_timesteps:

@@ -108,8 +108,14 @@ class LatentNetwork(nn.Module):
             width: width in pixels.
 
         Raises:
-            InputError: they are no multiples of ``size_multiple``.
+            InputError: they are no multiples of ``size_multiple``, or the denoiser knows no images so large.
         """
+        largest = self.denoiser.largest_latent
+        if largest is not None and max(height, width) > largest * self.pixels_per_latent:
+            raise InputError(
+                f"images of {height}x{width} pixels (height x width) are too large for the network, which knows places "
+                f"of at most {largest * self.pixels_per_latent} pixels a side. Prepare them at a smaller size."
+            )
         if height % self.size_multiple or width % self.size_multiple:
             raise InputError(
                 f"images of {height}x{width} pixels (height x width) do not fit the network: both must be multiples of "
@@ -198,7 +204,7 @@ class LatentNetwork(nn.Module):
         Raises:
             InputError: it sees the image latent alone.
         """
-        if self.denoiser.input_mode != "concatenated":
+        if not self.denoiser.denoises:
             raise InputError(
                 f"a diffusion estimator denoises, but this {type(self).__name__} sees the image alone, without a noisy "
                 "latent: its network must not be set to noise: none."

@@ -40,12 +40,13 @@ class LoRA:
                 f"{self.dropout}."
             )
 
-    def apply(self, model: nn.Module, default_targets: Sequence[str]) -> None:
+    def apply(self, model: nn.Module, default_targets: Sequence[str], idle: Sequence[str] = ()) -> None:
         """Freeze a model and give it adapters, which start as no change at all.
 
         Args:
             model: the model to change, one of diffusers.
             default_targets: ends of the names of the layers that get adapters unless ``target_modules`` says others.
+            idle: names of layers that get none, because they have no influence on the output.
 
         Raises:
             InputError: peft is not installed, the model takes no adapters, or a target names no layer that
@@ -59,11 +60,13 @@ class LoRA:
         if not hasattr(model, "add_adapter"):
             raise InputError(f"lora: {type(model).__name__} takes no adapters; it must be a model of diffusers.")
         targets = list(default_targets) if self.target_modules is None else self.target_modules
-        names = [name for name, _ in model.named_modules()]
-        unknown = [end for end in targets if not any(f".{name}".endswith(f".{end}") for name in names)]
+        found = {end: _layers_named(end, model) for end in targets}
+        unknown = [end for end, layers in found.items() if not layers]
         if unknown or not targets:
             named = ", ".join(unknown) or "in target_modules"
             raise InputError(f"lora: no layer of the {type(model).__name__} is named {named}.")
+        chosen = {name for layers in found.values() for name in layers}
+        chosen -= {name for name in chosen for layer in idle if f"{name}.".startswith(f"{layer}.")}
         model.requires_grad_(False)
         adapted: Any = model
         try:
@@ -72,11 +75,17 @@ class LoRA:
                     r=self.rank,
                     lora_alpha=self.rank if self.alpha is None else self.alpha,
                     lora_dropout=self.dropout,
-                    target_modules=list(targets),
+                    target_modules=sorted(chosen),
                 )
             )
         except ValueError as error:  # a target is a layer of a kind that peft has no adapter for
             raise InputError(f"lora: {one_line(error)}") from error
+
+
+def _layers_named(end: str, model: nn.Module) -> list[str]:
+    """Return the names of the layers whose names have an end; of what holds further layers only if nothing else has."""
+    matches = [(name, module) for name, module in model.named_modules() if f".{name}".endswith(f".{end}")]
+    return [name for name, module in matches if not any(module.children())] or [name for name, _ in matches]
 
 
 def merge_adapters(model: Any) -> None:  # noqa: ANN401 - diffusers' mixin, which nn.Module does not show

@@ -8,6 +8,9 @@ from torch import Tensor
 
 Spacing = Literal["leading", "trailing"]
 
+# Tokens of a square image of 1024 pixels, where nobody says how large an image is.
+MANY_TOKENS = 4096
+
 
 class NoiseProcess(ABC):
     """How noise is added to clean latents, and what a denoiser's output says of the clean ones.
@@ -68,12 +71,13 @@ class NoiseProcess(ABC):
         """
 
     @abstractmethod
-    def make_sampler(self, num_steps: int, spacing: Spacing) -> "Sampler":
+    def make_sampler(self, num_steps: int, spacing: Spacing, num_tokens: int = MANY_TOKENS) -> "Sampler":
         """Return the steps from noise to a clean latent.
 
         Args:
             num_steps: number of steps.
             spacing: which timesteps they are.
+            num_tokens: how many tokens the image is to the denoiser, for schedules that are shifted by its size.
 
         Raises:
             InputError: the schedule has no such steps.

@@ -1,13 +1,14 @@
 """Loads the parts of a base model that has been checked, and says in one line why one cannot be read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
 
 from geometry.errors import InputError, one_line
-from lightning_modules.networks.base_files import WEIGHTS, Base
+from lightning_modules.networks.base_files import Base
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel
@@ -44,7 +45,7 @@ def load_weights(kind: type[Model], base: Base, part: str, **options: Any) -> Mo
     Args:
         kind: a model class of diffusers or transformers.
         base: the base, checked.
-        part: unet, vae or text_encoder.
+        part: name of a part that has weights.
         **options: passed on to its ``from_pretrained``.
 
     Raises:
@@ -63,7 +64,7 @@ def load_weights(kind: type[Model], base: Base, part: str, **options: Any) -> Mo
     for verb, names in wrong.items():
         if names:
             raise base.refusal(
-                f"{part}/{WEIGHTS[part]}.safetensors",
+                f"{part}/{base.parts[part].stem}.safetensors",
                 f"does not fit {part}/config.json: the weights {verb} {_listed(names)}. "
                 "Needed: the weights of the model that the config describes, all of them.",
             )
@@ -81,13 +82,36 @@ def load_text_encoder(base: Base) -> "CLIPTextModel":
         InputError: it cannot be read, or its weights do not fit.
     """
     from transformers import CLIPTextModel
+
+    return load_encoder(CLIPTextModel, base, "text_encoder", torch.float32)
+
+
+def load_encoder(kind: type[Model], base: Base, part: str, dtype: torch.dtype) -> Model:
+    """Return an encoder of a base, one of transformers.
+
+    Args:
+        kind: its class.
+        base: the base, checked.
+        part: its name.
+        dtype: precision that it is computed in.
+
+    Raises:
+        InputError: it cannot be read, or its weights do not fit.
+    """
+    with quiet_transformers():
+        return load_weights(kind, base, part, dtype=dtype, ignore_mismatched_sizes=True)
+
+
+@contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Let transformers say nothing: what is wrong with weights is said in one line here, not in a table."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # what is wrong with the weights is said in one line, not in a table
+    logging.set_verbosity_error()
     try:
-        return load_weights(CLIPTextModel, base, "text_encoder", dtype=torch.float32, ignore_mismatched_sizes=True)
+        yield
     finally:
         logging.set_verbosity(verbosity)
 

@@ -64,7 +64,8 @@ def sample_latent(network: LatentNetwork, image_latent: Tensor, noise: Tensor, s
     Raises:
         InputError: the schedule has no such steps.
     """
-    sampler = network.noise_process.make_sampler(sampling.num_steps, sampling.spacing)
+    num_tokens = image_latent[0, 0].numel() // network.denoiser.latent_multiple**2
+    sampler = network.noise_process.make_sampler(sampling.num_steps, sampling.spacing, num_tokens)
     latent = noise
     for number, timestep in enumerate(sampler, start=1):
         output = network.model_output(network.denoiser.input_of(image_latent, latent), timestep).to(latent.dtype)

@@ -54,6 +54,11 @@ class ExponentialMovingAverage(Callback):
         self._last_step = 0
         self._is_swapped = False
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the average stands in the place of the weights just now."""
+        return self._is_swapped
+
     def setup(self, trainer: Trainer, pl_module: Estimator, stage: str) -> None:  # type: ignore[override]
         """Forget the average of an earlier fit.
 

@@ -42,15 +42,21 @@ def start_server() -> None:
     forkserver.ensure_running()
 
 
-def prepare(folder: Path, max_steps: int = 9) -> Path:
+def prepare(folder: Path, max_steps: int = 9, network: dict[str, Any] | None = None) -> Path:
     """Write two data sets, a tiny base and a configuration; return the configuration.
 
     An update takes 3 micro-batches, an epoch has 7: updates lie across workers, and the last one of an epoch is short.
+
+    Args:
+        folder: where to.
+        max_steps: updates of the run.
+        network: the network's section; by default a Stable Diffusion, whose base is written, too.
     """
     for name, shards in SHARDS.items():
         make_dataset(folder / name, name, {"train": shards, "val": [3]}, size=(16, 16), normals=False)
-    network = {"class_path": "lightning_modules.StableDiffusion"}
-    network["init_args"] = {"base": str(build_base(folder / "base")), "noise": "gaussian"}
+    if network is None:
+        arguments = {"base": str(build_base(folder / "base")), "noise": "gaussian"}
+        network = {"class_path": "lightning_modules.StableDiffusion", "init_args": arguments}
     content = {
         "name": "tiny",
         "model": {
@@ -228,7 +234,11 @@ def start(runs: Path, config: Path, *options: Any, world_size: int = 1, command:
 
 def fit(runs: Path, config: Path, *options: Any, world_size: int = 1, timeout_s: float | None = TIMEOUT_S) -> list[int]:
     """Run ``train.py fit --ckpt_path last`` and return the exit code of every rank; -9 stands for SIGKILL."""
-    processes = start(runs, config, *options, world_size=world_size)
+    return finish(start(runs, config, *options, world_size=world_size), runs, timeout_s)
+
+
+def finish(processes: list[Any], runs: Path, timeout_s: float | None = TIMEOUT_S) -> list[int]:
+    """Wait for the ranks that ``start`` started and return their exit codes."""
     for process in processes:
         process.join(timeout_s)
         if process.is_alive():

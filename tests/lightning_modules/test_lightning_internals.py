@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from diffusers import AutoencoderKL
+from diffusers import AutoencoderKL, AutoencoderKLQwenImage
 from jsonargparse import ActionConfigFile
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
@@ -162,6 +162,14 @@ def test_the_blocks_that_diffusers_lists_are_blocks_of_its_models():
         assert expected in internals.repeated_blocks(model)
         assert {type(part).__name__ for part in model.modules()} & set(internals.repeated_blocks(model))
     assert internals.repeated_blocks(nn.Linear(1, 1)) == ()
+
+
+def test_whether_a_model_can_checkpoint_is_what_its_own_switch_says():
+    unet, wan = _build_unet(4), AutoencoderKLQwenImage(base_dim=8, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
+    unet.enable_gradient_checkpointing()
+    assert internals.can_checkpoint(unet) and not internals.can_checkpoint(wan)
+    with pytest.raises(ValueError, match="gradient checkpointing"):
+        wan.enable_gradient_checkpointing()
 
 
 class Kept(internals.OpenModelCheckpoint):

@@ -5,12 +5,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lightning_modules.metrics import (
-    AffineInvariantDepth,
-    NormalsError,
-    best_constant_depth,
-    best_constant_normal,
-)
+from lightning_modules.depth_scores import best_constant_depth
+from lightning_modules.metrics import AffineInvariantDepth, NormalsError, best_constant_normal
 from tests.depth_metrics import depth_metrics
 from tests.helpers.tiny import make_batch
 

@@ -1,15 +1,30 @@
 """Whether a base model is one that this project can use: every way into a base asks here before weights are loaded."""
 
-import math
-from pathlib import Path
 from typing import Any
 
 from geometry.errors import InputError
 from geometry.modalities import registered
-from lightning_modules.networks.base_files import INDEX, PARTS, Base, absence, check_weights, missing_configs
-from lightning_modules.networks.hub import HUB_ID, download, find_on_hub
-from lightning_modules.shipped import find_folder
+from lightning_modules.networks.base_files import (
+    INDEX,
+    MODEL,
+    SCHEDULER,
+    TEXT_ENCODER,
+    TOKENIZER,
+    Base,
+    absence,
+    check_weights,
+    missing_configs,
+)
+from lightning_modules.networks.config_checks import (
+    check_class,
+    check_counts,
+    check_per_channel,
+    check_sizes,
+    is_finite,
+)
+from lightning_modules.networks.hub import download_missing, find_base
 
+PARTS = {"unet": MODEL, "vae": MODEL, "text_encoder": TEXT_ENCODER, "tokenizer": TOKENIZER, "scheduler": SCHEDULER}
 # What a UNet's config may ask for beside latent, timestep and prompt. None of it is there to be given.
 _EXTRA_INPUTS = {
     "class_embed_type": "a class embedding",
@@ -37,10 +52,6 @@ _UNET_DEFAULTS = {"in_channels": 4, "out_channels": 4, "cross_attention_dim": 12
 _VAE_DEFAULTS = {"in_channels": 3, "out_channels": 3, "latent_channels": 4, "scaling_factor": 0.18215}
 _TEXT_DEFAULTS = {"hidden_size": 512, "max_position_embeddings": 77}
 
-# The largest networks of today have a tenth of these.
-_MOST_LAYERS = 1000
-_LARGEST_SIZE = 1 << 24
-
 
 def check_base(name: str) -> Base:
     """Return a base model whose files are on this machine and which this project can use.
@@ -56,37 +67,28 @@ def check_base(name: str) -> Base:
         InputError: there is no such folder or model, it lacks a part, a file is damaged, or it needs what this
             project does not have.
     """
-    base = _find(name)
+    base = find_base(name, PARTS)
     _check_index(base)
     if missing := [absence(base, file) for file in missing_configs(base)]:
         raise InputError(
             f"{base} has {' and '.join(missing)}; a base is a folder in the diffusers layout with {', '.join(PARTS)}."
         )
-    configs = {part: base.read_json(f"{part}/{file}") for part, file in PARTS.items()}
+    configs = {name: base.read_json(f"{name}/{part.config}") for name, part in PARTS.items()}
     for part, config in configs.items():
         if config.get("quantization_config") is not None:
-            raise base.refusal(f"{part}/{PARTS[part]}", "says that the weights are quantised. Needed: plain weights.")
+            raise base.refusal(
+                f"{part}/{PARTS[part].config}", "says that the weights are quantised. Needed: plain weights."
+            )
     for part in ("unet", "vae", "text_encoder"):
-        _check_sizes(base, f"{part}/{PARTS[part]}", configs[part])
+        check_sizes(base, f"{part}/{PARTS[part].config}", configs[part])
     vae = _check_vae(base, _VAE_DEFAULTS | configs["vae"])
     text = _check_text_encoder(base, configs["text_encoder"])
     _check_unet(base, _UNET_DEFAULTS | configs["unet"], vae["latent_channels"], text["hidden_size"])
     _check_tokenizer(base, configs["tokenizer"], text["max_position_embeddings"])
     _check_scheduler(base, configs["scheduler"])
-    if absent := [file for file in base.all_weights() if file in base.remote and not (base.folder / file).is_file()]:
-        download(base.name, absent)
+    download_missing(base)
     check_weights(base)
     return base
-
-
-def _find(name: str) -> Base:
-    if folder := find_folder(name):
-        return Base(name, folder)
-    if Path(name).expanduser().exists():
-        raise InputError(f"the base {name} is a file; give a folder in the diffusers layout or a hub id owner/name.")
-    if not HUB_ID.fullmatch(name):
-        raise InputError(f"there is no base folder {name}, and it is no hub id (owner/name) either.")
-    return find_on_hub(name)
 
 
 def _check_index(base: Base) -> None:
@@ -107,17 +109,12 @@ def _check_index(base: Base) -> None:
             raise base.refusal(
                 INDEX, f"has a part {part} ({entry[1]}), which is not read here. Needed: {', '.join(PARTS)} alone."
             )
-        _check_class(base, INDEX, f"{part}: ", entry[1], _CLASSES.get(part))
-
-
-def _check_class(base: Base, file: str, where: str, name: Any, allowed: tuple[str, ...] | None) -> None:  # noqa: ANN401
-    if name is not None and allowed is not None and name not in allowed:
-        raise base.refusal(file, f"names the class {where}{name!r}. Needed: {' or '.join(allowed[:2])}.")
+        check_class(base, INDEX, f"{part}: ", entry[1], _CLASSES.get(part))
 
 
 def _check_unet(base: Base, config: dict[str, Any], latent_channels: int, prompt_width: int) -> None:
     file = "unet/config.json"
-    _check_class(base, file, "", config.get("_class_name"), _CLASSES["unet"])
+    check_class(base, file, "", config.get("_class_name"), _CLASSES["unet"])
     for name, what in _EXTRA_INPUTS.items():
         if config.get(name) not in (None, False):
             raise base.refusal(
@@ -130,7 +127,7 @@ def _check_unet(base: Base, config: dict[str, Any], latent_channels: int, prompt
             file,
             f"has attention_type: {config['attention_type']!r}: this UNet wants places of objects. Needed: default.",
         )
-    _check_counts(base, file, config, "in_channels", "out_channels")
+    check_counts(base, file, config, "in_channels", "out_channels")
     if config["out_channels"] != latent_channels:
         raise base.refusal(
             file,
@@ -148,54 +145,39 @@ def _check_unet(base: Base, config: dict[str, Any], latent_channels: int, prompt
 
 def _check_vae(base: Base, config: dict[str, Any]) -> dict[str, Any]:
     file = "vae/config.json"
-    _check_class(base, file, "", config.get("_class_name"), _CLASSES["vae"])
-    _check_counts(base, file, config, "latent_channels", "in_channels", "out_channels")
+    check_class(base, file, "", config.get("_class_name"), _CLASSES["vae"])
+    check_counts(base, file, config, "latent_channels", "in_channels", "out_channels")
     for name in ("in_channels", "out_channels"):
         if config[name] != 3:
             raise base.refusal(file, f"has {name}: {config[name]}. Needed: 3, the channels of an image.")
     for name in ("latents_mean", "latents_std"):
-        _check_per_channel(base, file, name, config)
-    if not _is_finite(config["scaling_factor"]) or config["scaling_factor"] == 0:
+        check_per_channel(base, file, name, config)
+    if not is_finite(config["scaling_factor"]) or config["scaling_factor"] == 0:
         raise base.refusal(file, f"has scaling_factor: {config['scaling_factor']!r}. Needed: a number, not 0.")
-    if config.get("shift_factor") is not None and not _is_finite(config["shift_factor"]):
+    if config.get("shift_factor") is not None and not is_finite(config["shift_factor"]):
         raise base.refusal(file, f"has shift_factor: {config['shift_factor']!r}. Needed: a number, or null.")
     return config
-
-
-def _check_per_channel(base: Base, file: str, name: str, config: dict[str, Any]) -> None:
-    """Check the means or deviations that latents are normalised with: one per channel, and both or neither."""
-    values: Any
-    values, channels = config.get(name), config["latent_channels"]
-    if values is None and config.get("latents_mean") is None and config.get("latents_std") is None:
-        return
-    is_list = isinstance(values, list) and len(values) == channels and all(map(_is_finite, values))
-    if not is_list or (name == "latents_std" and min(values) <= 0):
-        raise base.refusal(
-            file,
-            f"has {name}: {values!r}. Needed: latents_mean and latents_std with {channels} numbers each, one per "
-            "channel, the deviations above 0; or neither.",
-        )
 
 
 def _check_text_encoder(base: Base, config: dict[str, Any]) -> dict[str, Any]:
     file = "text_encoder/config.json"
     names = config.get("architectures")
     for name in names if isinstance(names, list) else [names]:
-        _check_class(base, file, "", name, _CLASSES["text_encoder"])
+        check_class(base, file, "", name, _CLASSES["text_encoder"])
     if config.get("model_type", "clip_text_model") not in ("clip_text_model", "clip"):
         raise base.refusal(
             file, f"has model_type: {config['model_type']!r}. Needed: clip_text_model, the text encoder of CLIP."
         )
     inner = config.get("text_config")  # where the config is that of the whole CLIP
     config = _TEXT_DEFAULTS | (inner if isinstance(inner, dict) else config)
-    _check_counts(base, file, config, "hidden_size", "max_position_embeddings")
+    check_counts(base, file, config, "hidden_size", "max_position_embeddings")
     return config
 
 
 def _check_tokenizer(base: Base, config: dict[str, Any], num_positions: int) -> None:
     file = "tokenizer/tokenizer_config.json"
-    _check_class(base, file, "", config.get("tokenizer_class"), _CLASSES["tokenizer"])
-    _check_counts(base, file, config, "model_max_length")
+    check_class(base, file, "", config.get("tokenizer_class"), _CLASSES["tokenizer"])
+    check_counts(base, file, config, "model_max_length")
     if config["model_max_length"] > min(num_positions, _LONGEST_PROMPT):
         raise base.refusal(
             file,
@@ -212,30 +194,8 @@ def _check_scheduler(base: Base, config: dict[str, Any]) -> None:
             f"names the class {name}: a consistency model, which wants gaussian noise and that scheduler's own steps. "
             "Needed: a diffusion model, for instance the one that it was made from.",
         )
-    _check_counts(base, file, {"num_train_timesteps": 1000} | config, "num_train_timesteps")
+    check_counts(base, file, {"num_train_timesteps": 1000} | config, "num_train_timesteps")
     if config.get("num_train_timesteps", 0) > _MOST_TIMESTEPS:
         raise base.refusal(file, f"has num_train_timesteps: {config['num_train_timesteps']}. Needed: 1000 or so.")
     if config.get("use_flow_sigmas"):
         raise base.refusal(file, "has use_flow_sigmas: true: a model of flow matching. Needed: a diffusion model.")
-
-
-def _check_counts(base: Base, file: str, config: dict[str, Any], *names: str) -> None:
-    for name in names:
-        value = config.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise base.refusal(file, f"has {name}: {value!r}. Needed: a whole number above 0.")
-
-
-def _check_sizes(base: Base, file: str, config: dict[str, Any]) -> None:
-    """Check that a network can be built in bounded time and memory, before anybody tries."""
-    for name, value in config.items():
-        largest = _MOST_LAYERS if "layers" in name else _LARGEST_SIZE
-        for number in value if isinstance(value, list) else [value]:
-            if isinstance(number, int) and abs(number) > largest:
-                raise base.refusal(file, f"has {name}: {str(number)[:40]}. Needed: at most {largest}.")
-            if isinstance(number, dict):
-                _check_sizes(base, file, number)
-
-
-def _is_finite(value: Any) -> bool:  # noqa: ANN401
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

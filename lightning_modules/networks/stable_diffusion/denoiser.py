@@ -19,11 +19,11 @@ class UNetDenoiser(Denoiser):
     Args:
         model: The UNet, as wide as the input mode needs.
         prompt_embedding: (1,L,D), the empty prompt's.
-        trains_first_layer: Train the first layer beside the adapters, because it was widened.
         **options: Those of every denoiser.
     """
 
     name = "unet"
+    first_layer = "conv_in"
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
 
     model: "UNet2DConditionModel"
@@ -32,12 +32,9 @@ class UNetDenoiser(Denoiser):
         self,
         model: "UNet2DConditionModel",
         prompt_embedding: Tensor,
-        trains_first_layer: bool = False,
         **options: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(model, {"prompt_embedding": prompt_embedding}, **options)
-        if trains_first_layer:
-            model.conv_in.requires_grad_(True)
 
     def model_output(self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         """Return the UNet's output, which is what the scheduler's prediction_type says: see ``Denoiser``."""

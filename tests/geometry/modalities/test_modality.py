@@ -7,7 +7,7 @@ from geometry import InputError
 from geometry.batch import ANY_VALUE, Target
 from geometry.modalities import Depth, Modality, Normals, modality, modality_named, registered
 
-INSTANCES = [Depth(), Normals(), Normals("dsine")]
+INSTANCES = [Depth(), Depth("log"), Depth("disparity"), Normals(), Normals("dsine")]
 
 
 class Albedo(Modality):
@@ -81,7 +81,7 @@ def test_what_is_registered_cannot_be_changed_from_outside():
     assert "depth" in registered()
 
 
-@pytest.mark.parametrize("kind", INSTANCES, ids=lambda kind: f"{kind.name}-{getattr(kind, 'frame', '')}")
+@pytest.mark.parametrize("kind", INSTANCES, ids=lambda kind: kind.describe_published() + getattr(kind, "frame", ""))
 class TestEveryModality:
     def test_truth_survives_the_way_to_an_image_and_back(self, kind):
         target = target_of(kind)
@@ -123,7 +123,7 @@ class TestEveryModality:
 
     def test_a_perfect_prediction_has_no_error_and_looks_like_the_truth(self, kind):
         target = target_of(kind)
-        perfect = 3 * target.values - 2 if kind.varies_by_image else target.values
+        perfect = 3 * kind.as_predicted(target).values - 2 if kind.varies_by_image else target.values
         shown, truth, _ = kind.visualize(perfect, target)
         error = kind.error(kind.align(perfect, target), target)
         assert error.shape == (2, 1, 12, 16) and error[target.mask].max() < 0.03

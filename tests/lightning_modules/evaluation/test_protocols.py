@@ -29,6 +29,7 @@ FIT_SIZE = 24  # 0.4 of the miniature's longest side, as ETH3D's 1024 is of 6048
 @pytest.fixture(autouse=True)
 def small_eth3d(monkeypatch):
     monkeypatch.setattr(eth3d, "_SIZE", ETH3D_SIZE)
+    monkeypatch.setattr(eth3d, "_SIZE_RANSAC", (20, 30))
     monkeypatch.setattr(eth3d.Eth3dDepth, "max_fit_size_px", FIT_SIZE)
 
 

@@ -5,7 +5,8 @@ import torch
 
 from geometry.batch import DatasetInfo
 from lightning_modules import Depth
-from lightning_modules.evaluation.report import DatasetScores, read_scores, write_results, write_scores
+from lightning_modules.evaluation.report import write_results
+from lightning_modules.evaluation.scores import DatasetScores, read_scores, write_scores
 from lightning_modules.evaluation.scoring import Scorer, Tally
 from tests.helpers.tiny import make_batch
 

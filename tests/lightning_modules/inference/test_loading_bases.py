@@ -86,8 +86,15 @@ def test_a_single_trailing_step_is_an_end_to_end_model_that_takes_zeros(marigold
         ({"vae": {"latents_mean": [0.1] * 4, "latents_std": [1.0] * 4}}, "latents_mean"),
         ({"prediction_type": "disparity"}, "disparity"),
         ({**NORMALS, "use_full_z_range": False}, "use_full_z_range"),
-        ({"_class_name": "MarigoldIntrinsicsPipeline"}, "predicts none of depth, surface normals"),
-        ({"_class_name": ["MarigoldDepthPipeline"]}, "predicts none of depth, surface normals"),
+        ({"_class_name": "MarigoldMattingPipeline"}, "predicts none of"),
+        (
+            {
+                "_class_name": "MarigoldIntrinsicsPipeline",
+                "target_properties": {"target_names": ["albedo", "material"]},
+            },
+            "target_properties",
+        ),
+        ({"_class_name": ["MarigoldDepthPipeline"]}, "predicts none of"),
         ({"default_denoising_steps": "absent", "spacing": "leading"}, "default_denoising_steps: None"),
         ({"default_denoising_steps": 0}, "default_denoising_steps: 0"),
         ({"default_denoising_steps": "four"}, "default_denoising_steps: 'four'"),

@@ -1,0 +1,170 @@
+"""Tables of results: ours beside published figures of the same protocol, and all metrics, protocol by protocol."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from lightning_modules.benchmark_metrics.choice import protocol_of, protocol_title
+from lightning_modules.benchmark_metrics.published import PUBLISHED
+from lightning_modules.command_line.tables import format_latex, format_markdown, format_table
+from lightning_modules.evaluation.scores import DatasetScores
+
+OURS = "this evaluation"
+_MORE_IS_BETTER = ("delta", "share_under", "boundary_f1", "boundary_precision", "boundary_recall", "matte_recall")
+
+
+@dataclass(frozen=True)
+class ComparisonTable:
+    """Our figures beside published ones of the same metric and protocol.
+
+    Attributes:
+        title: metric and protocol.
+        rows: heading and cells: method, source, a figure per dataset.
+    """
+
+    title: str
+    rows: list[list[str]]
+
+
+def comparison_tables(headline: str, results: Sequence[DatasetScores]) -> list[ComparisonTable]:
+    """Return a table per metric and protocol of which there are published figures; the headline's stands first.
+
+    Args:
+        headline: the metric that stands first, with or without published figures.
+        results: scores.
+    """
+    tables = []
+    for table in sorted(PUBLISHED, key=lambda table: table.metric != headline):
+        ours = {result.name: result for result in results if table.metric in result.scores}
+        published = [row for row in table.rows if row.figures.keys() & ours.keys()]
+        if not published:
+            continue
+        names = list(ours)
+        rows = [["method", "source", *names]]
+        rows.append([OURS, "", *(number(ours[name].scores[table.metric] * table.factor, 2) for name in names)])
+        for row in published:
+            figures = (
+                f"{row.figures[name]:.{_digits(row.figures[name])}f}" if name in row.figures else "" for name in names
+            )
+            rows.append([row.method, row.source, *figures])
+        tables.append(ComparisonTable(f"{table.heading}, {table.protocol}", rows))
+    if not any(table.metric == headline and _has_ours(table.metric, results) for table in PUBLISHED):
+        known = [result for result in results if headline in result.scores]
+        rows = [["method", "source", *(result.name for result in known)]]
+        rows.append([OURS, "", *(number(result.scores[headline], 4) for result in known)])
+        if known:
+            tables.insert(0, ComparisonTable(f"{headline}, {protocol_title(headline)}", rows))
+    return tables
+
+
+def metric_rows(headline: str, results: Sequence[DatasetScores]) -> list[tuple[str, list[list[str]]]]:
+    """Return title and rows of all metrics, one group per protocol, a column per dataset.
+
+    Args:
+        headline: the metric that stands first.
+        results: scores.
+    """
+    names = list(dict.fromkeys(name for result in results for name in result.scores))
+    groups: dict[str, list[str]] = {}
+    for name in sorted(names, key=lambda name: name != headline):
+        groups.setdefault(protocol_of(name), []).append(name)
+    found = []
+    for protocol, members in groups.items():
+        known = [result for result in results if any(name in result.scores for name in members)]
+        rows = [["metric", *(result.name for result in known)]]
+        rows += [
+            [name, *(number(result.scores[name], 4) if name in result.scores else "" for result in known)]
+            for name in members
+        ]
+        rows.append(["images", *(str(result.num_images) for result in known)])
+        found.append((protocol_title(members[0]) if protocol else "", rows))
+    return found
+
+
+def screen_table(headline: str, results: Sequence[DatasetScores]) -> str:
+    """Return all metrics as aligned text, protocol by protocol, one column per dataset.
+
+    Args:
+        headline: the metric that stands first.
+        results: scores.
+    """
+    parts = [
+        f"{title}\n{format_table(rows)}" if title else format_table(rows)
+        for title, rows in metric_rows(headline, results)
+    ]
+    return "\n\n".join(parts)
+
+
+def markdown_tables(headline: str, results: Sequence[DatasetScores]) -> list[str]:
+    """Return the parts of results.md that hold tables.
+
+    Args:
+        headline: the metric that stands first.
+        results: scores.
+    """
+    parts = []
+    for table in comparison_tables(headline, results):
+        parts += [f"## {table.title}", format_markdown(table.rows)]
+    for title, rows in metric_rows(headline, results):
+        parts += [f"## All metrics{f', {title}' if title else ''}", format_markdown(rows)]
+    return parts
+
+
+def latex_tables(headline: str, results: Sequence[DatasetScores]) -> str:
+    """Return the comparisons as LaTeX tables for the package booktabs; sources stand below each.
+
+    Args:
+        headline: the metric that stands first.
+        results: scores.
+    """
+    parts = ["% needs \\usepackage{booktabs}"]
+    for table in comparison_tables(headline, results):
+        rows = [[row[0], *row[2:]] for row in table.rows]
+        sources = dict.fromkeys(row[1] for row in table.rows[1:] if row[1])
+        parts.append(format_latex(rows, f"{table.title}. Published figures: {'; '.join(sources) or 'none'}."))
+    return "\n\n".join(parts) + "\n"
+
+
+def csv_table(results: Sequence[DatasetScores]) -> str:
+    """Return all figures as CSV: dataset, protocol, metric, value, images.
+
+    Args:
+        results: scores.
+    """
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["dataset", "protocol", "metric", "value", "images"])
+    for result in results:
+        for name, value in result.scores.items():
+            row = [result.name, protocol_of(name), name.rpartition("/")[2], repr(value), result.num_images]
+            table.writerow(row if math.isfinite(value) else [*row[:3], "", row[4]])
+    return text.getvalue()
+
+
+def more_is_better(metric: str) -> bool:
+    """Say whether a larger value of a metric is the better one.
+
+    Args:
+        metric: its name in scores.
+    """
+    name = metric.rpartition("/")[2]
+    return name.startswith((*_MORE_IS_BETTER, "ordinal_accuracy")) and not name.endswith("_error")
+
+
+def number(value: float, digits: int) -> str:
+    """Return a figure with so many digits behind the point, or a hyphen for what is no number."""
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _has_ours(metric: str, results: Sequence[DatasetScores]) -> bool:
+    return any(
+        metric in result.scores
+        and any(result.name in row.figures for table in PUBLISHED if table.metric == metric for row in table.rows)
+        for result in results
+    )
+
+
+def _digits(figure: float) -> int:
+    return 3 if abs(figure) < 1 else 1

@@ -1,0 +1,205 @@
+"""What a family of bases is: the parts of its folders, and how they become codec, denoiser and noise process."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor, nn
+
+from geometry.errors import InputError
+from lightning_modules.networks.base_files import MODEL, PROCESSOR, SCHEDULER, TEXT_ENCODER, TOKENIZER, Base, Part
+from lightning_modules.networks.codec import AutoencoderKLCodec, Codec
+from lightning_modules.networks.denoiser import Denoiser
+from lightning_modules.networks.flow_matching import FlowMatching
+from lightning_modules.networks.noise_process import NoiseProcess
+from lightning_modules.networks.pretrained import load_part
+
+if TYPE_CHECKING:
+    pass
+
+_KINDS = {
+    "tokenizer": TOKENIZER,
+    "processor": PROCESSOR,
+    "scheduler": SCHEDULER,
+    "text_encoder": TEXT_ENCODER,
+}
+
+
+class Family(ABC):
+    """A family of bases that share their layout: a folder in ``networks/`` with a file ``family.py``.
+
+    A subclass is known by being defined: bases name one of its pipelines in their ``model_index.json``.
+    """
+
+    #: Names of the pipelines of diffusers whose folders are bases of this family; the first is the plain one.
+    pipelines: ClassVar[tuple[str, ...]]
+    #: Classes that a part may have, by the names of the parts; the denoiser comes first, then the VAE.
+    classes: ClassVar[Mapping[str, tuple[str, ...]]]
+    #: Parts that a base may leave out.
+    optional: ClassVar[tuple[str, ...]] = ()
+    #: Parts that have no influence on what is used here.
+    idle: ClassVar[tuple[str, ...]] = ("image_encoder", "feature_extractor", "safety_checker")
+    #: The denoiser, as the class calls and wraps it.
+    denoiser: ClassVar[type[Denoiser]]
+    #: Guidance scale that the denoiser is told where the base was distilled with one; None is a family without.
+    guidance: ClassVar[float | None] = None
+
+    def __init_subclass__(cls, **options: Any) -> None:  # noqa: ANN401
+        super().__init_subclass__(**options)
+        for pipeline in cls.pipelines:
+            _FAMILIES[pipeline] = cls
+
+    def __init__(self, pipeline: str) -> None:
+        self.pipeline = pipeline
+
+    @property
+    def denoiser_part(self) -> str:
+        """Name of the denoiser's part."""
+        return next(iter(self.classes))
+
+    def parts(self, with_text: bool) -> dict[str, Part]:
+        """Return the parts that are needed.
+
+        Args:
+            with_text: with those that a prompt is encoded with.
+        """
+        models = (self.denoiser_part, "vae", "scheduler")
+        names = [name for name in self.classes if with_text or name in models]
+        return {name: _KINDS.get(name.rstrip("_0123456789"), MODEL) for name in names}
+
+    def check(self, base: Base, configs: Mapping[str, dict[str, Any]]) -> None:  # noqa: B027 - nothing is fine
+        """Check what the configs of a base ask for.
+
+        Args:
+            base: the base, for messages.
+            configs: of denoiser, VAE and scheduler.
+
+        Raises:
+            InputError: they ask for what is not done here.
+        """
+
+    @abstractmethod
+    def encode_empty_prompt(self, pipeline: Any) -> dict[str, Tensor]:  # noqa: ANN401
+        """Return what the denoiser is given for the empty prompt, as its pipeline computes it.
+
+        Args:
+            pipeline: the base's pipeline of diffusers with its encoders; its denoiser and its VAE have no weights.
+
+        Returns:
+            Tensors (1,...) by the names that ``conditioning_widths`` has for them.
+        """
+
+    @abstractmethod
+    def conditioning_widths(self, config: Mapping[str, Any]) -> dict[str, int]:
+        """Return what the denoiser is given beside latent and timestep, and how wide its last axis is.
+
+        Args:
+            config: the denoiser's.
+        """
+
+    def make_codec(self, model: Any, **options: Any) -> Codec:  # noqa: ANN401
+        """Return the codec.
+
+        Args:
+            model: the VAE.
+            **options: those of every codec.
+        """
+        return AutoencoderKLCodec(model, **options)
+
+    def make_denoiser(
+        self,
+        model: nn.Module,
+        conditioning: Mapping[str, Tensor],
+        codec: Codec,
+        guidance: float | None,
+        **options: Any,  # noqa: ANN401
+    ) -> Denoiser:
+        """Return the denoiser.
+
+        Args:
+            model: the model, as wide as its input mode needs.
+            conditioning: what it is given for the empty prompt.
+            codec: the codec whose latents it knows.
+            guidance: guidance scale that it is told; None is none.
+            **options: those of every denoiser.
+        """
+        return self.denoiser(model, conditioning, **options)
+
+    def make_noise_process(self, base: Base) -> NoiseProcess:
+        """Return the noise process that the base's scheduler describes.
+
+        Args:
+            base: the base, checked.
+
+        Raises:
+            InputError: there is no such noise process here.
+        """
+        from diffusers.schedulers.scheduling_flow_match_euler_discrete import FlowMatchEulerDiscreteScheduler
+
+        return FlowMatching(load_part(FlowMatchEulerDiscreteScheduler.from_pretrained, base, "scheduler"), self.shift)
+
+    def shift(self, num_tokens: int, num_steps: int, config: Mapping[str, Any]) -> float:
+        """Return mu, how far a schedule that is shifted by the image's size moves towards noise.
+
+        Args:
+            num_tokens: tokens of an image.
+            num_steps: steps of sampling.
+            config: the scheduler's.
+        """
+        from diffusers.pipelines.flux.pipeline_flux import calculate_shift
+
+        names = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
+        return calculate_shift(num_tokens, *(config[name] for name in names))
+
+
+_FAMILIES: dict[str, type[Family]] = {}
+
+
+def families() -> dict[str, type[Family]]:
+    """Return the families by the names of their pipelines."""
+    from lightning_modules import networks
+
+    for module in iter_modules(networks.__path__):
+        if module.ispkg:
+            folder = import_module(f"{networks.__name__}.{module.name}")
+            if any(file.name == "family" for file in iter_modules(folder.__path__)):
+                import_module(f"{folder.__name__}.family")
+    return dict(_FAMILIES)
+
+
+def family_named(pipeline: object, base: str) -> Family:
+    """Return the family of a base.
+
+    Args:
+        pipeline: what its ``model_index.json`` says as ``_class_name``.
+        base: name of the base, for the message.
+
+    Raises:
+        InputError: there is no such family.
+    """
+    known = families()
+    if not isinstance(pipeline, str) or pipeline not in known:
+        raise InputError(
+            f"the base {base} is a {pipeline}, of which no family is known here. Known: {', '.join(sorted(known))}."
+        )
+    return known[pipeline](pipeline)
+
+
+def skeleton(kind: type[nn.Module], config: Mapping[str, Any]) -> nn.Module:
+    """Return a model without weights, for those who read its config.
+
+    Args:
+        kind: its class.
+        config: its config.
+    """
+    import torch
+
+    with torch.device("meta"):
+        return kind.from_config(dict(config))  # type: ignore[attr-defined]
+
+
+def names_of(listed: Sequence[str]) -> str:
+    """Return names for a message."""
+    return ", ".join(listed[:-1]) + f" or {listed[-1]}" if len(listed) > 1 else listed[0]

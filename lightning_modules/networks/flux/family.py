@@ -1,0 +1,56 @@
+"""The layout of FLUX.1."""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from lightning_modules.networks.codec import Codec
+from lightning_modules.networks.denoiser import Denoiser
+from lightning_modules.networks.family import Family
+from lightning_modules.networks.flux.denoiser import FluxDenoiser
+
+
+class Flux(Family):
+    """FLUX.1: CLIP's pooled embedding, and T5's of 512 tokens.
+
+    Guidance: the denoiser was distilled to be told a guidance scale; 1 is that of no guidance, under which it says what
+    follows from the prompt alone.
+    """
+
+    pipelines = ("FluxPipeline", "FluxKontextPipeline")
+    classes: ClassVar = {
+        "transformer": ("FluxTransformer2DModel",),
+        "vae": ("AutoencoderKL",),
+        "scheduler": ("FlowMatchEulerDiscreteScheduler",),
+        "text_encoder": ("CLIPTextModel",),
+        "text_encoder_2": ("T5EncoderModel",),
+        "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast"),
+        "tokenizer_2": ("T5TokenizerFast", "T5Tokenizer"),
+    }
+    denoiser = FluxDenoiser
+    guidance = 1.0
+
+    def encode_empty_prompt(self, pipeline: Any) -> dict[str, Tensor]:  # noqa: ANN401
+        """Return embedding and pooled embedding: see ``Family``."""
+        embedding, pooled, _ = pipeline.encode_prompt("", "", device="cpu")
+        return {"prompt_embedding": embedding, "pooled_prompt_embedding": pooled}
+
+    def conditioning_widths(self, config: Mapping[str, Any]) -> dict[str, int]:
+        """Return the widths of both: see ``Family``."""
+        return {
+            "prompt_embedding": config["joint_attention_dim"],
+            "pooled_prompt_embedding": config["pooled_projection_dim"],
+        }
+
+    def make_denoiser(
+        self,
+        model: nn.Module,
+        conditioning: Mapping[str, Tensor],
+        codec: Codec,
+        guidance: float | None,
+        **options: Any,  # noqa: ANN401
+    ) -> Denoiser:
+        """Return the denoiser, which may be told a guidance scale: see ``Family``."""
+        model_of_flux: Any = model
+        return FluxDenoiser(model_of_flux, conditioning, guidance, **options)

@@ -1,0 +1,59 @@
+"""FLUX.2's autoencoder, whose latents are normalised by the statistics of a batch norm."""
+
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from lightning_modules.networks.codec import Codec, per_channel
+from lightning_modules.networks.packing import fold, unfold
+
+if TYPE_CHECKING:
+    from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
+
+_PATCH = 2
+
+
+class Flux2Codec(Codec):
+    """diffusers' ``AutoencoderKLFlux2``: latents whose channels hold two by two pixels of the encoder's.
+
+    Convention:
+        (latent - running_mean) / sqrt(running_var + eps), per channel and place in the patch.
+
+    Args:
+        model: The autoencoder.
+        **options: Those of every codec.
+    """
+
+    model: "AutoencoderKLFlux2"
+
+    def __init__(self, model: "AutoencoderKLFlux2", **options: Any) -> None:  # noqa: ANN401
+        norm: Any = model.bn
+        self._mean: list[float] = norm.running_mean.tolist()
+        self._std: list[float] = (norm.running_var + model.config["batch_norm_eps"]).sqrt().tolist()
+        super().__init__(model, **options)
+
+    @property
+    def pixels_per_latent(self) -> int:
+        """How many pixels of a side make one latent pixel."""
+        return _PATCH * 2 ** (len(self.model.config["block_out_channels"]) - 1)
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent."""
+        return _PATCH**2 * self.model.config["latent_channels"]
+
+    def latent_mean(self, image: Tensor) -> Tensor:
+        """Return the mean latent (B,C,h,w) of an image (B,3,H,W) as the encoder gives it, not normalised."""
+        return fold(self.model.encode(image).latent_dist.mean)
+
+    def decoded(self, latent: Tensor) -> Tensor:
+        """Return the image (B,3,H,W) that the decoder makes of a latent (B,C,h,w) that is not normalised."""
+        return self.model.decode(unfold(latent)).sample
+
+    def normalize(self, latent: Tensor) -> Tensor:
+        """Return the encoder's latent as the denoiser knows it."""
+        return (latent - per_channel(self._mean, latent)) / per_channel(self._std, latent)
+
+    def denormalize(self, latent: Tensor) -> Tensor:
+        """Return a latent as the decoder knows it: the inverse of ``normalize``."""
+        return latent * per_channel(self._std, latent) + per_channel(self._mean, latent)

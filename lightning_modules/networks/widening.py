@@ -1,0 +1,65 @@
+"""A denoiser's first layer, as wide as what the network gives it."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.networks.base_files import Base
+
+
+def fit_first_layer(
+    model: Any,  # noqa: ANN401 - diffusers' mixins, which nn.Module does not show
+    layer: str,
+    latent_channels: int,
+    num_latents: int,
+    base: Base,
+    part: str,
+    channels_first: bool = True,
+) -> bool:
+    """Give a model as many input channels as its input mode needs, and say whether it had to be widened.
+
+    Convention:
+        A widened layer sees both latents alike: its weight is repeated and halved, so that it says what it said where
+        both are equal.
+
+    Args:
+        model: the model to change; its config is changed too, so that it can be saved and loaded again.
+        layer: name of the layer that sees the latents, linear or a convolution.
+        latent_channels: what the config's in_channels is for one latent.
+        num_latents: how many latents are concatenated: 1 or 2.
+        base: the base, for the message.
+        part: the model's part.
+        channels_first: a linear layer's inputs are sorted by channel, then by pixel of the patch; False is the
+            other way about.
+
+    Raises:
+        InputError: the model takes another number of channels.
+    """
+    found, needed = model.config["in_channels"], num_latents * latent_channels
+    if found == needed:
+        return False
+    if 2 * found != needed:
+        raise base.refusal(
+            f"{part}/config.json",
+            f"has in_channels: {found}, but {'two latents' if num_latents == 2 else 'a latent'} of this base would "
+            f"need {needed}" + (f" (or {needed // 2}, which is widened)." if num_latents == 2 else "."),
+        )
+    first = model.get_submodule(layer)
+    if isinstance(first, nn.Conv2d):
+        first.weight = nn.Parameter(_doubled(first.weight.detach(), 1))
+        first.in_channels *= 2
+    else:
+        weight = first.weight.detach()
+        by_channel = weight.unflatten(1, (found, -1) if channels_first else (-1, found))
+        first.weight = nn.Parameter(_doubled(by_channel, 1 if channels_first else 2).flatten(1))
+        first.in_features *= 2
+    changes = {"in_channels": needed}
+    if "out_channels" in model.config and model.config["out_channels"] is None:  # which stands for in_channels
+        changes["out_channels"] = found
+    model.register_to_config(**changes)
+    return True
+
+
+def _doubled(weight: Tensor, axis: int) -> Tensor:
+    return torch.cat([weight, weight], dim=axis) / 2

@@ -24,7 +24,8 @@ from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
 from lightning_modules import Depth, Normals, SavedPredictions
 from lightning_modules.evaluation.callback import Evaluation
 from lightning_modules.evaluation.files import save_array
-from tests.benchmark_archives import (
+from tests.evaluations import results_in, run
+from tests.helpers.benchmark_archives import (
     DEPTH_ARCHIVES,
     depth_members,
     png,
@@ -33,8 +34,7 @@ from tests.benchmark_archives import (
     write_normals,
     write_tar,
 )
-from tests.evaluations import results_in, run
-from tests.tiny import build_base
+from tests.helpers.tiny import build_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

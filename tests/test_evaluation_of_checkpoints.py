@@ -17,10 +17,10 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 import train
 from lightning_modules.networks.noise import draw_noise, seed_from
-from tests.benchmark_archives import write_depth_archive, write_normals
-from tests.datamodules.planes import make_dataset
 from tests.evaluations import results_in, run
-from tests.tiny import build_base
+from tests.helpers.benchmark_archives import write_depth_archive, write_normals
+from tests.helpers.planes import make_dataset
+from tests.helpers.tiny import build_base
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("benchmark_*.yaml"))

@@ -11,7 +11,7 @@ import pytest
 import torch
 import yaml
 
-from tests import runs
+from tests.helpers import runs
 from tests.test_train import base, config, error_of, run  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -10,10 +10,10 @@ import train
 from geometry.errors import InputError
 from lightning_modules.export.writing import ExportOptions, export_model
 from lightning_modules.inference.loading import load_model
-from tests.datamodules.planes import make_dataset
+from tests.helpers.planes import make_dataset
+from tests.helpers.runs import differences
+from tests.helpers.tiny import build_base
 from tests.lightning_modules.test_feature_alignment import WIDTH, build_teacher
-from tests.runs import differences
-from tests.tiny import build_base
 from tests.tiny_bases import write_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -17,6 +17,7 @@ from lightning_modules.export.verification import Agreement
 from lightning_modules.inference.loading import LoadedModel, read_part_of
 from lightning_modules.inference.run_config import last_scores
 from lightning_modules.networks.pipeline_folder import EXPORT_RECORD, VARIANTS
+from lightning_modules.shipped import find_folder
 from lightning_modules.trained_on import DEFAULT_PROCESSING_RES
 
 _PAPER = "[Martin Garcia et al., 2025](https://arxiv.org/abs/2409.11355)"
@@ -224,7 +225,7 @@ def _public_name(base: str) -> str | None:
     """Return a hub id as it is, of a folder its name alone, and None for a network without a base."""
     if not base:
         return None
-    return Path(base).name if Path(base).expanduser().is_dir() else base
+    return Path(base).name if find_folder(base) else base
 
 
 def _licence_line(base: str | None, licence: str | None) -> str:

@@ -26,6 +26,7 @@ from lightning_modules.inference.run_config import (
 from lightning_modules.networks.base_files import INDEX
 from lightning_modules.networks.pipeline_folder import EXPORT_RECORD
 from lightning_modules.networks.stock_models import read_pipeline_folder
+from lightning_modules.shipped import find_folder
 from lightning_modules.single_step import SingleStepEstimator
 from lightning_modules.tasks import Task
 from lightning_modules.trained_on import CHECKPOINT_KEY, TrainedOn, check_same_values, describe_training, read_record
@@ -131,7 +132,7 @@ def _load_checkpoint(run: FoundRun, configs: Sequence[str | Path], base: str | N
     try:
         estimator = build_estimator(config["model"])
     except InputError as error:
-        if Path(base_of(config)).expanduser().is_dir():
+        if find_folder(base_of(config)):
             raise
         raise InputError(f"{error} If it has moved, name its folder with --base, or base=... in Python.") from error
     weights, used_ema = _choose_weights(checkpoint, ema, file)
@@ -197,9 +198,9 @@ def read_part_of(base: str, name: str) -> str:
     """
     import huggingface_hub
 
-    folder = Path(base).expanduser()
+    folder = find_folder(base)
     try:
-        file = folder / name if folder.is_dir() else Path(huggingface_hub.hf_hub_download(base, name))
+        file = folder / name if folder else Path(huggingface_hub.hf_hub_download(base, name))
         return file.read_text(encoding="utf-8")
     except Exception as error:  # whatever the hub's client raises
         raise InputError(f"cannot read {name} of {base}: {one_line(error, 200)}") from error

@@ -7,8 +7,8 @@ import torch
 from datamodules import DatasetSource, GeometryDataModule
 from datamodules.streaming.augmentation import Augmentation, Change
 from geometry.errors import InputError
-from tests.datamodules.planes import make_dataset
-from tests.tiny import tensors_of
+from tests.helpers.planes import make_dataset
+from tests.helpers.tiny import tensors_of
 
 ALL = Augmentation(crop=0.5, color=0.3, blur=1.0)
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from math import inf
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
@@ -23,6 +22,9 @@ from geometry.modalities import DEFAULT
 _MAX_TIMEOUT_S = 7 * 24 * 3600.0
 # Weights are added up and divided: their sum must be a number.
 _MAX_WEIGHT = 1e9
+_RANGES = dict.fromkeys(("batch_size", "val_batch_size"), (1, 16_384)) | {"prefetch_factor": (1, 1024)}
+_RANGES |= dict.fromkeys(("num_workers", "val_num_workers"), (0, 1024))
+_RANGES |= {"shuffle_buffer": (1, 10**6), "retries": (0, 10**6), "max_bad_samples": (0, 10**9)}
 
 
 @dataclass(frozen=True)
@@ -302,11 +304,9 @@ class GeometryDataModule(LightningDataModule):
     def _check_options(self) -> None:
         if not self.datasets and not self.val_datasets:
             raise InputError("data.datasets is empty. Name at least one prepared data set.")
-        least = {"batch_size": 1, "val_batch_size": 1, "num_workers": 0, "val_num_workers": 0, "prefetch_factor": 1}
-        least |= {"shuffle_buffer": 1, "retries": 0, "loader_timeout_s": 0, "max_bad_samples": 0}
-        for name, minimum in least.items():
-            if not minimum <= getattr(self, name) < inf:
-                raise InputError(f"data.{name} must be at least {minimum}, not {getattr(self, name)}.")
+        for name, (least, most) in _RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise InputError(f"data.{name} must be from {least} to {most}, not {getattr(self, name)}.")
         for name in ("max_val_samples", "batches_per_epoch"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"data.{name} must be at least 1, not {getattr(self, name)}.")
@@ -314,7 +314,7 @@ class GeometryDataModule(LightningDataModule):
             raise InputError(f"data.horizontal_flip is a probability from 0 to 1, not {self.horizontal_flip}.")
         if not 0 < self.timeout_s <= _MAX_TIMEOUT_S:
             raise InputError(f"data.timeout_s must be more than 0 seconds and at most a week, not {self.timeout_s}.")
-        if not self.loader_timeout_s <= _MAX_TIMEOUT_S:
-            raise InputError(f"data.loader_timeout_s must be at most a week, not {self.loader_timeout_s} seconds.")
+        if not 0 <= self.loader_timeout_s <= _MAX_TIMEOUT_S:
+            raise InputError(f"data.loader_timeout_s must be from 0 to a week, not {self.loader_timeout_s} seconds.")
         if self.max_streams not in STREAM_COUNTS:
             raise InputError(f"data.max_streams must be one of {STREAM_COUNTS}, not {self.max_streams}.")

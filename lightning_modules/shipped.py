@@ -1,10 +1,10 @@
 """Configurations and the toy base that come with the project: found by name, in a clone and in an installed wheel."""
 
-import os
 import re
 from pathlib import Path
 
 from geometry.errors import InputError
+from geometry.paths import given_path
 
 _PACKAGES = Path(__file__).parents[1]
 # A wheel has them in its package onestep, a clone beside the packages: pyproject.toml maps the one to the other.
@@ -29,7 +29,7 @@ def find_config(name: str) -> str:
     Raises:
         InputError: there is no such file, and none of that name is shipped.
     """
-    path = Path(os.path.expanduser(name))
+    path = given_path(name, "the configuration")
     if not _PATH.fullmatch(name) or path.exists():
         return name
     wanted = path.as_posix().removeprefix(f"{_CONFIGS}/").removesuffix(".yaml")
@@ -56,8 +56,11 @@ def find_folder(base: str) -> Path | None:
 
     Args:
         base: folder or hub id, as a configuration names it.
+
+    Raises:
+        InputError: it can be no path.
     """
-    path = Path(base).expanduser()
+    path = given_path(base, "the base")
     if path.is_dir():
         return path
     shipped = SHIPPED / path

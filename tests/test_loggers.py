@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import struct
 import sys
@@ -163,6 +164,9 @@ class TestLast:
             output = f"--output={tmp_path / command[0]}"
             run(*command, "--ckpt_path=last", "--config", folder / "config.yaml", output)
             assert any((tmp_path / command[0]).iterdir())
+        card = (tmp_path / "export/README.md").read_text()
+        shown = [float(value) for value in re.findall(r"\| indoor/abs_rel \| (\S+) \|", card)]
+        assert shown == pytest.approx([float(fitted[0].split()[1])], abs=1e-3), "the card holds the run's scores"
         run("fit", "--config", config, *own, "--ckpt_path=last", "--trainer.max_steps=5")
         assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 5
         assert yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["max_steps"] == 5

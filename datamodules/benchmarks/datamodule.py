@@ -1,6 +1,7 @@
 """The data module of ``python train.py test``: the zero-shot benchmarks under one folder."""
 
 from collections.abc import Collection
+from math import inf
 from pathlib import Path
 
 from lightning.pytorch import LightningDataModule
@@ -15,6 +16,7 @@ from datamodules.streaming.order import even_subset
 from geometry.batch import DatasetInfo
 from geometry.errors import InputError, printable
 from geometry.modalities import DEFAULT
+from geometry.paths import given_path
 
 
 class Benchmarks(LightningDataModule):
@@ -50,9 +52,11 @@ class Benchmarks(LightningDataModule):
         super().__init__()
         # A rank may get no sample when there are more ranks than samples.
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        self.root, self.benchmarks = Path(root).expanduser(), benchmarks
+        self.root, self.benchmarks = given_path(root, "data.root"), benchmarks
         self.modality = (modalities or [DEFAULT])[0]
-        self.file_lists = {name: Path(path).expanduser() for name, path in (file_lists or {}).items()}
+        self.file_lists = {
+            name: given_path(path, f"data.file_lists.{name}") for name, path in (file_lists or {}).items()
+        }
         self.longest_side_px, self.max_samples, self.num_workers = longest_side_px, max_samples, num_workers
         self._skipped_tests: set[str] = set()
         self._missing_tests: dict[str, str] = {}
@@ -178,10 +182,10 @@ class Benchmarks(LightningDataModule):
             if name not in known:
                 choice = ", ".join(known) or "none"
                 raise InputError(f"there is no benchmark {name!r} for {self.modality}; choose from {choice}.")
-        for option, least in (("longest_side_px", 0), ("max_samples", 1), ("num_workers", 0)):
+        for option, least, most in (("longest_side_px", 0, inf), ("max_samples", 1, inf), ("num_workers", 0, 1024)):
             value = getattr(self, option)
-            if value is not None and value < least:
-                raise InputError(f"data.{option} must be at least {least}, not {value}.")
+            if value is not None and not least <= value <= most:
+                raise InputError(f"data.{option} must be at least {least} and at most {most}, not {value}.")
 
 
 def _is_there(benchmark: Benchmark, root: Path) -> bool:

@@ -241,4 +241,6 @@ def _read_val_list(path: Path, frames: list[FolderFrame]) -> set[str]:
         if not members:
             raise InputError(f"{path}, line {number}: {name!r} is neither an image nor a folder of images.")
         held_out |= members
+    if not held_out:
+        raise InputError(f"{path} names no image and no folder to hold out. Fill it, or leave --val-list out.")
     return held_out

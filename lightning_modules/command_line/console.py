@@ -14,6 +14,7 @@ from geometry.errors import InputError, one_line, printable
 from geometry.storage import storage_problem
 
 _OWN_CODE = [Path(__file__).parents[2] / name for name in ("datamodules", "geometry", "lightning_modules")]
+_MAX_LETTERS = 1500
 # Lines of jsonargparse's errors that repeat what was given, or what else would have been accepted.
 _NOISE = re.compile(
     r"\s*(- )?(Does not validate against any of the Union subtypes|Subtypes: |Errors:|Given value( type)?: |"
@@ -100,6 +101,8 @@ def leave(message: str) -> NoReturn:
     Args:
         message: what is wrong and what to do.
     """
+    if len(message) > _MAX_LETTERS:  # what was given is repeated in most messages, and may have any length
+        message = f"{message[: _MAX_LETTERS - 300]} [...] {message[-290:]}"
     print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(2)
 

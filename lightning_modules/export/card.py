@@ -201,13 +201,11 @@ def _data_names(data: Any) -> list[str]:  # noqa: ANN401 - any YAML
 
 
 def _scores(model: LoadedModel) -> str:
-    step, scores = last_scores(model.run_folder) if model.run_folder else (0, {})
+    step, scores = last_scores(model.run_folder, model.step) if model.run_folder else (0, {})
     if not scores:
         return "None recorded with the checkpoint."
     rows = [f"| {name.removeprefix('val/')} | {value:.4g} |" for name, value in sorted(scores.items())]
-    return "\n".join(
-        [f"Last validation of the run, after {step + 1} steps:", "", "| metric | value |", "|---|---|", *rows]
-    )
+    return "\n".join([f"Last validation of the run, after {step} steps:", "", "| metric | value |", "|---|---|", *rows])
 
 
 def _check(record: ExportRecord) -> str:

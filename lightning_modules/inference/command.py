@@ -39,7 +39,6 @@ def main(arguments: Sequence[str]) -> int:
 
     described = _described_camera(options)
     camera = PointCloudCamera(**described) if options.point_cloud else None
-    options.output = options.output.expanduser()
     photos = find_photos(options.images, options.output)
     anchors = None if options.anchors is None else read_anchors(options.anchors, photos)
     predictor = Predictor(

@@ -12,6 +12,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from geometry.errors import InputError, one_line
+from geometry.paths import given_path
 from lightning_modules.command_line.console import input_error_behind, readable_error
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.estimator import Estimator
@@ -91,7 +92,7 @@ def load_model(
         source = runs_folder(config)
         if newest_run(source) is None:
             source = run_of_earlier_version(config) or source
-    path = Path(source).expanduser()
+    path = given_path(source, "the model")
     if (path / INDEX).is_file() or (not path.exists() and _may_be_hub_id(str(source))):
         return _load_export(str(path) if path.is_dir() else str(source))
     return _load_checkpoint(find_run(path, checkpoint), configs, base, ema)

@@ -52,6 +52,15 @@ def test_a_mistake_is_one_line_and_status_2(tmp_path):
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("wrong", [["--val-scenes", "Scene1"], ["--conditions", "fog", "mist"], ["--cameras", "2"]])
+def test_parts_of_virtual_kitti_that_do_not_exist_are_one_line(tmp_path, capsys, wrong):
+    write_virtual_kitti_frame(tmp_path / "raw", "Scene01")
+    with pytest.raises(SystemExit) as ended:
+        main(["virtual_kitti", "--raw", f"{tmp_path}/raw", "--out", f"{tmp_path}/out", "--crop", "32", "96", *wrong])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and wrong[0] in told and told.startswith("error: ") and told.count("\n") == 1
+
+
 @pytest.mark.parametrize("command", [["check", "{}"], ["preview", "{}", "--out", "{}/sheet.png"]])
 def test_a_folder_without_dataset_json_is_status_2(tmp_path, capsys, command):
     assert main([word.format(tmp_path) for word in command]) == 2

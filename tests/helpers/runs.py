@@ -24,6 +24,7 @@ from lightning.pytorch import Callback
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from lightning_modules.training.run_folders import newest_run
+from lightning_modules.training.val_scores import read_scores
 from tests.helpers.planes import make_dataset
 from tests.helpers.tiny import build_base
 
@@ -320,6 +321,7 @@ def assert_same_end(runs: Path, undisturbed: Path, curves: Callable[[Path], Any]
     assert not differences(*states), differences(*states)
     own = [{key: value for key, value in each.items() if "Checkpoints" not in key} for each in callbacks]
     assert not differences(*own), differences(*own)
+    assert read_scores(_newest(runs)) == read_scores(_newest(undisturbed)) != {}
     again, expected = curves(runs), curves(undisturbed)
     assert again.keys() == expected.keys(), again.keys() ^ expected.keys()
     for name, steps in expected.items():

@@ -103,7 +103,7 @@ def test_checkpointing_changes_no_gradient_of_an_adapter(base):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rank": 0}, "rank >= 1"),
+        ({"rank": 0}, "1 <= rank"),
         ({"alpha": 0}, "alpha >= 1"),
         ({"dropout": 1.0}, "dropout < 1"),
         ({"target_modules": ["to_q", "to_z"]}, "no layer of the UNet2DConditionModel is named to_z"),

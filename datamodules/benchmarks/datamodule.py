@@ -33,6 +33,8 @@ class Benchmarks(LightningDataModule):
             as the protocol says: 756 for eth3d, 640 for diode, else their own size.
         max_samples: Score this many samples of each benchmark, at even distances. By default all.
         num_workers: Processes per device and benchmark that read samples; 0 uses the main process itself.
+        color_cast: Give the images of normals the colour cast of the released evaluation of the paper's authors, to
+            repeat its figures to the digit.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class Benchmarks(LightningDataModule):
         longest_side_px: int | None = None,
         max_samples: int | None = None,
         num_workers: int = 2,
+        color_cast: bool = False,
     ) -> None:
         super().__init__()
         # A rank may get no sample when there are more ranks than samples.
@@ -52,6 +55,7 @@ class Benchmarks(LightningDataModule):
         self.modality = (modalities or [DEFAULT])[0]
         self.file_lists = {name: Path(path).expanduser() for name, path in (file_lists or {}).items()}
         self.longest_side_px, self.max_samples, self.num_workers = longest_side_px, max_samples, num_workers
+        self.color_cast = color_cast
         self._skipped_tests: set[str] = set()
         self._missing_tests: dict[str, str] = {}
         self._found: list[tuple[Benchmark, BenchmarkFiles]] = []
@@ -136,7 +140,7 @@ class Benchmarks(LightningDataModule):
             "longest_side_px": loader.longest_side_px,
             "value_range": list(loader.benchmark.value_range),
             "max_fit_size_px": loader.benchmark.max_fit_size_px,
-        }
+        } | ({"color_cast": True} if loader.color_cast else {})
 
     def _make_loader(self, benchmark: Benchmark, files: BenchmarkFiles) -> BenchmarkLoader:
         entries = benchmark.entries(files, self.file_lists.get(benchmark.name))
@@ -147,7 +151,7 @@ class Benchmarks(LightningDataModule):
         if trainer is not None:
             on_gpu = trainer.strategy.root_device.type == "cuda"
             workers = Workers(trainer.global_rank, trainer.world_size, self.num_workers, pin_memory=on_gpu)
-        return BenchmarkLoader(benchmark, files, chosen, side, workers)
+        return BenchmarkLoader(benchmark, files, chosen, side, workers, color_cast=self.color_cast)
 
     def _nothing_found(self, known: dict[str, Benchmark]) -> str:
         """Say what is missing, and whether there are benchmarks for the other task."""
@@ -175,6 +179,8 @@ class Benchmarks(LightningDataModule):
             if name not in known:
                 choice = ", ".join(known) or "none"
                 raise InputError(f"there is no benchmark {name!r} for {self.modality}; choose from {choice}.")
+        if self.color_cast and self.modality != "normals":
+            raise InputError(f"data.color_cast repeats an evaluation of normals; the task predicts {self.modality}.")
         for option, least in (("longest_side_px", 0), ("max_samples", 1), ("num_workers", 0)):
             value = getattr(self, option)
             if value is not None and value < least:

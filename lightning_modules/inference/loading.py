@@ -13,6 +13,7 @@ from jsonargparse import ArgumentParser
 
 from geometry.errors import InputError, one_line
 from geometry.modalities import Modality, registered
+from geometry.modalities import Normals as NormalsModality
 from lightning_modules.command_line.console import input_error_behind, readable_error
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.estimator import Estimator
@@ -28,7 +29,7 @@ from lightning_modules.networks.base_files import INDEX, Base
 from lightning_modules.networks.sampling import Sampling
 from lightning_modules.networks.stable_diffusion.base_check import check_base
 from lightning_modules.single_step import SingleStepEstimator
-from lightning_modules.tasks import Task
+from lightning_modules.tasks import Normals, Task
 from lightning_modules.trained_on import CHECKPOINT_KEY, TrainedOn, check_same_values, describe_training, read_record
 from lightning_modules.training.found_runs import BEST_OR_LAST, FoundRun, find_run
 from lightning_modules.training.run_choice import run_of_earlier_version
@@ -185,12 +186,17 @@ def _load_export(folder: str) -> LoadedModel:
         noise="gaussian" if record.get("noise") == "gaussian" else "zeros",
         prompt_length="max_length" if isinstance(tokens, int) and tokens > 2 else "short",
     )
-    estimator: Estimator = SingleStepEstimator(network, Task(modality()))
+    estimator: Estimator = SingleStepEstimator(network, _stock_task(modality()))
     spacing = network.noise_process.scheduler.config.get("timestep_spacing", "leading")
     if record.get("denoises", num_steps > 1 or spacing != "trailing"):
-        estimator = DiffusionEstimator(network, Task(modality()), Sampling(num_steps, spacing, end="scheduler"))
+        estimator = DiffusionEstimator(network, _stock_task(modality()), Sampling(num_steps, spacing, end="scheduler"))
     estimator.trained_on = _training_of_export(folder, estimator)
     return LoadedModel(estimator.eval().requires_grad_(False), source=folder, base=folder, config={})
+
+
+def _stock_task(modality: Modality) -> Task:
+    """Return the task of a stock pipeline, which clips decoded normals; in exports of this project none are beyond."""
+    return Normals(frame=modality.frame, clip_decoded=True) if isinstance(modality, NormalsModality) else Task(modality)
 
 
 def _training_of_export(folder: str, estimator: Estimator) -> TrainedOn | None:

@@ -16,6 +16,7 @@ __all__ = [
     "LAST_RATES",
     "compiler_modes",
     "end_workers",
+    "is_refusal_to_trace",
     "is_to_be_compiled",
     "raise_recompile_limit",
     "shared_storage",
@@ -54,6 +55,11 @@ def raise_recompile_limit(least: int) -> None:
 def is_to_be_compiled(module: nn.Module) -> bool:
     """Return whether ``module.compile`` was called, on this very module."""
     return module._compiled_call_impl is not None
+
+
+def is_refusal_to_trace(error: BaseException) -> bool:
+    """Return whether an error says that ``torch.export`` cannot hold a model for the sizes that it was asked for."""
+    return isinstance(error, torch._dynamo.exc.TorchDynamoException)
 
 
 def shared_storage(num_bytes: int) -> torch.UntypedStorage:

@@ -86,9 +86,9 @@ def repeated_blocks(model: nn.Module) -> tuple[str, ...]:
     return tuple(names or ())
 
 
-def can_checkpoint(model: Any) -> bool:  # noqa: ANN401 - a model of diffusers
-    """Say whether a model of diffusers can recompute its activations by itself."""
-    return bool(model._supports_gradient_checkpointing)
+def checkpoints_itself(model: nn.Module) -> bool:
+    """Return whether a model of diffusers can recompute its activations in the backward pass when told so."""
+    return bool(getattr(model, "_supports_gradient_checkpointing", False))
 
 
 class OpenModelCheckpoint(ModelCheckpoint):

@@ -257,10 +257,6 @@ class Modality(Stored, ABC):
         """Return why the stock pipeline cannot hold what this object predicts; empty if it can."""
         return ""
 
-    def exported(self) -> "Modality":
-        """Return the modality that an exported decoder answers in, after ``decoder_factors``; itself by default."""
-        return self
-
     def ensemble(self, members: Tensor) -> Tensor:
         """Return one prediction for several predictions of the same images; their median by default.
 

@@ -167,10 +167,6 @@ class Normals(Modality):
         combine = MarigoldNormalsPipeline.ensemble_normals
         return torch.cat([combine(image, output_uncertainty=False)[0] for image in members.unbind(dim=1)])
 
-    def exported(self) -> "Normals":
-        """Return normals in our frame: the factors see to it."""
-        return Normals()
-
     def decoder_factors(self) -> tuple[float, float, float]:
         """Return factors to small numbers, and to our frame."""
         signs = convert_frame(torch.ones(3, 1, 1), self.frame, "opengl").flatten() * _EXPORTED_LENGTH

@@ -1,7 +1,8 @@
 """The model card of an export: what it is, how it was made, how well it does, how to use it."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,12 @@ import yaml
 from geometry.errors import InputError
 from geometry.modalities import modality_named
 from lightning_modules.diffusion import DiffusionEstimator
-from lightning_modules.export.diffusers_folder import VARIANTS
-from lightning_modules.export.parts import network_of
+from lightning_modules.export.diffusers_folder import pipeline_model
 from lightning_modules.export.programs import LARGEST_BATCH, ONNX_FILE, OPSET, TORCH_FILE
 from lightning_modules.export.verification import Agreement
-from lightning_modules.inference.loading import EXPORT_RECORD, LoadedModel, read_part_of
+from lightning_modules.inference.loading import LoadedModel, read_part_of
 from lightning_modules.inference.run_config import last_scores
+from lightning_modules.networks.pipeline_folder import EXPORT_RECORD, VARIANTS
 from lightning_modules.trained_on import DEFAULT_PROCESSING_RES
 
 _PAPER = "[Martin Garcia et al., 2025](https://arxiv.org/abs/2409.11355)"
@@ -32,7 +33,6 @@ class ExportRecord:
         predicts: name of the modality.
         noise: what the network is given in place of a noisy latent, or what denoising starts from.
         size_multiple: what both sides of an image must be multiples of, in pixels.
-        prompt_tokens: length of the empty prompt.
         step: optimiser steps; None if unknown.
         moving_average: the weights are a moving average.
         agreement: difference from the checkpoint.
@@ -42,6 +42,7 @@ class ExportRecord:
         ensemble_size: number of predictions that the checkpoint combines; an export makes one.
         trained_on: what the model was trained on; None if the checkpoint does not say.
         meaning: what a predicted value says.
+        details: what the family adds; written beside the rest.
     """
 
     format: str
@@ -49,7 +50,6 @@ class ExportRecord:
     predicts: str
     noise: str
     size_multiple: int
-    prompt_tokens: int
     step: int | None
     moving_average: bool
     agreement: Agreement
@@ -59,12 +59,18 @@ class ExportRecord:
     ensemble_size: int = 1
     trained_on: dict[str, Any] | None = None
     meaning: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> str:
+        """Return the record as the text of ``onestep.json``."""
+        content = asdict(self)
+        return json.dumps(content | content.pop("details"), indent=2) + "\n"
 
 
 def describe(model: LoadedModel, export_format: str, dtype: str, agreements: list[Agreement]) -> ExportRecord:
     """Return the record of an export; the second agreement is that of a variant."""
     estimator = model.estimator
-    network = network_of(estimator)
+    network = estimator.network
     sampling = estimator.sampling if isinstance(estimator, DiffusionEstimator) else None
     return ExportRecord(
         format=export_format,
@@ -72,7 +78,6 @@ def describe(model: LoadedModel, export_format: str, dtype: str, agreements: lis
         predicts=estimator.task.modality.name,
         noise=sampling.noise if sampling else network.noise,
         size_multiple=network.size_multiple,
-        prompt_tokens=network.prompt_embedding.shape[1],
         step=model.step,
         moving_average=model.used_ema,
         agreement=agreements[0],
@@ -82,6 +87,7 @@ def describe(model: LoadedModel, export_format: str, dtype: str, agreements: lis
         ensemble_size=sampling.ensemble_size if sampling else 1,
         trained_on=estimator.trained_on.to_record() if estimator.trained_on else None,
         meaning=estimator.task.modality.describe_published(),
+        details=network.export_details(),
     )
 
 
@@ -94,30 +100,24 @@ def write_card(model: LoadedModel, record: ExportRecord, folder: Path, name: str
         folder: the export.
         name: title of the card.
     """
-    (folder / EXPORT_RECORD).write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
+    (folder / EXPORT_RECORD).write_text(record.to_json(), encoding="utf-8")
     base = _public_name(model.base)
     licence = _licence_of(model.base)
     head: dict[str, Any] = {"license": licence or "other", "tags": ["onestep", "single-step", record.predicts]}
     stock = modality_named(record.predicts).stock_pipeline
     head["pipeline_tag"] = stock.tag if stock else "image-to-image"
-    if "/" in base:
+    if base is not None and "/" in base:
         head["base_model"] = base
     if record.format == "diffusers":
         head["library_name"] = "diffusers"
     sections = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
         f"# {name}\n\n{_summary(record)}",
-        f"## Use\n\n{_usage(record)}\n\n{_resolution(model)}",
+        f"## Use\n\n{_usage(model, record)}\n\n{_resolution(model)}",
         f"## How it was made\n\n{_recipe(model, record, base)}",
         f"## Scores\n\n{_scores(model)}",
         f"## Check of this export\n\n{_check(record)}",
-        "## Licence\n\n"
-        + (
-            f"The base's licence is `{licence}`."
-            if licence
-            else f"The licence of the base, {base}, applies; it was not found."
-        )
-        + " Data sets have licences of their own.",
+        f"## Licence\n\n{_licence_line(base, licence)} Data sets have licences of their own.",
     ]
     (folder / "README.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
 
@@ -126,14 +126,15 @@ def _summary(record: ExportRecord) -> str:
     how = (
         f"Denoising steps from gaussian noise: {record.num_steps}, after {_MARIGOLD}."
         if record.denoises
-        else f"One evaluation of the UNet, after {_PAPER}."
+        else f"One evaluation of the network, after {_PAPER}."
     )
     return f"Predicts {record.meaning}. {how}"
 
 
-def _usage(record: ExportRecord) -> str:
+def _usage(model: LoadedModel, record: ExportRecord) -> str:
     if record.format == "diffusers":
-        return _stock_usage(record)
+        handed = pipeline_model(model)
+        return handed.network.pipeline_folder().usage(handed, VARIANTS.get(record.dtype))
     modality = modality_named(record.predicts)
     low, high = modality.value_range
     output = f"`prediction` (B,{modality.num_channels},H,W) float32 in [{low:g}, {high:g}]"
@@ -164,30 +165,11 @@ def _resolution(model: LoadedModel) -> str:
     )
 
 
-def _stock_usage(record: ExportRecord) -> str:
-    code = _code(
-        "from diffusers import DiffusionPipeline",
-        "from PIL import Image",
-        "",
-        'pipeline = DiffusionPipeline.from_pretrained("PATH")  # this folder, or its id on the hub',
-        'prediction = pipeline(Image.open("photo.jpg").convert("RGB")).prediction',
-    )
-    seed = f"The prediction {'depends on the seed' if record.noise == 'gaussian' else 'is the same for every seed'}"
-    steps = f"{record.num_steps} steps" if record.num_steps > 1 else "one step"
-    ensemble = (
-        f"with an ensemble as in training if the call says `ensemble_size={record.ensemble_size}`"
-        if record.ensemble_size > 1
-        else "no ensemble"
-    )
-    smaller = f' Smaller weights: `variant="{VARIANTS[record.dtype]}"`.' if record.dtype in VARIANTS else ""
-    return f"{code}{seed}; {steps}, {ensemble}.{smaller}"
-
-
 def _code(*lines: str) -> str:
     return "\n".join(["```python", *lines, "```", "", ""])
 
 
-def _recipe(model: LoadedModel, record: ExportRecord, base: str) -> str:
+def _recipe(model: LoadedModel, record: ExportRecord, base: str | None) -> str:
     rows: dict[str, Any] = {
         "base": base,
         "optimiser steps": record.step if record.step is not None else "unknown",
@@ -236,15 +218,25 @@ def _check(record: ExportRecord) -> str:
     return "\n".join(lines)
 
 
-def _public_name(base: str) -> str:
-    """Return a hub id as it is, and of a folder its name alone."""
+def _public_name(base: str) -> str | None:
+    """Return a hub id as it is, of a folder its name alone, and None for a network without a base."""
+    if not base:
+        return None
     return Path(base).name if Path(base).expanduser().is_dir() else base
+
+
+def _licence_line(base: str | None, licence: str | None) -> str:
+    if base is None:
+        return "The network has no base."
+    if licence is None:
+        return f"The licence of the base, {base}, applies; it was not found."
+    return f"The base's licence is `{licence}`."
 
 
 def _licence_of(base: str) -> str | None:
     """Return the licence that the base's own card states, if it has a card within reach."""
     try:
-        text = read_part_of(base, "README.md")
+        text = read_part_of(base, "README.md") if base else ""
         head = yaml.safe_load(text.split("---")[1]) if text.startswith("---") else {}
     except (InputError, yaml.YAMLError, IndexError):
         return None

@@ -93,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
         "--format",
         choices=("diffusers", "torch", "onnx"),
         default="diffusers",
-        help="diffusers: a folder for stock Marigold pipelines; torch: a torch.export program; onnx: an ONNX graph "
+        help="diffusers: a folder for a stock pipeline; torch: a torch.export program; onnx: an ONNX graph "
         "(default: %(default)s)",
     )
     parser.add_argument(

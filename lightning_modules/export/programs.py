@@ -1,25 +1,24 @@
 """Programs of one piece: an image in, a prediction out, as torch.export or ONNX."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from geometry.errors import InputError
-from lightning_modules.export.folding import fold
-from lightning_modules.export.parts import network_of
-from lightning_modules.inference.loading import LoadedModel
-from lightning_modules.networks.diffusion_process import clip_like_scheduler
+from geometry.errors import InputError, one_line
+from geometry.torch_internals import is_refusal_to_trace
+from lightning_modules.estimator import Estimator
+from lightning_modules.networks.latent_network import LatentNetwork
+from lightning_modules.single_step import SingleStepEstimator
 
 TORCH_FILE, ONNX_FILE = "model.pt2", "model.onnx"
 OPSET = 20
-_LARGEST_LATENT = 4096
+_LARGEST_SIDE = 32768
 # From 64 images on, diffusers' upsampling takes another path, which the traced program does not hold.
 LARGEST_BATCH = 63
-# Of the image that the program is traced with, in latent pixels; the sizes it is checked at differ.
-_TRACED_BATCH, _TRACED_LATENT = 2, (10, 12)
+# Of the images that the program is traced with, in the network's size_multiple; the sizes it is checked at differ.
+_TRACED_BATCH, _TRACED_SIZE = 2, (10, 12)
 
 
 class Program(nn.Module):
@@ -28,78 +27,76 @@ class Program(nn.Module):
     Height and width are multiples of the network's size_multiple; B is at most ``LARGEST_BATCH``.
 
     Args:
-        model: a trained model that needs no noise.
+        estimator: a trained estimator of a single step that needs no noise; it stays as it is.
         dtype: arithmetic between input and output.
 
     Raises:
-        InputError: the model cannot be exported, or needs noise.
+        InputError: the estimator takes several steps, needs noise, or its network cannot be traced.
     """
 
-    prompt: Tensor
-    timestep: Tensor
-
-    def __init__(self, model: LoadedModel, dtype: torch.dtype) -> None:
+    def __init__(self, estimator: Estimator, dtype: torch.dtype) -> None:
         super().__init__()
-        parts = fold(model.estimator)
-        if parts.needs_noise:
-            raise InputError(
-                "a network trained with noise: gaussian gives another prediction for every noise; export it with "
-                "--format diffusers."
-            )
-        network = network_of(model.estimator)
-        # Not their own to(): it warns of a list of exceptions that is empty here.
-        self.unet: Any = nn.Module.to(parts.unet, dtype)
-        self.vae: Any = nn.Module.to(parts.vae, dtype)
-        self.modality = model.estimator.task.modality.exported()
+        _check_is_one_function(estimator)
+        network = estimator.network.export_copy()
+        network.denoiser.make_traceable()
+        timestep = network.timestep
+        # Not their own to(), which in diffusers warns of a list of exceptions that is empty here.
+        self.network: LatentNetwork = nn.Module.to(network, dtype)
+        network.timestep = timestep  # half precision does not hold all of them
+        self.modality = estimator.task.modality
+        self.clips = getattr(estimator.task, "clip_decoded", False)
         self.dtype = dtype
-        self.scheduler_config = dict(network.noise_process.scheduler.config)
-        self.register_buffer("prompt", network.prompt_embedding.detach().cpu().to(dtype))
-        self.register_buffer("timestep", network.timestep.detach().cpu())
-        # Let the UNet always take sizes from its skip connections, so that the traced program holds for any size.
-        self.unet.num_upsamplers = 24
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the published predictions for images."""
-        scale = self.vae.config["scaling_factor"]
-        latent = scale * self.vae.encode((image * 2 - 1).to(self.dtype)).latent_dist.mean
-        prompt = self.prompt.expand(latent.shape[0], -1, -1)
-        stacked = torch.cat([latent, torch.zeros_like(latent)], dim=1)
-        clean = self.unet(stacked, self.timestep, encoder_hidden_states=prompt, return_dict=False)[0]
-        latent = clip_like_scheduler(clean, self.scheduler_config) / scale
-        decoded = self.vae.decode(latent, return_dict=False)[0].float()
-        return self.modality.publish(self.modality.from_image(decoded))
+        codec = self.network.codec
+        latent = codec.normalize(codec.latent_mean((image * 2 - 1).to(self.dtype)))
+        clean = self.network.clean_latent(latent, torch.zeros_like(latent))
+        decoded = codec.decoded(codec.denormalize(clean)).float()
+        return self.modality.publish(self.modality.from_image(decoded.clamp(-1, 1) if self.clips else decoded))
 
 
-def write_torch(model: LoadedModel, folder: Path, dtype: str) -> None:
+def _check_is_one_function(estimator: Estimator) -> None:
+    """Check that a prediction is a function of the image alone, in one evaluation of the network."""
+    reason = None
+    if not isinstance(estimator, SingleStepEstimator):
+        reason = f"{type(estimator).__name__} takes several steps from noise, which no single program holds"
+    elif estimator.network.noise not in ("zeros", "none"):
+        reason = f"a network trained with noise: {estimator.network.noise} gives another prediction for every noise"
+    if reason is not None:
+        raise InputError(f"{reason}; export it with --format diffusers, or fine-tune it to a single step from zeros.")
+
+
+def write_torch(estimator: Estimator, folder: Path, dtype: str) -> None:
     """Write a ``torch.export`` program with dynamic batch, height and width.
 
     Args:
-        model: a trained model.
+        estimator: a trained estimator.
         folder: where to.
         dtype: arithmetic of the program: float32, float16 or bfloat16.
 
     Raises:
-        InputError: the model cannot be exported.
+        InputError: the estimator cannot be exported.
     """
-    torch.export.save(_trace(model, dtype), folder / TORCH_FILE)
+    torch.export.save(_trace(estimator, dtype), folder / TORCH_FILE)
 
 
-def write_onnx(model: LoadedModel, folder: Path, dtype: str) -> None:
+def write_onnx(estimator: Estimator, folder: Path, dtype: str) -> None:
     """Write an ONNX graph with dynamic batch, height and width.
 
     Args:
-        model: a trained model.
+        estimator: a trained estimator.
         folder: where to.
         dtype: arithmetic of the graph: float32 or float16.
 
     Raises:
-        InputError: the model cannot be exported, or packages are missing.
+        InputError: the estimator cannot be exported, or packages are missing.
     """
     _require_onnx()
     if dtype == "bfloat16":
         raise InputError("ONNX Runtime does not compute in bfloat16; choose --dtype float32 or float16.")
     program = torch.onnx.export(
-        _trace(model, dtype), opset_version=OPSET, input_names=["image"], output_names=["prediction"], verbose=False
+        _trace(estimator, dtype), opset_version=OPSET, input_names=["image"], output_names=["prediction"], verbose=False
     )
     assert program is not None
     program.save(folder / ONNX_FILE)
@@ -133,16 +130,23 @@ def run_onnx(folder: Path, images: np.ndarray) -> np.ndarray:
     return np.asarray(session.run(None, {"image": images})[0])
 
 
-def _trace(model: LoadedModel, dtype: str) -> torch.export.ExportedProgram:
-    factor = model.estimator.network.size_multiple
-    example = torch.rand(_TRACED_BATCH, 3, *(factor * side for side in _TRACED_LATENT))
+def _trace(estimator: Estimator, dtype: str) -> torch.export.ExportedProgram:
+    network = estimator.network
+    multiple = network.size_multiple
+    most = min(_LARGEST_SIDE, network.largest_side or _LARGEST_SIDE) // multiple
+    example = torch.rand(_TRACED_BATCH, 3, *(multiple * min(side, most) for side in _TRACED_SIZE))
     batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
-    rows, columns = (torch.export.Dim(name, min=2, max=_LARGEST_LATENT) for name in ("latent_rows", "latent_columns"))
-    program = Program(model, getattr(torch, dtype)).eval().requires_grad_(False)
-    with torch.no_grad():
-        return torch.export.export(
-            program, (example,), dynamic_shapes=({0: batch, 2: factor * rows, 3: factor * columns},)
-        )
+    rows, columns = (torch.export.Dim(name, min=2, max=most) for name in ("rows", "columns"))
+    program = Program(estimator, getattr(torch, dtype)).eval().requires_grad_(False)
+    shapes = ({0: batch, 2: multiple * rows, 3: multiple * columns},)
+    try:
+        with torch.no_grad():
+            return torch.export.export(program, (example,), dynamic_shapes=shapes)
+    except Exception as error:  # of the model of a family that was not written for it
+        if not is_refusal_to_trace(error):
+            raise
+        reason = one_line(error, 240)
+        raise InputError(f"{type(network).__name__} cannot be traced for images of any size: {reason}") from error
 
 
 def _require_onnx() -> None:

@@ -1,9 +1,11 @@
 """Writes an export under a temporary name, checks it against the checkpoint, and only then gives it its name."""
 
+import copy
+import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -13,24 +15,25 @@ from geometry.errors import InputError
 from geometry.locks import sole_use
 from geometry.paths import check_writable
 from geometry.storage import storage_problem
+from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.export.card import ExportRecord, describe, write_card
-from lightning_modules.export.denoising import without_ensemble
-from lightning_modules.export.diffusers_folder import VARIANTS, stock_predictions, write_diffusers
+from lightning_modules.export.diffusers_folder import write_diffusers
 from lightning_modules.export.programs import run_onnx, run_torch, write_onnx, write_torch
 from lightning_modules.export.verification import Agreement, compare, probe
-from lightning_modules.inference.loading import EXPORT_RECORD, LoadedModel
+from lightning_modules.inference.loading import LoadedModel
 from lightning_modules.inference.predictor import Predictor
+from lightning_modules.networks.pipeline_folder import EXPORT_RECORD, VARIANTS
 
 Format = Literal["diffusers", "torch", "onnx"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 FORMATS: dict[str, Callable[[LoadedModel, Path, str], None]] = {
     "diffusers": write_diffusers,
-    "torch": write_torch,
-    "onnx": write_onnx,
+    "torch": lambda model, folder, dtype: write_torch(model.estimator, folder, dtype),
+    "onnx": lambda model, folder, dtype: write_onnx(model.estimator, folder, dtype),
 }
 _SEEDS = (0, 1, 2)
-# Of the images that exports are checked on, in latent pixels, and pixels more where the format takes them.
-_CHECKED_LATENT = ((8, 12), (14, 7))
+# Of the images that exports are checked on, in the network's size_multiple, and pixels more if the format takes them.
+_CHECKED_SIZES = ((8, 12), (14, 7))
 _ODD_PIXELS = (1, 2)
 
 
@@ -82,7 +85,7 @@ def _export_alone(model: LoadedModel, options: ExportOptions) -> ExportRecord:
         raise InputError(f"--output {output} cannot be made: {error.strerror}.") from error
     try:
         FORMATS[options.format](model, partial, options.dtype)
-        agreements = _check(without_ensemble(model), partial, options)
+        agreements = _check(_without_ensemble(model), partial, options)
         record = describe(model, options.format, options.dtype, agreements)
         write_card(model, record, partial, output.name)
         partial.chmod(0o755)
@@ -143,16 +146,30 @@ def _program_pairs(model: LoadedModel, folder: Path, export_format: str) -> Iter
 
 def _stock_pairs(model: LoadedModel, folder: Path, variant: str | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     images = _images(model, _ODD_PIXELS)
-    found = stock_predictions(folder, images, _SEEDS, variant)
+    found = model.estimator.network.pipeline_folder().predictions(folder, images, _SEEDS, variant)
     for image in images:
         for seed in _SEEDS:
             yield _native(model, seed)(image), next(found)
 
 
 def _images(model: LoadedModel, extra: tuple[int, int]) -> list[np.ndarray]:
-    factor = model.estimator.network.size_multiple
-    sizes = ((factor * height + extra[0], factor * width + extra[1]) for height, width in _CHECKED_LATENT)
-    return [probe(height, width, seed) for seed, (height, width) in enumerate(sizes)]
+    network = model.estimator.network
+    # With extra pixels, images are padded to one multiple more.
+    most = (network.largest_side or math.inf) // network.size_multiple - (max(extra) > 0)
+    images = []
+    for seed, size in enumerate(_CHECKED_SIZES):
+        height, width = (int(min(side, most)) * network.size_multiple for side in size)
+        images.append(probe(height + extra[0], width + extra[1], seed))
+    return images
+
+
+def _without_ensemble(model: LoadedModel) -> LoadedModel:
+    """Return a model that predicts from one noise: a pipeline's ensemble is an argument of its call, of other noise."""
+    if not isinstance(model.estimator, DiffusionEstimator):
+        return model
+    estimator = copy.copy(model.estimator)
+    estimator.sampling = replace(estimator.sampling, ensemble_size=1)
+    return replace(model, estimator=estimator)
 
 
 def _native(model: LoadedModel, seed: int) -> Predictor:

@@ -12,7 +12,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from geometry.errors import InputError, one_line
-from geometry.modalities import Modality, registered
+from geometry.modalities import Modality
 from geometry.modalities import Normals as NormalsModality
 from lightning_modules.command_line.console import input_error_behind, readable_error
 from lightning_modules.diffusion import DiffusionEstimator
@@ -25,9 +25,9 @@ from lightning_modules.inference.run_config import (
     runs_folder,
     set_base,
 )
-from lightning_modules.networks.base_files import INDEX, Base
-from lightning_modules.networks.sampling import Sampling
-from lightning_modules.networks.stable_diffusion.base_check import check_base
+from lightning_modules.networks.base_files import INDEX
+from lightning_modules.networks.pipeline_folder import EXPORT_RECORD
+from lightning_modules.networks.stock_models import read_pipeline_folder
 from lightning_modules.single_step import SingleStepEstimator
 from lightning_modules.tasks import Normals, Task
 from lightning_modules.trained_on import CHECKPOINT_KEY, TrainedOn, check_same_values, describe_training, read_record
@@ -36,9 +36,6 @@ from lightning_modules.training.run_choice import run_of_earlier_version
 from lightning_modules.training.run_folders import newest_run
 
 EmaChoice = Literal["auto", "true", "false"]
-
-# Written into every export: what a diffusers folder alone does not say.
-EXPORT_RECORD = "onestep.json"
 
 
 @dataclass(frozen=True)
@@ -96,7 +93,7 @@ def load_model(
         if newest_run(source) is None:
             source = run_of_earlier_version(config) or source
     path = Path(source).expanduser()
-    if (path / "model_index.json").is_file() or (not path.exists() and _may_be_hub_id(str(source))):
+    if (path / INDEX).is_file() or (not path.exists() and _may_be_hub_id(str(source))):
         return _load_export(str(path) if path.is_dir() else str(source))
     return _load_checkpoint(find_run(path, checkpoint), configs, base, ema)
 
@@ -167,29 +164,11 @@ def _choose_weights(checkpoint: dict[str, Any], ema: EmaChoice, file: Path) -> t
 
 
 def _load_export(folder: str) -> LoadedModel:
-    from lightning_modules.networks.stable_diffusion import StableDiffusion
-
-    base = check_base(folder)
-    index = base.read_json(INDEX)
-    modality = _modality_of(str(index.get("_class_name")))
-    if modality is None:
-        known = ", ".join(kind.title for kind in registered().values())
-        raise InputError(
-            f"{folder} is a {index.get('_class_name')}, which predicts none of {known}. Give a folder that export "
-            "wrote, a Marigold model, or a checkpoint."
-        )
-    record = base.read_json(EXPORT_RECORD) if (base.folder / EXPORT_RECORD).is_file() else {}
-    num_steps = _steps_of(base, index)
-    tokens = record.get("prompt_tokens")
-    network = StableDiffusion(
-        folder,
-        noise="gaussian" if record.get("noise") == "gaussian" else "zeros",
-        prompt_length="max_length" if isinstance(tokens, int) and tokens > 2 else "short",
-    )
-    estimator: Estimator = SingleStepEstimator(network, _stock_task(modality()))
-    spacing = network.noise_process.scheduler.config.get("timestep_spacing", "leading")
-    if record.get("denoises", num_steps > 1 or spacing != "trailing"):
-        estimator = DiffusionEstimator(network, _stock_task(modality()), Sampling(num_steps, spacing, end="scheduler"))
+    found = read_pipeline_folder(folder)
+    task = _stock_task(found.modality)
+    estimator: Estimator = SingleStepEstimator(found.network, task)
+    if found.sampling is not None:
+        estimator = DiffusionEstimator(found.network, task, found.sampling)
     estimator.trained_on = _training_of_export(folder, estimator)
     return LoadedModel(estimator.eval().requires_grad_(False), source=folder, base=folder, config={})
 
@@ -201,52 +180,22 @@ def _stock_task(modality: Modality) -> Task:
 
 def _training_of_export(folder: str, estimator: Estimator) -> TrainedOn | None:
     """Return what an export says that it was trained on; of a model from elsewhere, what its pipeline takes."""
-    with suppress(InputError, ValueError):
-        record = json.loads(read_part_of(folder, EXPORT_RECORD))
-        if isinstance(record, dict) and isinstance(record.get(CHECKPOINT_KEY), dict):
-            return read_record(record[CHECKPOINT_KEY], folder)
-    with suppress(InputError, ValueError):
-        index = json.loads(read_part_of(folder, INDEX))
-        resolution = index.get("default_processing_resolution")
-        if isinstance(resolution, int) and resolution >= 0:
-            return replace(describe_training({}, estimator.task.modality), processing_res=resolution)
-    return None
+    found = _json_part(folder, EXPORT_RECORD).get(CHECKPOINT_KEY)
+    if isinstance(found, dict):
+        return read_record(found, f"{folder}/{EXPORT_RECORD}")
+    resolution = _json_part(folder, INDEX).get("default_processing_resolution")
+    if type(resolution) is not int:
+        return None
+    known = replace(describe_training({}, estimator.task.modality), processing_res=resolution)
+    return read_record(known.to_record(), f"{folder}/{INDEX}")
 
 
-def _modality_of(pipeline: str) -> type[Modality] | None:
-    """Return the modality that a stock pipeline predicts."""
-    for modality in registered().values():
-        if modality.stock_pipeline is not None and modality.stock_pipeline.class_name == pipeline:
-            return modality
-    return None
-
-
-def _steps_of(base: Base, index: dict[str, Any]) -> int:
-    """Return the steps of a Marigold folder, where they are those that diffusers' pipeline would take.
-
-    Raises:
-        InputError: the pipeline would do what this project does not.
-    """
-    scheduler = base.read_json("scheduler/scheduler_config.json")
-    if scheduler.get("_class_name") != "DDIMScheduler":
-        raise base.refusal(
-            "scheduler/scheduler_config.json",
-            f"names the class {scheduler.get('_class_name')}, with whose steps nothing is predicted here. Needed: "
-            "DDIMScheduler.",
-        )
-    vae = base.read_json("vae/config.json")
-    if found := [name for name in ("shift_factor", "latents_mean", "latents_std") if vae.get(name)]:
-        raise base.refusal(
-            "vae/config.json",
-            f"has a {found[0]}, which diffusers' Marigold pipelines leave out. Needed: none; training on this base "
-            "honours it, and exports have it in their weights.",
-        )
-    steps = index.get("default_denoising_steps")
-    if steps is None and scheduler.get("timestep_spacing") == "trailing":
-        return 1
-    if not isinstance(steps, int) or isinstance(steps, bool) or steps < 1:
-        raise base.refusal(INDEX, f"has default_denoising_steps: {steps!r}. Needed: how many steps the model takes.")
-    return steps
+def _json_part(folder: str, name: str) -> dict[str, Any]:
+    """Return a JSON file of a model; nothing if it is not there or holds something else."""
+    with suppress(InputError, ValueError, RecursionError):
+        content = json.loads(read_part_of(folder, name))
+        return content if isinstance(content, dict) else {}
+    return {}
 
 
 def read_part_of(base: str, name: str) -> str:

@@ -75,8 +75,15 @@ def base_of(config: dict[str, Any]) -> str:
 
 
 def set_base(config: dict[str, Any], base: str) -> None:
-    """Put another base model into a configuration."""
-    _network_arguments(config)["base"] = base
+    """Put another base model into a configuration.
+
+    Raises:
+        InputError: its network has no base.
+    """
+    arguments = _network_arguments(config)
+    if "base" not in arguments:
+        raise InputError(f"the base {base} has no use: the configuration's network has no option base.")
+    arguments["base"] = base
 
 
 def make_plain(config: dict[str, Any]) -> None:
@@ -86,10 +93,12 @@ def make_plain(config: dict[str, Any]) -> None:
 
 
 def _network_arguments(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the options of a configuration's network, to change them in place; a network may have none."""
     try:
-        arguments = config["model"]["init_args"]["network"]["init_args"]
-    except (KeyError, TypeError) as error:
-        raise InputError("the configuration has no model.init_args.network.init_args.") from error
+        network = config["model"]["init_args"]["network"]
+        arguments = network.setdefault("init_args", {})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise InputError("the configuration has no model.init_args.network with a class_path.") from error
     if not isinstance(arguments, dict):
         raise InputError("the configuration's model.init_args.network.init_args holds no options.")
     return arguments

@@ -12,7 +12,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from geometry.errors import InputError
-from lightning_modules.lightning_internals import can_checkpoint
+from lightning_modules.lightning_internals import checkpoints_itself
 from lightning_modules.networks.frozen import keep_little
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ class Codec(ABC):
 
     def _checkpoint(self) -> None:
         """Recompute activations in the backward pass: as diffusers does, or block by block where it does not."""
-        if can_checkpoint(self.model):
+        if checkpoints_itself(self.model):
             self.model.enable_gradient_checkpointing()
             return
         for block in self.model.decoder.modules():

@@ -4,8 +4,8 @@
 training then needs neither them nor their memory.
 """
 
+import inspect
 from collections.abc import Mapping
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -109,8 +109,9 @@ def encode_empty_prompt(base: Base, family: Family, config: Mapping[str, Any]) -
     try:
         with torch.no_grad(), quiet_transformers():
             pipeline: Any = getattr(diffusers, family.pipeline)
-            known = signature(pipeline.__init__).parameters.keys() - {"self"}
-            found = family.encode_empty_prompt(pipeline(**{name: parts.get(name) for name in known}))
+            options = inspect.signature(pipeline).parameters.values()
+            needed = [option.name for option in options if option.default is option.empty]
+            found = family.encode_empty_prompt(pipeline(**{name: parts.get(name) for name in needed}))
     except (RuntimeError, ValueError, IndexError, TypeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise base.refusal("its text parts", f"do not encode the empty prompt ({reason}).") from error

@@ -40,7 +40,7 @@ class Denoiser(ABC):
     name = "transformer"
     #: How many latent pixels of a side the model takes at once: the patch of a transformer.
     latent_multiple = 1
-    #: Latent pixels of a side that the model has places for; None where it has them for any size.
+    #: How many latent pixels of a side the model takes at most, where there is such a limit: its learned positions.
     largest_latent: int | None = None
     #: Ends of the names of the layers that get low-rank adapters by default.
     lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
@@ -105,6 +105,8 @@ class Denoiser(ABC):
     def model_output(self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         """Return what the model says.
 
+        Sizes are those of ``latents.shape``; ``len`` would fix the number of images in programs that are traced.
+
         Args:
             latents: (B,C,h,w), or (B,2C,h,w), the image latent and then the noisy one, where the model sees both.
             timesteps: () or (B,), as the noise process counts them.
@@ -142,3 +144,12 @@ class Denoiser(ABC):
         model = plain_copy(self.model)
         merge_adapters(model)
         return model
+
+    def make_traceable(self) -> None:  # noqa: B027 - most models have nothing to do here
+        """Change the model, a copy of a network's, so that a program traced of it holds for images of any size.
+
+        Nothing by default.
+
+        Raises:
+            InputError: the model cannot be traced for any size; says why.
+        """

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -15,9 +15,6 @@ from lightning_modules.networks.denoiser import Denoiser
 from lightning_modules.networks.flow_matching import FlowMatching
 from lightning_modules.networks.noise_process import NoiseProcess
 from lightning_modules.networks.pretrained import load_part
-
-if TYPE_CHECKING:
-    pass
 
 _KINDS = {
     "tokenizer": TOKENIZER,
@@ -141,17 +138,16 @@ class Family(ABC):
         return FlowMatching(load_part(FlowMatchEulerDiscreteScheduler.from_pretrained, base, "scheduler"), self.shift)
 
     def shift(self, num_tokens: int, num_steps: int, config: Mapping[str, Any]) -> float:
-        """Return mu, how far a schedule that is shifted by the image's size moves towards noise.
+        """Return mu, how far a schedule that is shifted by the image's size moves towards noise: a line by default.
 
         Args:
             num_tokens: tokens of an image.
             num_steps: steps of sampling.
             config: the scheduler's.
         """
-        from diffusers.pipelines.flux.pipeline_flux import calculate_shift
-
-        names = ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift")
-        return calculate_shift(num_tokens, *(config[name] for name in names))
+        few, many = config["base_image_seq_len"], config["max_image_seq_len"]
+        slope = (config["max_shift"] - config["base_shift"]) / (many - few)
+        return num_tokens * slope + (config["base_shift"] - slope * few)
 
 
 _FAMILIES: dict[str, type[Family]] = {}

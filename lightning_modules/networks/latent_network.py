@@ -1,7 +1,8 @@
 """The latent network: a codec, a denoiser and a noise process, whatever their family."""
 
+import copy
 from collections.abc import Sequence
-from typing import Self, get_args
+from typing import TYPE_CHECKING, Any, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -11,10 +12,14 @@ from geometry.errors import InputError
 from lightning_modules.networks.codec import Codec
 from lightning_modules.networks.compilation import Compilation, compiled_regions
 from lightning_modules.networks.denoiser import Denoiser
+from lightning_modules.networks.lora import merge_adapters
 from lightning_modules.networks.noise import NoiseKind, draw_noise
 from lightning_modules.networks.noise_process import NoiseProcess
-from lightning_modules.networks.plain import plain_copy
+from lightning_modules.networks.plain import make_plain, plain_copy
 from lightning_modules.networks.sharding import shard_blocks
+
+if TYPE_CHECKING:
+    from lightning_modules.networks.pipeline_folder import PipelineFolder
 
 
 class LatentNetwork(nn.Module):
@@ -75,6 +80,12 @@ class LatentNetwork(nn.Module):
         """What both sides of an image must be multiples of: whole latent pixels, and whole patches of them."""
         return self.codec.pixels_per_latent * self.denoiser.latent_multiple
 
+    @property
+    def largest_side(self) -> int | None:
+        """What both sides of an image may measure at most, in pixels; None is no limit."""
+        latent = self.denoiser.largest_latent
+        return None if latent is None else latent * self.codec.pixels_per_latent
+
     def train(self, mode: bool = True) -> Self:
         """Set the mode of what trains; what is frozen in the codec stays in eval mode.
 
@@ -108,18 +119,17 @@ class LatentNetwork(nn.Module):
             width: width in pixels.
 
         Raises:
-            InputError: they are no multiples of ``size_multiple``, or the denoiser knows no images so large.
+                    InputError: they are no multiples of ``size_multiple``, or larger than ``largest_side``.
         """
-        largest = self.denoiser.largest_latent
-        if largest is not None and max(height, width) > largest * self.pixels_per_latent:
-            raise InputError(
-                f"images of {height}x{width} pixels (height x width) are too large for the network, which knows places "
-                f"of at most {largest * self.pixels_per_latent} pixels a side. Prepare them at a smaller size."
-            )
         if height % self.size_multiple or width % self.size_multiple:
             raise InputError(
                 f"images of {height}x{width} pixels (height x width) do not fit the network: both must be multiples of "
                 f"{self.size_multiple}. Prepare them at such a size."
+            )
+        if self.largest_side is not None and max(height, width) > self.largest_side:
+            raise InputError(
+                f"images of {height}x{width} pixels (height x width) do not fit the network: it takes sides of at most "
+                f"{self.largest_side}. Prepare them at such a size; a prediction can be made in tiles."
             )
 
     def decode(self, latent: Tensor) -> Tensor:
@@ -256,3 +266,23 @@ class LatentNetwork(nn.Module):
             network itself stays as it is.
         """
         return {self.denoiser.name: self.denoiser.export_copy(), self.codec.name: plain_copy(self.codec.model)}
+
+    def export_copy(self) -> Self:
+        """Return a copy to trace: on the CPU, in float32 and eval mode, with adapters merged, not compiled."""
+        network = copy.deepcopy(self).cpu().float()
+        make_plain(network.codec.model)
+        merge_adapters(make_plain(network.denoiser.model))
+        return network
+
+    def export_details(self) -> dict[str, Any]:
+        """Return what those who read an export of this family must know beside, as values that JSON can hold."""
+        return {}
+
+    @classmethod
+    def pipeline_folder(cls) -> "PipelineFolder":
+        """Return how networks of this family are written as a folder for a stock pipeline of diffusers, and read again.
+
+        Raises:
+            InputError: no pipeline of diffusers holds one.
+        """
+        raise InputError(f"no pipeline of diffusers holds a {cls.__name__}; export it with --format torch or onnx.")

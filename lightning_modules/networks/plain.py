@@ -1,4 +1,4 @@
-"""Copies of models for those who save or convert them."""
+"""Models for those who save or convert them: of stock classes, in float32, without what suits training alone."""
 
 import copy
 from typing import TypeVar
@@ -16,7 +16,16 @@ def plain_copy(model: Model) -> Model:
     Args:
         model: the model.
     """
-    plain = copy.deepcopy(model).float().eval().requires_grad_(False)
+    return make_plain(copy.deepcopy(model))
+
+
+def make_plain(model: Model) -> Model:
+    """Change a copy of a model to what ``plain_copy`` describes, and return it.
+
+    Args:
+        model: the copy; that is not compiled, for copies never are.
+    """
+    plain = model.float().eval().requires_grad_(False)
     keep_as_ever(plain)
     if getattr(plain, "is_gradient_checkpointing", False):
         plain.disable_gradient_checkpointing()  # type: ignore[operator]

@@ -2,16 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from geometry.errors import InputError, one_line
 from lightning_modules.networks.base_files import Base
-
-if TYPE_CHECKING:
-    from transformers import CLIPTextModel
 
 Part = TypeVar("Part")
 Model = TypeVar("Model", bound=nn.Module)
@@ -70,20 +67,6 @@ def load_weights(kind: type[Model], base: Base, part: str, **options: Any) -> Mo
             )
     check_finite(model, base, part)
     return model
-
-
-def load_text_encoder(base: Base) -> "CLIPTextModel":
-    """Return the text encoder of a base in float32.
-
-    Args:
-        base: the base, checked.
-
-    Raises:
-        InputError: it cannot be read, or its weights do not fit.
-    """
-    from transformers import CLIPTextModel
-
-    return load_encoder(CLIPTextModel, base, "text_encoder", torch.float32)
 
 
 def load_encoder(kind: type[Model], base: Base, part: str, dtype: torch.dtype) -> Model:

@@ -14,6 +14,7 @@ from geometry.torch_internals import (
     LAST_RATES,
     compiler_modes,
     end_workers,
+    is_refusal_to_trace,
     is_to_be_compiled,
     raise_recompile_limit,
     shared_storage,
@@ -84,6 +85,23 @@ def test_a_module_that_is_to_be_compiled_is_known_and_so_is_one_inside_another()
     assert not is_to_be_compiled(outer)
 
 
+class Counting(nn.Module):
+    def forward(self, image):
+        return image * len(image)  # a number, in place of a size that may vary
+
+
+class Mistaken(nn.Module):
+    def forward(self, image):
+        raise ValueError("a mistake")
+
+
+def test_a_model_that_cannot_be_traced_for_any_size_is_told_from_a_mistake():
+    for model, is_refusal in ((Counting(), True), (Mistaken(), False)):
+        with pytest.raises(Exception) as caught:
+            torch.export.export(model, (torch.rand(3, 2),), dynamic_shapes=({0: torch.export.Dim("batch", max=63)},))
+        assert is_refusal_to_trace(caught.value) is is_refusal
+
+
 def test_shared_memory_is_seen_by_another_process_and_sharing_it_copies_nothing():
     storage = shared_storage(4)
     tensor = torch.empty(0, dtype=torch.uint8).set_(storage).zero_()
@@ -101,7 +119,8 @@ def test_the_processes_of_a_loader_end_and_the_next_iteration_has_new_ones():
     loader = DataLoader(range(4), batch_size=None, num_workers=1, persistent_workers=True)
     assert end_workers(loader) == []
     for _ in range(2):
-        assert list(loader) == [0, 1, 2, 3]
+        held = iter(loader)  # as a traceback may hold it
+        assert list(held) == [0, 1, 2, 3]
         (worker,) = end_workers(loader)
         deadline = time.monotonic() + 60
         while worker.is_alive() and time.monotonic() < deadline:

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from diffusers import AutoencoderKL, AutoencoderKLQwenImage
+from diffusers import AutoencoderKL, AutoencoderTiny
 from jsonargparse import ActionConfigFile
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.loggers import CSVLogger
@@ -158,18 +158,23 @@ def test_a_metric_that_was_filled_from_outside_computes_without_a_warning(marked
 def test_the_blocks_that_diffusers_lists_are_blocks_of_its_models():
     unet = _build_unet(4)
     vae = AutoencoderKL(norm_num_groups=4, block_out_channels=[8])  # lists none to compile, but some not to split
-    for model, expected in ((unet, "BasicTransformerBlock"), (vae, "ResnetBlock2D")):
-        assert expected in internals.repeated_blocks(model)
+    assert internals.repeated_blocks(unet) == ("BasicTransformerBlock",)
+    assert "ResnetBlock2D" in internals.repeated_blocks(vae)
+    for model in (unet, vae):
         assert {type(part).__name__ for part in model.modules()} & set(internals.repeated_blocks(model))
     assert internals.repeated_blocks(nn.Linear(1, 1)) == ()
 
 
-def test_whether_a_model_can_checkpoint_is_what_its_own_switch_says():
-    unet, wan = _build_unet(4), AutoencoderKLQwenImage(base_dim=8, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1)
-    unet.enable_gradient_checkpointing()
-    assert internals.can_checkpoint(unet) and not internals.can_checkpoint(wan)
-    with pytest.raises(ValueError, match="gradient checkpointing"):
-        wan.enable_gradient_checkpointing()
+def test_what_is_said_to_checkpoint_itself_does_when_it_is_told_and_the_rest_refuses():
+    vae = AutoencoderKL(norm_num_groups=4, block_out_channels=[8])
+    assert internals.checkpoints_itself(vae) and not internals.checkpoints_itself(nn.Linear(1, 1))
+    vae.enable_gradient_checkpointing()
+    assert vae.is_gradient_checkpointing
+    other = AutoencoderTiny()
+    other._supports_gradient_checkpointing = False
+    assert not internals.checkpoints_itself(other)
+    with pytest.raises(ValueError, match="does not support gradient checkpointing"):
+        other.enable_gradient_checkpointing()
 
 
 class Kept(internals.OpenModelCheckpoint):

@@ -12,6 +12,9 @@ from lightning_modules.networks.noise import NoiseKind
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
+# So many levels that no latent could be halved evenly as often.
+_MOST_LEVELS = 24
+
 
 class UNetDenoiser(Denoiser):
     """A UNet under the empty prompt.
@@ -38,7 +41,7 @@ class UNetDenoiser(Denoiser):
 
     def model_output(self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         """Return the UNet's output, which is what the scheduler's prediction_type says: see ``Denoiser``."""
-        prompt = conditioning["prompt_embedding"].expand(len(latents), -1, -1)
+        prompt = conditioning["prompt_embedding"].expand(latents.shape[0], -1, -1)
         return self.model(latents, timesteps, encoder_hidden_states=prompt, return_dict=False)[0]
 
     @property
@@ -50,6 +53,10 @@ class UNetDenoiser(Denoiser):
         """Return the levels of the UNet."""
         middle = [] if self.model.mid_block is None else [self.model.mid_block]
         return [*self.model.down_blocks, *middle, *self.model.up_blocks]
+
+    def make_traceable(self) -> None:
+        """Let the UNet take sizes from its skip connections always, not only at sizes that it cannot halve evenly."""
+        self.model.num_upsamplers = _MOST_LEVELS
 
 
 def fit_input(

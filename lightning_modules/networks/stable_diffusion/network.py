@@ -1,6 +1,6 @@
 """Stable Diffusion as a latent network: its parts, loaded from a base and put together."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from lightning_modules.networks.diffusion_process import DiffusionProcess
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.networks.lora import LoRA
 from lightning_modules.networks.noise import NoiseKind
+from lightning_modules.networks.pipeline_folder import PipelineFolder
 from lightning_modules.networks.pretrained import load_weights
 from lightning_modules.networks.stable_diffusion.base_check import check_base
 from lightning_modules.networks.stable_diffusion.denoiser import UNetDenoiser, fit_input
@@ -95,3 +96,14 @@ class StableDiffusion(LatentNetwork):
             checkpointing=unet_checkpointing,
         )
         super().__init__(codec, denoiser, noise_process, noise, channels_last=channels_last, compile=compile)
+
+    def export_details(self) -> dict[str, Any]:
+        """Return the length of the empty prompt, which stands in no folder."""
+        return {"prompt_tokens": self.prompt_embedding.shape[1]}
+
+    @classmethod
+    def pipeline_folder(cls) -> PipelineFolder:
+        """Return how a folder for the Marigold pipelines is written and read."""
+        from lightning_modules.networks.stable_diffusion.marigold_folder import MarigoldFolder
+
+        return MarigoldFolder()

@@ -1,13 +1,16 @@
 """The embedding of the empty prompt, for which the text encoder is needed once."""
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from torch import Tensor
 
 from geometry.errors import InputError
 from lightning_modules.networks.base_files import Base
-from lightning_modules.networks.pretrained import load_part, load_text_encoder
+from lightning_modules.networks.pretrained import load_encoder, load_part
+
+if TYPE_CHECKING:
+    from transformers import CLIPTextModel
 
 PromptLength = Literal["short", "max_length"]
 
@@ -37,3 +40,17 @@ def embed_empty_prompt(base: Base, length: PromptLength) -> Tensor:
         )
     with torch.no_grad():
         return text_encoder(ids)[0].detach()
+
+
+def load_text_encoder(base: Base) -> "CLIPTextModel":
+    """Return the text encoder of a base in float32.
+
+    Args:
+        base: the base, checked.
+
+    Raises:
+        InputError: it cannot be read, or its weights do not fit.
+    """
+    from transformers import CLIPTextModel
+
+    return load_encoder(CLIPTextModel, base, "text_encoder", torch.float32)

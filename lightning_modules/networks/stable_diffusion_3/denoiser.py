@@ -42,7 +42,7 @@ class StableDiffusion3Denoiser(Denoiser):
 
     def model_output(self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         """Return the velocity: see ``Denoiser``."""
-        batch = len(latents)
+        batch = latents.shape[0]
         return self.model(
             latents,
             encoder_hidden_states=conditioning["prompt_embedding"].expand(batch, -1, -1),

@@ -43,7 +43,7 @@ class ZImageDenoiser(Denoiser):
 
     def model_output(self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         """Return the velocity: see ``Denoiser``."""
-        batch = len(latents)
+        batch = latents.shape[0]
         frames = list(latents[:, :, None])
         time = (_TIMESTEPS - timesteps.expand(batch).to(latents.dtype)) / _TIMESTEPS
         directions = self.model(frames, time, [conditioning["prompt_embedding"][0]] * batch, return_dict=False)[0]

@@ -14,8 +14,9 @@ import torch
 import train
 from datamodules import Benchmarks
 from geometry.errors import InputError
-from lightning_modules.export import ExportOptions, export_model, folding
+from lightning_modules.export import ExportOptions, export_model
 from lightning_modules.inference import Predictor, load_model
+from lightning_modules.networks.stable_diffusion import folding
 from tests.benchmark_archives import write_normals
 from tests.lightning_modules.inference.runs import make_run, photo
 

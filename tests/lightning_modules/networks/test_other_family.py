@@ -9,8 +9,7 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, SD3Transfo
 
 from geometry.errors import InputError
 from lightning_modules import Depth, DiffusionEstimator, LatentNetwork, Sampling, SingleStepEstimator
-from lightning_modules.export.writing import FORMATS
-from lightning_modules.inference.loading import LoadedModel, build_estimator
+from lightning_modules.inference.loading import build_estimator
 from lightning_modules.inference.predictor import Predictor
 from lightning_modules.networks.codec import AutoencoderKLCodec
 from lightning_modules.networks.compilation import Compilation, compiled_regions, ran_eagerly
@@ -27,8 +26,12 @@ class JointDenoiser(Denoiser):
 
     latent_multiple = 2
 
+    @property
+    def largest_latent(self):
+        return self.model.config["pos_embed_max_size"] * self.latent_multiple
+
     def model_output(self, latents, timesteps, conditioning):
-        batch = len(latents)
+        batch = latents.shape[0]
         return self.model(
             latents,
             encoder_hidden_states=conditioning["prompt"].expand(batch, -1, -1),
@@ -101,6 +104,11 @@ def test_parts_are_named_and_counted_by_their_family():
     with pytest.raises(InputError, match=r"32x36 pixels .* multiples of 8"):
         network.encode(torch.zeros(1, 3, 32, 36))  # a whole number of latent pixels, but of no whole patches
     assert network.known_latents(torch.ones(1, 1, 32, 40).bool()).shape == (1, 1, 8, 10)
+
+
+def test_images_beyond_the_transformers_positions_are_refused_in_one_line():
+    with pytest.raises(InputError, match=r"32x264 pixels .* sides of at most 256"):
+        TinyFlow().encode(torch.zeros(1, 3, 32, 264))
 
 
 def test_a_single_step_trains_the_transformer_alone():
@@ -202,10 +210,3 @@ def test_exported_parts_hold_the_merged_adapters():
     with torch.no_grad():
         assert torch.allclose(fresh(image), merged(image), atol=1e-4)
         assert not torch.allclose(fresh(image), TinyFlow()(image), atol=1e-2)
-
-
-@pytest.mark.parametrize("kind", FORMATS)
-def test_an_export_says_in_one_line_that_it_cannot(kind, tmp_path):
-    estimator = SingleStepEstimator(TinyFlow(), Depth())
-    with pytest.raises(InputError, match=r"TinyFlow cannot be exported; only networks of the class StableDiffusion"):
-        FORMATS[kind](LoadedModel(estimator, "x.ckpt", "tiny", {}), tmp_path, "float32")

@@ -13,41 +13,36 @@ import torch
 from torch import nn
 
 from geometry.errors import InputError
-from lightning_modules.estimator import Estimator
-from lightning_modules.export.parts import PipelineParts, copies_of_models, network_of
-from lightning_modules.single_step import SingleStepEstimator
+from lightning_modules.networks.diffusion_process import DiffusionProcess
+from lightning_modules.networks.pipeline_folder import PipelineModel
+from lightning_modules.networks.stable_diffusion.pipeline_parts import PipelineParts, copies_of_models
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
 
-def fold(estimator: Estimator) -> PipelineParts:
-    """Return the parts of a single-step estimator for a stock Marigold pipeline of one step.
+def single_step_parts(model: PipelineModel) -> PipelineParts:
+    """Return the parts of a network of a single step for a stock Marigold pipeline of one step.
 
     Args:
-        estimator: a trained estimator.
+        model: a trained Stable Diffusion.
 
     Raises:
-        InputError: the estimator is no Stable Diffusion of a single step, or was trained with noise that diffusers
-            cannot draw.
+        InputError: it was trained with noise that diffusers cannot draw.
     """
-    if not isinstance(estimator, SingleStepEstimator):
-        raise InputError(
-            f"{type(estimator).__name__} takes several steps from noise, which no single program holds; export it with "
-            "--format diffusers."
-        )
-    network = network_of(estimator)
+    network, process = model.network, model.network.noise_process
+    assert isinstance(process, DiffusionProcess)
     if network.noise == "pyramid":
         raise InputError(
             "a network trained with noise: pyramid cannot be exported: diffusers draws gaussian noise only. Train "
             "with noise: zeros, gaussian or none."
         )
-    unet, vae = copies_of_models(estimator)
-    config = network.noise_process.scheduler.config
+    unet, vae = copies_of_models(model)
+    config = process.scheduler.config
     needs_noise = network.noise == "gaussian"
     if not needs_noise:
         _ignore_noise(unet, vae.config["latent_channels"])
-        _scale_output(unet, _output_to_x0(network.noise_process.last_alpha, config["prediction_type"]))
+        _scale_output(unet, _output_to_x0(process.last_alpha, config["prediction_type"]))
     options = {
         "prediction_type": config["prediction_type"] if needs_noise else "sample",
         "timestep_spacing": "trailing",
@@ -55,7 +50,7 @@ def fold(estimator: Estimator) -> PipelineParts:
         "clip_sample": bool(config.get("clip_sample")),
         "thresholding": bool(config.get("thresholding")),
     }
-    return PipelineParts(unet, vae, options, needs_noise)
+    return PipelineParts(unet, vae, options)
 
 
 def _output_to_x0(alpha: float, prediction_type: str) -> float:

@@ -1,4 +1,4 @@
-"""What a stock Marigold pipeline is made of, and what every export of ours changes in it."""
+"""What a stock Marigold pipeline is made of, and what every folder that is written for one changes in it."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from geometry.errors import InputError
-from lightning_modules.estimator import Estimator
-from lightning_modules.networks.stable_diffusion import StableDiffusion
+from lightning_modules.networks.pipeline_folder import PipelineModel
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -23,39 +21,24 @@ class PipelineParts:
         unet: with 8 input channels, the image latent first.
         vae: the autoencoder.
         scheduler_options: what the scheduler's config must say differently from the base's.
-        needs_noise: the result depends on the noise, as it did in training.
         num_steps: denoising steps.
     """
 
     unet: "UNet2DConditionModel"
     vae: "AutoencoderKL"
     scheduler_options: dict[str, Any]
-    needs_noise: bool
     num_steps: int = 1
 
 
-def network_of(estimator: Estimator) -> StableDiffusion:
-    """Return the network of an estimator that can be exported.
+def copies_of_models(model: PipelineModel) -> tuple["UNet2DConditionModel", "AutoencoderKL"]:
+    """Return copies of UNet and VAE on the CPU, the VAE as a stock pipeline expects it.
 
-    Raises:
-        InputError: it is of another kind.
+    Args:
+        model: a Stable Diffusion.
     """
-    if not isinstance(estimator.network, StableDiffusion):
-        raise InputError(
-            f"{type(estimator.network).__name__} cannot be exported; only networks of the class StableDiffusion can."
-        )
-    return estimator.network
-
-
-def copies_of_models(estimator: Estimator) -> tuple["UNet2DConditionModel", "AutoencoderKL"]:
-    """Return UNet and VAE of an estimator on the CPU, the VAE as a stock pipeline expects it.
-
-    Raises:
-        InputError: the network is no Stable Diffusion.
-    """
-    models: dict[str, Any] = {name: model.cpu() for name, model in network_of(estimator).export_parts().items()}
+    models: dict[str, Any] = {name: copy.cpu() for name, copy in model.network.export_parts().items()}
     _fold_normalization(models["vae"])
-    factors = estimator.task.modality.decoder_factors()
+    factors = model.modality.decoder_factors()
     if factors is not None:
         _scale_decoder(models["vae"], factors)
     return models["unet"], models["vae"]

@@ -1,0 +1,96 @@
+"""How a base family is handed over as a folder that stock diffusers runs without code of ours, and read again."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from geometry.modalities import Modality
+from lightning_modules.networks.latent_network import LatentNetwork
+from lightning_modules.networks.sampling import Sampling
+
+# Written into every export: what a diffusers folder alone does not say.
+EXPORT_RECORD = "onestep.json"
+#: How diffusers marks weights in a smaller type that lie beside those in float32.
+VARIANTS = {"float16": "fp16", "bfloat16": "bf16"}
+
+
+@dataclass(frozen=True)
+class PipelineModel:
+    """A network, and what a pipeline must do to predict as its estimator does.
+
+    Attributes:
+        network: the network.
+        modality: what it predicts.
+        sampling: the steps that it denoises in; None is a single step.
+    """
+
+    network: LatentNetwork
+    modality: Modality
+    sampling: Sampling | None = None
+
+
+class PipelineFolder(ABC):
+    """How a base family is written as a folder for a stock pipeline of diffusers, and read again.
+
+    A family's network returns one in ``pipeline_folder``. Export checks what was written against the checkpoint.
+
+    Attributes:
+        pipelines: names of the classes of pipelines whose folders ``read`` understands.
+    """
+
+    pipelines: ClassVar[tuple[str, ...]] = ()
+
+    @abstractmethod
+    def write(self, model: PipelineModel, base: str, folder: Path, dtype: str, processing_res: int) -> None:
+        """Write a model in float32, and in a smaller type beside it if asked.
+
+        Args:
+            model: a trained model; it stays as it is.
+            base: folder or hub id of the base, for the parts that a network does not keep.
+            folder: where to; must be empty.
+            dtype: float32; or one of ``VARIANTS``, which adds weights in that type.
+            processing_res: longest side, in pixels, at which the pipeline sees images by default.
+
+        Raises:
+            InputError: stock diffusers cannot do what the model does, or the base is out of reach.
+        """
+
+    @abstractmethod
+    def predictions(
+        self, folder: Path, images: Sequence[np.ndarray], seeds: Sequence[int], variant: str | None
+    ) -> Iterator[np.ndarray]:
+        """Yield what stock diffusers predicts from a written folder, at native size: for every image, for every seed.
+
+        Args:
+            folder: the export.
+            images: (H,W,3) uint8 each.
+            seeds: of the pipeline's noise.
+            variant: of the weights; None is float32. Arithmetic is in float32 in any case.
+
+        Yields:
+            float32: published predictions, (H,W) for a single channel, else (H,W,C).
+        """
+
+    @abstractmethod
+    def usage(self, model: PipelineModel, variant: str | None) -> str:
+        """Return how a written folder is used, for its card, in Markdown.
+
+        Args:
+            model: what was written.
+            variant: of the smaller weights, if there are any.
+        """
+
+    @abstractmethod
+    def read(self, source: str) -> PipelineModel:
+        """Return the model of a folder.
+
+        Args:
+            source: folder, or hub id, of one of ``pipelines``.
+
+        Raises:
+            InputError: it cannot be read, or means something that this project does not do.
+        """

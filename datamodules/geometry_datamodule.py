@@ -255,7 +255,7 @@ class GeometryDataModule(LightningDataModule):
         readers = workers.world_size * max(workers.num_workers, 1)
         if num_streams % readers:
             rank_zero_info(
-                f"Data: {num_streams} streams for {readers} reading processes. Each stream is read by several of them; "
+                f"Data: {num_streams} stream{'s' * (num_streams > 1)} for {readers} reading processes, several each; "
                 "a number of devices x num_workers that divides the number of streams would save reading."
             )
         changes = self.horizontal_flip, self.augmentation

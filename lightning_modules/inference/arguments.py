@@ -70,7 +70,7 @@ def load_from_arguments(options: argparse.Namespace) -> "LoadedModel":
         model = load_model(options.ckpt_path or options.model, configs, options.base, options.ema)
     else:
         own = find_run(options.run, options.ckpt_path).config
-        laid_over = [own, *configs] if configs else []
+        laid_over: list[str | Path] = [own, *configs] if configs else []
         model = load_model(options.run, laid_over, options.base, options.ema, options.ckpt_path)
     if model.taken:
         print(printable(model.taken), flush=True)

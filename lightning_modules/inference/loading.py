@@ -12,6 +12,8 @@ import torch
 from jsonargparse import ArgumentParser
 
 from geometry.errors import InputError, one_line
+from geometry.modalities import Modality
+from geometry.modalities import Normals as NormalsModality
 from geometry.paths import given_path
 from lightning_modules.command_line.console import input_error_behind, readable_error
 from lightning_modules.diffusion import DiffusionEstimator
@@ -29,7 +31,7 @@ from lightning_modules.networks.pipeline_folder import EXPORT_RECORD
 from lightning_modules.networks.stock_models import read_pipeline_folder
 from lightning_modules.shipped import find_folder
 from lightning_modules.single_step import SingleStepEstimator
-from lightning_modules.tasks import Task
+from lightning_modules.tasks import Normals, Task
 from lightning_modules.trained_on import CHECKPOINT_KEY, TrainedOn, check_same_values, describe_training, read_record
 from lightning_modules.training.found_runs import BEST_OR_LAST, FoundRun, find_run
 from lightning_modules.training.run_choice import run_of_earlier_version
@@ -165,7 +167,7 @@ def _choose_weights(checkpoint: dict[str, Any], ema: EmaChoice, file: Path) -> t
 
 def _load_export(folder: str) -> LoadedModel:
     found = read_pipeline_folder(folder)
-    task = Task(found.modality)
+    task = _stock_task(found.modality)
     estimator: Estimator = SingleStepEstimator(found.network, task)
     if found.sampling is not None:
         estimator = DiffusionEstimator(found.network, task, found.sampling)
@@ -173,18 +175,29 @@ def _load_export(folder: str) -> LoadedModel:
     return LoadedModel(estimator.eval().requires_grad_(False), source=folder, base=folder, config={})
 
 
+def _stock_task(modality: Modality) -> Task:
+    """Return the task of a stock pipeline, which clips decoded normals; in exports of this project none are beyond."""
+    return Normals(frame=modality.frame, clip_decoded=True) if isinstance(modality, NormalsModality) else Task(modality)
+
+
 def _training_of_export(folder: str, estimator: Estimator) -> TrainedOn | None:
     """Return what an export says that it was trained on; of a model from elsewhere, what its pipeline takes."""
-    with suppress(InputError, ValueError):
-        record = json.loads(read_part_of(folder, EXPORT_RECORD))
-        if isinstance(record, dict) and isinstance(record.get(CHECKPOINT_KEY), dict):
-            return read_record(record[CHECKPOINT_KEY], folder)
-    with suppress(InputError, ValueError):
-        index = json.loads(read_part_of(folder, INDEX))
-        resolution = index.get("default_processing_resolution")
-        if isinstance(resolution, int) and resolution >= 0:
-            return replace(describe_training({}, estimator.task.modality), processing_res=resolution)
-    return None
+    found = _json_part(folder, EXPORT_RECORD).get(CHECKPOINT_KEY)
+    if isinstance(found, dict):
+        return read_record(found, f"{folder}/{EXPORT_RECORD}")
+    resolution = _json_part(folder, INDEX).get("default_processing_resolution")
+    if type(resolution) is not int:
+        return None
+    known = replace(describe_training({}, estimator.task.modality), processing_res=resolution)
+    return read_record(known.to_record(), f"{folder}/{INDEX}")
+
+
+def _json_part(folder: str, name: str) -> dict[str, Any]:
+    """Return a JSON file of a model; nothing if it is not there or holds something else."""
+    with suppress(InputError, ValueError, RecursionError):
+        content = json.loads(read_part_of(folder, name))
+        return content if isinstance(content, dict) else {}
+    return {}
 
 
 def read_part_of(base: str, name: str) -> str:

@@ -69,30 +69,13 @@ def fit_ransac(
     if count < 2:
         return None
     measured = y if measure is None else measure(y)
-    limit = median((measured - median(measured)).abs()) if threshold is None else y.new_tensor(threshold)
-    low, high = measured - limit, measured + limit
-    if bounds is not None:
-        low, high = bounds(low, high)
-    best = _most_inliers(x, y, (low, high), measured, measure, (max_trials, stop_probability, seed))
-    return None if best is None else RobustFit(*fit_line(x[best], y[best]), best)
-
-
-def _most_inliers(
-    x: Tensor,
-    y: Tensor,
-    limits: tuple[Tensor, Tensor],
-    measured: Tensor,
-    measure: Callable[[Tensor], Tensor] | None,
-    trial_options: tuple[int, float, int],
-) -> Tensor | None:
-    """Return the inliers (N,) bool of the best trial, or None; ``limits`` are the values of an inlier's line."""
-    max_trials, stop_probability, seed = trial_options
+    low, high = _range_of_inliers(measured, threshold, bounds)
     best, best_count, best_score = None, 1, -math.inf
     trials = float(max_trials)
     for trial, line in enumerate(_lines(x, y, seed)):
         if trial >= trials:
             break
-        inliers = (line >= limits[0]) & (line <= limits[1])
+        inliers = (line >= low) & (line <= high)
         num_inliers = int(inliers.sum())
         if num_inliers < best_count:
             continue
@@ -101,8 +84,17 @@ def _most_inliers(
         if num_inliers == best_count and score < best_score:
             continue
         best, best_count, best_score = inliers, num_inliers, score
-        trials = min(trials, _trials_needed(num_inliers / len(x), stop_probability))
-    return best
+        trials = min(trials, _trials_needed(num_inliers / count, stop_probability))
+    return None if best is None else RobustFit(*fit_line(x[best], y[best]), best)
+
+
+def _range_of_inliers(
+    measured: Tensor, threshold: float | None, bounds: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
+) -> tuple[Tensor, Tensor]:
+    """Return the smallest and the largest value (N,) with which a line agrees with each target."""
+    limit = median((measured - median(measured)).abs()) if threshold is None else measured.new_tensor(threshold)
+    low, high = measured - limit, measured + limit
+    return (low, high) if bounds is None else bounds(low, high)
 
 
 def _lines(x: Tensor, y: Tensor, seed: int) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""DA-2K: which of two marked points is nearer, in pictures from anywhere."""
+"""DA-2K: which of two marked points is nearer, in images from anywhere."""
 
 from collections.abc import Sequence
 from functools import lru_cache

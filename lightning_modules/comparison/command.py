@@ -39,14 +39,14 @@ def main(arguments: Sequence[str]) -> int:
     rows, settings = tables.comparison_rows(comparisons, runs[0].name), differing_settings(runs)
     folder = options.output.expanduser()
     make_writable(folder, "--output")
-    pictures, unpainted = write_most_different(runs, metrics, folder, options.num_pictures)
+    images, unpainted = write_most_different(runs, metrics, folder, options.num_pictures)
     notes = [*tables.remarks(runs, comparisons), *unpainted]
-    write_whole(folder / "compare.md", tables.markdown(rows, settings, notes, pictures))
+    write_whole(folder / "compare.md", tables.markdown(rows, settings, notes, images))
     write_whole(folder / "compare.csv", tables.csv_text(comparisons, runs[0].name))
     write_whole(folder / "compare.tex", tables.latex(rows, metrics))
     parts = [format_table(rows), format_table(settings) if len(settings) > 1 else "all settings are the same"]
     parts += ["\n".join(f"note: {note}" for note in notes)] if notes else []
-    print("\n\n".join([*parts, f"compare.md, compare.csv, compare.tex and {len(pictures)} visualisations in {folder}"]))
+    print("\n\n".join([*parts, f"compare.md, compare.csv, compare.tex and {len(images)} visualisations in {folder}"]))
     return 0
 
 
@@ -72,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
         help="folder of tables and visualisations, whose former comparison is replaced (default: %(default)s)",
     )
     parser.add_argument(
-        "--num-pictures", type=int, default=3, metavar="N", help="images shown per dataset and run (default: 3)"
+        "--num-images", type=int, default=3, metavar="N", help="images shown per dataset and run (default: 3)"
     )
     parser.add_argument(
         "--resamples", type=int, default=10_000, metavar="N", help="resamples of each interval (default: 10000)"

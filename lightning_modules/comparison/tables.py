@@ -161,24 +161,22 @@ def comparison_rows(comparisons: Sequence[Comparison], first: str) -> list[list[
     return rows
 
 
-def markdown(
-    rows: list[list[str]], settings: list[list[str]], notes: Sequence[str], pictures: Mapping[str, str]
-) -> str:
+def markdown(rows: list[list[str]], settings: list[list[str]], notes: Sequence[str], images: Mapping[str, str]) -> str:
     """Return compare.md.
 
     Args:
         rows: of ``comparison_rows``.
         settings: of ``differing_settings``.
         notes: remarks.
-        pictures: what a visualisation shows, by its file.
+        images: what a visualisation shows, by its file.
     """
     parts = ["# Comparison", format_markdown(rows), _EXPLANATION]
     if notes:
         parts += ["## Remarks", "\n".join(f"* {note}" for note in notes)]
     parts += ["## Settings that differ", format_markdown(settings) if len(settings) > 1 else "None."]
-    if pictures:
+    if images:
         parts.append("## Images that differ most")
-        parts += [f"{text}\n\n![{text}]({file})" for file, text in pictures.items()]
+        parts += [f"{text}\n\n![{text}]({file})" for file, text in images.items()]
     return "\n\n".join(parts) + "\n"
 
 

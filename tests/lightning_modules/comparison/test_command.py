@@ -57,7 +57,7 @@ def error_of(capsys, *words):
 
 def test_a_comparison_that_one_would_paste(tested, tmp_path, capsys):
     first, second = (tested / f"runs_{name}" for name in ("first", "second"))
-    compare(first, second, "--output", tmp_path / "out", "--num-pictures", 2)
+    compare(first, second, "--output", tmp_path / "out", "--num-images", 2)
     out = capsys.readouterr().out
     with (tmp_path / "out/compare.csv").open() as file:
         rows = {row["metric"]: row for row in csv.DictReader(file)}

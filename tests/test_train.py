@@ -257,7 +257,7 @@ class TestHelp:
 
     def test_commands_that_do_not_exist_yet_are_not_offered(self, capsys):
         text = self.help_of(capsys, "--help")
-        assert "{fit,validate,test,predict,export}" in text
+        assert "{fit,validate,test,predict,compare,export}" in text
 
 
 def test_the_entry_point_is_thin():

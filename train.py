@@ -12,6 +12,7 @@ from lightning_modules.command_line.console import input_error_behind, leave, qu
 from lightning_modules.command_line.links import modalities_of
 from lightning_modules.command_line.own_commands import COMMANDS, run_command
 from lightning_modules.command_line.parser import Parser
+from lightning_modules.command_line.run_option import COMMANDS_WITH_RUN, RUN_HELP, name_run
 from lightning_modules.command_line.settings import settle
 from lightning_modules.command_line.stopping import says_when_stopped
 from lightning_modules.command_line.trainer_parts import TRAINER_DEFAULTS, callbacks_of, default_logger, plugins_of
@@ -83,6 +84,8 @@ class OneStepCLI(OpenCLI):
             parser: its parser.
             command: its name.
         """
+        if command in COMMANDS_WITH_RUN:
+            parser.add_argument("--run", type=str, default=None, help=RUN_HELP)
         if command == "test":
             parser.add_lightning_class_args(Evaluation, "evaluation")
 
@@ -93,7 +96,8 @@ class OneStepCLI(OpenCLI):
             parser: the parser of all commands.
             args: the command line.
         """
-        super().parse_arguments(parser, args)
+        words = sys.argv[1:] if args is None else args
+        super().parse_arguments(parser, name_run(words) if isinstance(words, list) else words)
         settle(self.config.subcommand, self.config[self.config.subcommand])
 
     def before_instantiate_classes(self) -> None:

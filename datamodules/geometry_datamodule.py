@@ -142,8 +142,12 @@ class GeometryDataModule(LightningDataModule):
 
     @property
     def image_sizes(self) -> dict[str, tuple[int, int]]:
-        """(height, width) of the images of every data set in use, by name. Known after ``setup``."""
-        return {source.name: source.dataset.manifest.image_size for source in [*self._train, *self._val]}
+        """(height, width) of the images of every data set in use, by name. Known after ``setup``.
+
+        Those to train on come first, the one with the largest weight before the others.
+        """
+        train = sorted(self._train, key=lambda source: -source.source.weight)
+        return {source.name: source.dataset.manifest.image_size for source in [*train, *self._val]}
 
     def setup(self, stage: str) -> None:
         """Find the data sets and check that they hold what is asked for.
@@ -227,11 +231,7 @@ class GeometryDataModule(LightningDataModule):
         return {"shards": shards, "max_samples": self.max_val_samples}
 
     def on_exception(self, exception: BaseException) -> None:
-        """End the loader processes when the run fails or is told to stop.
-
-        Args:
-            exception: what ended the run.
-        """
+        """End the loader processes when the run fails or is told to stop."""
         self.teardown("")
 
     def teardown(self, stage: str) -> None:

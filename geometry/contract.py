@@ -17,7 +17,7 @@ class TrainingData(Protocol):
 
     @property
     def image_sizes(self) -> Mapping[str, tuple[int, int]]:
-        """(height, width) of the images of every data set in use, by name."""
+        """(height, width) of the images of every data set in use, by name; first the one that counts most."""
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""A web page for one model: ``python -m lightning_modules.app --model EXPORT``."""
+"""A web page for one model: ``python -m lightning_modules.app --run runs/NAME``."""
 
 import argparse
 import atexit
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from geometry.errors import InputError
-from lightning_modules.command_line.console import leave
+from lightning_modules.command_line.console import leave, quieten
 from lightning_modules.inference.arguments import add_model_arguments, load_from_arguments, parse
-from lightning_modules.inference.predictor import DEFAULT_PROCESSING_RES, Predictor
-from lightning_modules.page import EXAMPLES, RESOLUTIONS, Page, build_page
+from lightning_modules.inference.predictor import Predictor
+from lightning_modules.page import EXAMPLES, Page, build_page
 from lightning_modules.page_origin import OwnOrigin
 
 
@@ -23,6 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: words after the program's name; those of this process by default.
     """
+    quieten()
     try:
         options = parse(make_parser(), sys.argv[1:] if arguments is None else arguments)
         if options.max_megapixels <= 0 or options.max_upload_mb <= 0:
@@ -57,7 +58,7 @@ def serve(options: argparse.Namespace, is_waiting: bool = True) -> Any:  # noqa:
     folder = Path(tempfile.mkdtemp(prefix="onestep-page-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     page = Page(predictor, round(options.max_megapixels * 1e6), folder)
-    running = build_page(page, f"Model: `{options.ckpt_path or options.model}`")
+    running = build_page(page, f"Model: `{model.taken or options.model}`")
     try:
         running.launch(
             server_name=options.host,
@@ -101,9 +102,9 @@ def make_parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--processing-res",
         type=int,
-        choices=RESOLUTIONS,
-        default=DEFAULT_PROCESSING_RES,
-        help="processing resolution that is chosen at first; 0 is the image's own size (default: %(default)s)",
+        metavar="PX",
+        help="processing resolution that is chosen at first; 0 is the image's own size. By default that of the "
+        "training, which the model says",
     )
     group.add_argument("--device", default="auto", help="cpu, cuda, ...; auto takes a GPU where there is one")
     return parser

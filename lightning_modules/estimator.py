@@ -25,6 +25,7 @@ from lightning_modules.networks.sharding import shard_blocks
 from lightning_modules.networks.sizes import pad_to_multiple
 from lightning_modules.schedules import warmup_exponential
 from lightning_modules.tasks import Task
+from lightning_modules.trained_on import CHECKPOINT_KEY, TrainedOn, describe_training
 from lightning_modules.training.checkpoint_states import check_states
 from lightning_modules.training.compilation_proof import CompilationProof
 from lightning_modules.training.gradients import GradientGuard
@@ -97,6 +98,7 @@ class Estimator(LightningModule, ABC):
         self.val_dataset_names: list[str] = []
         self.val_metrics = nn.ModuleList()
         self.last_validated_step = -1
+        self.trained_on: TrainedOn | None = None
         self.step_losses: list[Tensor] = []
         self._resumed: StoredSettings | None = None
 
@@ -133,6 +135,7 @@ class Estimator(LightningModule, ABC):
             nn.ModuleList(self.task.make_metrics(dataset)) for dataset in data.val_dataset_infos
         )
         if stage == "fit":
+            self.trained_on = describe_training(data.image_sizes, self.task.modality)
             check_monitors(self)
             for loss in self.task.losses:
                 loss.attach(self.network)
@@ -248,13 +251,15 @@ class Estimator(LightningModule, ABC):
         self.gradient_guard.settle()
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep only what trains.
+        """Keep only what trains, and say what it is trained on.
 
         Args:
             checkpoint: the checkpoint that is about to be saved.
         """
         trained = self.trained_names()
         checkpoint["state_dict"] = {name: t for name, t in checkpoint["state_dict"].items() if name in trained}
+        if self.trained_on is not None:
+            checkpoint[CHECKPOINT_KEY] = self.trained_on.to_record()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Check that a checkpoint fits what trains.

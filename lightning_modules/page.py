@@ -140,7 +140,7 @@ def _controls(gradio: Any, processing_res: int) -> tuple[Any, ...]:  # noqa: ANN
     """Lay out what a person acts on: upload, resolution, button, line of timings, examples."""
     upload = gradio.File(label="Image", type="filepath", height=150, elem_id="upload")
     resolution = gradio.Dropdown(
-        [(str(side) if side else "the image's own size", side) for side in RESOLUTIONS],
+        [(str(side) if side else "the image's own size", side) for side in _sides(processing_res)],
         value=processing_res,
         label="Processing resolution (longest side, pixels)",
     )
@@ -149,6 +149,11 @@ def _controls(gradio: Any, processing_res: int) -> tuple[Any, ...]:  # noqa: ANN
     samples = [[str(file)] for file in sorted(EXAMPLES.glob("[!.]*.jpg"))]
     examples = gradio.Dataset(components=["image"], samples=samples, label="Examples", elem_id="examples")
     return upload, resolution, button, timing, examples
+
+
+def _sides(own: int) -> list[int]:
+    """Return the sides that can be chosen, the model's own among them, in order; 0 is the last."""
+    return sorted({*RESOLUTIONS, own}, key=lambda side: side or 1 << 30)
 
 
 def _results(gradio: Any, modality: Modality) -> tuple[Any, ...]:  # noqa: ANN401

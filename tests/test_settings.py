@@ -112,7 +112,7 @@ class TestMistakes:
             ("model.init_from=", "init_from is empty"),
             ("model.init_from=train.py", "init_from train.py: train.py cannot be read as a checkpoint"),
             ("ckpt_path=", "--ckpt_path is empty"),
-            ("ckpt_path=best", "give the path of a checkpoint, or last"),
+            ("ckpt_path=best", "--ckpt_path best: there is no checkpoint in"),
             ("ckpt_path=hpc", "give the path of a checkpoint, or last"),
             ("ckpt_path=train.py", "the file is damaged: it is cut off, or no checkpoint"),
             ("config=", "--config: a configuration holds sections"),

@@ -5,6 +5,7 @@ import re
 import sys
 import threading
 import warnings
+from pathlib import Path
 from typing import NoReturn
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
@@ -12,6 +13,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from geometry.errors import InputError, one_line, printable
 from geometry.storage import storage_problem
 
+_OWN_CODE = [Path(__file__).parents[2] / name for name in ("datamodules", "geometry", "lightning_modules")]
 # Lines of jsonargparse's errors that repeat what was given, or what else would have been accepted.
 _NOISE = re.compile(
     r"\s*(- )?(Does not validate against any of the Union subtypes|Subtypes: |Errors:|Given value( type)?: |"
@@ -107,6 +109,7 @@ def quieten() -> None:
     rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     rank_zero.addFilter(_is_news)
     threading.excepthook = _report_from_thread
+    warnings.formatwarning = _plain_warning  # type: ignore[assignment]
     for message, category in (
         (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),
         (r"Found \d+ module\(s\) in eval mode at the start of training", UserWarning),
@@ -123,6 +126,12 @@ def _report_from_thread(arguments: threading.ExceptHookArgs) -> None:
     """Be silent on a disk that a writer of curves finds full: the main thread hears of it, too, and says it once."""
     if arguments.exc_value is None or storage_problem(arguments.exc_value) is None:
         threading.__excepthook__(arguments)
+
+
+def _plain_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> str:
+    """Return a warning as one line; those of this project without the place in the code, which helps nobody."""
+    is_own = any(Path(filename).is_relative_to(folder) for folder in _OWN_CODE)
+    return f"warning: {message}\n" if is_own else f"{filename}:{lineno}: {category.__name__}: {message}\n"
 
 
 def _is_news(record: logging.LogRecord) -> bool:

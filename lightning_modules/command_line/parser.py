@@ -23,8 +23,8 @@ HELP = {
     "trainer.val_check_interval": "Number of batches (not optimiser steps) between two validations, or a time such as "
     '"00:01:00:00". By default 1000, or 1.0, the end of the epoch, with check_val_every_n_epoch. fit also validates '
     "the final weights.",
-    "ckpt_path": "Checkpoint to start from: a path, or last for the newest run of this name. fit then goes on in that "
-    "run's folder, or starts afresh if there is none.",
+    "ckpt_path": "Checkpoint to start from: a path, or last or best of the newest run of this name. With last, fit "
+    "goes on in that run's folder, or starts afresh if there is none; with another, it starts a new run.",
 }
 TITLES = {
     "trainer": "Trainer",

@@ -56,8 +56,10 @@ def settle(command: str, config: Namespace) -> None:
         check_writable(Path(trainer.default_root_dir, config.name), "the run's folder")
     if config.get("ckpt_path") is not None:
         config.ckpt_path = _expand(config.ckpt_path, "--ckpt_path")
-    if config.get("ckpt_path") in ("best", "hpc", "registry"):
-        raise InputError(f"--ckpt_path {config.ckpt_path}: give the path of a checkpoint, or last.")
+    if config.get("ckpt_path") in ("hpc", "registry"):
+        raise InputError(f"--ckpt_path {config.ckpt_path}: give the path of a checkpoint, or last or best.")
+    if config.get("run") is not None:
+        raise InputError(f"run: {config.run} is an option of the command line alone, not of a configuration: --run.")
 
 
 def _expand(path: str, option: str) -> str:

@@ -12,11 +12,12 @@ from geometry.errors import InputError
 from geometry.modalities import modality_named
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.export.diffusers_folder import pipeline_model
-from lightning_modules.export.programs import LARGEST_BATCH, ONNX_FILE, OPSET, TORCH_FILE
+from lightning_modules.export.programs import ONNX_FILE, OPSET, TORCH_FILE, largest_batch
 from lightning_modules.export.verification import Agreement
 from lightning_modules.inference.loading import LoadedModel, read_part_of
 from lightning_modules.inference.run_config import last_scores
 from lightning_modules.networks.pipeline_folder import EXPORT_RECORD, VARIANTS
+from lightning_modules.trained_on import DEFAULT_PROCESSING_RES
 
 _PAPER = "[Martin Garcia et al., 2025](https://arxiv.org/abs/2409.11355)"
 _MARIGOLD = "[Ke et al., 2024](https://arxiv.org/abs/2312.02145)"
@@ -39,6 +40,7 @@ class ExportRecord:
         denoises: a diffusion estimator, whose prediction takes several steps from noise.
         num_steps: denoising steps.
         ensemble_size: number of predictions that the checkpoint combines; an export makes one.
+        trained_on: what the model was trained on; None if the checkpoint does not say.
         meaning: what a predicted value says.
         details: what the family adds; written beside the rest.
     """
@@ -55,6 +57,7 @@ class ExportRecord:
     denoises: bool = False
     num_steps: int = 1
     ensemble_size: int = 1
+    trained_on: dict[str, Any] | None = None
     meaning: str = ""
     details: Mapping[str, Any] = field(default_factory=dict)
 
@@ -82,6 +85,7 @@ def describe(model: LoadedModel, export_format: str, dtype: str, agreements: lis
         denoises=sampling is not None,
         num_steps=sampling.num_steps if sampling else 1,
         ensemble_size=sampling.ensemble_size if sampling else 1,
+        trained_on=estimator.trained_on.to_record() if estimator.trained_on else None,
         meaning=estimator.task.modality.describe_published(),
         details=network.export_details(),
     )
@@ -109,7 +113,7 @@ def write_card(model: LoadedModel, record: ExportRecord, folder: Path, name: str
     sections = [
         f"---\n{yaml.safe_dump(head, sort_keys=False)}---",
         f"# {name}\n\n{_summary(record)}",
-        f"## Use\n\n{_usage(model, record)}",
+        f"## Use\n\n{_usage(model, record)}\n\n{_resolution(model)}",
         f"## How it was made\n\n{_recipe(model, record, base)}",
         f"## Scores\n\n{_scores(model)}",
         f"## Check of this export\n\n{_check(record)}",
@@ -134,8 +138,10 @@ def _usage(model: LoadedModel, record: ExportRecord) -> str:
     modality = modality_named(record.predicts)
     low, high = modality.value_range
     output = f"`prediction` (B,{modality.num_channels},H,W) float32 in [{low:g}, {high:g}]"
+    most = largest_batch(model.estimator.network)
+    batch = f"Any batch up to {most}" if most > 1 else "One image at a time"
     shapes = (
-        f"Input `image` (B,3,H,W) float32 in [0, 1], RGB; output {output}. Any batch up to {LARGEST_BATCH}; any height "
+        f"Input `image` (B,3,H,W) float32 in [0, 1], RGB; output {output}. {batch}; any height "
         f"and width that are multiples of {record.size_multiple}."
     )
     if record.format == "torch":
@@ -145,6 +151,20 @@ def _usage(model: LoadedModel, record: ExportRecord) -> str:
         'prediction = session.run(None, {"image": image})[0]',
     )
     return f"{code}{shapes} Opset {OPSET}."
+
+
+def _resolution(model: LoadedModel) -> str:
+    trained = model.estimator.trained_on
+    if trained is None:
+        return (
+            f"The checkpoint does not say at which size of images it was trained; {DEFAULT_PROCESSING_RES} is assumed."
+        )
+    sizes = trained.sizes_text()
+    return (
+        "Processing resolution (longest side in pixels at which the network sees an image): "
+        f"**{trained.processing_res}**"
+        f"{f', for it was trained on images of {sizes}' if sizes else ''}. Far from it, predictions are wrong."
+    )
 
 
 def _code(*lines: str) -> str:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.inference.loading import LoadedModel
-from lightning_modules.inference.predictor import DEFAULT_PROCESSING_RES
 from lightning_modules.networks.pipeline_folder import PipelineModel
+from lightning_modules.trained_on import default_resolution
 
 
 def write_diffusers(model: LoadedModel, folder: Path, dtype: str) -> None:
@@ -20,7 +20,8 @@ def write_diffusers(model: LoadedModel, folder: Path, dtype: str) -> None:
         InputError: no pipeline of diffusers holds the model, or its base is out of reach.
     """
     writer = model.estimator.network.pipeline_folder()
-    writer.write(pipeline_model(model), model.base, folder, dtype, DEFAULT_PROCESSING_RES)
+    resolution = default_resolution(model.estimator.trained_on)
+    writer.write(pipeline_model(model), model.base, folder, dtype, resolution)
 
 
 def pipeline_model(model: LoadedModel) -> PipelineModel:

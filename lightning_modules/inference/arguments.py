@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NoReturn
 
-from geometry.errors import InputError
+from geometry.errors import InputError, printable
 from geometry.paths import given_path
 from lightning_modules.lightning_internals import options_of
 
@@ -20,17 +20,22 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         parser: the command's parser.
     """
     group = parser.add_argument_group("model")
-    source = group.add_mutually_exclusive_group(required=True)
-    source.add_argument(
-        "--ckpt_path", metavar="PATH", help="checkpoint: a file, a run's folder, or runs/NAME for the newest run"
+    group.add_argument(
+        "--run", metavar="RUN", help="runs/NAME for the newest run of a name, runs/NAME/version_N, or a checkpoint file"
     )
-    source.add_argument("--model", metavar="DIR", help="exported diffusers folder, or hub id of a Marigold model")
+    group.add_argument("--model", metavar="DIR", help="exported diffusers folder, or hub id of a Marigold model")
+    group.add_argument(
+        "--ckpt_path",
+        metavar="WHICH",
+        help="which checkpoint of the run: last, best (by the metric that the run watched), or a file. Without --run "
+        "also a run, or best or last of the newest run of the name in --config (default: last)",
+    )
     group.add_argument(
         "--config",
         action="append",
         default=[],
         metavar="FILE",
-        help="configuration that the checkpoint was trained with; by default the config.yaml of its run",
+        help="configuration: with --run, laid over the run's own; otherwise in its place",
     )
     group.add_argument("--base", metavar="DIR", help="base model in place of the configured one, if that has moved")
     group.add_argument(
@@ -51,13 +56,35 @@ def load_from_arguments(options: argparse.Namespace) -> "LoadedModel":
         InputError: the model cannot be found or loaded.
     """
     from lightning_modules.inference.loading import load_model
+    from lightning_modules.training.found_runs import find_run
 
-    given = {"--ckpt_path": options.ckpt_path, "--model": options.model, "--base": options.base}
+    given = {"--run": options.run, "--ckpt_path": options.ckpt_path, "--model": options.model, "--base": options.base}
     for option, value in given.items():
         if value is not None:
             given_path(value, option)
     configs = [given_path(file, "--config") for file in options.config]
-    return load_model(options.ckpt_path or options.model, configs, options.base, options.ema)
+    if options.run is None:
+        model = load_model(options.ckpt_path or options.model, configs, options.base, options.ema)
+    else:
+        own = find_run(options.run, options.ckpt_path).config
+        laid_over = [own, *configs] if configs else []
+        model = load_model(options.run, laid_over, options.base, options.ema, options.ckpt_path)
+    if model.taken:
+        print(printable(model.taken), flush=True)
+    return model
+
+
+def _check_source(options: argparse.Namespace) -> None:
+    """Check that the model is named once.
+
+    Raises:
+        InputError: it is not named, or twice.
+    """
+    named = [option for option in ("run", "ckpt_path", "model") if getattr(options, option, None) is not None]
+    if not named:
+        raise InputError("one of --run, --ckpt_path and --model is needed: runs/NAME, a checkpoint, or an export.")
+    if "model" in named and len(named) > 1:
+        raise InputError(f"--{named[0]} and --model both name a model; give one of them.")
 
 
 def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse.Namespace:
@@ -77,9 +104,12 @@ def parse(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> argparse
     parser.exit_on_error = False
     parser.error = _raise  # type: ignore[method-assign]
     try:
-        return parser.parse_args(words)
+        options = parser.parse_args(words)
     except argparse.ArgumentError as error:
         raise InputError(str(error)) from error
+    if hasattr(options, "ckpt_path"):
+        _check_source(options)
+    return options
 
 
 def _raise(message: str) -> NoReturn:

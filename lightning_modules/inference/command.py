@@ -3,12 +3,15 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from geometry.errors import InputError, printable
 from geometry.locks import sole_use
 from geometry.paths import path_argument
 from lightning_modules.inference.arguments import add_model_arguments, load_from_arguments, parse
+
+if TYPE_CHECKING:
+    from lightning_modules.inference.predictor import Predictor
 
 _CAMERA_OPTIONS = ("intrinsics", "fov_deg", "near_m", "far_m")
 
@@ -54,9 +57,17 @@ def main(arguments: Sequence[str]) -> int:
     )
     print(
         f"{report.num_predicted} predicted, {len(report.failed)} failed{skipped}; {predictor.modality.name} in "
-        f"{printable(options.output)}"
+        f"{printable(options.output)}, {_seen_at(predictor)}"
     )
     return 1 if report.failed else 0
+
+
+def _seen_at(predictor: "Predictor") -> str:
+    """Return at which size the network saw the images, and what it was trained at."""
+    side, trained = predictor.processing_res, predictor.trained_on
+    sizes = trained.sizes_text() if trained else ""
+    seen = f"seen at {side} pixels" if side else "seen at their own size"
+    return f"{seen} (trained at {sizes})" if sizes else seen
 
 
 def _described_camera(options: argparse.Namespace) -> dict[str, Any]:
@@ -88,9 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--processing-res",
         type=int,
-        default=768,
         metavar="PX",
-        help="longest side at which the network sees an image; 0 is the image's own size (default: %(default)s)",
+        help="longest side at which the network sees an image; 0 is the image's own size. By default that of the "
+        "training, which the model says",
     )
     group.add_argument(
         "--tile-size",

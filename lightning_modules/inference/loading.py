@@ -1,8 +1,10 @@
 """Turns what training left behind, or an exported folder, into an estimator that is ready to predict."""
 
+import json
 from argparse import ArgumentError
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -22,11 +24,14 @@ from lightning_modules.inference.run_config import (
     set_base,
 )
 from lightning_modules.networks.base_files import INDEX
+from lightning_modules.networks.pipeline_folder import EXPORT_RECORD
 from lightning_modules.networks.stock_models import read_pipeline_folder
 from lightning_modules.single_step import SingleStepEstimator
 from lightning_modules.tasks import Task
+from lightning_modules.trained_on import CHECKPOINT_KEY, TrainedOn, check_same_values, describe_training, read_record
+from lightning_modules.training.found_runs import BEST_OR_LAST, FoundRun, find_run
 from lightning_modules.training.run_choice import run_of_earlier_version
-from lightning_modules.training.run_folders import has_checkpoint, last_checkpoint, newest_run
+from lightning_modules.training.run_folders import newest_run
 
 EmaChoice = Literal["auto", "true", "false"]
 
@@ -43,6 +48,7 @@ class LoadedModel:
         step: optimiser steps that the checkpoint saw; None for an export.
         used_ema: the weights are the moving average.
         run_folder: the folder of the run, where it is known.
+        taken: one line that says which file of which run it is, and whether there is a better one; empty for an export.
     """
 
     estimator: Estimator
@@ -52,27 +58,34 @@ class LoadedModel:
     step: int | None = None
     used_ema: bool = False
     run_folder: Path | None = None
+    taken: str = ""
 
 
 def load_model(
-    source: str | Path, configs: Sequence[str | Path] = (), base: str | None = None, ema: EmaChoice = "auto"
+    source: str | Path,
+    configs: Sequence[str | Path] = (),
+    base: str | None = None,
+    ema: EmaChoice = "auto",
+    checkpoint: str | None = None,
 ) -> LoadedModel:
     """Return a trained model.
 
     Args:
         source: a checkpoint file; a run's folder ``runs/NAME/version_N`` or the folder of all runs of a name, of which
-            the newest is taken; ``last`` for the newest run of the configuration's name; an exported folder; or the
-            hub id of a Marigold model.
+            the newest is taken; ``last`` or ``best`` for the newest run of the configuration's name; an exported
+            folder; or the hub id of a Marigold model.
         configs: configuration files of the run, laid over one another; by default the ``config.yaml`` of the run.
         base: base model in place of the configured one, for instance because its folder has moved.
         ema: whether to take the moving average of the weights: auto takes it where the checkpoint has one.
+        checkpoint: which checkpoint of a run: last, best by the metric that it watched, or a file; by default the last.
 
     Raises:
         InputError: the source, its configuration or its base cannot be found or read, or they do not fit together.
     """
     if ema not in get_args(EmaChoice):
         raise InputError(f"there is no ema {ema!r}; choose one of {', '.join(get_args(EmaChoice))}.")
-    if str(source) == "last":
+    if str(source) in BEST_OR_LAST:
+        checkpoint = str(source)
         config = read_config([Path(name) for name in configs])
         source = runs_folder(config)
         if newest_run(source) is None:
@@ -80,24 +93,7 @@ def load_model(
     path = Path(source).expanduser()
     if (path / INDEX).is_file() or (not path.exists() and _may_be_hub_id(str(source))):
         return _load_export(str(path) if path.is_dir() else str(source))
-    return _load_checkpoint(find_checkpoint(path), configs, base, ema)
-
-
-def find_checkpoint(path: Path) -> Path:
-    """Return the checkpoint that a path means: a file, a run's folder, or a folder of runs.
-
-    Raises:
-        InputError: there is none.
-    """
-    if path.is_file():
-        return path
-    run = path if has_checkpoint(path) else newest_run(path) if path.is_dir() else None
-    if run is None:
-        raise InputError(
-            f"{path} is no checkpoint, no folder of a run that has one, and no exported folder. Give a .ckpt file, "
-            "runs/NAME, or a folder that export wrote."
-        )
-    return last_checkpoint(run)
+    return _load_checkpoint(find_run(path, checkpoint), configs, base, ema)
 
 
 def build_estimator(model: dict[str, Any]) -> Estimator:
@@ -122,9 +118,10 @@ def build_estimator(model: dict[str, Any]) -> Estimator:
         raise
 
 
-def _load_checkpoint(file: Path, configs: Sequence[str | Path], base: str | None, ema: EmaChoice) -> LoadedModel:
+def _load_checkpoint(run: FoundRun, configs: Sequence[str | Path], base: str | None, ema: EmaChoice) -> LoadedModel:
     from lightning_modules.training.checkpoint_content import read_checkpoint  # slow to import
 
+    file = run.checkpoint
     checkpoint = read_checkpoint(file)
     beside = config_beside(file)
     config = read_config([Path(name) for name in configs] or [beside])
@@ -139,6 +136,9 @@ def _load_checkpoint(file: Path, configs: Sequence[str | Path], base: str | None
         raise InputError(f"{error} If it has moved, name its folder with --base, or base=... in Python.") from error
     weights, used_ema = _choose_weights(checkpoint, ema, file)
     estimator.check_fits(weights)
+    if CHECKPOINT_KEY in checkpoint:
+        estimator.trained_on = read_record(checkpoint[CHECKPOINT_KEY], file)
+        check_same_values(estimator.trained_on, estimator, file)
     estimator.load_state_dict(weights, strict=False)
     return LoadedModel(
         estimator.eval().requires_grad_(False),
@@ -148,6 +148,7 @@ def _load_checkpoint(file: Path, configs: Sequence[str | Path], base: str | None
         step=checkpoint.get("global_step"),
         used_ema=used_ema,
         run_folder=beside.parent if beside.is_file() else None,
+        taken=run.describe(),
     )
 
 
@@ -166,7 +167,22 @@ def _load_export(folder: str) -> LoadedModel:
     estimator: Estimator = SingleStepEstimator(found.network, task)
     if found.sampling is not None:
         estimator = DiffusionEstimator(found.network, task, found.sampling)
+    estimator.trained_on = _training_of_export(folder, estimator)
     return LoadedModel(estimator.eval().requires_grad_(False), source=folder, base=folder, config={})
+
+
+def _training_of_export(folder: str, estimator: Estimator) -> TrainedOn | None:
+    """Return what an export says that it was trained on; of a model from elsewhere, what its pipeline takes."""
+    with suppress(InputError, ValueError):
+        record = json.loads(read_part_of(folder, EXPORT_RECORD))
+        if isinstance(record, dict) and isinstance(record.get(CHECKPOINT_KEY), dict):
+            return read_record(record[CHECKPOINT_KEY], folder)
+    with suppress(InputError, ValueError):
+        index = json.loads(read_part_of(folder, INDEX))
+        resolution = index.get("default_processing_resolution")
+        if isinstance(resolution, int) and resolution >= 0:
+            return replace(describe_training({}, estimator.task.modality), processing_res=resolution)
+    return None
 
 
 def read_part_of(base: str, name: str) -> str:

@@ -1,5 +1,6 @@
 """Predictions for any image, without a Trainer."""
 
+import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,10 +16,10 @@ from lightning_modules.estimator import Estimator
 from lightning_modules.inference.loading import load_model
 from lightning_modules.inference.pictures import ImageLike, as_rgb
 from lightning_modules.inference.tiling import align_to, blend_tiles
+from lightning_modules.trained_on import DEFAULT_PROCESSING_RES, concern, default_resolution
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
-DEFAULT_PROCESSING_RES = 768
 _OVERLAP = 0.25
 
 
@@ -32,7 +33,8 @@ class Predictor:
 
     Args:
         estimator: A trained estimator.
-        processing_res: Longest side in pixels at which the network sees an image; 0 is the image's own size.
+        processing_res: Longest side in pixels at which the network sees an image; 0 is the image's own size, and None
+            that of the training, or 768 if the model does not say which it was.
         tile_size: Images that are larger than a square of this side, as the network would see them, are predicted
             in overlapping tiles and blended; 0 never tiles.
         device: Where to compute, for instance cuda or cpu; auto takes a GPU where there is one.
@@ -46,13 +48,22 @@ class Predictor:
     def __init__(
         self,
         estimator: Estimator,
-        processing_res: int = DEFAULT_PROCESSING_RES,
+        processing_res: int | None = None,
         tile_size: int = 1024,
         device: str = "auto",
         precision: Precision = "float32",
         seed: int = 0,
     ) -> None:
         self.modality = estimator.task.modality
+        self.trained_on = estimator.trained_on
+        if processing_res is None and self.trained_on is None:
+            warnings.warn(
+                f"the model does not say at which size of images it was trained: they are seen at "
+                f"{DEFAULT_PROCESSING_RES} pixels. Choose with processing_res.",
+                stacklevel=2,
+            )
+        if processing_res is None:
+            processing_res = default_resolution(self.trained_on)
         if processing_res < 0 or tile_size < 0:
             raise InputError(f"processing_res and tile_size must not be negative, got {processing_res}, {tile_size}.")
         if not 0 <= seed < 2**63:
@@ -62,6 +73,8 @@ class Predictor:
         self.device = _device(device)
         self.estimator = estimator.to(self.device).eval()
         self.processing_res = processing_res
+        if doubt := concern(processing_res, self.trained_on):
+            warnings.warn(doubt, stacklevel=2)
         self.precision = precision
         self.seed = seed
         factor = estimator.network.size_multiple
@@ -74,6 +87,7 @@ class Predictor:
         configs: Sequence[str | Path] = (),
         base: str | None = None,
         ema: Literal["auto", "true", "false"] = "auto",
+        checkpoint: str | None = None,
         **options: Any,  # noqa: ANN401
     ) -> Self:
         """Return a predictor of a trained model.
@@ -83,12 +97,13 @@ class Predictor:
             configs: configuration files; by default the one in the run's folder.
             base: base model in place of the configured one.
             ema: whether to take the moving average of the weights; auto takes it where there is one.
+            checkpoint: which checkpoint of a run: last, best or a file; by default the last.
             **options: arguments of the class.
 
         Raises:
             InputError: the model cannot be found or loaded.
         """
-        return cls(load_model(source, configs, base, ema).estimator, **options)
+        return cls(load_model(source, configs, base, ema, checkpoint).estimator, **options)
 
     def __call__(self, image: ImageLike) -> np.ndarray:
         """Return the prediction for one image, at its size.

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from geometry.errors import InputError, one_line, printable
+from lightning_modules.trained_on import TrainedOnRecord
 
 _MAX_PICKLE_BYTES = 1 << 25
 _MAX_VALUES = 2_000_000
@@ -143,6 +144,7 @@ _Content = TypedDict(
         "global_step": _Count,
         "pytorch-lightning_version": Annotated[str, Field(pattern=r"^\d+(\.\w+){1,5}$", max_length=40)],
         "settings": dict[_Name, str | int | float | bool | None],
+        "trained_on": TrainedOnRecord,
         "means": list[dict[str, tuple[float, float]]],
         "loops": Annotated[dict[str, dict[str, Any]], AfterValidator(plain)],
         "callbacks": Annotated[_CallbackStates, AfterValidator(plain)],
@@ -188,7 +190,19 @@ def check_checkpoint(file: str | os.PathLike[str]) -> None:
     Raises:
         InputError: the file is no checkpoint, or holds something of another kind than it should.
     """
-    _known(_decoded(file, mmap=True), file)
+    peek_checkpoint(file)
+
+
+def peek_checkpoint(file: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what a checkpoint holds, checked, but without reading the numbers of its weights.
+
+    Args:
+        file: the checkpoint, in a folder.
+
+    Raises:
+        InputError: the file is no checkpoint, or holds something of another kind than it should.
+    """
+    return _known(_decoded(file, mmap=True), file)
 
 
 def _decoded(file: str | os.PathLike[str], mmap: bool = False) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from lightning_modules.lightning_internals import (
     will_validate,
 )
 from lightning_modules.training.checkpoint_files import LAST, also_name
+from lightning_modules.training.found_runs import metric_in_name, step_in_name
 from lightning_modules.training.preemption import Preempted, RankAgreement, StopSignals, exit_code
 from lightning_modules.training.resuming import (
     continue_epochs,
@@ -41,7 +42,7 @@ class Checkpoints(OpenModelCheckpoint):
         monitor: Metric that decides which checkpoints are best, for instance val/hypersim/abs_rel.
         mode: Whether the best value of monitor is the smallest (min) or the largest (max).
         keep: Number of checkpoints to keep beside last.ckpt: the best by monitor, or the newest without it;
-            -1 keeps all, 0 none.
+            -1 keeps all, 0 none. Names hold step and metric.
         folder: Where to write; None is the folder checkpoints in the run's own folder.
         on_damage: What --ckpt_path last does if last.ckpt is cut off or corrupt. Use the previous checkpoint with a
             warning, or stop.
@@ -72,7 +73,7 @@ class Checkpoints(OpenModelCheckpoint):
             check_writable(Path(folder), "checkpoints.folder")
         super().__init__(
             dirpath=folder,
-            filename="step{step:06d}",
+            filename=f"step{{step:06d}}{_with_metric(monitor)}",
             auto_insert_metric_name=False,
             monitor=monitor,
             mode=mode,
@@ -286,9 +287,9 @@ class Checkpoints(OpenModelCheckpoint):
         kept = {*self._newest, *self.best_k_models}
         for file in set(self._named) - kept:
             self.remove_file(trainer, file)
-        own = self.name_of_step(trainer)
-        if trainer.ckpt_path and trainer.is_global_zero and own in kept and not Path(own).exists():
-            also_name(Path(trainer.ckpt_path), Path(own))
+        if trainer.ckpt_path and trainer.is_global_zero:
+            for own in (name for name in kept if step_in_name(name) == trainer.global_step and not Path(name).exists()):
+                also_name(Path(trainer.ckpt_path), Path(own))
 
     def _write(self, trainer: Trainer, file: str) -> None:
         self.last_model_path = file
@@ -307,3 +308,8 @@ class Checkpoints(OpenModelCheckpoint):
     def _folder(self) -> Path:
         assert self.dirpath is not None, "setup has chosen a folder"
         return Path(self.dirpath)
+
+
+def _with_metric(monitor: str | None) -> str:
+    """Return what a name says beside its step: the metric that decides, and its value."""
+    return "" if monitor is None else f"{metric_in_name(monitor)}{{{monitor}:.5g}}"

@@ -1,4 +1,4 @@
-"""Which folder a command's run has, and which checkpoint ``--ckpt_path last`` means."""
+"""Which folder a command's run has, and which checkpoint ``--ckpt_path last`` or ``best`` means."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -10,6 +10,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from geometry.errors import InputError
 from lightning_modules.training.checkpoint_files import LAST, damage
+from lightning_modules.training.found_runs import best_checkpoint
 from lightning_modules.training.run_folders import OnDamage, has_checkpoint, last_checkpoint, newest_run, next_run
 
 
@@ -41,6 +42,8 @@ def choose_run(options: Mapping[str, Any], is_fit: bool) -> RunChoice:
     checkpoint = options.get("ckpt_path")
     if checkpoint == "last":
         return last_run(options, is_fit)
+    if checkpoint == "best":
+        return RunChoice(next_run(runs_of(options)), checkpoint=str(_best(options)))
     _check_usable(checkpoint)
     return RunChoice(next_run(runs_of(options)), checkpoint=checkpoint)
 
@@ -74,6 +77,19 @@ def last_run(options: Mapping[str, Any], is_fit: bool) -> RunChoice:
         raise InputError(f"--ckpt_path last: there is no checkpoint in {runs}.")
     rank_zero_info(f"no checkpoint in {runs} yet: starting afresh.")
     return RunChoice(next_run(runs))
+
+
+def _best(options: Mapping[str, Any]) -> Path:
+    """Return the best checkpoint of the newest run of a name.
+
+    Raises:
+        InputError: there is no run, or it kept none.
+    """
+    runs = runs_of(options)
+    run = newest_run(runs)
+    if run is None:
+        raise InputError(f"--ckpt_path best: there is no checkpoint in {runs}.")
+    return best_checkpoint(run)
 
 
 def runs_of(options: Mapping[str, Any]) -> Path:

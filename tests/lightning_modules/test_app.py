@@ -150,10 +150,10 @@ def test_the_command_serves_and_says_where_and_a_taken_port_is_one_clear_line(ru
 
 def test_mistakes_are_one_clear_line(run, capsys):
     for words, message in (
-        ([], "one of the arguments --ckpt_path --model is required"),
+        ([], "one of --run, --ckpt_path and --model is needed"),
         (["--model", "no/such/folder"], "is no checkpoint"),
         (["--ckpt_path", str(run), "--max-megapixels", "0"], "must be larger than 0"),
-        (["--ckpt_path", str(run), "--processing-res", "100"], "invalid choice: 100"),
+        (["--ckpt_path", str(run), "--processing-res", "-1"], "must not be negative"),
     ):
         with pytest.raises(SystemExit) as ended:
             main(words)

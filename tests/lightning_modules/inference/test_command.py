@@ -304,7 +304,7 @@ class TestMistakes:
         assert "cannot be read as a checkpoint" in self.error(
             capsys, photo, "--ckpt_path", photo, "--config", run / "config.yaml", *out
         )
-        assert "required" in self.error(capsys, photo, *out)
+        assert "is needed" in self.error(capsys, photo, *out)
         assert "--processing_rez" in self.error(capsys, photo, "--ckpt_path", run, "--processing_rez=3", *out)
         assert "there is no device" in self.error(capsys, photo, "--ckpt_path", run, "--device", "quantum", *out)
         assert "needs depth" in self.error(capsys, photo, "--ckpt_path", normals_run, "--point_cloud", *out)
@@ -327,7 +327,7 @@ class TestMistakes:
             ("{}/empty is no checkpoint", photo, "--model", tmp_path / "empty", *out),
             ("{}/damaged cannot be used: model_index.json is no JSON", photo, "--model", tmp_path / "damaged", *out),
             ("{}/file cannot be read as a checkpoint: it is none", photo, "--ckpt_path", tmp_path / "file", *out),
-            ("not allowed with argument", photo, *model, "--model", tmp_path, *out),
+            ("both name a model", photo, *model, "--model", tmp_path, *out),
             ("must not be negative, got 32, -1", photo, *model, *out, "--tile-size", "-1"),
             ("invalid int value: 'x'", photo, *model, *out, "--batch-size", "x"),
             ("--batch-size must be at least 1", photo, *model, *out, "--batch-size", "0"),

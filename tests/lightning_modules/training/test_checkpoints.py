@@ -66,8 +66,8 @@ def test_the_final_weights_are_saved_wherever_the_run_ends(tmp_path, max_steps, 
 
 def test_the_best_checkpoint_by_a_metric_is_the_one_that_was_validated(tmp_path):
     fit(tmp_path, 4, every_n_steps=1, monitor="val/score", keep=1)
-    assert names_in(tmp_path) == ["last.ckpt", "previous.ckpt", "step000002.ckpt"]
-    assert steps_in(tmp_path / "step000002.ckpt") == 2
+    assert names_in(tmp_path) == ["last.ckpt", "previous.ckpt", "step000002-score-0.ckpt"]
+    assert steps_in(tmp_path / "step000002-score-0.ckpt") == 2
     assert steps_in(tmp_path / "last.ckpt") == 4
 
 

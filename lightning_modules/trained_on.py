@@ -1,0 +1,171 @@
+"""What a model was trained on, as far as those who use it must know: sizes of images, and what its values mean."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from typing_extensions import TypedDict
+
+from geometry.errors import InputError
+from geometry.modalities import Modality
+
+if TYPE_CHECKING:
+    from lightning_modules.estimator import Estimator
+
+CHECKPOINT_KEY = "trained_on"
+# The processing resolution of models that do not say at which they were trained: that of the published ones.
+DEFAULT_PROCESSING_RES = 768
+# A processing resolution that differs from the training's by a larger factor is warned of.
+_FAR_OFF = 1.5
+_MOST_PIXELS = 1 << 20
+
+
+@with_config(ConfigDict(strict=True, extra="ignore"))
+class TrainedOnRecord(TypedDict):
+    """The plain values of ``TrainedOn``, as checkpoints and exports hold them."""
+
+    processing_res: int
+    image_sizes: dict[str, tuple[int, int]]
+    modality: str
+    frame: str | None
+    value_range: tuple[float, float]
+
+
+_RECORD: TypeAdapter[Any] = TypeAdapter(TrainedOnRecord)
+
+
+@dataclass(frozen=True)
+class TrainedOn:
+    """What a model was trained on, and what its values mean.
+
+    Attributes:
+        processing_res: longest side in pixels at which the network should see an image; 0 is the image's own size.
+        image_sizes: (height, width) of the images of every data set, by name, the one with the largest weight first;
+            empty of a model from elsewhere.
+        modality: name of what is predicted.
+        frame: camera frame of the network's vectors; None where there are none.
+        value_range: smallest and largest published value.
+    """
+
+    processing_res: int
+    image_sizes: dict[str, tuple[int, int]]
+    modality: str
+    frame: str | None
+    value_range: tuple[float, float]
+
+    def to_record(self) -> dict[str, Any]:
+        """Return plain values."""
+        return asdict(self)
+
+    def sizes_text(self) -> str:
+        """Return the sizes for people, for instance ``64x96 pixels``; empty if they are not known."""
+        sizes = dict.fromkeys(f"{height}x{width}" for height, width in self.image_sizes.values())
+        return f"{' and '.join(sizes)} pixels" if sizes else ""
+
+
+def describe_training(image_sizes: Mapping[str, tuple[int, int]], modality: Modality) -> TrainedOn:
+    """Return what a model is trained on.
+
+    Args:
+        image_sizes: (height, width) by data set, the most important one first.
+        modality: what is predicted.
+    """
+    sizes = {name: (int(height), int(width)) for name, (height, width) in image_sizes.items()}
+    low, high = modality.value_range
+    return TrainedOn(
+        processing_res=max(next(iter(sizes.values()), (DEFAULT_PROCESSING_RES,))),
+        image_sizes=sizes,
+        modality=modality.name,
+        frame=getattr(modality, "frame", None),
+        value_range=(float(low), float(high)),
+    )
+
+
+def read_record(record: Mapping[str, Any], place: object) -> TrainedOn:
+    """Return what a file says that its model was trained on.
+
+    Args:
+        record: plain values, from a checkpoint or from JSON.
+        place: the file, for messages.
+
+    Raises:
+        InputError: they say something else.
+    """
+    try:
+        found = _RECORD.validate_python(_as_tuples(record))
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        raise InputError(
+            f"{place}: {CHECKPOINT_KEY}: {'/'.join(map(str, problem['loc']))}: {problem['msg']}."
+        ) from error
+    if not 0 <= found["processing_res"] <= _MOST_PIXELS:
+        raise InputError(f"{place}: {CHECKPOINT_KEY}: {found['processing_res']} is no processing resolution.")
+    return TrainedOn(**{name: found[name] for name in TrainedOn.__dataclass_fields__})
+
+
+def check_same_values(trained: TrainedOn, estimator: "Estimator", place: object) -> None:
+    """Check that weights are used for what they were trained to predict.
+
+    Args:
+        trained: what the weights were trained on.
+        estimator: what they are loaded into.
+        place: the file of the weights.
+
+    Raises:
+        InputError: another modality, or another frame.
+    """
+    modality = estimator.task.modality
+    here = (modality.name, getattr(modality, "frame", None))
+    if here != (trained.modality, trained.frame):
+        raise InputError(
+            f"{place} was trained to predict {_named(trained.modality, trained.frame)}, and the configuration says "
+            f"{_named(*here)}. Give the configuration that it was trained with."
+        )
+
+
+def default_resolution(trained: TrainedOn | None) -> int:
+    """Return the processing resolution that holds where none is chosen.
+
+    Args:
+        trained: what the model was trained on; None if it does not say.
+    """
+    return DEFAULT_PROCESSING_RES if trained is None else trained.processing_res
+
+
+def concern(processing_res: int, trained: TrainedOn | None) -> str:
+    """Return what is to be said of a processing resolution: that the model does not know, or that it is far off.
+
+    Args:
+        processing_res: longest side in pixels at which the network sees images.
+        trained: what the model was trained on; None if it does not say.
+
+    Returns:
+        A sentence, or nothing.
+    """
+    if trained is None or not trained.processing_res or not processing_res:
+        return ""
+    factor = processing_res / trained.processing_res
+    if 1 / _FAR_OFF <= factor <= _FAR_OFF:
+        return ""
+    trained_at = trained.sizes_text() or f"{trained.processing_res} pixels"
+    return (
+        f"a processing resolution of {processing_res} is far from that of the training ({trained_at}); predictions may "
+        f"be wrong. {trained.processing_res} is right."
+    )
+
+
+def _named(modality: str, frame: str | None) -> str:
+    return f"{modality} in the frame {frame}" if frame else modality
+
+
+def _as_tuples(record: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON has lists alone."""
+    found = dict(record)
+    if isinstance(found.get("image_sizes"), dict):
+        found["image_sizes"] = {
+            name: tuple(size) if isinstance(size, list) else size for name, size in found["image_sizes"].items()
+        }
+    if isinstance(found.get("value_range"), list):
+        found["value_range"] = tuple(found["value_range"])
+    return found

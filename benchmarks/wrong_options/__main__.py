@@ -9,7 +9,6 @@ a message of several lines:
 """
 
 import argparse
-import inspect
 import json
 import os
 import shutil
@@ -17,21 +16,19 @@ import signal
 import sys
 import time
 import traceback
-import types
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any
 
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
-from PIL import Image
 
 import train
+from benchmarks.wrong_options.values import NUMBERS, Material, options_of, wrong_values
 from datamodules import Benchmarks, GeometryDataModule, prepare
 from datamodules.synthetic import __main__ as synthetic
-from geometry.paths import folder_or_url, path_argument
 from lightning_modules import losses, metrics, single_step, tasks
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.evaluation.callback import Evaluation
@@ -44,12 +41,10 @@ from lightning_modules.networks.stable_diffusion.network import StableDiffusion
 from lightning_modules.training.callbacks import ValidationPanels
 from lightning_modules.training.checkpoints import Checkpoints
 from lightning_modules.training.ema import ExponentialMovingAverage
-from tests.helpers import runs
-from tests.helpers.benchmark_archives import write_depth_archive
 
 TIMEOUT_S = 60.0
-NUMBERS = ("-1", "0", "1000000000000")
-FRACTIONS = ("nan", "inf", "-1.5", "0", "1e300")
+# A run that these make endless, or that waits for other machines, is what they ask for.
+_ENDLESS = ("--trainer.max_steps=-1", "--trainer.max_steps=1000000000000", "--trainer.min_steps=1000000000000")
 # What no value of these options can be wrong about, or what is tested by other means.
 _PASSED_OVER = {"help", "config", "print_config", "overwrite", "quiet", "private"}
 
@@ -80,100 +75,6 @@ class End:
         return "refused" if is_refused and (errors or self.status == 1) else "WRONG"
 
 
-class Material:
-    """Small data, a run of three steps, raw data sets, and files of every wrong kind.
-
-    Args:
-        folder: where to put them.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.config = runs.prepare(folder / "data", max_steps=3)
-        assert runs.fit(folder / "runs", self.config) == [0], runs.log_of(folder / "runs")
-        self.run = folder / "runs/tiny/version_0"
-        self.photo = folder / "photo.png"
-        Image.new("RGB", (40, 32), (90, 60, 30)).save(self.photo)
-        for layout in ("hypersim", "virtual_kitti"):
-            words = [layout, "--out", str(folder / layout), "--frames", "4", "--size", "48", "160", "--workers", "1"]
-            assert synthetic.main(words) == 0
-        self._write_folder_dataset()
-        self._write_benchmarks()
-        self._write_wrong_files()
-
-    def _write_folder_dataset(self) -> None:
-        for number in range(3):
-            for kind in ("rgb", "depth"):
-                (self.folder / "own" / kind).mkdir(parents=True, exist_ok=True)
-            Image.new("RGB", (64, 48), (9, 99, 30 * number)).save(self.folder / f"own/rgb/{number}.png")
-            Image.new("I;16", (64, 48), 1500 + number).save(self.folder / f"own/depth/{number}.png")
-
-    def _write_benchmarks(self) -> None:
-        for name in ("nyuv2", "kitti"):
-            write_depth_archive(self.folder / "benchmarks", name, 2)
-
-    def _write_wrong_files(self) -> None:
-        self.wrong = self.folder / "wrong"
-        self.wrong.mkdir()
-        (self.wrong / "empty").touch()
-        (self.wrong / "noise").write_bytes(bytes(range(256)) * 9)
-        (self.wrong / "text").write_text("this is, no\ntable: [of, any\nkind\n")
-        checkpoint = (self.run / "checkpoints/last.ckpt").read_bytes()
-        (self.wrong / "cut.ckpt").write_bytes(checkpoint[: len(checkpoint) // 2])
-        (self.wrong / "folder").mkdir()
-        os.mkfifo(self.wrong / "pipe")
-
-    def paths(self) -> list[str]:
-        """Return paths that are wrong wherever a file or folder is read."""
-        names = ("nothing", "empty", "noise", "text", "cut.ckpt", "folder", "pipe")
-        return [*(str(self.wrong / name) for name in names), "", "~nobody-here/x", "/dev/zero", "x" * 300]
-
-
-def wrong_values(hint: Any, name: str, material: Material) -> list[str]:  # noqa: ANN401 - any type hint
-    """Return values of an option's type, or near to it, that are likely to be wrong.
-
-    Args:
-        hint: the type.
-        name: the option, for its kind of text.
-        material: has paths.
-    """
-    if get_origin(hint) in (typing.Union, types.UnionType):
-        return [value for part in get_args(hint) for value in wrong_values(part, name, material)]
-    if hint is bool or hint is type(None):
-        return []
-    if hint is int:
-        return list(NUMBERS)
-    if hint is float:
-        return list(FRACTIONS)
-    if get_origin(hint) is typing.Literal:
-        return ["wrong"]
-    if hint in (str, Path, path_argument, folder_or_url):
-        return material.paths() if _is_path(name) or hint is not str else ["", "wrong", "\x1b[2J", "../x"]
-    if get_origin(hint) in (list, tuple, dict) or hint in (list, dict):
-        return ["[]", "{}", "[1]", '["wrong"]', "{wrong: 1}", "null"]
-    return ["builtins.int", "no.Class", "{}", "[]", "{class_path: 3}", "{init_args: {x: 1}}"]
-
-
-def _is_path(name: str) -> bool:
-    return name.rpartition(".")[2] in (
-        "root",
-        "base",
-        "cache_dir",
-        "init_from",
-        "path",
-        "folder",
-        "output",
-        "ckpt_path",
-    )
-
-
-def _options_of(owner: type, prefix: str, material: Material) -> Iterator[tuple[str, str]]:
-    hints = get_type_hints(owner.__init__)
-    for name in inspect.signature(owner.__init__).parameters:
-        for value in wrong_values(hints.get(name, str), f"{prefix}.{name}", material) if name != "self" else ():
-            yield f"{prefix}.{name}", value
-
-
 def training_cases(command: str, material: Material) -> Iterator[Case]:
     """Return cases of fit, validate or test.
 
@@ -187,7 +88,7 @@ def training_cases(command: str, material: Material) -> Iterator[Case]:
     if command == "test":
         own += ["--data=datamodules.Benchmarks", f"--data.root={material.folder}/benchmarks", "--data.num_workers=0"]
     for owner, prefix, *needed in _SECTIONS["all"] + _SECTIONS.get(command, []):
-        for name, value in _options_of(owner, prefix, material):
+        for name, value in options_of(owner, prefix, material):
             yield Case(f"{command} {name}", (*own, *needed, f"--{name}={value}"), train.main)
     for name in ("seed_everything", "name", "tf32", "attention"):
         for value in (*NUMBERS, "", "wrong", "a/../b"):
@@ -286,19 +187,20 @@ def _subparsers(parser: argparse.ArgumentParser | ArgumentParser) -> dict[str, A
     return next(dict(a.choices) for a in parser._actions if isinstance(a, argparse._SubParsersAction) and a.choices)
 
 
-def run(case: Case, folder: Path) -> End:
+def run(case: Case, folder: Path, timeout_s: float = TIMEOUT_S) -> End:
     """Run a case in a fork of this process.
 
     Args:
         case: the case.
         folder: an empty one, for what it writes.
+        timeout_s: how long it may take.
     """
     log = folder.with_suffix(".log")
     child = os.fork()
     if child == 0:
         os.setsid()
         _run_here(case, folder, log)
-    latest_s = time.monotonic() + TIMEOUT_S
+    latest_s = time.monotonic() + timeout_s
     status = None
     while status is None and time.monotonic() < latest_s:
         done, code = os.waitpid(child, os.WNOHANG)
@@ -333,6 +235,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     everything = "fit validate test predict export hypersim virtual_kitti folder merge check preview synthetic".split()
     parser.add_argument("--commands", nargs="+", default=everything, choices=everything, help="Which commands.")
+    parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="Seconds that a case may take.")
     parser.add_argument("--only", default="", help="Only cases whose name has this in it.")
     parser.add_argument("--out", type=Path, required=True, help="Folder of material and logs; it must be new.")
     options = parser.parse_args()
@@ -340,11 +243,11 @@ def main() -> None:
     material = Material(options.out.absolute() / "material")
     counts = dict.fromkeys(("refused", "taken", "WRONG"), 0)
     for number, case in enumerate(all_cases(material, options.commands)):
-        if options.only not in case.name:
+        if options.only not in case.name or case.words[-1] in _ENDLESS:
             continue
         folder = options.out.absolute() / f"case-{number}"
         folder.mkdir()
-        end = run(case, folder)
+        end = run(case, folder, options.timeout)
         counts[end.verdict] += 1
         told = next((line for line in end.printed.splitlines()[::-1] if line.strip()), "")
         print(f"{end.verdict:8}{case.name} {case.words[-1][-60:]!r}: status {end.status}: {told[-300:]}", flush=True)

@@ -12,6 +12,7 @@ from geometry.errors import InputError, one_line
 from geometry.modalities import registered
 from geometry.storage import concerns_all_files
 from geometry.writing import write_whole
+from lightning_modules.inference.depth_files import DEPTH_FILES
 from lightning_modules.inference.photos import Photo
 from lightning_modules.inference.pictures import read_picture
 from lightning_modules.inference.point_cloud import PointCloudCamera, ply_bytes, point_cloud, stretched
@@ -46,6 +47,8 @@ class BatchRun:
         batch_size: images of like size that are computed at once.
         overwrite: predict images whose results are there already.
         camera: write point clouds with this camera.
+        depth_files: further files of depth to write, of ``depth_files.DEPTH_FILES``.
+        depth_camera: camera and range of these.
 
     Raises:
         InputError: an option makes no sense, or the output cannot be a folder.
@@ -58,12 +61,15 @@ class BatchRun:
         batch_size: int = 4,
         overwrite: bool = False,
         camera: PointCloudCamera | None = None,
+        depth_files: Sequence[str] = (),
+        depth_camera: PointCloudCamera | None = None,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"--batch-size must be at least 1, got {batch_size}.")
-        if camera is not None and not predictor.modality.has_surface:
+        if (camera is not None or depth_files) and not predictor.modality.has_surface:
             surfaces = " or ".join(sorted(kind.title for kind in registered().values() if kind.has_surface))
-            raise InputError(f"a point cloud needs {surfaces}, but the model predicts {predictor.modality.title}.")
+            asked = "a point cloud" if camera is not None else f"--{depth_files[0]}"
+            raise InputError(f"{asked} needs {surfaces}, but the model predicts {predictor.modality.title}.")
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -74,6 +80,8 @@ class BatchRun:
         self.batch_size = batch_size
         self.overwrite = overwrite
         self.camera = camera
+        self.depth_camera = depth_camera or camera or PointCloudCamera()
+        self.depth_files = {end: make for name in depth_files for end, make in DEPTH_FILES[name].items()}
 
     def predict(self, photos: Sequence[Photo], show_progress: bool = True) -> Report:
         """Predict images; those that cannot be are reported, not raised.
@@ -141,11 +149,16 @@ class BatchRun:
         if self.camera is not None:
             relative = stretched(self.predictor.modality, prediction, self.camera)
             write_whole(folder / self._cloud_name(photo), ply_bytes(*point_cloud(relative, image, self.camera)))
+        if self.depth_files:
+            relative = stretched(self.predictor.modality, prediction, self.depth_camera)
+            for ending, make in self.depth_files.items():
+                write_whole(folder / f"{photo.stem}_{ending}", make(relative, image, self.depth_camera))
         write_results(self.predictor.modality, prediction, folder, photo.stem)
 
     def _is_done(self, photo: Photo) -> bool:
         names = result_names(self.predictor.modality, photo.stem)
         names += [self._cloud_name(photo)] if self.camera is not None else []
+        names += [f"{photo.stem}_{ending}" for ending in self.depth_files]
         return not self.overwrite and all((self.output / photo.folder / name).is_file() for name in names)
 
     @staticmethod

@@ -69,10 +69,7 @@ def fit_ransac(
     if count < 2:
         return None
     measured = y if measure is None else measure(y)
-    limit = median((measured - median(measured)).abs()) if threshold is None else y.new_tensor(threshold)
-    low, high = measured - limit, measured + limit
-    if bounds is not None:
-        low, high = bounds(low, high)
+    low, high = _range_of_inliers(measured, threshold, bounds)
     best, best_count, best_score = None, 1, -math.inf
     trials = float(max_trials)
     for trial, line in enumerate(_lines(x, y, seed)):
@@ -89,6 +86,15 @@ def fit_ransac(
         best, best_count, best_score = inliers, num_inliers, score
         trials = min(trials, _trials_needed(num_inliers / count, stop_probability))
     return None if best is None else RobustFit(*fit_line(x[best], y[best]), best)
+
+
+def _range_of_inliers(
+    measured: Tensor, threshold: float | None, bounds: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]] | None
+) -> tuple[Tensor, Tensor]:
+    """Return the smallest and the largest value (N,) with which a line agrees with each target."""
+    limit = median((measured - median(measured)).abs()) if threshold is None else measured.new_tensor(threshold)
+    low, high = measured - limit, measured + limit
+    return (low, high) if bounds is None else bounds(low, high)
 
 
 def _lines(x: Tensor, y: Tensor, seed: int) -> Iterator[Tensor]:

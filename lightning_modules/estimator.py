@@ -3,7 +3,7 @@
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any, cast
 
 import torch
@@ -53,8 +53,9 @@ class Estimator(LightningModule, ABC):
         final_lr_ratio: Share of the learning rate that is left at the end of the decay.
         gradient_clip_norm: Largest norm of the gradient; larger ones are scaled down. None does not clip.
         max_skips_in_a_row: End the run after so many steps in a row whose gradients were not finite, or exactly 0.
-        init_from: Checkpoint of another run on the same base, of this or another estimator, whose weights training
-            starts from. A run that is resumed keeps its own.
+        init_from: Checkpoint of another run on the same base, of this or another estimator, or the folder of its runs,
+            whose weights training starts from. A decoder that was frozen there starts as the base has it. A run that
+            is resumed keeps its own.
     """
 
     def __init__(
@@ -255,7 +256,7 @@ class Estimator(LightningModule, ABC):
         Args:
             checkpoint: the checkpoint that is about to be saved.
         """
-        trained = self._trained_names()
+        trained = self.trained_names()
         checkpoint["state_dict"] = {name: t for name, t in checkpoint["state_dict"].items() if name in trained}
         if self.trained_on is not None:
             checkpoint[CHECKPOINT_KEY] = self.trained_on.to_record()
@@ -274,23 +275,25 @@ class Estimator(LightningModule, ABC):
         check_states(checkpoint, self.trainer, self)
         self._resumed = StoredSettings(checkpoint)
 
-    def check_fits(self, weights: Mapping[str, Tensor]) -> None:
+    def check_fits(self, weights: Mapping[str, Tensor], may_lack: Set[str] = frozenset()) -> None:
         """Check that stored weights are all of those that train.
 
         Args:
             weights: the weights by name.
+            may_lack: names of weights that may also be missing.
 
         Raises:
             InputError: weights are missing, unknown or of another shape.
         """
-        found = describe_mismatch(weights, self.state_dict(), self._trained_names())
+        found = describe_mismatch(weights, self.state_dict(), self.trained_names() - (may_lack - weights.keys()))
         if found:
             raise InputError(
                 f"the checkpoint does not fit the network: it {found}. It was made with another base or with other "
                 "settings of the network."
             )
 
-    def _trained_names(self) -> set[str]:
+    def trained_names(self) -> set[str]:
+        """Return the names of the weights that train, which are those in checkpoints."""
         return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     def _is_sharded(self) -> bool:

@@ -17,7 +17,8 @@ class SingleStepEstimator(Estimator):
     """Depth or normals in a single step of a diffusion network, fine-tuned end to end on the task.
 
     The image goes through the frozen VAE encoder, the trained backbone at its one timestep and the frozen VAE
-    decoder; the loss is taken in pixel space, and its gradient flows through the decoder.
+    decoder; the loss is taken in pixel space, and its gradient flows through the decoder. Where all losses of the task
+    have weight 0, the term between latents alone trains, and the decoder's graph is not kept.
 
     Args:
         network: Network that is trained.
@@ -59,7 +60,9 @@ class SingleStepEstimator(Estimator):
             seeds: one seed per image for the latent noise.
         """
         latent = self.network.predict_latent(batch.image, seeds)
-        prediction = self.task.predict(self.network.decode(latent))
+        counts = self.latent_consistency is None or any(loss.weight_at(self.global_step) for loss in self.task.losses)
+        with torch.set_grad_enabled(counts and torch.is_grad_enabled()):
+            prediction = self.task.predict(self.network.decode(latent))
         loss, extras = self.task.training_loss(prediction, batch, self.global_step)
         if self.latent_consistency is None:
             return loss, extras

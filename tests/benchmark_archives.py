@@ -1,12 +1,16 @@
 """Benchmarks in miniature, in the real archives' layouts: random scenes, and real frames where they are to be had."""
 
 import io
+import json
+import struct
 import tarfile
+import zipfile
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+import scipy.io
 
 SAMPLES = Path(__file__).parents[1].parent / "shared" / "samples"
 needs_samples = pytest.mark.skipif(not SAMPLES.is_dir(), reason="the real samples in ../shared/samples are missing")
@@ -18,6 +22,15 @@ DEPTH_ARCHIVES = {
     "eth3d": "eth3d/eth3d.tar",
     "scannet": "scannet/scannet_val_sampled_800_1.tar",
     "diode": "diode/diode_val.tar",
+}
+# Benchmarks whose files differ from those by more than names; the key is that of a writer below.
+FURTHER_ARCHIVES = {
+    "ibims": "ibims1_core_mat.zip",
+    "sintel": "MPI-Sintel-depth-training-20150305.zip",
+    "kitti_completion": "data_depth_selection.zip",
+    "da_2k": "DA-2K.zip",
+    "hypersim_edges": "hypersim_processed_test.tar",
+    "hypersim": "hypersim_iid_test.tar",
 }
 
 
@@ -110,6 +123,64 @@ def write_tar(path, members):
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     return path
+
+
+def write_zip(path, members):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return path
+
+
+def ibims_mat(depth, image, planes, calib, edges, unknown=None, compress=True):
+    """Return a file of iBims-1; planes are the parameters and the numbers of the wall's, unknown pixels are masked."""
+    seen = np.ones(depth.shape, np.uint8) if unknown is None else (~unknown).astype(np.uint8)
+    nothing = np.zeros(depth.shape, np.uint8)
+    content = {"rgb": image, "depth": depth, "edges": edges, "calib": calib, "mask_invalid": seen, "mask_transp": seen}
+    content |= {"mask_wall": planes[1].astype(np.uint8), "mask_wall_paras": planes[0]}
+    for kind in ("table", "floor"):
+        content |= {f"mask_{kind}": nothing, f"mask_{kind}_paras": np.zeros((0, 0))}
+    buffer = io.BytesIO()
+    scipy.io.savemat(buffer, {"data": content}, do_compression=compress)
+    return buffer.getvalue()
+
+
+def write_further(root, name, generator, size=(36, 48)):
+    """Write one sample of a benchmark of ``FURTHER_ARCHIVES`` but iBims-1; return truth and mask, or DA-2K's pairs."""
+    depth, image = random_depth(generator, size, high=90.0), png(random_image(generator, size))
+    depth[12:24, 12:24] = 1.5
+    path = root / FURTHER_ARCHIVES[name]
+    if name == "sintel":
+        content = struct.pack("<fii", 202021.25, size[1], size[0]) + depth.astype("<f4").tobytes()
+        write_zip(path, {"training/depth/alley_1/frame_0001.dpt": content})
+        write_zip(root / "MPI-Sintel-training_images.zip", {"training/final/alley_1/frame_0001.png": image})
+        return depth, (depth > 1e-3) & (depth < 70)
+    if name == "kitti_completion":
+        folder, frame = "depth_selection/val_selection_cropped", "2011_09_26_drive_0002_sync_%s_0000000005_image_02.png"
+        stored = (depth * 256).astype("u2")
+        truth = f"{folder}/groundtruth_depth/{frame % 'groundtruth_depth'}"
+        write_zip(path, {f"{folder}/image/{frame % 'image'}": image, truth: png(stored)})
+        return stored / 256, (stored > 0) & (stored < 80 * 256)
+    if name == "da_2k":
+        pairs = [((2, 3), (30, 40), 1), ((10, 10), (5, 47), 2)]
+        listed = [{"point1": a, "point2": b, "closer_point": f"point{number}"} for a, b, number in pairs]
+        members = {"DA-2K/annotations.json": json.dumps({"images/indoor/a.png": listed}).encode()}
+        write_zip(path, members | {"DA-2K/images/indoor/a.png": image, "DA-2K/images/indoor/unpaired.png": image})
+        return pairs
+    if name == "hypersim_edges":
+        stored = (depth.clip(max=65.535) * 1000).astype("u2")
+        frame = "ai_001_010/%s_cam_00_fr0000.png"
+        write_tar(path, {frame % "rgb": image, frame % "depth_plane": png(stored)})
+        return stored / 1000, (stored > 0) & (stored < 65000)
+    albedo = generator.random((*size, 3))
+    albedo[:3], albedo[5, 5, 0], albedo[6, 6, 0] = 0, np.nan, 0
+    write_tar(
+        path, {"test/ai_001_010/rgb_cam_00_fr0000.png": image, "test/ai_001_010/albedo_cam_00_fr0000.npy": npy(albedo)}
+    )
+    known = np.ones(size, bool)
+    known[:3], known[5, 5] = False, False
+    return albedo, known
 
 
 def write_folder(path, members):

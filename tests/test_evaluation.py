@@ -8,6 +8,7 @@ import signal
 from datetime import timedelta
 from itertools import chain
 
+import cv2
 import numpy as np
 import pytest
 from lightning.pytorch import Trainer
@@ -23,7 +24,15 @@ from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
 from lightning_modules import Depth, Normals, SavedPredictions
 from lightning_modules.evaluation.callback import Evaluation
 from lightning_modules.evaluation.files import save_array
-from tests.benchmark_archives import DEPTH_ARCHIVES, depth_members, png, write_depth_archive, write_normals, write_tar
+from tests.benchmark_archives import (
+    DEPTH_ARCHIVES,
+    depth_members,
+    png,
+    write_depth_archive,
+    write_further,
+    write_normals,
+    write_tar,
+)
 from tests.evaluations import results_in, run
 from tests.tiny import build_base
 
@@ -225,12 +234,21 @@ def test_an_archive_of_which_nothing_is_left_is_reported_with_no_score(options, 
     assert "| this evaluation |  | - |" in (tmp_path / "out/results.md").read_text()
 
 
+def test_pairs_of_points_end_in_a_table_with_the_prediction_painted(options, tmp_path):
+    write_further(tmp_path / "data", "da_2k", np.random.default_rng(0))
+    run(*options, "--data.benchmarks=[da_2k]", "--data.longest_side_px=32", "--evaluation.num_pictures=1")
+    found = results_in(tmp_path / "out")["data_sets"]["da_2k"]
+    assert found["num_images"] == 1 and found["scores"].keys() == {"ordinal_error", "ordinal_accuracy"}
+    painted = cv2.imread(str(tmp_path / "out/da_2k/worst_1_images__indoor__a.jpg"))
+    assert painted.shape[1] < 3 * 320, "image and prediction, no truth and no error"
+
+
 class TestMistakes:
     def test_a_benchmark_that_is_asked_for_and_missing_or_unknown(self, options, tmp_path, capsys):
         write_depth_archive(tmp_path / "data", "scannet", num_samples=1)
         error = error_of(capsys, *options, "--data.benchmarks=[scannet,kitti]")
         assert "kitti: not found in" in error and "kitti_eigen_split_test.tar" in error
-        assert "there is no benchmark 'ibims' for depth" in error_of(capsys, *options, "--data.benchmarks=[ibims]")
+        assert "there is no benchmark 'oasis' for depth" in error_of(capsys, *options, "--data.benchmarks=[oasis]")
 
     def test_the_data_of_another_task_or_none_at_all(self, options, tmp_path, capsys):
         write_depth_archive(tmp_path / "data", "scannet", num_samples=1)

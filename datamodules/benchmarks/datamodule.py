@@ -20,8 +20,10 @@ from geometry.modalities import DEFAULT
 class Benchmarks(LightningDataModule):
     """The zero-shot benchmarks, read from their released archives or from extracted folders, without unpacking.
 
-    For depth: nyuv2, kitti, eth3d, scannet and diode, in the archives of Marigold's authors. For normals: nyuv2,
-    scannet, ibims and sintel, in the folder dsine_eval of DSINE's authors, or in dsine_eval.zip.
+    For depth: nyuv2, kitti, eth3d, scannet and diode, in the archives of Marigold's authors; ibims, sintel, da_2k and
+    kitti_completion in those of their own authors; hypersim_edges, as Marigold's authors prepare it. For normals:
+    nyuv2, scannet, ibims and sintel, in the folder dsine_eval of DSINE's authors, or in dsine_eval.zip. For albedo:
+    hypersim, as Marigold's authors prepare it.
 
     Args:
         root: Folder that holds the archives or extracted folders, directly or one folder deeper.
@@ -133,9 +135,10 @@ class Benchmarks(LightningDataModule):
             name: a benchmark.
         """
         loader = self._loaders[name]
-        stat = loader.files.root.stat()
+        places = [(root.resolve(), root.stat()) for root in loader.files.roots]
+        source = [value for root, stat in places for value in (str(root), stat.st_size, stat.st_mtime_ns)]
         return {
-            "source": [str(loader.files.root.resolve()), stat.st_size, stat.st_mtime_ns, len(loader.files.places)],
+            "source": [*source, len(loader.files.places)],
             "keys": [entry.key for entry in loader.entries],
             "longest_side_px": loader.longest_side_px,
             "value_range": list(loader.benchmark.value_range),

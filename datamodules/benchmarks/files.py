@@ -4,7 +4,7 @@ import os
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -27,11 +27,30 @@ class BenchmarkFiles:
         places: where every complete file lies, by its path inside with forward slashes: the offset of its first byte
             in a .tar, and its size in bytes. Both are -1 elsewhere.
         damage: what is wrong with the archive as a whole; empty if nothing is.
+        beside: further folders or archives of a data set that is released in several; ``places`` holds theirs, too.
     """
 
     root: Path
     places: dict[str, tuple[int, int]] = field(repr=False)
     damage: str = ""
+    beside: tuple["BenchmarkFiles", ...] = field(default=(), repr=False)
+
+    @property
+    def roots(self) -> list[Path]:
+        """All folders and archives that the files come from."""
+        return [self.root, *(other.root for other in self.beside)]
+
+    def joined(self, others: Sequence["BenchmarkFiles"]) -> "BenchmarkFiles":
+        """Return these files and others as if they lay in one place; of two with one name, these come first.
+
+        Args:
+            others: further parts of the data set.
+        """
+        places = {name: place for files in (*reversed(others), self) for name, place in files.places.items()}
+        own = set(self.places)
+        beside = [replace(other, places={k: v for k, v in other.places.items() if k not in own}) for other in others]
+        damage = "; ".join(files.damage for files in (self, *others) if files.damage)
+        return BenchmarkFiles(self.root, places, damage, tuple(beside))
 
     def read(self, name: str) -> bytes:
         """Return the bytes of a file.
@@ -46,6 +65,9 @@ class BenchmarkFiles:
         """
         if name not in self.places:
             raise FileNotFoundError(f"{name} is missing")
+        for other in self.beside:
+            if name in other.places:
+                return other.read(name)
         if self.root.is_dir():
             return read_regular_file(self.root / name, _MAX_FILE_BYTES)
         if self.root.suffix == ".zip":

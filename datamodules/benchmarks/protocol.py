@@ -68,8 +68,9 @@ class Benchmark(ABC):
         place: place in tables.
         archives: names of the released archives.
         folders: names that extracted folders go by.
+        companions: names of further archives or folders, beside the first, that hold the rest of the data set.
         image_pattern: what the path of an image looks like, from the start of the data set's own folders.
-        num_images: how many images the published figures are made on.
+        num_images: how many images the published figures are made on; None where that is not known.
         value_range: smallest and largest value that can be true; predictions are clipped to it.
         max_fit_size_px: predictions are fitted on images downsampled to this longest side; None takes all pixels.
         has_equal_sizes: images must have the size of their ground truth.
@@ -83,8 +84,9 @@ class Benchmark(ABC):
     place: ClassVar[int] = 100
     archives: ClassVar[tuple[str, ...]]
     folders: ClassVar[tuple[str, ...]]
+    companions: ClassVar[tuple[str, ...]] = ()
     image_pattern: ClassVar[str]
-    num_images: ClassVar[int]
+    num_images: ClassVar[int | None] = None
     value_range: ClassVar[tuple[float, float]] = ANY_VALUE
     max_fit_size_px: ClassVar[int | None] = None
     longest_side_px: ClassVar[int | None] = None
@@ -153,10 +155,16 @@ class Benchmark(ABC):
             root: folder that holds the benchmarks.
 
         Raises:
-            InputError: an archive cannot be read.
+            InputError: an archive cannot be read, or a part of the data set is missing.
         """
         for path in find_files(root, self.archives, self.folders):
             files = open_files(path)
+            if self.companions and not any(self.match(name) for name in files.places):
+                others = [path.parent / name for name in self.companions if (path.parent / name).exists()]
+                if not others:
+                    wanted = " or ".join(self.companions)
+                    raise InputError(f"{path} is only a part of it: put {wanted} beside it")
+                files = files.joined([open_files(other) for other in others])
             if files.damage or any(self.match(name) for name in files.places):
                 return files
         return None
@@ -214,9 +222,23 @@ class Benchmark(ABC):
         missing = [path for path in paths if path not in files.places]
         if missing and entry.image in files.places:
             raise NoGroundTruthError(f"no ground truth ({', '.join(missing)})")
-        image = self.crop(decode_image(files.read(entry.image)))
+        return self.read(files, entry.image, paths)
+
+    def read(self, files: BenchmarkFiles, image: str, paths: Sequence[str]) -> Sample:
+        """Return a decoded sample. Replaced where references or a camera come from files, too.
+
+        Args:
+            files: the data set's files.
+            image: path of the image.
+            paths: those of its ground truth.
+
+        Raises:
+            NoGroundTruthError: there is no ground truth for the image.
+            OSError: a file cannot be read.
+            ValueError: a file holds something else.
+        """
         truth, mask = self.read_truth(files, paths)
-        return Sample(image, truth, mask, self.references(truth, mask))
+        return Sample(self.crop(decode_image(files.read(image))), truth, mask, self.references(truth, mask))
 
     def _inside(self, name: str) -> str | None:
         """Return the part of a path from the data set's own folders on, or None if it is no image of it."""

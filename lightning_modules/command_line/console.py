@@ -126,7 +126,7 @@ def quieten() -> None:
     rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     rank_zero.addFilter(_is_news)
     threading.excepthook = _report_from_thread
-    warnings.formatwarning = _plain_warning
+    warnings.formatwarning = _plain_warning  # type: ignore[assignment]
     log_above_bars("lightning.pytorch", "lightning.fabric")
     for message, category in (
         (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),

@@ -1,4 +1,4 @@
-"""The commands that use a trained model: no trainer, no data module, options of their own."""
+"""The commands that use trained models or their results: no trainer, no data module, options of their own."""
 
 from importlib import import_module
 
@@ -6,6 +6,7 @@ from lightning_modules.command_line.console import input_error_behind, leave
 
 COMMANDS = {
     "predict": ("lightning_modules.inference.command", "Predictions for images, as arrays and images."),
+    "compare": ("lightning_modules.comparison.command", "Tested runs against each other, image by image."),
     "export": ("lightning_modules.export.command", "A trained model for diffusers, torch.export or ONNX."),
 }
 

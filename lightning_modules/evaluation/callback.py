@@ -39,7 +39,7 @@ class Evaluation(Callback):
         metrics: Further metrics for every dataset: soft_edges, boundary_f1, and where a benchmark has what they need,
             boundary_error, planarity, boundary_recall, ordinal. Those that depend on a protocol take the first one.
         save_predictions: Keep the predictions as arrays in the folder predictions, to score them again without the
-            model (see lightning_modules.SavedPredictions).
+            model (see lightning_modules.SavedPredictions), each with its visualisation, which compare shows.
         num_pictures: Paint so many of the worst and so many of the median samples of each data set.
         restart: Score data sets again whose scores the folder already holds.
     """
@@ -157,9 +157,11 @@ class Evaluation(Callback):
         for index, key in enumerate(batch.key):
             prediction, sample = outputs["prediction"][index : index + 1], batch[index : index + 1]
             is_scored = scorer.score(self._tally, prediction, sample)
-            if is_scored and self.num_pictures:
+            if is_scored and (self.num_pictures or self.save_predictions):
                 self._paintings[key] = paint_sample(pl_module.task, prediction, sample)
             if self.save_predictions:
+                if is_scored:
+                    write_file(self.folder / "predictions" / name / f"{key}.jpg", self._paintings[key])
                 array = prediction[0].float().cpu().numpy()
                 save_array(self.folder / "predictions" / name / f"{key}.npy", array)
 

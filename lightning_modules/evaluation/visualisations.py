@@ -14,20 +14,23 @@ _JPEG_QUALITY = 90
 
 
 def paint_sample(task: Task, prediction: Tensor, sample: GeometryBatch, width_px: int = 320) -> bytes:
-    """Return a JPEG of image, prediction, ground truth and error side by side.
+    """Return a JPEG of image, prediction, ground truth and error side by side; the first two where nothing is known.
 
     Args:
         task: paints.
         prediction: (1,C,h,w) float, in the task's own terms.
         sample: one image with its ground truth, which may be of another size.
-        width_px: width of each of the four.
+        width_px: width of each part.
     """
     target = task.target(sample)
     height, width = target.values.shape[-2:]
     size = (max(1, round(height * width_px / width)), width_px)
     small = Target(*(F.interpolate(tensor.float(), size, mode="nearest").to(tensor.dtype) for tensor in target))
     image = resize_prediction(sample.image, size) / 2 + 0.5
-    visualisations = task.modality.visualize(resize_prediction(prediction, size), small)
+    resized = resize_prediction(prediction, size)
+    visualisations: tuple[Tensor, ...] = (task.modality.colorize(task.modality.publish(resized)),)
+    if target.mask.any():
+        visualisations = task.modality.visualize(resized, small)
     tiles = [F.pad(tile.clamp(0, 1).cpu(), (0, _GAP_PX), value=1.0) for tile in (image, *visualisations)]
     return _encode(torch.cat(tiles, dim=3)[0, :, :, :-_GAP_PX])
 

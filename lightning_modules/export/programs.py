@@ -16,15 +16,20 @@ TORCH_FILE, ONNX_FILE = "model.pt2", "model.onnx"
 OPSET = 20
 _LARGEST_SIDE = 32768
 # From 64 images on, diffusers' upsampling takes another path, which the traced program does not hold.
-LARGEST_BATCH = 63
+_LARGEST_BATCH = 63
 # Of the images that the program is traced with, in the network's size_multiple; the sizes it is checked at differ.
 _TRACED_BATCH, _TRACED_SIZE = 2, (10, 12)
+
+
+def largest_batch(network: LatentNetwork) -> int:
+    """Return how many images a program of a network takes at once."""
+    return min(_LARGEST_BATCH, network.denoiser.largest_traced_batch or _LARGEST_BATCH)
 
 
 class Program(nn.Module):
     """Maps images (B,3,H,W) in [0, 1] to published predictions (B,C,H,W), all float32.
 
-    Height and width are multiples of the network's size_multiple; B is at most ``LARGEST_BATCH``.
+    Height and width are multiples of the network's size_multiple; B is at most ``largest_batch``.
 
     Args:
         estimator: a trained estimator of a single step that needs no noise; it stays as it is.
@@ -134,14 +139,18 @@ def _trace(estimator: Estimator, dtype: str) -> torch.export.ExportedProgram:
     network = estimator.network
     multiple = network.size_multiple
     most = min(_LARGEST_SIDE, network.largest_side or _LARGEST_SIDE) // multiple
-    example = torch.rand(_TRACED_BATCH, 3, *(multiple * min(side, most) for side in _TRACED_SIZE))
-    batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
+    batch = largest_batch(network)
+    # Below the largest size: what holds there alone, the tracer would take for a rule.
+    sides = [multiple * min(side, most - 1) for side in _TRACED_SIZE]
+    example = torch.rand(min(_TRACED_BATCH, batch), 3, *sides)
     rows, columns = (torch.export.Dim(name, min=2, max=most) for name in ("rows", "columns"))
     program = Program(estimator, getattr(torch, dtype)).eval().requires_grad_(False)
-    shapes = ({0: batch, 2: multiple * rows, 3: multiple * columns},)
+    shapes = {2: multiple * rows, 3: multiple * columns}
+    if batch > 1:
+        shapes[0] = torch.export.Dim("batch", min=1, max=batch)
     try:
         with torch.no_grad():
-            return torch.export.export(program, (example,), dynamic_shapes=shapes)
+            return torch.export.export(program, (example,), dynamic_shapes=(shapes,))
     except Exception as error:  # of the model of a family that was not written for it
         if not is_refusal_to_trace(error):
             raise

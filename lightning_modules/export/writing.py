@@ -11,14 +11,14 @@ from typing import Literal
 
 import numpy as np
 
-from geometry.errors import InputError
+from geometry.errors import InputError, one_line
 from geometry.locks import sole_use
 from geometry.paths import check_writable
 from geometry.storage import storage_problem
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.export.card import ExportRecord, describe, write_card
 from lightning_modules.export.diffusers_folder import write_diffusers
-from lightning_modules.export.programs import run_onnx, run_torch, write_onnx, write_torch
+from lightning_modules.export.programs import largest_batch, run_onnx, run_torch, write_onnx, write_torch
 from lightning_modules.export.verification import Agreement, compare, probe
 from lightning_modules.inference.loading import LoadedModel
 from lightning_modules.inference.predictor import Predictor
@@ -136,12 +136,30 @@ def _check(model: LoadedModel, folder: Path, options: ExportOptions) -> list[Agr
 
 
 def _program_pairs(model: LoadedModel, folder: Path, export_format: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    run = run_torch if export_format == "torch" else run_onnx
     first, second = _images(model, (0, 0))
-    for batch in (np.stack([first, first[::-1], first[:, ::-1]]), second[None]):
-        outputs = run(folder, np.ascontiguousarray(batch.transpose(0, 3, 1, 2)) / np.float32(255))
+    several = np.stack([first, first[::-1], first[:, ::-1]])[: largest_batch(model.estimator.network)]
+    for batch in (several, second[None]):
+        outputs = _run_program(folder, export_format, batch)
         for expected, found in zip(_native(model, 0).predict(list(batch)), outputs, strict=True):
             yield expected, found[0] if len(found) == 1 else found.transpose(1, 2, 0)
+
+
+def _run_program(folder: Path, export_format: str, images: np.ndarray) -> np.ndarray:
+    """Return what a written program says of images (B,H,W,3) uint8.
+
+    Raises:
+        InputError: it does not run on them, which are of another size than those that it was traced with.
+    """
+    run = run_torch if export_format == "torch" else run_onnx
+    try:
+        return run(folder, np.ascontiguousarray(images.transpose(0, 3, 1, 2)) / np.float32(255))
+    except Exception as error:  # whatever runs it raises where a size was taken for a constant
+        if storage_problem(error) is not None:
+            raise
+        raise InputError(
+            f"the export is wrong: it does not run on {len(images)} images of {images.shape[1]}x{images.shape[2]} "
+            f"pixels ({one_line(error, 200)}). Nothing was written."
+        ) from error
 
 
 def _stock_pairs(model: LoadedModel, folder: Path, variant: str | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:

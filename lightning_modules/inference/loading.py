@@ -98,7 +98,7 @@ def load_model(
     if (path / EXPORT_RECORD).is_file():
         kind = _json_part(str(path), EXPORT_RECORD).get("format")
         raise InputError(
-            f"{path} is an export of the format {kind}, which other programs run; its README.md says how. Here, give the "
+            f"{path} is an export of the format {kind}, which other programs run; its README.md says how. Give the "
             "run that it was made from, or an export of the format diffusers."
         )
     return _load_checkpoint(find_run(path, checkpoint), configs, base, ema)

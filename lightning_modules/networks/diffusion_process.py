@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -12,7 +12,8 @@ from lightning_modules.networks.ddim import make_ddim
 from lightning_modules.networks.noise import seed_from
 from lightning_modules.networks.noise_process import MANY_TOKENS, NoiseProcess, Sampler, Spacing, per_image
 
-PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+PredictionType = Literal["epsilon", "v_prediction", "sample"]
+PREDICTION_TYPES = get_args(PredictionType)
 
 
 class DiffusionProcess(NoiseProcess):

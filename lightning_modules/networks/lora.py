@@ -97,3 +97,13 @@ def merge_adapters(model: Any) -> None:  # noqa: ANN401 - diffusers' mixin, whic
     if getattr(model, "peft_config", None):
         model.fuse_lora()
         model.unload_lora()
+
+
+def adapter_scale(model: Any) -> float | None:  # noqa: ANN401 - as above
+    """Return what the adapters of a model are multiplied by, alpha / rank, or None without adapters.
+
+    Args:
+        model: a model of diffusers.
+    """
+    configs = getattr(model, "peft_config", None) or {}
+    return next((config.lora_alpha / config.r for config in configs.values()), None)

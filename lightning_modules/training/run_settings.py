@@ -8,13 +8,16 @@ import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from omegaconf import OmegaConf
 
 from geometry.errors import InputError
 from lightning_modules.estimator import Estimator
+from lightning_modules.training.start import start_file
 
 CHECKPOINT_KEY = "settings"
+
+_BASE = "model.network.base"
 
 Plain = str | int | float | bool | None
 
@@ -70,6 +73,23 @@ class RunSettings(Callback):
         """
         if file is not None:
             refuse_others(settings_in(file), self._settings, is_fit)
+
+    def setup(self, trainer: Trainer, pl_module: Estimator, stage: str) -> None:  # type: ignore[override]
+        """Say so if a run starts from the weights of one on another base: frozen weights are in no checkpoint.
+
+        Args:
+            trainer: the trainer.
+            pl_module: the estimator.
+            stage: fit, validate or another of Lightning's stages.
+        """
+        if stage != "fit" or pl_module.init_from is None:
+            return
+        then, now = settings_in(str(start_file(pl_module.init_from))).get(_BASE), self._settings.get(_BASE)
+        if then is not None and then != now:
+            rank_zero_warn(
+                f"init_from {pl_module.init_from} was trained on the base {then}, not {now}: what it left frozen is "
+                "not in it, and is taken from the new base."
+            )
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: Estimator, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
         """Add the settings to a checkpoint.

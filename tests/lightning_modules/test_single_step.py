@@ -138,6 +138,32 @@ def test_the_latent_term_is_the_distance_to_the_encoded_truth_and_nothing_else_c
     assert all(p.grad.isfinite().all() for p in network.unet.parameters())
 
 
+def test_the_latent_term_alone_has_its_own_gradient_and_keeps_no_graph_of_the_decoder(bases):
+    network = StableDiffusion(str(bases["v_prediction"]), "none")
+    batch, decoded = make_batch(), []
+    network.vae.decoder.register_forward_hook(lambda module, inputs, output: decoded.append(output.requires_grad))
+
+    def gradient_of(weight):
+        network.zero_grad()
+        task = Depth(ScaleShiftInvariantLoss(weight=weight))
+        loss, _ = SingleStepEstimator(network, task, LatentConsistency(weight=1.0)).training_loss(batch, SEEDS)
+        loss.backward()
+        return torch.cat([p.grad.flatten() for p in network.unet.parameters()])
+
+    alone, with_pixels = gradient_of(0.0), gradient_of(1e-12)
+    assert decoded == [False, True]
+    assert relative_error(alone, with_pixels.double()) < 1e-5 and alone.norm() > 0
+
+
+def test_a_base_of_the_noise_can_be_taken_to_predict_the_clean_latent(bases):
+    batch = make_batch()
+    taken = StableDiffusion(str(bases["epsilon"]), "none", zero_terminal_snr=True, prediction_type="sample")
+    image = taken.encode(batch.image)
+    output = taken.model_output(image, taken.timestep)
+    assert torch.equal(taken.predict_latent(batch.image), output)
+    assert taken.noise_process.scheduler.config["prediction_type"] == "sample", "exports go by it"
+
+
 def test_perfect_latents_cost_nothing():
     latent = torch.randn(2, 4, 3, 3)
     assert LatentConsistency()(latent, latent, torch.ones(2, 1, 3, 3, dtype=torch.bool)) == 0

@@ -55,8 +55,10 @@ def single_step_parts(model: PipelineModel) -> PipelineParts:
 
 def _output_to_x0(alpha: float, prediction_type: str) -> float:
     """Return the clean latent over the UNet's output, where the noisy latent is zero."""
+    if prediction_type == "sample":
+        return 1.0
     rest = math.sqrt(1 - alpha)
-    return {"v_prediction": -rest, "epsilon": -rest / math.sqrt(alpha), "sample": 1.0}[prediction_type]
+    return -rest if prediction_type == "v_prediction" else -rest / math.sqrt(alpha)
 
 
 @torch.no_grad()

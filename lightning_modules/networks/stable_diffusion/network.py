@@ -7,7 +7,7 @@ from torch import Tensor
 
 from lightning_modules.networks.codec import AutoencoderKLCodec, VaePrecision
 from lightning_modules.networks.compilation import Compilation
-from lightning_modules.networks.diffusion_process import DiffusionProcess
+from lightning_modules.networks.diffusion_process import DiffusionProcess, PredictionType
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.networks.lora import LoRA
 from lightning_modules.networks.noise import NoiseKind
@@ -38,6 +38,8 @@ class StableDiffusion(LatentNetwork):
             max_length pads to the tokenizer's length, as the authors' training does.
         zero_terminal_snr: Rescale the noise schedule so that the last timestep holds noise alone, as Marigold's later
             training does. False leaves the schedule of the base.
+        prediction_type: What the UNet's output is taken for: sample is the clean latent itself (x0), as in Lotus;
+            epsilon the noise, v_prediction the velocity. By default, what the base was trained for.
         halve_bias: Halve the bias of the first layer too when widening, as the authors do. Keeping it makes
             the widened UNet equal the base where both latents agree.
         unet_checkpointing: Recompute the UNet's activations in the backward pass to save memory.
@@ -67,6 +69,7 @@ class StableDiffusion(LatentNetwork):
         noise: NoiseKind = "zeros",
         prompt_length: PromptLength = "short",
         zero_terminal_snr: bool = False,
+        prediction_type: PredictionType | None = None,
         halve_bias: bool = False,
         unet_checkpointing: bool = False,
         decoder_checkpointing: bool = False,
@@ -80,7 +83,7 @@ class StableDiffusion(LatentNetwork):
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
         files = check_base(base)
-        noise_process = load_noise_process(files, zero_terminal_snr)
+        noise_process = load_noise_process(files, zero_terminal_snr, prediction_type)
         unet = load_weights(UNet2DConditionModel, files, "unet", torch_dtype=torch.float32)
         vae = load_weights(AutoencoderKL, files, "vae", torch_dtype=torch.float32)
         codec = AutoencoderKLCodec(

@@ -5,24 +5,28 @@ from typing import Any
 from geometry.errors import InputError
 from lightning_modules.networks.base_files import Base
 from lightning_modules.networks.ddim import make_ddim
-from lightning_modules.networks.diffusion_process import PREDICTION_TYPES, DiffusionProcess
+from lightning_modules.networks.diffusion_process import PREDICTION_TYPES, DiffusionProcess, PredictionType
 from lightning_modules.networks.pretrained import load_part
 
 
-def load_noise_process(base: Base, zero_terminal_snr: bool) -> DiffusionProcess:
+def load_noise_process(
+    base: Base, zero_terminal_snr: bool, prediction_type: PredictionType | None = None
+) -> DiffusionProcess:
     """Return the noise process of a base.
 
     Args:
         base: the base, checked.
         zero_terminal_snr: rescale the schedule so that the last timestep holds noise alone.
+        prediction_type: what the UNet's output is taken for; None is what the base says.
 
     Raises:
         InputError: the scheduler is none of diffusion, or a single step from its last timestep cannot be taken.
     """
-    return DiffusionProcess(_load_scheduler(base, zero_terminal_snr))
+    return DiffusionProcess(_load_scheduler(base, zero_terminal_snr, prediction_type))
 
 
-def _load_scheduler(base: Base, zero_terminal_snr: bool) -> Any:  # noqa: ANN401 - diffusers' schedulers share no type with a noise schedule
+# diffusers' schedulers share no type with a noise schedule.
+def _load_scheduler(base: Base, zero_terminal_snr: bool, wanted: PredictionType | None) -> Any:  # noqa: ANN401
     """Return the scheduler of a base, as the class that its config names, so that its own defaults hold."""
     import diffusers
 
@@ -39,6 +43,9 @@ def _load_scheduler(base: Base, zero_terminal_snr: bool) -> Any:  # noqa: ANN401
             f"({name or 'no class named'}, prediction_type {prediction_type}) is no diffusion schedule with "
             f"prediction_type {', '.join(PREDICTION_TYPES[:-1])} or {PREDICTION_TYPES[-1]}.",
         )
+    if wanted is not None:
+        prediction_type = wanted
+        scheduler.register_to_config(prediction_type=wanted)
     if zero_terminal_snr:
         scheduler = make_ddim(scheduler.config, rescale_betas_zero_snr=True, timestep_spacing="trailing")
     betas = scheduler.betas

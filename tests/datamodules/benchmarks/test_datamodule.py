@@ -14,6 +14,7 @@ from datamodules.benchmarks.protocol import benchmarks_of, modalities_with_bench
 from geometry.errors import InputError
 from tests.benchmark_archives import (
     DEPTH_ARCHIVES,
+    FURTHER_ARCHIVES,
     SAMPLES,
     depth_members,
     exr,
@@ -52,7 +53,7 @@ def batches(**options):
 @pytest.mark.parametrize("kind", ALL, ids=lambda kind: f"{kind.name}-{kind.modality}")
 def test_the_samples_found_in_an_archive_are_those_of_the_published_list(kind):
     if (kind.name, kind.modality) not in LISTS:
-        pytest.skip("DSINE's list of this data set is not among the samples")
+        pytest.skip("no list of this data set is among the samples")
     name, count = LISTS[kind.name, kind.modality]
     lines = [line.split() for line in (SAMPLES / "file_lists" / name).read_text().splitlines()]
     files = BenchmarkFiles(Path("archive.tar"), {path: (0, 0) for line in lines for path in line if path[0].isalnum()})
@@ -258,10 +259,10 @@ def test_archives_without_a_single_complete_file_are_named_and_hinder_no_others(
     ("options", "message"),
     [
         ({"root": "nowhere"}, "nowhere is not a folder"),
-        ({"root": "."}, "holds no benchmark for depth .looked there and one folder deeper for diode_val.tar, "),
+        ({"root": "."}, "holds no benchmark for depth .looked there and one folder deeper for DA-2K.zip, "),
         ({"root": ".", "benchmarks": ["kitti"]}, "benchmarks are missing. kitti: not found in .* or one folder deeper"),
         ({"root": ".", "max_samples": 0}, "data.max_samples must be at least 1"),
-        ({"root": ".", "file_lists": {"sintel": "x"}}, "no benchmark 'sintel' for depth"),
+        ({"root": ".", "file_lists": {"oasis": "x"}}, "no benchmark 'oasis' for depth"),
     ],
 )
 def test_mistakes_are_named(tmp_path, monkeypatch, options, message):
@@ -271,5 +272,5 @@ def test_mistakes_are_named(tmp_path, monkeypatch, options, message):
 
 
 def test_every_archive_name_is_the_released_one():
-    released = {Path(path).name for path in DEPTH_ARCHIVES.values()}
-    assert {name for kind in ALL if kind.modality == "depth" for name in kind.archives} == released
+    released = {Path(path).name for path in (*DEPTH_ARCHIVES.values(), *FURTHER_ARCHIVES.values())}
+    assert {name for kind in ALL if kind.modality != "normals" for name in kind.archives} == released

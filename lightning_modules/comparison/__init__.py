@@ -1,0 +1,1 @@
+"""Comparison of evaluated runs, image by image: differences with intervals, settings, visualisations."""

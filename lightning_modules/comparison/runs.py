@@ -1,0 +1,105 @@
+"""Evaluated runs as ``test`` leaves them, and what their settings differ in."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from geometry.errors import InputError
+from geometry.files import read_text_file
+from lightning_modules.evaluation.scores import DatasetScores, read_samples, scores_from
+from lightning_modules.inference.run_config import config_beside, read_config
+
+# What differs between any two evaluations, or is shown anyway.
+_NOT_SETTINGS = {"data_sets", "headline", "protocols", "metric_protocols", "more_is_better", "missing", "date"}
+_NOT_SETTINGS |= {"command", "checkpoint_file"}
+
+
+@dataclass(frozen=True)
+class EvaluatedRun:
+    """Results of a run.
+
+    Attributes:
+        name: what it is called in tables: as it was named.
+        folder: folder of its results.json.
+        document: content of results.json.
+        datasets: scores by dataset.
+        samples: by dataset, the metrics of every sample by key.
+    """
+
+    name: str
+    folder: Path
+    document: Mapping[str, Any]
+    datasets: Mapping[str, DatasetScores]
+    samples: Mapping[str, Mapping[str, Mapping[str, float]]]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What the results depend on, and the configuration of training where it is there: values by dotted key."""
+        found = flatten({key: value for key, value in self.document.items() if key not in _NOT_SETTINGS})
+        checkpoint = self.document.get("checkpoint")
+        config = config_beside(Path(checkpoint)) if isinstance(checkpoint, str) else None
+        if config is not None and config.is_file():
+            found |= {f"config.{key}": value for key, value in flatten(read_config([config])).items()}
+        return found
+
+
+def read_run(source: str) -> EvaluatedRun:
+    """Return the results of a run.
+
+    Args:
+        source: folder that ``test`` wrote, or that of the run, whose only test is then taken.
+
+    Raises:
+        InputError: there are no results, several, or they cannot be read.
+    """
+    folder = _folder_of(source)
+    try:
+        document = json.loads(read_text_file(folder / "results.json"))
+        datasets = {name: scores_from(scores) for name, scores in document["data_sets"].items()}
+        samples = {name: read_samples(folder / name / "samples.csv") for name in datasets}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"the results in {folder} cannot be read ({error}); test the run again.") from error
+    return EvaluatedRun(source.rstrip("/"), folder, document, datasets, samples)
+
+
+def differing_settings(runs: Sequence[EvaluatedRun]) -> list[list[str]]:
+    """Return a heading and one row per setting that is not the same in all runs; absent values are empty.
+
+    Args:
+        runs: the runs.
+    """
+    settings = [run.settings for run in runs]
+    keys = sorted({key for each in settings for key in each})
+    rows = [[key, *("" if key not in each else str(each[key]) for each in settings)] for key in keys]
+    return [["setting", *(run.name for run in runs)], *(row for row in rows if len(set(row[1:])) > 1)]
+
+
+def flatten(document: Any, before: str = "") -> dict[str, Any]:  # noqa: ANN401 - whatever YAML or JSON holds
+    """Return the values of nested mappings by dotted key; lists are values.
+
+    Args:
+        document: a mapping, or a value.
+        before: key of the mapping itself.
+    """
+    if not isinstance(document, Mapping) or not document:
+        return {before: document}
+    return {
+        key: value
+        for name, inner in document.items()
+        for key, value in flatten(inner, f"{before}.{name}" if before else str(name)).items()
+    }
+
+
+def _folder_of(source: str) -> Path:
+    folder = Path(source).expanduser()
+    if (folder / "results.json").is_file():
+        return folder
+    found = sorted(path.parent for path in folder.glob("test*/results.json"))
+    if not found:
+        raise InputError(f"{source} holds no results.json; test the run first: python train.py test ...")
+    if len(found) > 1:
+        names = ", ".join(str(path) for path in found)
+        raise InputError(f"{source} holds results of several tests; name the one that is meant: {names}.")
+    return found[0]

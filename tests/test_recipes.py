@@ -1,0 +1,132 @@
+"""Every recipe of configs/recipes in miniature: two steps, resumed to the bit after the first, and exported or not."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+import train
+from geometry.errors import InputError
+from lightning_modules.export.writing import ExportOptions, export_model
+from lightning_modules.inference.loading import load_model
+from tests.datamodules.planes import make_dataset
+from tests.lightning_modules.test_feature_alignment import WIDTH, build_teacher
+from tests.runs import differences
+from tests.tiny import build_base
+from tests.tiny_bases import write_base
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+ROOT = Path(__file__).parents[1]
+FOLDER = ROOT / "configs/recipes"
+NO_EXPORT = "PretrainedNetwork cannot be exported"
+# What an export to diffusers ends with: nothing, or the one line that says why not.
+EXPORTS = {
+    "e2e_ft": None,
+    "marigold_v1_1": None,
+    "genpercept": None,
+    "lotus_d": "does not undo parameterization: disparity; export it with --format torch or onnx",
+    "depth_master_stage_1": "does not undo parameterization: sqrt_disparity; export it with --format torch or onnx",
+    "depth_master_stage_2": "does not undo parameterization: sqrt_disparity; export it with --format torch or onnx",
+    "fe2e": NO_EXPORT,
+    "marigold_v2_stage_1": NO_EXPORT,
+    "marigold_v2_stage_2": NO_EXPORT,
+}
+FULL_SIZE = {"layer_channels": 16, "teacher_channels": WIDTH, "input_size": 16}
+
+
+def read(name):
+    return yaml.safe_load((FOLDER / f"{name}.yaml").read_text())
+
+
+def test_every_recipe_is_tried_and_begins_with_its_command_licence_figures_or_source_and_state():
+    assert {file.stem for file in FOLDER.glob("*.yaml")} == EXPORTS.keys()
+    for name in EXPORTS:
+        text = (FOLDER / f"{name}.yaml").read_text()
+        header = " ".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith("#"))
+        assert header.startswith(f"DATA_ROOT=/data/shards python train.py fit --config configs/recipes/{name}.yaml")
+        for word in ("Base: ", "Source: ", "arXiv ", "Not yet run with real weights", "Export: "):
+            assert word in header or (word == "Source: " and "Source" in header), (name, word)
+        assert read(name)["name"] == name, "runs of two recipes must not share a folder"
+
+
+def test_the_papers_recipe_is_the_same_under_both_names():
+    paper = yaml.safe_load((ROOT / "configs/depth_stable_diffusion.yaml").read_text())
+    assert read("e2e_ft") | {"name": paper["name"]} == paper
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory):
+    """Two data sets, a teacher, and a base per network class, as the recipes name them."""
+    folder = tmp_path_factory.mktemp("tiny")
+    for name in ("hypersim", "virtual_kitti"):
+        make_dataset(folder / name, name, {"train": [4], "val": [1]}, size=(16, 16), normals=False)
+    build_teacher(folder / "teacher")
+    build_base(folder / "StableDiffusion")
+    write_base(folder / "PretrainedNetwork", "qwen_image_edit_plus")
+    return folder
+
+
+def shrunk(node, tiny):
+    """A recipe's section for the tiny base, with what does not fit into it made smaller."""
+    if isinstance(node, list):
+        return [shrunk(each, tiny) for each in node]
+    if not isinstance(node, dict):
+        return node
+    small = {key: FULL_SIZE.get(key, shrunk(value, tiny)) for key, value in node.items()}
+    if "teacher" in node:
+        small |= {"teacher": str(tiny / "teacher"), "input_size": 16}
+    if "rank" in node:
+        small["rank"] = 2
+    if "base" in node.get("init_args", {}):
+        small["init_args"]["base"] = str(tiny / node["class_path"].rpartition(".")[2])
+    return small
+
+
+@pytest.fixture(scope="module")
+def fit(tiny):
+    """Run a recipe of two steps, or from a checkpoint on, and return the folder of the run."""
+
+    def run(name, folder, checkpoint=None):
+        config = {**read(name), "model": shrunk(read(name)["model"], tiny)}
+        config["data"]["init_args"] |= {"num_workers": 0, "val_num_workers": 0, "batch_size": 1}
+        config["trainer"] |= {"max_steps": 2, "accumulate_grad_batches": 2, "val_check_interval": 4}
+        config["trainer"] |= {"accelerator": "cpu", "precision": "32-true", "logger": False}
+        config["trainer"] |= {"default_root_dir": str(folder), "num_sanity_val_steps": 0}
+        config |= {"checkpoints": {"every_n_steps": 1, "keep": -1}, "panels": {"num_images": 0}}
+        config["model"]["init_args"]["warmup_steps"] = 0
+        if "init_from" in config["model"]["init_args"]:
+            stage_1 = name.replace("stage_2", "stage_1")
+            assert config["model"]["init_args"]["init_from"] == f"${{oc.env:STAGE_1,runs/{stage_1}}}"
+        (folder / "recipe.yaml").parent.mkdir(parents=True, exist_ok=True)
+        (folder / "recipe.yaml").write_text(yaml.safe_dump(config))
+        options = [] if checkpoint is None else [f"--ckpt_path={checkpoint}"]
+        train.main(["fit", f"--config={folder / 'recipe.yaml'}", *options])
+        return folder / name / "version_0"
+
+    return run
+
+
+@pytest.mark.parametrize("name", EXPORTS)
+def test_a_recipe_trains_resumes_to_the_bit_and_exports_or_says_why_not(name, fit, tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_ROOT", str(tiny))
+    if name.endswith("stage_2"):
+        fit(name.replace("stage_2", "stage_1"), tmp_path)
+        monkeypatch.setenv("STAGE_1", str(tmp_path / name.replace("stage_2", "stage_1")))
+    run = fit(name, tmp_path / "undisturbed")
+    again = fit(name, tmp_path / "resumed", run / "checkpoints/step000001.ckpt")
+    states = [torch.load(each / "checkpoints/last.ckpt", weights_only=True) for each in (run, again)]
+    before = torch.load(run / "checkpoints/step000001.ckpt", weights_only=True)["state_dict"]
+    for part in ("state_dict", "optimizer_states", "lr_schedulers"):
+        assert not differences(*(state[part] for state in states))
+    moved = [key for key, weight in before.items() if not torch.equal(weight, states[0]["state_dict"][key])]
+    assert len(moved) > len(before) // 2, "nothing was learnt"
+
+    model, options = load_model(run), ExportOptions(tmp_path / "export")
+    if EXPORTS[name] is None:
+        assert export_model(model, options).agreement.maximum < 1e-4
+    else:
+        with pytest.raises(InputError, match=EXPORTS[name]) as caught:
+            export_model(model, options)
+        assert "\n" not in str(caught.value)

@@ -76,10 +76,7 @@ class RunRecord(SaveConfigCallback):
         config = self.parser.dump(self.config, skip_none=False)
         self._write(trainer)
         commit = git_commit(Path.cwd())
-        scores = [
-            f"val/{name}/{pl_module.task.headline_metric}"
-            for name in (pl_module.val_dataset_names if isinstance(pl_module, Estimator) else ())
-        ]
+        scores = _headlines(pl_module) if isinstance(pl_module, Estimator) else []
         settings = flat_settings(cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(config))))
         for logger in trainer.loggers:
             self._log(logger, config, commit, trainer.global_step)
@@ -104,6 +101,11 @@ class RunRecord(SaveConfigCallback):
         else:
             values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(config)))
             logger.log_hyperparams(values | ({"git_commit": commit} if commit else {}))
+
+
+def _headlines(estimator: Estimator) -> list[str]:
+    """Return the names of the curves that sum up a validation, one a data set."""
+    return [f"val/{name}/{estimator.task.headline_metric}" for name in estimator.val_dataset_names]
 
 
 def git_commit(folder: Path) -> str | None:

@@ -38,7 +38,8 @@ def main(arguments: Sequence[str]) -> int:
     from lightning_modules.inference.predictor import Predictor
 
     described = _described_camera(options)
-    camera = PointCloudCamera(**described) if options.point_cloud else None
+    depth_camera = PointCloudCamera(**described)
+    camera = depth_camera if options.point_cloud else None
     photos = find_photos(options.images, options.output)
     anchors = None if options.anchors is None else read_anchors(options.anchors, photos)
     predictor = Predictor(
@@ -51,7 +52,17 @@ def main(arguments: Sequence[str]) -> int:
     )
     estimator = None if options.normals is None else CameraEstimator(predictor.modality, options.normals.expanduser())
     metric = None if anchors is None else AnchoredMetres(predictor.modality, anchors, options.anchor_tolerance)
-    run = BatchRun(predictor, options.output, options.batch_size, options.overwrite, camera, metric, estimator)
+    run = BatchRun(
+        predictor,
+        options.output,
+        options.batch_size,
+        options.overwrite,
+        camera,
+        metric,
+        estimator,
+        _depth_files(options),
+        depth_camera,
+    )
     with sole_use(options.output):
         report = run.predict(photos, show_progress=not options.quiet)
     for file, reason in report.failed:
@@ -79,6 +90,11 @@ def _seen_at(predictor: "Predictor") -> str:
     return f"{seen} (trained at {sizes})" if sizes else seen
 
 
+def _depth_files(options: argparse.Namespace) -> list[str]:
+    """Return the further files of depth that are asked for."""
+    return [name for name in ("near-white", "millimetres", "mesh") if getattr(options, name.replace("-", "_"))]
+
+
 def _described_camera(options: argparse.Namespace) -> dict[str, Any]:
     """Return what was said about the camera of point clouds.
 
@@ -87,9 +103,12 @@ def _described_camera(options: argparse.Namespace) -> dict[str, Any]:
     """
     given = {name: getattr(options, name) for name in _CAMERA_OPTIONS if getattr(options, name) is not None}
     asked = [*given, *(["normals"] if options.normals is not None else [])]
-    if asked and not options.point_cloud:
+    if asked and not options.point_cloud and not {"mesh", "millimetres"} & set(_depth_files(options)):
         name = asked[0].replace("_", "-")
-        raise InputError(f"--{name} concerns point clouds alone; add --point-cloud, or leave it out.")
+        raise InputError(
+            f"--{name} concerns point clouds alone, and meshes and millimetres; add --point-cloud, --mesh or "
+            "--millimetres, or leave it out."
+        )
     if "intrinsics" in given and "fov_deg" in given:
         raise InputError("--intrinsics and --fov-deg both say how wide the camera sees; give one of them.")
     if options.normals is not None and given.keys() & {"intrinsics", "fov_deg", "far_m"}:
@@ -144,13 +163,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--overwrite", action="store_true", help="predict images whose results are there already")
     group.add_argument("--quiet", action="store_true", help="show no progress bar")
-    _add_point_cloud(parser.add_argument_group("point cloud"))
+    _add_point_cloud(parser.add_argument_group("further files of depth"))
     _add_anchors(parser.add_argument_group("depth in metres"))
     return parser
 
 
 def _add_point_cloud(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--point-cloud", action="store_true", help="write a PLY file of coloured points beside depth")
+    group.add_argument("--mesh", action="store_true", help="write a surface, as GLB and as PLY with faces")
+    group.add_argument(
+        "--near-white", action="store_true", help="write a 16-bit grey PNG: nearest white, farthest black"
+    )
+    group.add_argument(
+        "--millimetres", action="store_true", help="write a 16-bit PNG in millimetres between --near-m and --far-m"
+    )
     group.add_argument(
         "--intrinsics",
         type=float,

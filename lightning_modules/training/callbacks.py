@@ -16,6 +16,7 @@ from geometry.batch import GeometryBatch
 from geometry.errors import InputError
 from lightning_modules.command_line.tables import format_table
 from lightning_modules.estimator import Estimator
+from lightning_modules.training.labels import panel_titles, title_band
 from lightning_modules.training.loggers import can_show_images, show_image
 from lightning_modules.training.logging_steps import is_logging_step
 
@@ -25,7 +26,7 @@ _GAP_PX = 4
 class ValidationPanels(Callback):
     """Shows the first validation images of every data set in TensorBoard or W&B, the same ones every time.
 
-    One image per data set, a row per image: image, prediction, ground truth, error.
+    One image per data set, under a row of titles a row per image: its key, image, prediction, ground truth, error.
 
     Args:
         num_images: Images per data set; 0 shows none.
@@ -58,7 +59,7 @@ class ValidationPanels(Callback):
     ) -> None:
         """Paint the rows that are still missing."""
         rows = self._rows.setdefault(dataloader_idx, [])
-        missing = self.num_images - len(rows)
+        missing = self.num_images - max(0, len(rows) - 1)  # the first row is that of the titles
         if missing <= 0 or not trainer.is_global_zero or trainer.sanity_checking:
             return
         if not any(map(can_show_images, trainer.loggers)):
@@ -66,7 +67,10 @@ class ValidationPanels(Callback):
         first = batch[:missing]
         shown = pl_module.task.visualize(outputs["prediction"][:missing], first)
         tiles = [self._tile(image) for image in (first.image.float() / 2 + 0.5, *shown)]
-        rows.extend(torch.cat(tiles, dim=3).unbind())
+        if not rows:
+            rows.append(title_band(panel_titles(pl_module.task.modality), tiles[0].shape[3]))
+        for row, key in zip(torch.cat(tiles, dim=3).unbind(), first.key, strict=True):
+            rows.append(torch.cat([title_band([key], row.shape[2]), row], dim=1))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Estimator) -> None:  # type: ignore[override]
         """Write one image per data set."""

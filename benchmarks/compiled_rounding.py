@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_map_only
 from lightning_modules import Depth, SingleStepEstimator, StableDiffusion
 from lightning_modules.networks.compilation import Compilation, compiled_regions
 from lightning_modules.training import compilation_proof as proof
-from tests.tiny import build_base, make_batch
+from tests.helpers.tiny import build_base, make_batch
 
 TOY = "checkpoints/tiny-stable-diffusion"
 SIZES = {"tiny": [(16, 16), (16, 24), (32, 48)], "toy": [(64, 96)]}

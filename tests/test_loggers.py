@@ -12,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from tests import runs
+from tests.helpers import runs
 from tests.test_train import base, config, error_of, run  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -178,7 +178,7 @@ class TestLast:
         assert torch.load(tmp_path / "elsewhere/last.ckpt", weights_only=True)["global_step"] == 5
         arguments = ("fit", "--config", config, "--ckpt_path=last", f"--checkpoints.folder={tmp_path / 'third'}")
         assert "keeps its checkpoints in" in error_of(capsys, *arguments)
-        assert "or last" in error_of(capsys, "validate", "--config", config, "--ckpt_path=best")
+        assert "watched no metric. Take last" in error_of(capsys, "validate", "--config", config, "--ckpt_path=best")
 
     def test_a_run_of_an_earlier_version_that_lies_beside_its_logs_is_found_and_named(
         self,

@@ -207,7 +207,7 @@ class TestMistakes:
         assert "cannot be written to" in error_of(capsys, "fit", "--config", config)
 
 
-from tests.tiny import TinyData  # noqa: E402 - the class below is named on the command line
+from tests.helpers.tiny import TinyData  # noqa: E402 - the class below is named on the command line
 
 
 class NothingToValidate(TinyData):

@@ -12,8 +12,8 @@ from PIL import Image
 
 from datamodules.synthetic import __main__ as synthetic
 from geometry.paths import folder_or_url, path_argument
-from tests import runs
-from tests.benchmark_archives import write_depth_archive
+from tests.helpers import runs
+from tests.helpers.benchmark_archives import write_depth_archive
 
 NUMBERS = ("-1", "0", "1000000000000")
 FRACTIONS = ("nan", "inf", "-1.5", "0", "1e300")

@@ -37,6 +37,8 @@ class Benchmarks(LightningDataModule):
             as the protocol says: 756 for eth3d, 640 for diode, else their own size.
         max_samples: Score this many samples of each benchmark, at even distances. By default all.
         num_workers: Processes per device and benchmark that read samples; 0 uses the main process itself.
+        color_cast: Give the images of normals the colour cast of the released evaluation of the paper's authors, to
+            repeat its figures to the digit.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Benchmarks(LightningDataModule):
         longest_side_px: int | None = None,
         max_samples: int | None = None,
         num_workers: int = 2,
+        color_cast: bool = False,
     ) -> None:
         super().__init__()
         # A rank may get no sample when there are more ranks than samples.
@@ -58,6 +61,7 @@ class Benchmarks(LightningDataModule):
             name: given_path(path, f"data.file_lists.{name}") for name, path in (file_lists or {}).items()
         }
         self.longest_side_px, self.max_samples, self.num_workers = longest_side_px, max_samples, num_workers
+        self.color_cast = color_cast
         self._skipped_tests: set[str] = set()
         self._missing_tests: dict[str, str] = {}
         self._found: list[tuple[Benchmark, BenchmarkFiles]] = []
@@ -143,7 +147,7 @@ class Benchmarks(LightningDataModule):
             "longest_side_px": loader.longest_side_px,
             "value_range": list(loader.benchmark.value_range),
             "max_fit_size_px": loader.benchmark.max_fit_size_px,
-        }
+        } | ({"color_cast": True} if loader.color_cast else {})
 
     def _make_loader(self, benchmark: Benchmark, files: BenchmarkFiles) -> BenchmarkLoader:
         entries = benchmark.entries(files, self.file_lists.get(benchmark.name))
@@ -154,7 +158,7 @@ class Benchmarks(LightningDataModule):
         if trainer is not None:
             on_gpu = trainer.strategy.root_device.type == "cuda"
             workers = Workers(trainer.global_rank, trainer.world_size, self.num_workers, pin_memory=on_gpu)
-        return BenchmarkLoader(benchmark, files, chosen, side, workers)
+        return BenchmarkLoader(benchmark, files, chosen, side, workers, color_cast=self.color_cast)
 
     def _nothing_found(self, known: dict[str, Benchmark]) -> str:
         """Say what is missing, and whether there are benchmarks for the other task."""
@@ -182,6 +186,8 @@ class Benchmarks(LightningDataModule):
             if name not in known:
                 choice = ", ".join(known) or "none"
                 raise InputError(f"there is no benchmark {name!r} for {self.modality}; choose from {choice}.")
+        if self.color_cast and self.modality != "normals":
+            raise InputError(f"data.color_cast repeats an evaluation of normals; the task predicts {self.modality}.")
         for option, least, most in (("longest_side_px", 0, inf), ("max_samples", 1, inf), ("num_workers", 0, 1024)):
             value = getattr(self, option)
             if value is not None and not least <= value <= most:

@@ -185,8 +185,9 @@ def _add_meaning(group: argparse._ArgumentGroup) -> None:
         "--cameras",
         type=path_argument,
         metavar="PATH",
-        help="a .txt or .json file with the intrinsics of all images; a folder with one such file per image; or a .csv "
-        "with the columns image,fx,fy,cx,cy",
+        help="a .txt or .json file with the intrinsics of all images (RealSense's, Open3D's and Azure Kinect's are "
+        "read); a folder with one such file per image; a .json with an entry per image; or a .csv with the columns "
+        "image,fx,fy,cx,cy",
     )
     cameras.add_argument("--fov-deg", type=float, metavar="DEG", help="horizontal field of view of all images")
     group.add_argument(

@@ -44,13 +44,14 @@ def add_hypersim(commands: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument(
         "--split-csv",
         type=path_argument,
-        help="metadata_images_split_scene_v1.csv (default: the one inside or beside RAW; without it, all frames "
-        "are trained on)",
+        help="metadata_images_split_scene_v1.csv, published in apple/ml-hypersim under evermotion_dataset/analysis "
+        "(default: the one inside or beside RAW; without it, all frames are trained on)",
     )
     parser.add_argument(
         "--camera-csv",
         type=path_argument,
-        help="metadata_camera_parameters.csv (default: the one in RAW; scenes without an entry get the nominal camera)",
+        help="metadata_camera_parameters.csv, published in apple/ml-hypersim under contrib/mikeroberts3000 (default: "
+        "the one inside or beside RAW; scenes without an entry get the nominal camera)",
     )
     parser.add_argument(
         "--file-list",

@@ -9,7 +9,7 @@ from textwrap import shorten
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import ActionConfigFile, Namespace
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
@@ -18,9 +18,12 @@ from geometry.files import read_text_file
 from geometry.paths import given_path
 from lightning_modules.command_line.console import leave, plain_help, readable_error
 from lightning_modules.lightning_internals import OpenParser, groups_of, options_of
+from lightning_modules.shipped import find_config
 
 # In place of Lightning's help, where this project means something else or something less.
 HELP = {
+    "config": "Configuration file, or the name of a shipped one, such as demo or hardware/24gb. Several are laid over "
+    "one another.",
     "seed_everything": "Seed of everything random. True draws one, false sets none.",
     "trainer.logger": "Logger or list of loggers. By default TensorBoard in the run's folder for fit, none otherwise.",
     "trainer.default_root_dir": "Folder of all runs.",
@@ -43,8 +46,34 @@ TITLES = {
 }
 
 
+class ConfigFile(ActionConfigFile):
+    """The option ``--config``, which takes the names of shipped configurations, too."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:  # noqa: ANN401
+        """Read a configuration.
+
+        Args:
+            parser: the parser.
+            cfg: what was parsed before; changed in place.
+            values: path, name of a shipped configuration, or settings in YAML.
+            option_string: the option as it was spelled.
+        """
+        super().__call__(parser, cfg, find_config(values), option_string)
+
+
 class Parser(OpenParser):
     """A parser with plain help, and with errors of one line in place of the usage of two hundred options."""
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Add an option; Lightning's ``--config`` takes the names of shipped configurations, too.
+
+        Args:
+            *args: what the parser of jsonargparse takes.
+            **kwargs: what the parser of jsonargparse takes.
+        """
+        if kwargs.get("action") is ActionConfigFile:
+            kwargs["action"] = ConfigFile
+        return super().add_argument(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message and leave with status 2.

@@ -18,6 +18,7 @@ from lightning_modules.training.monitors import MonitoredCurves
 from lightning_modules.training.progress import StepProgress
 from lightning_modules.training.run_choice import RunChoice
 from lightning_modules.training.run_settings import RunSettings
+from lightning_modules.training.run_tensorboard import RunTensorBoard
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs",
@@ -39,7 +40,7 @@ def default_logger(config: Namespace, run_name: str, folder_name: str) -> Tensor
         run_name: name of the run.
         folder_name: name of the run's folder, below the folder of all runs of that name.
     """
-    return TensorBoardLogger(config.default_root_dir, run_name, folder_name, default_hp_metric=False)
+    return RunTensorBoard(config.default_root_dir, run_name, folder_name, default_hp_metric=False)
 
 
 def plugins_of(config: Namespace, states_of: Sequence[str]) -> list[Any]:

@@ -10,7 +10,6 @@ import yaml
 
 from geometry.errors import InputError
 from geometry.modalities import modality_named
-from geometry.paths import given_path
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.export.diffusers_folder import pipeline_model
 from lightning_modules.export.programs import ONNX_FILE, OPSET, TORCH_FILE, largest_batch
@@ -18,6 +17,7 @@ from lightning_modules.export.verification import Agreement
 from lightning_modules.inference.loading import LoadedModel, read_part_of
 from lightning_modules.inference.run_config import last_scores
 from lightning_modules.networks.pipeline_folder import EXPORT_RECORD, VARIANTS
+from lightning_modules.shipped import find_folder
 from lightning_modules.trained_on import DEFAULT_PROCESSING_RES
 
 _PAPER = "[Martin Garcia et al., 2025](https://arxiv.org/abs/2409.11355)"
@@ -223,7 +223,7 @@ def _public_name(base: str) -> str | None:
     """Return a hub id as it is, of a folder its name alone, and None for a network without a base."""
     if not base:
         return None
-    return Path(base).name if given_path(base, "the base").is_dir() else base
+    return Path(base).name if find_folder(base) else base
 
 
 def _licence_line(base: str | None, licence: str | None) -> str:

@@ -8,7 +8,7 @@ import pytest
 from datamodules.prepare import main
 from datamodules.shards.manifest import read_dataset
 from geometry.locks import sole_use
-from tests.datamodules.planes import make_dataset, write_hypersim_frame, write_virtual_kitti_frame
+from tests.helpers.planes import make_dataset, write_hypersim_frame, write_virtual_kitti_frame
 
 
 def test_hypersim_from_raw_frames_to_a_checked_data_set(tmp_path, capsys):

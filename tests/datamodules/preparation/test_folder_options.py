@@ -7,7 +7,7 @@ import pytest
 from datamodules.prepare import main
 from datamodules.shards.files import decode_sample, iterate_shard
 from datamodules.shards.manifest import read_dataset
-from tests.datamodules.planes import NORMAL, plane_depth, rays_of
+from tests.helpers.planes import NORMAL, plane_depth, rays_of
 
 SAMPLES = Path(__file__).parents[3] / "../shared/samples"
 SIZE = (24, 32)

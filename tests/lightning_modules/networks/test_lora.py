@@ -7,7 +7,7 @@ from diffusers import UNet2DConditionModel
 from geometry.errors import InputError
 from lightning_modules import StableDiffusion
 from lightning_modules.networks.lora import LoRA
-from tests.tiny import build_base, make_batch
+from tests.helpers.tiny import build_base, make_batch
 
 
 @pytest.fixture(scope="module")

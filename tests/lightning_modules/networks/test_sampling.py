@@ -9,7 +9,7 @@ from geometry.errors import InputError
 from lightning_modules import Depth, DiffusionEstimator, Normals, Sampling, SingleStepEstimator, StableDiffusion
 from lightning_modules.networks.noise import draw_noise, seed_from
 from lightning_modules.networks.sampling import sample_latent
-from tests.tiny import build_base, make_batch
+from tests.helpers.tiny import build_base, make_batch
 
 PREDICTION_TYPES = ("v_prediction", "epsilon", "sample")
 

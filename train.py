@@ -32,6 +32,7 @@ from lightning_modules.training.run_choice import choose_run
 from lightning_modules.training.run_folders import keep_checkpoints_in
 from lightning_modules.training.run_record import RunRecord
 from lightning_modules.training.run_settings import RunSettings, plain_config
+from lightning_modules.training.val_scores import ValidationScores
 
 TF32_HELP = (
     "Where GPUs may round float32 to TF32: none, convolutions (PyTorch's default, and the paper's), or all, which is "
@@ -141,6 +142,7 @@ class OneStepCLI(OpenCLI):
             kwargs["logger"] = default_logger(config, name, self._run.folder.name) if is_fit else False
         kwargs["plugins"] = plugins_of(config, [type(self.datamodule).__qualname__])
         callbacks = callbacks_of(config, self._run, self._curves, self._settings)
+        callbacks += [ValidationScores(self._run.folder)] * is_fit
         try:
             trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
         except (TypeError, ValueError, RuntimeError, ImportError) as error:

@@ -1,7 +1,7 @@
 """Feed thousands of broken and hostile files of every format to the code that reads them, and count how it ends.
 
 Every case runs in a process of its own with limits on time and memory. Right is one clear error, or a result that
-makes sense, within 2 seconds of processor time and 500 MB beyond the process; ``tests/hostile/judging.py`` has the
+makes sense, within 2 seconds of processor time and 500 MB beyond the process; ``tests.helpers.hostile.judging`` has the
 rules. The bytes of what went wrong are kept. Run it from the project's folder:
 
     python -m benchmarks.attack --minutes 10 --seed 0
@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.measuring import describe_machine, use_one_thread
-from tests.hostile.formats import Format, all_formats
-from tests.hostile.judging import Verdict, judge
+from tests.helpers.hostile.formats import Format, all_formats
+from tests.helpers.hostile.judging import Verdict, judge
 
 
 @dataclass

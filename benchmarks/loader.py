@@ -39,7 +39,7 @@ from datamodules.streaming import batches, streams
 from datamodules.streaming.packing import PackedBatch
 from datamodules.synthetic import SyntheticHypersim
 from geometry.batch import GeometryBatch
-from tests.tiny import tensors_of
+from tests.helpers.tiny import tensors_of
 
 # Times that every frame is stored, so that shards are long.
 COPIES = 16

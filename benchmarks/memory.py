@@ -13,7 +13,7 @@ from typing import Any
 
 from lightning.pytorch import Callback
 
-from tests import runs
+from tests.helpers import runs
 
 
 class ResidentMemory(Callback):

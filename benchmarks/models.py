@@ -19,8 +19,8 @@ from geometry.batch import GeometryBatch
 from lightning_modules import StableDiffusion
 from lightning_modules.estimator import Estimator
 from lightning_modules.inference.loading import build_estimator
-from tests.full_size import NOTHING_WRONG, UNET, VAE, random_full_size_base
-from tests.tiny import make_batch
+from tests.helpers.full_size import NOTHING_WRONG, UNET, VAE, random_full_size_base
+from tests.helpers.tiny import make_batch
 
 Size = Literal["tiny", "full"]
 

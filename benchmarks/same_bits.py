@@ -21,7 +21,7 @@ from torch import Tensor
 
 from lightning_modules import Depth, DiffusionEstimator, Normals, Sampling, SingleStepEstimator, StableDiffusion
 from lightning_modules.estimator import Estimator
-from tests.tiny import build_base, make_batch
+from tests.helpers.tiny import build_base, make_batch
 
 _SEEDS = [11, 12]
 _DEMOS = ("configs/demo.yaml", "configs/demo_normals.yaml")

@@ -27,7 +27,7 @@ from typing import Any
 import torch
 
 from benchmarks.soak_trial import Tally, Trial, log_with
-from tests import runs
+from tests.helpers import runs
 
 DISK_BYTES = 6 << 20
 # What reads a logger's curves.

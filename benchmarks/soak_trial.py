@@ -16,7 +16,7 @@ from typing import Any
 
 from lightning_modules.training.checkpoint_files import LAST
 from lightning_modules.training.run_folders import newest_run
-from tests import runs
+from tests.helpers import runs
 
 SPARE_BYTES = 100 << 10
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)

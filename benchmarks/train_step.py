@@ -36,7 +36,7 @@ from benchmarks.models import (
 )
 from benchmarks.network_parser import NetworkParser
 from benchmarks.trainer_run import trainer_run
-from tests.transcription import Reference, transcribed_step
+from tests.helpers.transcription import Reference, transcribed_step
 
 Step = Callable[[int], Any]
 

@@ -18,6 +18,7 @@ from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
 from datamodules.synthetic.rooms import HALLS
 from geometry.errors import InputError
 from geometry.locks import sole_use
+from geometry.paths import given_path
 
 _ROOM_SIZE = (64, 96)
 _STREET_SIZE = (64, 224)
@@ -64,7 +65,7 @@ class SyntheticDataModule(GeometryDataModule):
         further = tuple(name for name in modalities or () if name not in DEFAULT_MODALITIES)
         if streets and further:
             raise InputError(f"the streets of data.streets have no {further[0]}; set data.streets to 0.")
-        place = Path(cache).expanduser()
+        place = given_path(cache, "data.cache")
         self.contents = (*DEFAULT_MODALITIES, *further)
         name = "-".join(["rooms", *further, _text(_ROOM_SIZE), str(rooms), f"seed{data_seed}"])
         self.folders = {"rooms": place / name}

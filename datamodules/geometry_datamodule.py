@@ -2,13 +2,13 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from math import inf
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.shards.manifest import Dataset, read_dataset
 from datamodules.shards.transfer import Transfer
+from datamodules.streaming.augmentation import NO_AUGMENTATION, Augmentation
 from datamodules.streaming.batches import BatchAssembler
 from datamodules.streaming.loading import Workers
 from datamodules.streaming.order import STREAM_COUNTS, count_streams
@@ -22,6 +22,9 @@ from geometry.modalities import DEFAULT
 _MAX_TIMEOUT_S = 7 * 24 * 3600.0
 # Weights are added up and divided: their sum must be a number.
 _MAX_WEIGHT = 1e9
+_RANGES = dict.fromkeys(("batch_size", "val_batch_size"), (1, 16_384)) | {"prefetch_factor": (1, 1024)}
+_RANGES |= dict.fromkeys(("num_workers", "val_num_workers"), (0, 1024))
+_RANGES |= {"shuffle_buffer": (1, 10**6), "retries": (0, 10**6), "max_bad_samples": (0, 10**9)}
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,7 @@ class GeometryDataModule(LightningDataModule):
         val_batch_size: Images per device and validation step. By default ``batch_size``.
         modalities: Modalities to load, as the task needs them; every data set must have them.
         horizontal_flip: Probability that a training image is mirrored, with its targets.
+        augmentation: Other random changes of training images, for instance {crop: 0.6, color: 0.2}; by default none.
         max_val_samples: Validate on this many images of every data set, at even distances. By default on all.
         num_workers: Processes per device that read and decode training data; 0 uses the training process itself.
         val_num_workers: Processes per device and data set that read validation data. By default at most 2.
@@ -92,6 +96,7 @@ class GeometryDataModule(LightningDataModule):
         val_batch_size: int | None = None,
         modalities: list[str] | None = None,
         horizontal_flip: float = 0.5,
+        augmentation: Augmentation = NO_AUGMENTATION,
         max_val_samples: int | None = None,
         num_workers: int = 4,
         val_num_workers: int | None = None,
@@ -107,24 +112,20 @@ class GeometryDataModule(LightningDataModule):
         max_bad_samples: int = 10,
     ) -> None:
         super().__init__()
-        # A rank may get no validation batch when there are more ranks than batches.
-        self.allow_zero_length_dataloader_with_multiple_devices = True
-        self.datasets, self.val_datasets = datasets, val_datasets
+        self.allow_zero_length_dataloader_with_multiple_devices = True  # with more ranks than validation batches
+        self.datasets, self.val_datasets, self.cache_dir = datasets, val_datasets, cache_dir
         self.batch_size, self.val_batch_size = batch_size, batch_size if val_batch_size is None else val_batch_size
-        self.modalities, self.horizontal_flip = tuple(modalities or [DEFAULT]), horizontal_flip
-        self.max_val_samples = max_val_samples
-        self.num_workers = num_workers
+        self.modalities, self.max_val_samples = tuple(modalities or [DEFAULT]), max_val_samples
+        self.horizontal_flip, self.augmentation = horizontal_flip, augmentation
+        self.num_workers, self.prefetch_factor = num_workers, prefetch_factor
         self.val_num_workers = min(num_workers, 2) if val_num_workers is None else val_num_workers
-        self.prefetch_factor = prefetch_factor
         self.seed, self.shuffle_buffer, self.max_streams = seed, shuffle_buffer, max_streams
-        self.batches_per_epoch = batches_per_epoch
-        self.cache_dir, self.retries, self.timeout_s = cache_dir, retries, timeout_s
-        self.loader_timeout_s, self.max_bad_samples = loader_timeout_s, max_bad_samples
-        self._train: list[_OpenSource] = []
-        self._val: list[_OpenSource] = []
+        self.batches_per_epoch, self.max_bad_samples = batches_per_epoch, max_bad_samples
+        self.retries, self.timeout_s, self.loader_timeout_s = retries, timeout_s, loader_timeout_s
+        self._train, self._val = list[_OpenSource](), list[_OpenSource]()
         self._train_loader: TrainLoader | None = None
         self._val_loaders: list[ValLoader] | None = None
-        self._skipped_tests: set[str] = set()
+        self._skipped_tests = set[str]()
 
     @property
     def val_dataset_infos(self) -> list[DatasetInfo]:
@@ -254,10 +255,11 @@ class GeometryDataModule(LightningDataModule):
         readers = workers.world_size * max(workers.num_workers, 1)
         if num_streams % readers:
             rank_zero_info(
-                f"Data: {num_streams} streams for {readers} reading processes. Each stream is read by several of them; "
+                f"Data: {num_streams} stream{'s' * (num_streams > 1)} for {readers} reading processes, several each; "
                 "a number of devices x num_workers that divides the number of streams would save reading."
             )
-        order = TrainOrder(self.seed, sources, num_streams, self.shuffle_buffer, self.horizontal_flip)
+        changes = self.horizontal_flip, self.augmentation
+        order = TrainOrder(self.seed, sources, num_streams, self.shuffle_buffer, *changes)
         per_step = workers.world_size * self.batch_size
         total = sum(source.num_samples for source in sources)
         return TrainLoader(order, self.batch_size, self.batches_per_epoch or max(1, total // per_step), workers)
@@ -302,11 +304,9 @@ class GeometryDataModule(LightningDataModule):
     def _check_options(self) -> None:
         if not self.datasets and not self.val_datasets:
             raise InputError("data.datasets is empty. Name at least one prepared data set.")
-        least = {"batch_size": 1, "val_batch_size": 1, "num_workers": 0, "val_num_workers": 0, "prefetch_factor": 1}
-        least |= {"shuffle_buffer": 1, "retries": 0, "loader_timeout_s": 0, "max_bad_samples": 0}
-        for name, minimum in least.items():
-            if not minimum <= getattr(self, name) < inf:
-                raise InputError(f"data.{name} must be at least {minimum}, not {getattr(self, name)}.")
+        for name, (least, most) in _RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise InputError(f"data.{name} must be from {least} to {most}, not {getattr(self, name)}.")
         for name in ("max_val_samples", "batches_per_epoch"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise InputError(f"data.{name} must be at least 1, not {getattr(self, name)}.")
@@ -314,7 +314,7 @@ class GeometryDataModule(LightningDataModule):
             raise InputError(f"data.horizontal_flip is a probability from 0 to 1, not {self.horizontal_flip}.")
         if not 0 < self.timeout_s <= _MAX_TIMEOUT_S:
             raise InputError(f"data.timeout_s must be more than 0 seconds and at most a week, not {self.timeout_s}.")
-        if not self.loader_timeout_s <= _MAX_TIMEOUT_S:
-            raise InputError(f"data.loader_timeout_s must be at most a week, not {self.loader_timeout_s} seconds.")
+        if not 0 <= self.loader_timeout_s <= _MAX_TIMEOUT_S:
+            raise InputError(f"data.loader_timeout_s must be from 0 to a week, not {self.loader_timeout_s} seconds.")
         if self.max_streams not in STREAM_COUNTS:
             raise InputError(f"data.max_streams must be one of {STREAM_COUNTS}, not {self.max_streams}.")

@@ -14,6 +14,7 @@ from datamodules.preparation.summaries import ModalitySummary, SplitSummary
 from datamodules.shards.manifest import FILE_NAME
 from geometry.errors import InputError, printable
 from geometry.modalities import modality_named
+from geometry.one_line_parser import OneLineParser
 from geometry.paths import folder_or_url, path_argument
 
 
@@ -58,6 +59,13 @@ def _run_preparation(options: argparse.Namespace) -> int:
         max_errors=options.max_errors,
     )
     _print_summaries(summaries)
+    for summary in summaries:
+        for name, facts in summary.modalities.items():
+            if summary.samples and facts.share == 0:
+                raise InputError(
+                    f"{options.out}: not one pixel of the split {summary.split} has valid {name}, so nothing can be "
+                    "learnt from it. Check its unit and the range that counts as valid, then give --overwrite."
+                )
     if (options.out / FILE_NAME).exists():
         print(f"Wrote {options.out}/{FILE_NAME}.")
     else:
@@ -141,9 +149,7 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m datamodules.prepare", description="Prepare data sets for training."
-    )
+    parser = OneLineParser(prog="python -m datamodules.prepare", description="Prepare data sets for training.")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     add_hypersim(commands).set_defaults(run=_run_preparation)
     add_virtual_kitti(commands).set_defaults(run=_run_preparation)

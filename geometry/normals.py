@@ -213,3 +213,27 @@ def _take_over_straighter_neighbours(planes: Tensor, bend: Tensor, inverse_depth
         better = cost < least
         least, planes = torch.where(better, cost, least), torch.where(better, neighbour, planes)
     return planes
+
+
+def closest_member(members: Tensor) -> Tensor:
+    """Return which of several predictions of normals is closest to their mean, as a whole.
+
+    Convention:
+        The mean is taken of the two spherical angles of each pixel, so it depends on the frame, and close to the
+        border of the azimuth it is no good mean. It is what the published figures were made with.
+
+    Args:
+        members: (N,B,3,H,W) unit vectors, in the frame of the network.
+
+    Returns:
+        (B,) int64, the number of the member with the smallest sum of angles to the mean.
+
+    Source:
+        Fu et al., GeoWizard, public inference code; taken over by Martin Garcia et al. for their evaluation.
+    """
+    x, y, z = members.unbind(dim=2)
+    azimuth = torch.atan2(y, x).mean(dim=0)
+    polar = torch.atan2(torch.hypot(x, y), z).mean(dim=0)
+    mean = torch.stack([polar.sin() * azimuth.cos(), polar.sin() * azimuth.sin(), polar.cos()], dim=1)
+    cosine = torch.cosine_similarity(mean[None], members, dim=2).clamp(-0.999, 0.999)
+    return torch.acos(cosine).sum(dim=(2, 3)).argmin(dim=0)

@@ -4,8 +4,13 @@ import argparse
 import os
 import tempfile
 from pathlib import Path
+from textwrap import shorten
 
 from geometry.errors import InputError
+
+# What file systems take; calls that meet more raise an error that none of their callers expects.
+_MAX_NAME_BYTES = 255
+_MAX_PATH_BYTES = 4095
 
 
 def given_path(text: str | os.PathLike[str], option: str = "a path") -> Path:
@@ -17,15 +22,19 @@ def given_path(text: str | os.PathLike[str], option: str = "a path") -> Path:
         option: name of the option, for the message.
 
     Raises:
-        InputError: the text is empty, can be no path, or names a user that is not there.
+        InputError: the text is empty or too long, can be no path, or names a user that is not there.
     """
     text = os.fspath(text)
     if not text.strip() or "\0" in text:
         raise InputError(f"{option} is {'empty' if not text.strip() else 'no path: it holds a zero byte'}.")
     try:
-        return Path(text).expanduser()
+        path = Path(text).expanduser()
     except RuntimeError as error:
         raise InputError(f"{option} {text}: there is no such user's folder.") from error
+    longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
+    if longest > _MAX_NAME_BYTES or len(os.fsencode(path)) > _MAX_PATH_BYTES:
+        raise InputError(f"{option} {shorten(text, 60)}: this is too long for a path.")
+    return path
 
 
 def path_argument(text: str) -> Path:

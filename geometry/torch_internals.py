@@ -4,6 +4,7 @@ It lies in ``geometry`` because both packages above need it and neither may impo
 ``tests/geometry/test_torch_internals.py`` holds each part against the installed version, by what it does.
 """
 
+from inspect import signature
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ __all__ = [
     "is_refusal_to_trace",
     "is_to_be_compiled",
     "raise_recompile_limit",
+    "recompile_option",
     "shared_storage",
     "skips_by_itself",
     "tree_leaves",
@@ -50,6 +52,23 @@ def raise_recompile_limit(least: int) -> None:
     """
     settings = torch._dynamo.config
     settings.accumulated_recompile_limit = max(settings.accumulated_recompile_limit, least)
+
+
+def recompile_option(limit: int) -> dict[str, int]:
+    """Return the option of torch.compile that lets one region be compiled so often.
+
+    Convention:
+        Releases whose torch.compile has no such option know a limit for all regions of the process. It is raised to
+        this one, never lowered, and no option is returned.
+
+    Args:
+        limit: number of compilations.
+    """
+    if "recompile_limit" in signature(torch.compile).parameters:
+        return {"recompile_limit": limit}
+    settings = torch._dynamo.config
+    settings.recompile_limit = max(settings.recompile_limit, limit)
+    return {}
 
 
 def is_to_be_compiled(module: nn.Module) -> bool:

@@ -53,6 +53,11 @@ class AffineInvariantDepth(GeometryMetric):
         self, near_plane_m: float = 0.0, far_plane_m: float = math.inf, max_fit_size_px: int | None = None
     ) -> None:
         super().__init__()
+        if not near_plane_m <= far_plane_m or (max_fit_size_px is not None and max_fit_size_px < 1):
+            raise InputError(
+                "the metric needs near_plane_m <= far_plane_m and max_fit_size_px of at least 1, got "
+                f"{near_plane_m}, {far_plane_m} and {max_fit_size_px}."
+            )
         self.near_plane_m = max(near_plane_m, _MIN_DEPTH_M)
         self.far_plane_m = far_plane_m
         self.max_fit_size_px = max_fit_size_px

@@ -25,6 +25,7 @@ EXAMPLES = Path(__file__).with_name("examples")
 _VIEW_CAMERA = PointCloudCamera(near_m=1.0, far_m=3.0)
 _VIEW_POINTS = 100_000
 _KEPT_RESULTS = 20
+_MAX_STEM_BYTES = 120
 # Gradio keeps copies: how often it looks for old ones, and when they are old.
 _CLEANING_S = (600, 3600)
 
@@ -68,7 +69,7 @@ class Page:
             raise InputError(f"{Path(file).name} cannot be predicted: {reason_of(error)}") from error
         done_s = time.perf_counter()
         shown = (_for_screens(image), visualise(self.predictor.modality, prediction))
-        files = self._write(Path(file).stem[:80], image, prediction)
+        files = self._write(_shortened(Path(file).stem), image, prediction)
         timing = (
             f"{image.shape[1]} x {image.shape[0]} pixels: read in {read_s - started_s:.2f} s, predicted in "
             f"{done_s - read_s:.2f} s on {self.predictor.device}, written in {time.perf_counter() - done_s:.2f} s"
@@ -93,6 +94,11 @@ class Page:
         relative = stretched(modality, prediction, _VIEW_CAMERA)
         write_whole(view, glb_bytes(*point_cloud(relative, image, _VIEW_CAMERA, _VIEW_POINTS)))
         return str(array), str(exact), str(view)
+
+
+def _shortened(stem: str) -> str:
+    """Return a name to which endings can be added: file systems count bytes, of which a letter has up to four."""
+    return stem.encode(errors="surrogateescape")[:_MAX_STEM_BYTES].decode(errors="ignore")
 
 
 def build_page(page: Page, title: str) -> Any:  # noqa: ANN401 - Gradio's types are not there without Gradio

@@ -1,8 +1,9 @@
 """What is predicted, and how that is trained and judged: a modality with its losses and metrics."""
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
+import torch
 from torch import Tensor, nn
 
 from geometry import modalities
@@ -10,10 +11,13 @@ from geometry.batch import DatasetInfo, GeometryBatch, Target
 from geometry.errors import InputError
 from geometry.modalities import Modality
 from geometry.modalities.normals import Frame
+from geometry.normals import closest_member, convert_frame
 from lightning_modules.loss_base import Loss, LossInputs, total_loss
 from lightning_modules.losses import AngularLoss, ModalityLoss, ScaleShiftInvariantLoss
 from lightning_modules.metric_base import GeometryMetric, MeanError
 from lightning_modules.metrics import AffineInvariantDepth, NormalsError
+
+EnsembleBy = Literal["pixel", "member"]
 
 
 class Task(nn.Module):
@@ -177,6 +181,11 @@ class Normals(Task):
             ours, and dsine (x left) that of the checkpoints of the paper's authors. Predictions are converted to ours.
         extra_losses: Losses to add, such as GradientMatching; each is logged under its own name.
         metrics: What is measured in validation and test; the first one's headline sums up. By default angular errors.
+        clip_decoded: Clip the decoded image to [-1, 1] before it is divided by its length, which turns vectors beyond.
+            The pipelines of diffusers and of Marigold's authors do; this project and the paper's authors do not.
+        ensemble_by: How several predictions become one. pixel takes for every pixel the one that is closest to the
+            mean direction, as diffusers does; member takes one whole prediction, the closest to the mean angles, as the
+            paper's authors do.
     """
 
     modality_class = modalities.Normals
@@ -187,6 +196,22 @@ class Normals(Task):
         frame: Frame = "opengl",
         extra_losses: list[Loss] | None = None,
         metrics: list[GeometryMetric] | None = None,
+        clip_decoded: bool = False,
+        ensemble_by: EnsembleBy = "pixel",
     ) -> None:
         modality = modalities.Normals(frame)
         super().__init__(modality, loss or AngularLoss(), extra_losses, metrics or [NormalsError()])
+        if ensemble_by not in get_args(EnsembleBy):
+            raise InputError(f"there is no task.ensemble_by {ensemble_by!r}; choose one of pixel, member.")
+        self.frame, self.clip_decoded, self.ensemble_by = frame, clip_decoded, ensemble_by
+
+    def predict(self, decoded: Tensor) -> Tensor:
+        """Return the normals (B,3,H,W) float32 that a decoded image (B,3,H,W) stands for, clipped first if asked."""
+        return super().predict(decoded.clamp(-1, 1) if self.clip_decoded else decoded)
+
+    def ensemble(self, members: Tensor) -> Tensor:
+        """Return one prediction (B,3,H,W) for several (N,B,3,H,W) of the same images."""
+        if self.ensemble_by == "pixel":
+            return super().ensemble(members)
+        chosen = closest_member(torch.stack([convert_frame(each, "opengl", self.frame) for each in members]))
+        return members[chosen, torch.arange(members.shape[1], device=members.device)]

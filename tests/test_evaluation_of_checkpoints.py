@@ -17,10 +17,10 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 import train
 from lightning_modules.networks.noise import draw_noise, seed_from
-from tests.benchmark_archives import write_depth_archive, write_normals
-from tests.datamodules.planes import make_dataset
 from tests.evaluations import results_in, run
-from tests.tiny import build_base
+from tests.helpers.benchmark_archives import write_depth_archive, write_normals
+from tests.helpers.planes import make_dataset
+from tests.helpers.tiny import build_base
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("benchmark_*.yaml"))
@@ -110,7 +110,7 @@ def test_a_diffusion_estimator_predicts_what_its_own_pipeline_in_diffusers_does(
     marigold, tmp_path, num_steps, spacing, size
 ):
     members = write_depth_archive(tmp_path / "data", "scannet", num_samples=2)
-    sampling = f"{{num_steps: {num_steps}, spacing: {spacing}, ensemble_size: {size}}}"
+    sampling = f"{{num_steps: {num_steps}, spacing: {spacing}, ensemble_size: {size}, end: scheduler}}"
     options = [f"--model.init_args.sampling={sampling}", "--evaluation.save_predictions=true"]
     evaluate(ROOT / "configs/benchmark_diffusion_depth.yaml", marigold, tmp_path, *options)
 

@@ -24,8 +24,8 @@ from lightning_modules.export import ExportOptions, export_model
 from lightning_modules.inference import Predictor, load_model
 from lightning_modules.inference.run_config import last_scores
 from lightning_modules.training.run_folders import last_checkpoint, newest_run
+from tests.helpers.tiny import build_base
 from tests.lightning_modules.inference.runs import photo
-from tests.tiny import build_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -111,7 +111,8 @@ def test_no_module_imports_itself_by_way_of_others():
 
 def test_every_folder_of_sources_is_installed():
     installed = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]
-    assert sorted(installed) == sorted(name for name, file in MODULES.items() if file.name == "__init__.py")
+    packages = sorted(name for name, file in MODULES.items() if file.name == "__init__.py")
+    assert sorted(installed) == sorted([*packages, "onestep"])  # onestep: what lies beside them
 
 
 # Both packages need these, and neither may import the other.
@@ -150,3 +151,16 @@ def test_help_does_not_wait_for_libraries_that_it_does_not_need():
     output = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     loaded = set(output.rsplit("LOADED", 1)[1].split())
     assert not loaded & {"diffusers", "webdataset", "cv2", "h5py", "numcodecs"}
+
+
+def test_benchmarks_and_research_share_helpers_with_the_tests_and_no_test():
+    users = [*sources("benchmarks"), *sources("research"), *sources("tests/helpers")]
+    found = {name for file in users for name in imported_modules(file) if name.split(".")[0] == "tests"}
+    assert "tests.helpers.tiny" in found
+    assert all(name == "tests" or name.startswith("tests.helpers") for name in found), found
+
+
+@pytest.mark.parametrize("package", [*ALLOWED_OWN, "train.py"])
+def test_the_product_needs_neither_research_nor_benchmarks_nor_tests(package):
+    for file in sources(package) or [ROOT / package]:
+        assert not imports_of(file) & {"research", "benchmarks", "tests", "checkpoints"}, file

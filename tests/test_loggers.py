@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 import struct
 import sys
@@ -11,7 +12,7 @@ import pytest
 import torch
 import yaml
 
-from tests import runs
+from tests.helpers import runs
 from tests.test_train import base, config, error_of, run  # noqa: F401 - fixtures
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -163,6 +164,9 @@ class TestLast:
             output = f"--output={tmp_path / command[0]}"
             run(*command, "--ckpt_path=last", "--config", folder / "config.yaml", output)
             assert any((tmp_path / command[0]).iterdir())
+        card = (tmp_path / "export/README.md").read_text()
+        shown = [float(value) for value in re.findall(r"\| indoor/abs_rel \| (\S+) \|", card)]
+        assert shown == pytest.approx([float(fitted[0].split()[1])], abs=1e-3), "the card holds the run's scores"
         run("fit", "--config", config, *own, "--ckpt_path=last", "--trainer.max_steps=5")
         assert torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["global_step"] == 5
         assert yaml.safe_load((folder / "config.yaml").read_text())["trainer"]["max_steps"] == 5
@@ -174,7 +178,7 @@ class TestLast:
         assert torch.load(tmp_path / "elsewhere/last.ckpt", weights_only=True)["global_step"] == 5
         arguments = ("fit", "--config", config, "--ckpt_path=last", f"--checkpoints.folder={tmp_path / 'third'}")
         assert "keeps its checkpoints in" in error_of(capsys, *arguments)
-        assert "or last" in error_of(capsys, "validate", "--config", config, "--ckpt_path=best")
+        assert "watched no metric. Take last" in error_of(capsys, "validate", "--config", config, "--ckpt_path=best")
 
     def test_a_run_of_an_earlier_version_that_lies_beside_its_logs_is_found_and_named(
         self,

@@ -10,17 +10,17 @@ import train
 from geometry.errors import InputError
 from lightning_modules.export.writing import ExportOptions, export_model
 from lightning_modules.inference.loading import load_model
-from tests.datamodules.planes import make_dataset
+from tests.helpers.planes import make_dataset
+from tests.helpers.runs import differences
+from tests.helpers.tiny import build_base
 from tests.lightning_modules.test_feature_alignment import WIDTH, build_teacher
-from tests.runs import differences
-from tests.tiny import build_base
 from tests.tiny_bases import write_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "configs/recipes"
-NO_EXPORT = "PretrainedNetwork cannot be exported"
+NO_PIPELINE = "no pipeline of diffusers holds a PretrainedNetwork; export it with --format torch or onnx"
 # What an export to diffusers ends with: nothing, or the one line that says why not.
 EXPORTS = {
     "e2e_ft": None,
@@ -29,9 +29,9 @@ EXPORTS = {
     "lotus_d": "does not undo parameterization: disparity; export it with --format torch or onnx",
     "depth_master_stage_1": "does not undo parameterization: sqrt_disparity; export it with --format torch or onnx",
     "depth_master_stage_2": "does not undo parameterization: sqrt_disparity; export it with --format torch or onnx",
-    "fe2e": NO_EXPORT,
-    "marigold_v2_stage_1": NO_EXPORT,
-    "marigold_v2_stage_2": NO_EXPORT,
+    "fe2e": NO_PIPELINE,
+    "marigold_v2_stage_1": NO_PIPELINE,
+    "marigold_v2_stage_2": NO_PIPELINE,
 }
 FULL_SIZE = {"layer_channels": 16, "teacher_channels": WIDTH, "input_size": 16}
 
@@ -123,6 +123,7 @@ def test_a_recipe_trains_resumes_to_the_bit_and_exports_or_says_why_not(name, fi
     moved = [key for key, weight in before.items() if not torch.equal(weight, states[0]["state_dict"][key])]
     assert len(moved) > len(before) // 2, "nothing was learnt"
 
+    assert (EXPORTS[name] is None) == ("Export: diffusers" in (FOLDER / f"{name}.yaml").read_text())
     model, options = load_model(run), ExportOptions(tmp_path / "export")
     if EXPORTS[name] is None:
         assert export_model(model, options).agreement.maximum < 1e-4
@@ -130,3 +131,14 @@ def test_a_recipe_trains_resumes_to_the_bit_and_exports_or_says_why_not(name, fi
         with pytest.raises(InputError, match=EXPORTS[name]) as caught:
             export_model(model, options)
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [name for name, reason in EXPORTS.items() if reason not in (None, NO_PIPELINE)])
+def test_what_no_stock_pipeline_holds_is_exported_as_a_program(name, fit, tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("DATA_ROOT", str(tiny))
+    if name.endswith("stage_2"):
+        fit(name.replace("stage_2", "stage_1"), tmp_path)
+        monkeypatch.setenv("STAGE_1", str(tmp_path / name.replace("stage_2", "stage_1")))
+    model = load_model(fit(name, tmp_path / "run"))
+    assert export_model(model, ExportOptions(tmp_path / "export", "torch")).agreement.maximum < 1e-3

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from tests import runs
+from tests.helpers import runs
 
 runs.start_server()
 

@@ -5,7 +5,7 @@ import shutil
 import pytest
 import yaml
 
-from tests import runs
+from tests.helpers import runs
 
 runs.start_server()
 

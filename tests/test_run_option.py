@@ -11,8 +11,8 @@ import train
 from geometry.errors import InputError
 from lightning_modules.inference import load_model
 from lightning_modules.training.found_runs import find_run
+from tests.helpers.runs import prepare
 from tests.lightning_modules.inference.runs import photo
-from tests.runs import prepare
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -88,6 +88,17 @@ class TestMistakes:
             ("trainer.min_steps=-2", "min_steps must be at least 0"),
             ("trainer.num_sanity_val_steps=-2", "num_sanity_val_steps must be at least -1"),
             ("trainer.limit_train_batches=0", "leaves fit nothing to do"),
+            ("trainer.max_steps=0", "trainer.max_steps is 0, which leaves fit nothing to do"),
+            ("trainer.max_epochs=0", "trainer.max_epochs is 0, which leaves fit nothing to do"),
+            ("trainer.max_time={}", "trainer.max_time is 0, which leaves fit nothing to do"),
+            ("trainer.devices=1000000000000", "trainer.devices must be at most"),
+            ("trainer.num_nodes=1000000000000", "trainer.num_nodes must be at most"),
+            ("trainer.model_registry=x", "model_registry changes nothing in this project: export has"),
+            ("trainer.gradient_clip_algorithm=norm", "set gradient_clip_norm of the model"),
+            ("model.network.base=~nobody-has-this-name/x", "there is no such user's folder"),
+            (f"model.network.base={'x' * 300}", "too long for a path"),
+            ("model.network.lora={rank: 1000000000000}", "lora needs 1 <= rank"),
+            ("model=lightning_modules.DiffusionEstimator --model.sampling=[]", "model.sampling holds settings"),
             ("trainer.accelerator=tpu", "the trainer cannot be set up like this"),
             ("trainer.default_root_dir=", "trainer.default_root_dir is empty"),
             ("trainer.default_root_dir=/dev/null/x", "the run's folder /dev/null/x/tiny cannot be written to"),
@@ -126,7 +137,8 @@ class TestMistakes:
         option,
         message,
     ):
-        assert re.search(message, error_of(capsys, "fit", "--config", config, f"--{option}"))
+        words = [f"--{word}" for word in option.split(" --")]
+        assert re.search(message, error_of(capsys, "fit", "--config", config, *words))
         assert not list(tmp_path.rglob("*.ckpt"))
 
     def test_epochs_and_batches_are_not_both_counted(self, config, capsys):  # noqa: F811
@@ -189,7 +201,7 @@ class TestMistakes:
         assert "cannot be written to" in error_of(capsys, "fit", "--config", config)
 
 
-from tests.tiny import TinyData  # noqa: E402 - the class below is named on the command line
+from tests.helpers.tiny import TinyData  # noqa: E402 - the class below is named on the command line
 
 
 class NothingToValidate(TinyData):
@@ -199,3 +211,21 @@ class NothingToValidate(TinyData):
 
     def val_dataloader(self):
         return []
+
+
+@pytest.mark.parametrize("option", ["config", "model", "trainer", "trainer.logger", "ckpt_path"])
+def test_a_pipe_or_device_in_place_of_any_option_is_not_waited_for(config, tmp_path, capsys, option):  # noqa: F811
+    os.mkfifo(tmp_path / "pipe")
+    for file in (tmp_path / "pipe", "/dev/zero"):
+        assert "no regular file" in error_of(capsys, "fit", "--config", config, f"--{option}={file}")
+
+
+@pytest.mark.parametrize("option", ["config", "model", "trainer", "ema"])
+def test_a_file_of_another_kind_in_place_of_any_option_is_one_line(config, tmp_path, capsys, option):  # noqa: F811
+    (tmp_path / "noise").write_bytes(b"\xff\xfe\x00\x80")
+    assert "invalid start byte" in error_of(capsys, "fit", "--config", config, f"--{option}={tmp_path / 'noise'}")
+
+
+def test_a_message_that_repeats_thousands_of_letters_is_cut(config, capsys):  # noqa: F811
+    told = error_of(capsys, "fit", "--config", config, f"--model.task={'[' * 5000}")
+    assert "there is no class" in told and len(told) < 1600

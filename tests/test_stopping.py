@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from geometry.locks import sole_use
-from tests import runs
+from tests.helpers import runs
 
 runs.start_server()
 

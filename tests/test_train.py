@@ -11,7 +11,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from geometry.errors import InputError
-from tests.tiny import build_base
+from tests.helpers.tiny import build_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -32,7 +32,7 @@ def config(base, tmp_path):
                 "task": "lightning_modules.Depth",
             },
         },
-        "data": {"class_path": "tests.tiny.TinyData", "init_args": {"size": 16, "num_images": 1}},
+        "data": {"class_path": "tests.helpers.tiny.TinyData", "init_args": {"size": 16, "num_images": 1}},
         "trainer": {"default_root_dir": str(tmp_path / "runs"), "max_steps": 3, "accelerator": "cpu"},
     }
     file = tmp_path / "config.yaml"
@@ -127,7 +127,7 @@ class TestFit:
         assert saved["optimizer"]["class_path"] == "torch.optim.SGD"
 
 
-from tests.tiny import TinyData  # noqa: E402 - the class below is named on the command line
+from tests.helpers.tiny import TinyData  # noqa: E402 - the class below is named on the command line
 
 
 class PlainData(TinyData):
@@ -181,7 +181,7 @@ class TestMistakes:
         assert "task Normals needs normals, but data set 'tiny' does not deliver it" in error
 
     def test_a_config_that_does_not_exist_or_is_no_yaml_or_holds_a_strange_key(self, tmp_path, capsys):
-        assert "nowhere.yaml'" in error_of(capsys, "fit", "--config", "nowhere.yaml")
+        assert "nowhere.yaml: no such file" in error_of(capsys, "fit", "--config", "nowhere.yaml")
         broken = tmp_path / "broken.yaml"
         broken.write_text("model: [")
         assert "while parsing" in error_of(capsys, "fit", "--config", broken)
@@ -257,7 +257,7 @@ class TestHelp:
 
     def test_commands_that_do_not_exist_yet_are_not_offered(self, capsys):
         text = self.help_of(capsys, "--help")
-        assert "{fit,validate,test,predict,export}" in text
+        assert "{fit,validate,test,predict,compare,export}" in text
 
 
 def test_the_entry_point_is_thin():

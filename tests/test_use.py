@@ -18,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 # The demo takes minutes; its commands are those of the README, its steps and images are fewer.
-SHORT = "--data=tests.tiny.TinyData --data.init_args.size=32 --trainer.max_steps=2".split()
+SHORT = "--data=tests.helpers.tiny.TinyData --data.init_args.size=32 --trainer.max_steps=2".split()
 
 
 @pytest.fixture(scope="module")

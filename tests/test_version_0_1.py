@@ -11,7 +11,7 @@ import torch
 import train
 from datamodules.geometry_datamodule import DatasetSource, GeometryDataModule
 from lightning_modules.inference import Predictor
-from tests import runs
+from tests.helpers import runs
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -1,6 +1,7 @@
 """The data module of ``python train.py test``: the zero-shot benchmarks under one folder."""
 
 from collections.abc import Collection
+from math import inf
 from pathlib import Path
 
 from lightning.pytorch import LightningDataModule
@@ -15,6 +16,7 @@ from datamodules.streaming.order import even_subset
 from geometry.batch import DatasetInfo
 from geometry.errors import InputError, printable
 from geometry.modalities import DEFAULT
+from geometry.paths import given_path
 
 
 class Benchmarks(LightningDataModule):
@@ -35,6 +37,8 @@ class Benchmarks(LightningDataModule):
             as the protocol says: 756 for eth3d, 640 for diode, else their own size.
         max_samples: Score this many samples of each benchmark, at even distances. By default all.
         num_workers: Processes per device and benchmark that read samples; 0 uses the main process itself.
+        color_cast: Give the images of normals the colour cast of the released evaluation of the paper's authors, to
+            repeat its figures to the digit.
     """
 
     def __init__(
@@ -46,14 +50,18 @@ class Benchmarks(LightningDataModule):
         longest_side_px: int | None = None,
         max_samples: int | None = None,
         num_workers: int = 2,
+        color_cast: bool = False,
     ) -> None:
         super().__init__()
         # A rank may get no sample when there are more ranks than samples.
         self.allow_zero_length_dataloader_with_multiple_devices = True
-        self.root, self.benchmarks = Path(root).expanduser(), benchmarks
+        self.root, self.benchmarks = given_path(root, "data.root"), benchmarks
         self.modality = (modalities or [DEFAULT])[0]
-        self.file_lists = {name: Path(path).expanduser() for name, path in (file_lists or {}).items()}
+        self.file_lists = {
+            name: given_path(path, f"data.file_lists.{name}") for name, path in (file_lists or {}).items()
+        }
         self.longest_side_px, self.max_samples, self.num_workers = longest_side_px, max_samples, num_workers
+        self.color_cast = color_cast
         self._skipped_tests: set[str] = set()
         self._missing_tests: dict[str, str] = {}
         self._found: list[tuple[Benchmark, BenchmarkFiles]] = []
@@ -139,7 +147,7 @@ class Benchmarks(LightningDataModule):
             "longest_side_px": loader.longest_side_px,
             "value_range": list(loader.benchmark.value_range),
             "max_fit_size_px": loader.benchmark.max_fit_size_px,
-        }
+        } | ({"color_cast": True} if loader.color_cast else {})
 
     def _make_loader(self, benchmark: Benchmark, files: BenchmarkFiles) -> BenchmarkLoader:
         entries = benchmark.entries(files, self.file_lists.get(benchmark.name))
@@ -150,7 +158,7 @@ class Benchmarks(LightningDataModule):
         if trainer is not None:
             on_gpu = trainer.strategy.root_device.type == "cuda"
             workers = Workers(trainer.global_rank, trainer.world_size, self.num_workers, pin_memory=on_gpu)
-        return BenchmarkLoader(benchmark, files, chosen, side, workers)
+        return BenchmarkLoader(benchmark, files, chosen, side, workers, color_cast=self.color_cast)
 
     def _nothing_found(self, known: dict[str, Benchmark]) -> str:
         """Say what is missing, and whether there are benchmarks for the other task."""
@@ -178,10 +186,12 @@ class Benchmarks(LightningDataModule):
             if name not in known:
                 choice = ", ".join(known) or "none"
                 raise InputError(f"there is no benchmark {name!r} for {self.modality}; choose from {choice}.")
-        for option, least in (("longest_side_px", 0), ("max_samples", 1), ("num_workers", 0)):
+        if self.color_cast and self.modality != "normals":
+            raise InputError(f"data.color_cast repeats an evaluation of normals; the task predicts {self.modality}.")
+        for option, least, most in (("longest_side_px", 0, inf), ("max_samples", 1, inf), ("num_workers", 0, 1024)):
             value = getattr(self, option)
-            if value is not None and value < least:
-                raise InputError(f"data.{option} must be at least {least}, not {value}.")
+            if value is not None and not least <= value <= most:
+                raise InputError(f"data.{option} must be at least {least} and at most {most}, not {value}.")
 
 
 def _is_there(benchmark: Benchmark, root: Path) -> bool:

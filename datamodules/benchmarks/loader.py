@@ -14,6 +14,9 @@ from datamodules.benchmarks.protocol import Array, Benchmark, Entry, NoGroundTru
 from datamodules.streaming.loading import Workers, data_loader
 from geometry.batch import GeometryBatch, Target
 
+_IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
+_IMAGENET_DEVIATION = np.array([0.229, 0.224, 0.225], np.float32)
+
 
 @dataclass(frozen=True)
 class Unscored:
@@ -36,6 +39,7 @@ class BenchmarkLoader:
         longest_side_px: images are shrunk to this longest side; None keeps their size.
         workers: how batches are made in the background.
         problems: why samples were left out, by key; filled while iterating.
+        color_cast: give images the colours of the released evaluation of normals; see ``cast_colors``.
     """
 
     benchmark: Benchmark
@@ -44,6 +48,7 @@ class BenchmarkLoader:
     longest_side_px: int | None
     workers: Workers
     problems: dict[str, str] = field(default_factory=dict)
+    color_cast: bool = False
 
     def __len__(self) -> int:
         """At least 1: a rank for which all loaders were empty would be left out of the test, and the others wait."""
@@ -77,7 +82,7 @@ class BenchmarkLoader:
         return self._batch(sample, entry)
 
     def _batch(self, sample: Sample, entry: Entry) -> GeometryBatch:
-        image = image_tensor(sample.image, self.longest_side_px)
+        image = image_tensor(cast_colors(sample.image) if self.color_cast else sample.image, self.longest_side_px)
         targets = {self.benchmark.modality: _target(sample.truth, sample.mask)}
         references = {name: _target(*reference) for name, reference in sample.references.items()}
         camera = None if sample.camera is None else torch.from_numpy(sample.camera)[None].float()
@@ -121,3 +126,26 @@ def image_tensor(image: Array, longest_side_px: int | None) -> Tensor:
         size = (int(height * shrink), int(width * shrink))
         planes = interpolate(planes, size, mode="bilinear", antialias=True, align_corners=False).round().clamp(0, 255)
     return planes / 255 * 2 - 1
+
+
+def cast_colors(image: Array) -> Array:
+    """Return an image as the released evaluation of normals of the paper's authors shows it to the network.
+
+    Convention:
+        DSINE's loader normalises each channel by ImageNet's mean and deviation, and the evaluation brings the result
+        back to 0 to 255 by its smallest and largest number over all channels, not by what it was normalised with. An
+        image that spans all levels ends with red from 0 to 234, green from 4 to 243 and blue from 16 to 255: a
+        colour cast; one that does not is stretched besides. Levels are rounded down.
+
+    Args:
+        image: (H,W,3) uint8.
+
+    Returns:
+        (H,W,3) uint8.
+
+    Source:
+        Martin Garcia et al., public evaluation code of normals; Bae and Davison, DSINE, data loader.
+    """
+    normalised = (image.astype(np.float32) / 255 - _IMAGENET_MEAN) / _IMAGENET_DEVIATION
+    low, high = normalised.min(), normalised.max()
+    return ((normalised - low) / max(high - low, np.float32(1e-6)) * 255).astype(np.uint8)

@@ -8,6 +8,7 @@ from datamodules.sources.folder import FAR_PLANE_M, NEAR_PLANE_M, DepthFormat, D
 from datamodules.sources.folder_cameras import FolderCameras
 from datamodules.sources.folder_frames import IMAGE_SUFFIXES, FolderSplit, NamedFiles, suffixes_of
 from datamodules.sources.image_files import read_image
+from geometry.errors import InputError
 from geometry.modalities import Depth, Normals, modality_named, registered
 from geometry.paths import folder_or_url, given_path, path_argument
 
@@ -16,8 +17,9 @@ def folder_dataset(options: argparse.Namespace) -> FolderDataset:
     """Return the data set that the options describe.
 
     Raises:
-        InputError: there is no image to take the size from.
+        InputError: there is no image to take the size from, or an option changes nothing beside the others.
     """
+    _refuse_idle_options(options)
     images = NamedFiles(options.images, options.image_pattern)
     cameras = FolderCameras(
         tuple(options.intrinsics) if options.intrinsics else None,
@@ -50,6 +52,20 @@ def folder_dataset(options: argparse.Namespace) -> FolderDataset:
             if getattr(options, name)
         },
     )
+
+
+def _refuse_idle_options(options: argparse.Namespace) -> None:
+    """An option that changes nothing is one that was meant otherwise."""
+    from_files = options.normals not in (None, "from-depth", "none")
+    for is_given, is_used, sentence in (
+        (options.normals_pattern is not None, from_files, "--normals-pattern names files of --normals DIR, which"),
+        (options.normals_frame != "opengl", from_files, "--normals-frame is that of files in --normals DIR, which"),
+        (options.depth_error > 0, not from_files and options.normals != "none", "--depth-error smooths normals, which"),
+        (options.crop_at == "bottom", bool(options.crop), "--crop-at says where --crop H W lies, which"),
+    ):
+        if is_given and not is_used:
+            missing = "are not computed from depth here" if "smooths" in sentence else "is not given"
+            raise InputError(f"{sentence} {missing}. Leave the option out, or give what it needs.")
 
 
 def _further_modalities() -> list[str]:
@@ -169,8 +185,9 @@ def _add_meaning(group: argparse._ArgumentGroup) -> None:
         "--cameras",
         type=path_argument,
         metavar="PATH",
-        help="a .txt or .json file with the intrinsics of all images; a folder with one such file per image; or a .csv "
-        "with the columns image,fx,fy,cx,cy",
+        help="a .txt or .json file with the intrinsics of all images (RealSense's, Open3D's and Azure Kinect's are "
+        "read); a folder with one such file per image; a .json with an entry per image; or a .csv with the columns "
+        "image,fx,fy,cx,cy",
     )
     cameras.add_argument("--fov-deg", type=float, metavar="DEG", help="horizontal field of view of all images")
     group.add_argument(

@@ -9,7 +9,7 @@ from datamodules.preparation.run import default_workers
 from datamodules.sources.hypersim import DEFAULT_MODALITIES, Hypersim, NormalsSource
 from datamodules.sources.hypersim_frames import SPLITS, HypersimSelection
 from datamodules.sources.hypersim_targets import readers
-from datamodules.sources.virtual_kitti import PRESETS, VirtualKitti
+from datamodules.sources.virtual_kitti import CONDITIONS, PRESETS, SCENES, VirtualKitti
 from geometry.paths import path_argument
 
 
@@ -44,13 +44,14 @@ def add_hypersim(commands: argparse._SubParsersAction) -> argparse.ArgumentParse
     parser.add_argument(
         "--split-csv",
         type=path_argument,
-        help="metadata_images_split_scene_v1.csv (default: the one inside or beside RAW; without it, all frames "
-        "are trained on)",
+        help="metadata_images_split_scene_v1.csv, published in apple/ml-hypersim under evermotion_dataset/analysis "
+        "(default: the one inside or beside RAW; without it, all frames are trained on)",
     )
     parser.add_argument(
         "--camera-csv",
         type=path_argument,
-        help="metadata_camera_parameters.csv (default: the one in RAW; scenes without an entry get the nominal camera)",
+        help="metadata_camera_parameters.csv, published in apple/ml-hypersim under contrib/mikeroberts3000 (default: "
+        "the one inside or beside RAW; scenes without an entry get the nominal camera)",
     )
     parser.add_argument(
         "--file-list",
@@ -111,11 +112,19 @@ def add_virtual_kitti(commands: argparse._SubParsersAction) -> argparse.Argument
         "15-deg-right, morning, overcast, sunset with Scene01 held out; all: every condition with Scene01 held out "
         "(default: %(default)s)",
     )
-    parser.add_argument("--val-scenes", nargs="*", metavar="SCENE", help="scenes held out (default: the preset's)")
     parser.add_argument(
-        "--conditions", nargs="+", metavar="NAME", help="conditions to prepare: clone fog ... (default: the preset's)"
+        "--val-scenes", nargs="*", choices=SCENES, metavar="SCENE", help="scenes held out (default: the preset's)"
     )
-    parser.add_argument("--cameras", type=int, nargs="+", default=(), metavar="N", help="cameras: 0 1 (default: all)")
+    parser.add_argument(
+        "--conditions",
+        nargs="+",
+        choices=CONDITIONS,
+        metavar="NAME",
+        help="conditions to prepare: clone fog ... (default: the preset's)",
+    )
+    parser.add_argument(
+        "--cameras", type=int, nargs="+", choices=(0, 1), default=(), metavar="N", help="cameras: 0 1 (default: all)"
+    )
     parser.set_defaults(raw_dataset=_virtual_kitti)
     return parser
 

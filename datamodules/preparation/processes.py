@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing.connection import wait
 
+MAX_PROCESSES = 1024
 _PRELOADED = [
     "__main__",
     "datamodules.synthetic.raw_layout",

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from datamodules.preparation.encoding import EncodedFrame, encode_frames
 from datamodules.preparation.journal import Journal, ShardRecord, storage_error, with_records
 from datamodules.preparation.plan import Plan, PlannedShard, ShardOptions, make_plan
+from datamodules.preparation.processes import MAX_PROCESSES
 from datamodules.preparation.statistics import SplitStatistics
 from datamodules.preparation.summaries import SplitSummary, summarize
 from datamodules.shards.files import EncodedSample, write_shard
@@ -200,8 +201,8 @@ def _check_options(
         raise InputError(
             f"--name may hold up to {_LONGEST_NAME} letters, digits, _ and - only, not {shorten(repr(raw.name), 60)}."
         )
-    if workers < 1:
-        raise InputError(f"--workers must be at least 1, not {workers}.")
+    if not 1 <= workers <= MAX_PROCESSES:
+        raise InputError(f"--workers must be from 1 to {MAX_PROCESSES}, not {workers}.")
     if min(raw.image_size) < 1:
         raise InputError(f"--size and --crop must be positive, not {raw.image_size[0]} {raw.image_size[1]}.")
     if math.prod(raw.image_size) > MAX_SAMPLE_PIXELS:

@@ -16,7 +16,7 @@ from numcodecs import blosc
 from datamodules.untrusted.json_text import parse_json
 from datamodules.untrusted.npy_header import read_npy_header
 from geometry.errors import InputError
-from geometry.image_files import require_whole_png
+from geometry.image_files import decode_whole_jpeg, require_whole_jpeg, require_whole_png
 from geometry.limits import MAX_ARRAY_BYTES, MAX_JPEG_SCANS, MAX_NPY_HEADER_BYTES
 from geometry.modalities import registered
 
@@ -24,6 +24,8 @@ IMAGE, INFO = "image", "info"
 # What values of modalities are written as.
 ARRAY_FORMAT = "blosc"
 _IMAGE_FORMATS, _ARRAY_FORMATS, _INFO_FORMATS = ("jpg", "png"), ("blosc", "npy"), ("json",)
+# EXIF data lies in one of the first segments, of at most 64 KiB each.
+_EXIF, _EXIF_WITHIN = b"Exif\0", 1 << 17
 
 Array = np.ndarray
 
@@ -149,6 +151,25 @@ def decode_image(data: bytes) -> Array:
     return image
 
 
+def decode_jpeg(data: bytes) -> Array:
+    """Return the image in a JPEG file that is not damaged.
+
+    Args:
+        data: bytes of the file.
+
+    Returns:
+        (H,W,3) uint8, RGB; the pixels of ``decode_image``.
+
+    Raises:
+        InputError: the bytes are no JPEG, or blocks of it are damaged.
+    """
+    if _EXIF in data[:_EXIF_WITHIN]:  # OpenCV turns the image as EXIF data says
+        require_whole_jpeg(data, "the image")
+        return decode_image(data)
+    image = decode_whole_jpeg(data, "the image")
+    return decode_image(data) if image is None else image
+
+
 def decode_npy(data: bytes | Array) -> Array:
     """Return the numbers in a ``.npy`` file.
 
@@ -218,7 +239,7 @@ def decode_json(data: bytes) -> dict[str, Any]:
 
 
 DECODERS: dict[str, Callable[[bytes], Any]] = {
-    "jpg": decode_image,
+    "jpg": decode_jpeg,
     "png": decode_image,
     "npy": decode_npy,
     "blosc": decode_blosc,

@@ -171,7 +171,9 @@ def read_dataset(
         raise InputError(f"{source} cannot be read ({error}). {remedy}") from error
     except InputError as error:
         raise InputError(f"{source} is no valid JSON of a data set: {str(error).rstrip('.')}. {remedy}") from error
-    place = None if cache_dir is None else os.path.abspath(os.path.expanduser(cache_dir))
+    place = None
+    if cache_dir is not None:
+        place = os.path.abspath(given_path(cache_dir, "data.cache_dir"))
     return Dataset(root, parse_manifest(document, source), transfer, place)
 
 

@@ -16,6 +16,8 @@ from geometry.files import open_regular_file, read_regular_file, require_bytes
 from geometry.limits import MAX_ARRAY_BYTES, MAX_IMAGE_BYTES, MIB
 
 ARRAY_SUFFIXES = (".png", ".npy", ".npz", ".exr", ".pfm")
+# Files that hold several arrays or channels, by name.
+NAMING_SUFFIXES = (".npz", ".exr")
 # Names under which one-channel images are commonly stored in OpenEXR files, the most telling first.
 _EXR_DEPTH_CHANNELS = ("Z", "depth", "Depth", "Y")
 _EXR_VECTOR_CHANNELS = (("X", "Y", "Z"), ("R", "G", "B"))

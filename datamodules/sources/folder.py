@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.sources.array_files import read_array_file, require_exr_reader
+from datamodules.sources.array_files import NAMING_SUFFIXES, read_array_file, require_exr_reader
 from datamodules.sources.fitting import Shape
 from datamodules.sources.folder_cameras import FolderCameras
 from datamodules.sources.folder_files import read_normals, read_values, require_size
@@ -134,7 +134,13 @@ class FolderDataset:
         """
         self._check_options()
         frames, left_out = match_files(self.images, self._files(), self.skip_missing)
-        if any(path.suffix.lower() == ".exr" for frame in frames for path in frame.targets.values()):
+        suffixes = {path.suffix.lower() for frame in frames for path in frame.targets.values()}
+        if self.depth_format.name is not None and not suffixes & set(NAMING_SUFFIXES):
+            raise InputError(
+                f"--array-name {self.depth_format.name}: none of the depth files has arrays with names; "
+                f"{' and '.join(NAMING_SUFFIXES)} files have. Leave the option out."
+            )
+        if ".exr" in suffixes:
             require_exr_reader()
         listed = self.split.apply(frames)
         if not self.cameras.known:

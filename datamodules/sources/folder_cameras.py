@@ -7,10 +7,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from datamodules.shards.files import file_sha256
+from datamodules.sources.camera_json import EXPECTED, Numbers, has_entries, intrinsics_in, intrinsics_of_text
 from datamodules.sources.folder_frames import IMAGE_SUFFIXES
 from datamodules.sources.pinhole import matrix_of, pinhole_matrix
 from datamodules.sources.tables import read_csv
@@ -18,7 +18,6 @@ from geometry.errors import InputError
 from geometry.files import read_text_file
 
 _CSV_COLUMNS = ("image", "fx", "fy", "cx", "cy")
-_JSON_KEYS = ("intrinsics", "K", "camera_matrix", "cam_in")
 CAMERA_SUFFIXES = (".txt", ".json")
 
 
@@ -28,8 +27,8 @@ class FolderCameras:
 
     Attributes:
         intrinsics: (fx, fy, cx, cy) in pixels, for all images.
-        files: a .txt or .json file for all images, a folder with one such file per image (``<id>.txt``), or a .csv
-            table with the columns image, fx, fy, cx, cy and a row per image.
+        files: a .txt or .json file for all images, a folder with one such file per image (``<id>.txt``), a .csv
+            table with the columns image, fx, fy, cx, cy and a row per image, or a .json file with an entry per image.
         fov_deg: horizontal field of view of all images in degrees; square pixels, principal point at the centre.
         pixel_center: coordinate of the centre of the first pixel that ``intrinsics`` and ``files`` count with: 0 as
             OpenCV's calibration, or 0.5.
@@ -60,7 +59,8 @@ class FolderCameras:
         """Check what can be checked without an image.
 
         Raises:
-            InputError: more than one source is given, the file is missing, or the field of view is out of range.
+            InputError: more than one source is given, the file is missing or cannot be used, or the field of view is
+                out of range.
         """
         given = [self.intrinsics is not None, self.files is not None, self.fov_deg is not None]
         if sum(given) > 1:
@@ -69,6 +69,8 @@ class FolderCameras:
             raise InputError(f"--fov-deg must lie between 0 and 180 degrees, not {self.fov_deg}.")
         if self.files is not None and not self.files.exists():
             raise InputError(f"{self.files} does not exist. --cameras takes a file or a folder.")
+        if self.files is not None and self.files.is_file():
+            check_common_file(self.files)
 
     def matrix(self, identifier: str, size: tuple[int, int]) -> tuple[Tensor, str]:
         """Return the intrinsics of an image.
@@ -96,7 +98,19 @@ class FolderCameras:
         return pinhole_matrix(numbers, size, source, identifier), "own"
 
 
-def _from_files(files: Path, identifier: str) -> tuple[tuple[float, float, float, float], str]:
+def check_common_file(file: Path) -> None:
+    """Read a file with the cameras of all images, so that a fault of it is known before the first image is read.
+
+    Raises:
+        InputError: it cannot be read, or holds no cameras.
+    """
+    if file.suffix.lower() == ".csv":
+        _read_table(file)
+    elif file.suffix.lower() != ".json" or not has_entries(_read_json_of(file)):
+        read_intrinsics_file(file)
+
+
+def _from_files(files: Path, identifier: str) -> tuple[Numbers, str]:
     """Return (fx, fy, cx, cy) and the file they come from."""
     if files.suffix.lower() == ".csv":
         table = _read_table(files)
@@ -104,16 +118,16 @@ def _from_files(files: Path, identifier: str) -> tuple[tuple[float, float, float
             raise InputError(f"{files} has no row for image {identifier!r} (column image: path without extension).")
         return table[identifier], str(files)
     if not files.is_dir():
-        return read_intrinsics_file(files), str(files)
+        return read_intrinsics_file(files, identifier), str(files)
     for suffix in CAMERA_SUFFIXES:
         path = files / f"{identifier}{suffix}"
         if path.is_file():
-            return read_intrinsics_file(path), str(path)
+            return read_intrinsics_file(path, identifier), str(path)
     raise InputError(f"{files} holds no {identifier}.txt or {identifier}.json with the intrinsics of that image.")
 
 
 @lru_cache(maxsize=4)
-def _read_table(path: Path) -> dict[str, tuple[float, float, float, float]]:
+def _read_table(path: Path) -> dict[str, Numbers]:
     table = {}
     for number, row in enumerate(read_csv(path, _CSV_COLUMNS), start=2):
         try:
@@ -126,13 +140,13 @@ def _read_table(path: Path) -> dict[str, tuple[float, float, float, float]]:
     return table
 
 
-@lru_cache(maxsize=64)
-def read_intrinsics_file(path: Path) -> tuple[float, float, float, float]:
+def read_intrinsics_file(path: Path, identifier: str | None = None) -> Numbers:
     """Return the intrinsics in a text or JSON file.
 
     Args:
-        path: a .txt file of 4 numbers (fx fy cx cy), a 3x3 matrix or a 4x4 matrix; or a .json file with fx, fy, cx and
-            cy, or with such numbers by themselves or under "intrinsics", "K", "camera_matrix" or "cam_in".
+        path: a .txt file of 4 numbers (fx fy cx cy), a 3x3 matrix or a 4x4 matrix; or a .json file, in which they are
+            found as ``camera_json.intrinsics_in`` says.
+        identifier: id of the image that is asked for, where the file holds an entry for each; None for any.
 
     Returns:
         (fx, fy, cx, cy) in pixels.
@@ -140,31 +154,21 @@ def read_intrinsics_file(path: Path) -> tuple[float, float, float, float]:
     Raises:
         InputError: the file cannot be read or holds something else.
     """
-    expected, text = "expected fx fy cx cy, a 3x3 or a 4x4 matrix", read_text_file(path)
     try:
         if path.suffix.lower() == ".json":
-            numbers = np.asarray(_numbers_of_json(json.loads(text)), np.float64).flatten()
-        else:
-            numbers = np.array([float(word) for word in text.replace(",", " ").split()])
+            return intrinsics_in(_read_json(path), identifier)
+        return intrinsics_of_text(read_text_file(path))
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as intrinsics ({error}); {expected}.") from error
-    if numbers.size in (9, 16):
-        matrix = numbers.reshape(3, 3) if numbers.size == 9 else numbers.reshape(4, 4)[:3, :3]
-        if matrix[0, 1] != 0 or matrix[1, 0] != 0 or matrix[2].tolist() != [0, 0, 1]:
-            raise InputError(f"{path}: the matrix is no pinhole without skew: [[fx, 0, cx], [0, fy, cy], [0, 0, 1]].")
-        numbers = np.array([matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]])
-    if numbers.size != 4:
-        raise InputError(f"{path} holds {numbers.size} numbers; {expected}.")
-    fx, fy, cx, cy = numbers.tolist()
-    return fx, fy, cx, cy
+        raise InputError(f"{path} cannot be read as intrinsics ({error}). Expected {EXPECTED}.") from error
 
 
-def _numbers_of_json(document: Any) -> Any:  # noqa: ANN401
-    if not isinstance(document, dict):
-        return document
-    if set(_CSV_COLUMNS[1:]) <= set(document):
-        return [document[name] for name in _CSV_COLUMNS[1:]]
-    for key in _JSON_KEYS:
-        if key in document:
-            return document[key]
-    raise ValueError(f"it has neither fx, fy, cx, cy nor one of {', '.join(_JSON_KEYS)}")
+def _read_json_of(path: Path) -> Any:  # noqa: ANN401 - any JSON
+    try:
+        return _read_json(path)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} cannot be read as intrinsics ({error}). Expected {EXPECTED}.") from error
+
+
+@lru_cache(maxsize=8)
+def _read_json(path: Path) -> Any:  # noqa: ANN401 - any JSON
+    return json.loads(read_text_file(path))

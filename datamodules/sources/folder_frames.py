@@ -15,8 +15,12 @@ from geometry.errors import InputError
 from geometry.files import read_text_file
 from geometry.listing import is_junk
 from geometry.modalities import modality_named
+from geometry.photo_kinds import HEIF_SUFFIXES, can_read_heif, describe_unreadable
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"),
+    *(HEIF_SUFFIXES if can_read_heif() else ()),
+)
 MAX_KEY_LETTERS = 80
 
 
@@ -91,8 +95,13 @@ class NamedFiles:
             found[identifier] = path
         if not found:
             named = f" named like {self.pattern!r}" if self.pattern else ""
-            raise InputError(f"{self.folder} holds no {what} file{named} ({', '.join(suffixes)}).")
+            unread = f" {notice}" if (notice := self.unreadable()) else ""
+            raise InputError(f"{self.folder} holds no {what} file{named} ({', '.join(suffixes)}).{unread}")
         return found
+
+    def unreadable(self) -> str:
+        """Return a sentence on the HEIC and RAW photos in the folder that are not read; nothing without any."""
+        return describe_unreadable([path.name for path in sorted(_files_below(self.folder))])
 
     def _identifier(self, name: str) -> str | None:
         """Return what stands for ``{}`` in a path, None if it is not named like the pattern."""
@@ -187,7 +196,7 @@ def match_files(
     paths = images.scan(IMAGE_SUFFIXES, "image")
     found = {name: files.scan(suffixes_of(name), name) for name, files in targets.items()}
     complete = [name for name in paths if all(name in files for files in found.values())]
-    notices = []
+    notices = [notice] if (notice := images.unreadable()) else []
     for what, files in found.items():
         missing = [name for name in paths if name not in files]
         if missing and not (skip_missing and complete):
@@ -241,4 +250,6 @@ def _read_val_list(path: Path, frames: list[FolderFrame]) -> set[str]:
         if not members:
             raise InputError(f"{path}, line {number}: {name!r} is neither an image nor a folder of images.")
         held_out |= members
+    if not held_out:
+        raise InputError(f"{path} names no image and no folder to hold out. Fill it, or leave --val-list out.")
     return held_out

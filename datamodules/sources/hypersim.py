@@ -57,8 +57,8 @@ class Hypersim:
         normals: where normals come from: "native" (``normal_cam``), "from-depth" (computed), "auto" (native where
             the file exists, else computed) or "none".
         selection: which frames, and in which split.
-        camera_csv: ``metadata_camera_parameters.csv``; by default the one in ``raw``, if there is one. Scenes that
-            are in no table get the nominal 60 degree pinhole.
+        camera_csv: ``metadata_camera_parameters.csv``; by default the one in or beside ``raw``, if there is one. Scenes
+            that are in no table get the nominal 60 degree pinhole.
         name: name of the prepared data set.
         near_plane_m: smallest valid depth in metres.
         far_plane_m: largest valid depth in metres.
@@ -178,7 +178,7 @@ class Hypersim:
         return array
 
     def _camera_table(self) -> Path | None:
-        return find_table(self.camera_csv, [self.raw / CAMERA_TABLE])
+        return find_table(self.camera_csv, self.raw, CAMERA_TABLE)
 
     def _camera(self, scene: str, size: tuple[int, int]) -> tuple[Tensor, str]:
         """Return ``camera_from_pixel`` (3,3) float64 and whether it is the scene's own."""

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -61,7 +61,7 @@ class HypersimSelection:
 
     def split_table(self, raw: Path) -> Path | None:
         """Return the split table to use, or None."""
-        return find_table(self.split_csv, [raw / SPLIT_TABLE, raw.absolute().parent / SPLIT_TABLE])
+        return find_table(self.split_csv, raw, SPLIT_TABLE)
 
     def options(self, raw: Path) -> dict[str, Any]:
         """Return the choices for ``dataset.json``."""
@@ -69,9 +69,19 @@ class HypersimSelection:
         return {"split_csv": table and table.name, "file_lists": [path.name for path in self.file_lists]}
 
 
-def find_table(given: Path | None, defaults: Sequence[Path]) -> Path | None:
-    """Return the table that was given, else the first default that exists, else None."""
-    return given or next((path for path in defaults if path.is_file()), None)
+def find_table(given: Path | None, raw: Path, name: str) -> Path | None:
+    """Return the table that was given, else the one in the raw folder or beside it, else None.
+
+    Args:
+        given: its path; a relative one that is not there is looked for in the raw folder and beside it, too.
+        raw: folder of the scenes.
+        name: name that it was published under.
+    """
+    path = Path(name) if given is None else given
+    places = [] if given is None else [given]
+    if not path.is_absolute():
+        places += [raw / path, raw.absolute().parent / path]
+    return next((place for place in places if place.is_file()), given)
 
 
 def list_hypersim_frames(raw: Path, selection: HypersimSelection) -> FrameList:

@@ -32,6 +32,11 @@ SKY = 65535
 ROUNDING_ERROR_M = 0.005
 NOMINAL_FOCAL_LENGTH_PX = 725.0087
 NOMINAL_WIDTH_PX = 1242
+SCENES = ("Scene01", "Scene02", "Scene06", "Scene18", "Scene20")
+CONDITIONS = (
+    *("15-deg-left", "15-deg-right", "30-deg-left", "30-deg-right"),
+    *("clone", "fog", "morning", "overcast", "rain", "sunset"),
+)
 _REMEDY = "Download or extract it again."
 
 

@@ -7,11 +7,13 @@ from typing import Any
 
 import cv2
 import numpy as np
+import torch
 from torch.utils.data import get_worker_info
 
 from datamodules.shards.codecs import IMAGE, INFO
 from datamodules.shards.files import EncodedSample, decode_sample
 from datamodules.shards.manifest import MAX_BYTES_PER_PIXEL, DatasetManifest
+from datamodules.streaming.augmentation import Change
 from datamodules.streaming.cameras import read_camera
 from datamodules.streaming.packing import CAMERA, PackedBatch, empty_buffer
 from geometry.batch import DatasetInfo
@@ -43,7 +45,9 @@ class BatchAssembler:
         """Entries to read."""
         return (IMAGE, *self.modalities, INFO)
 
-    def assemble(self, samples: Sequence[EncodedSample], flips: Sequence[bool]) -> tuple[PackedBatch, list[str]]:
+    def assemble(
+        self, samples: Sequence[EncodedSample], flips: Sequence[bool], changes: Sequence[Change] | None = None
+    ) -> tuple[PackedBatch, list[str]]:
         """Return a batch, and what is wrong with the samples in it that cannot be used.
 
         A sample cannot be used if its shard is damaged, or an entry cannot be decoded, has another size than
@@ -54,6 +58,7 @@ class BatchAssembler:
         Args:
             samples: undecoded samples.
             flips: which of them to mirror left to right (image, targets, masks and camera alike).
+            changes: what else to change in each, before it is mirrored; None is nothing.
 
         Returns:
             The batch, with the modalities that are asked for; and one sentence per unusable sample, naming it.
@@ -65,6 +70,9 @@ class BatchAssembler:
             except InputError as error:
                 problems.append(str(error))
                 decoded.append(self._blank())
+        if changes is not None:
+            pairs = zip(changes, decoded, strict=True)
+            decoded = [change.apply(arrays, self.modalities) for change, arrays in pairs]
         size = self.manifest.image_size
         shapes: dict[str, tuple[Sequence[int], str]] = {IMAGE: ((len(samples), 3, *size), "uint8")}
         for name in self.modalities:
@@ -81,6 +89,8 @@ class BatchAssembler:
                 if flip:
                     modality_named(name)().mirror_(place)
             places[CAMERA][index] = read_camera(arrays.get(INFO, {}), size[1], flip)
+            if changes is not None:
+                places[CAMERA][index] @= torch.from_numpy(changes[index].pixel_from_cropped(*size, flip))
         info = DatasetInfo(self.name, self.manifest.ranges)
         return PackedBatch(buffer, fields, self._limits, [sample.key for sample in samples], info), problems
 

@@ -8,6 +8,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from datamodules.shards.manifest import Dataset, ShardInfo
+from datamodules.streaming.augmentation import NO_AUGMENTATION, Augmentation, Change
 from datamodules.streaming.batches import BatchAssembler
 from datamodules.streaming.epoch_order import Dealer, Draw, EpochOrder
 from datamodules.streaming.loading import Delivery, Failure, Receiver, Workers, data_loader, end_processes
@@ -61,6 +62,7 @@ class TrainOrder:
         num_streams: virtual streams per source.
         block_size: samples that are shuffled among themselves.
         flip_probability: share of samples that are mirrored.
+        augmentation: what else is changed in them.
     """
 
     seed: int
@@ -68,6 +70,7 @@ class TrainOrder:
     num_streams: int
     block_size: int
     flip_probability: float
+    augmentation: Augmentation = NO_AUGMENTATION
 
     @property
     def weights(self) -> list[float]:
@@ -77,6 +80,10 @@ class TrainOrder:
     def flips(self, source: str, epoch: int, key: str) -> bool:
         """Return whether a sample is mirrored in an epoch of its source."""
         return stable_hash(self.seed, "flip", source, epoch, key) < self.flip_probability * 2.0**64
+
+    def change(self, source: str, epoch: int, key: str) -> Change:
+        """Return what else is changed in a sample in an epoch of its source."""
+        return self.augmentation.draw(stable_hash(self.seed, "augmentation", source, epoch, key))
 
     def fingerprint(self) -> str:
         """Return a text that changes whenever the order of the same micro-steps would."""
@@ -117,7 +124,9 @@ class _TrainBatches(IterableDataset):
     def _assemble(self, source: TrainSource, samples: list[StreamSample]) -> Delivery:
         name = source.assembler.name
         flips = [self._order.flips(name, item.epoch, item.sample.key) for item in samples]
-        return source.assembler.assemble([item.sample for item in samples], flips)
+        changes = [self._order.change(name, item.epoch, item.sample.key) for item in samples]
+        is_off = self._order.augmentation.is_off
+        return source.assembler.assemble([item.sample for item in samples], flips, None if is_off else changes)
 
 
 def _endless_sources(order: TrainOrder, start: int) -> Iterator[int]:

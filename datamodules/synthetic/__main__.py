@@ -3,13 +3,14 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
 from datamodules.synthetic.rooms import STYLES
 from datamodules.synthetic.streets import WEATHER
-from geometry.errors import InputError
+from geometry.errors import InputError, printable
+from geometry.one_line_parser import OneLineParser
+from geometry.paths import path_argument
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -18,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         _data_set(options).write(options.out, options.frames, options.workers)
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {printable(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("Stopped. Frames that were finished are kept; the same command renders all anew.", file=sys.stderr)
@@ -42,7 +43,7 @@ def _data_set(options: argparse.Namespace) -> SyntheticHypersim | SyntheticVirtu
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="python -m datamodules.synthetic",
         description="Render scenes with exact depth and normals in a data set's own raw layout. Same seed, same files.",
     )
@@ -81,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_shared(parser: argparse.ArgumentParser, defaults: SyntheticHypersim | SyntheticVirtualKitti) -> None:
-    parser.add_argument("--out", type=Path, required=True, help="folder to write into; made if it does not exist")
+    parser.add_argument("--out", type=path_argument, required=True, help="folder to write into; made if it is missing")
     parser.add_argument("--frames", type=int, required=True, help="number of images")
     parser.add_argument("--seed", type=int, default=0, help="another seed, other scenes (default: 0)")
     height, width = defaults.size

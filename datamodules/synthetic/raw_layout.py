@@ -13,18 +13,22 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from datamodules.preparation.processes import process_pool
+from datamodules.preparation.processes import MAX_PROCESSES, process_pool
 from datamodules.synthetic.primitives import Array
 from datamodules.synthetic.render import Frame, Pose, render
 from datamodules.synthetic.rooms import ROOMS, RoomStyle, add_flash, random_pose, random_room
 from datamodules.synthetic.streets import WEATHER, random_drive, random_street
 from geometry.camera import camera_from_hypersim, camera_from_intrinsics, pixel_rays
 from geometry.errors import InputError
+from geometry.limits import MAX_SAMPLE_PIXELS
+from geometry.paths import check_writable
 
 _HYPERSIM_CAMERA = "cam_00"
 _VKITTI_SCENES = ("Scene01", "Scene02", "Scene06", "Scene18", "Scene20")
 _STEREO_BASELINE_M = 0.532725
 _SKY = 65535
+_MAX_FRAMES = 1_000_000
+_MAX_ANTIALIAS = 64
 
 Row = TypeVar("Row")
 
@@ -57,8 +61,11 @@ class SyntheticHypersim:
         Raises:
             InputError: ``out`` already holds scenes, or an option is out of range.
         """
-        _check_counts(frames=frames, workers=workers, frames_per_scene=self.frames_per_scene)
-        _refuse_existing(out, "ai_*_*")
+        _check_shared(self, frames, workers)
+        _check_range("frames-per-scene", self.frames_per_scene, 1, _MAX_FRAMES)
+        _check_range("val-fraction", self.val_fraction, 0, 1)
+        _check_range("tilt-shift-fraction", self.tilt_shift_fraction, 0, 1)
+        _take_folder(out, "ai_*_*")
         scenes = -(-frames // self.frames_per_scene)
         rows = [divmod(number, self.frames_per_scene) for number in range(frames)]
         _run(partial(self._write_frame, out), rows, workers, "rooms" if progress else None)
@@ -144,11 +151,11 @@ class SyntheticVirtualKitti:
         Raises:
             InputError: ``out`` already holds scenes, or an option is out of range.
         """
-        _check_counts(frames=frames, workers=workers)
+        _check_shared(self, frames, workers)
         unknown = set(self.conditions) - set(WEATHER)
         if unknown or not self.conditions:
             raise InputError(f"conditions {sorted(unknown)} are unknown; choose from {', '.join(WEATHER)}")
-        _refuse_existing(out, "vkitti_2.0.3_*")
+        _take_folder(out, "vkitti_2.0.3_*")
         drives = [(scene, condition) for condition in self.conditions for scene in _VKITTI_SCENES]
         rows = []
         for number in range(-(-frames // len(self.cameras))):
@@ -210,13 +217,24 @@ def _scene_name(scene: int) -> str:
     return f"ai_{scene // 10 + 1:03d}_{scene % 10 + 1:03d}"
 
 
-def _check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise InputError(f"{name.replace('_', '-')} must be at least 1, not {count}")
+def _check_shared(scenes: SyntheticHypersim | SyntheticVirtualKitti, frames: int, workers: int) -> None:
+    height, width = scenes.size
+    if min(height, width) < 8 or height * width > MAX_SAMPLE_PIXELS:
+        raise InputError(f"size needs sides of at least 8 and at most {MAX_SAMPLE_PIXELS} pixels, not {height} {width}")
+    _check_range("frames", frames, 1, _MAX_FRAMES)
+    _check_range("workers", workers, 1, MAX_PROCESSES)
+    _check_range("antialias", scenes.antialias, 1, _MAX_ANTIALIAS)
+    if scenes.seed < 0:
+        raise InputError(f"seed must be at least 0, not {scenes.seed}")
 
 
-def _refuse_existing(out: Path, pattern: str) -> None:
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise InputError(f"{name} must be at least {low} and at most {high}, not {value}")
+
+
+def _take_folder(out: Path, pattern: str) -> None:
+    check_writable(out, "--out")
     found = next(iter(sorted(out.glob(pattern))), None)
     if found is not None:
         raise InputError(f"{found} exists already; give an empty folder or remove the old scenes first")

@@ -12,8 +12,16 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from geometry.errors import InputError, one_line, printable
 from geometry.storage import storage_problem
+from lightning_modules.command_line.bars import is_bar_open, log_above_bars
 
+_NO_NEWS = (
+    "💡 Tip",
+    "TPU available",
+    "\nDetected KeyboardInterrupt",
+    "`Trainer.fit` stopped: `max_",
+)
 _OWN_CODE = [Path(__file__).parents[2] / name for name in ("datamodules", "geometry", "lightning_modules")]
+_MAX_LETTERS = 1500
 # Lines of jsonargparse's errors that repeat what was given, or what else would have been accepted.
 _NOISE = re.compile(
     r"\s*(- )?(Does not validate against any of the Union subtypes|Subtypes: |Errors:|Given value( type)?: |"
@@ -86,12 +94,22 @@ def input_error_behind(error: BaseException) -> str | None:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, MisconfigurationException):
-            return one_line(cause)
+            return _with_remedy(one_line(cause))
         if isinstance(cause, InputError):
             return str(cause).rsplit("InputError: ", 1)[-1].strip()
         cause = cause.__cause__
     problem = storage_problem(error)
     return f"a file cannot be read or written ({problem}). What was finished before is intact." if problem else None
+
+
+def _with_remedy(message: str) -> str:
+    """Return Lightning's complaint with what to do, where it does not say."""
+    if "No supported gpu backend found" in message:
+        return (
+            "there is no GPU that PyTorch can use here (No supported gpu backend found). Set --trainer.accelerator "
+            "auto or cpu; or, if the machine has one, install the driver and a PyTorch that was built for it."
+        )
+    return message
 
 
 def leave(message: str) -> NoReturn:
@@ -100,6 +118,8 @@ def leave(message: str) -> NoReturn:
     Args:
         message: what is wrong and what to do.
     """
+    if len(message) > _MAX_LETTERS:  # what was given is repeated in most messages, and may have any length
+        message = f"{message[: _MAX_LETTERS - 300]} [...] {message[-290:]}"
     print(f"error: {printable(message)}", file=sys.stderr)
     sys.exit(2)
 
@@ -110,6 +130,7 @@ def quieten() -> None:
     rank_zero.addFilter(_is_news)
     threading.excepthook = _report_from_thread
     warnings.formatwarning = _plain_warning  # type: ignore[assignment]
+    log_above_bars("lightning.pytorch", "lightning.fabric")
     for message, category in (
         (r"`isinstance\(treespec, LeafSpec\)` is deprecated", FutureWarning),
         (r"Found \d+ module\(s\) in eval mode at the start of training", UserWarning),
@@ -117,6 +138,8 @@ def quieten() -> None:
         (r"Total length of `list` across ranks is zero", UserWarning),  # a test whose data sets are all scored
         (r"Checkpoint directory .* exists and is not empty", UserWarning),
         (r"It is recommended to use `self.log\('val/.*sync_dist=True", UserWarning),
+        (r"The '\w+' does not have many workers", UserWarning),  # our loaders say what theirs cost
+        (r"Be aware that when using `ckpt_path`", UserWarning),
         (r"The `local_dir_use_symlinks` argument is deprecated", UserWarning),
     ):
         warnings.filterwarnings("ignore", message=message, category=category)
@@ -131,8 +154,9 @@ def _report_from_thread(arguments: threading.ExceptHookArgs) -> None:
 def _plain_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: object) -> str:
     """Return a warning as one line; those of this project without the place in the code, which helps nobody."""
     is_own = any(Path(filename).is_relative_to(folder) for folder in _OWN_CODE)
-    return f"warning: {message}\n" if is_own else f"{filename}:{lineno}: {category.__name__}: {message}\n"
+    start = "\n" if is_bar_open() else ""
+    return start + (f"warning: {message}\n" if is_own else f"{filename}:{lineno}: {category.__name__}: {message}\n")
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    return not record.getMessage().startswith(("💡 Tip", "TPU available", "\nDetected KeyboardInterrupt"))
+    return not record.getMessage().startswith(_NO_NEWS)

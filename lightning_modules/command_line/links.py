@@ -12,11 +12,12 @@ def modalities_of(task: Namespace) -> list[str]:
     Args:
         task: class_path and init_args of the task.
     """
-    fixed = _class_of(task.class_path).modality_class
-    modality = fixed or _class_of(task.init_args.modality.class_path)
+    fixed = class_of(task.class_path).modality_class
+    modality = fixed or class_of(task.init_args.modality.class_path)
     return [modality.name]
 
 
-def _class_of(path: str) -> Any:  # noqa: ANN401 - a class of any kind
+def class_of(path: str) -> Any:  # noqa: ANN401 - a class of any kind
+    """Return the class that a configuration names, which the parser has found before."""
     module, _, name = path.rpartition(".")
     return getattr(import_module(module), name)

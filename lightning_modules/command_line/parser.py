@@ -1,21 +1,29 @@
 """The parser of the command line: plain help, and errors of one line."""
 
 import os
+import stat
+import sys
 from collections.abc import Callable
+from contextlib import suppress
 from textwrap import shorten
 from typing import Any, NoReturn
 
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import ActionConfigFile, Namespace
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from geometry.errors import one_line
+from geometry.errors import InputError, one_line
+from geometry.files import read_text_file
+from geometry.paths import given_path
 from lightning_modules.command_line.console import leave, plain_help, readable_error
 from lightning_modules.lightning_internals import OpenParser, groups_of, options_of
+from lightning_modules.shipped import find_config
 
 # In place of Lightning's help, where this project means something else or something less.
 HELP = {
+    "config": "Configuration file, or the name of a shipped one, such as demo or hardware/24gb. Several are laid over "
+    "one another.",
     "seed_everything": "Seed of everything random. True draws one, false sets none.",
     "trainer.logger": "Logger or list of loggers. By default TensorBoard in the run's folder for fit, none otherwise.",
     "trainer.default_root_dir": "Folder of all runs.",
@@ -38,8 +46,34 @@ TITLES = {
 }
 
 
+class ConfigFile(ActionConfigFile):
+    """The option ``--config``, which takes the names of shipped configurations, too."""
+
+    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:  # noqa: ANN401
+        """Read a configuration.
+
+        Args:
+            parser: the parser.
+            cfg: what was parsed before; changed in place.
+            values: path, name of a shipped configuration, or settings in YAML.
+            option_string: the option as it was spelled.
+        """
+        super().__call__(parser, cfg, find_config(values), option_string)
+
+
 class Parser(OpenParser):
     """A parser with plain help, and with errors of one line in place of the usage of two hundred options."""
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        """Add an option; Lightning's ``--config`` takes the names of shipped configurations, too.
+
+        Args:
+            *args: what the parser of jsonargparse takes.
+            **kwargs: what the parser of jsonargparse takes.
+        """
+        if kwargs.get("action") is ActionConfigFile:
+            kwargs["action"] = ConfigFile
+        return super().add_argument(*args, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message and leave with status 2.
@@ -72,6 +106,25 @@ class Parser(OpenParser):
         except (YAMLError, OmegaConfBaseException, RecursionError) as error:
             raise TypeError(f"{place}: {one_line(error)}") from error
 
+    def parse_args(self, args: Any = None, *others: Any, **kwargs: Any) -> Namespace:  # type: ignore[override]  # noqa: ANN401
+        """Read a command line. Any option may be a file that holds its value: one that never ends is refused.
+
+        Args:
+            args: the words; None is those of the process.
+            *others: what the parser of jsonargparse takes.
+            **kwargs: what the parser of jsonargparse takes.
+        """
+        for word in sys.argv[1:] if args is None else args if isinstance(args, list) else []:
+            name, _, value = str(word).rpartition("=")
+            with suppress(OSError, ValueError):
+                mode = os.stat(value).st_mode
+                if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                    leave(f"{name or 'an option'}: {value} is no regular file and no folder.")
+        try:
+            return super().parse_args(args, *others, **kwargs)
+        except UnicodeDecodeError as error:
+            leave(f"a file that stands for the value of an option holds more than text ({error}).")
+
     def parse_path(self, cfg_path: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Namespace:  # noqa: ANN401
         """Read a configuration file.
 
@@ -81,9 +134,10 @@ class Parser(OpenParser):
             **kwargs: what the parser of jsonargparse takes.
         """
         try:
+            read_text_file(given_path(cfg_path, "--config"))
             return super().parse_path(cfg_path, *args, **kwargs)
-        except UnicodeDecodeError as error:
-            raise TypeError(f"{cfg_path} is no configuration: it holds more than text ({error.reason})") from error
+        except InputError as error:
+            raise TypeError(f"{cfg_path} is no configuration: {error}") from error
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:  # noqa: ANN401
         """Return the help, without the markup of docstrings.

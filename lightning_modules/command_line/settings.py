@@ -1,13 +1,16 @@
 """Settings of a run that are wrong whatever the model and the data are, found before anything is built."""
 
 import re
+from dataclasses import is_dataclass
+from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from jsonargparse import Namespace
 
 from geometry.errors import InputError
 from geometry.paths import check_writable, given_path
+from lightning_modules.command_line.links import class_of
 from lightning_modules.training.precision import check_precision
 
 # One more than the largest seed that NumPy takes.
@@ -23,8 +26,18 @@ _LEAST = {
     "num_sanity_val_steps": -1,
     "val_check_interval": 1,
 }
+_MOST = {"devices": 4096, "num_nodes": 65_536}
 # What a command has nothing to do without.
-_NEEDED_BATCHES = {"fit": "limit_train_batches", "validate": "limit_val_batches", "test": "limit_test_batches"}
+_NEEDED = {
+    "fit": ("limit_train_batches", "max_steps", "max_epochs"),
+    "validate": ("limit_val_batches",),
+    "test": ("limit_test_batches",),
+}
+# Settings of the trainer that would change nothing here, and what to do in their place.
+_IDLE = {
+    "model_registry": "export has --push-to-hub",
+    "gradient_clip_algorithm": "set gradient_clip_norm of the model",
+}
 
 
 def settle(command: str, config: Namespace) -> None:
@@ -41,12 +54,13 @@ def settle(command: str, config: Namespace) -> None:
         if not isinstance(config.get(section), Namespace):
             raise InputError(f"the section {section} holds no options; leave it out to keep the defaults.")
     _refuse_interpolations(config.as_dict())
+    _refuse_lists_of_settings(config.get("model"))
     _check_seed(config.seed_everything)
     _check_name(config.name)
     trainer = config.trainer
     check_precision(trainer.precision, "trainer.precision")
     _check_numbers(trainer)
-    _check_batches(command, trainer)
+    _check_what_is_to_do(command, trainer)
     _choose_validation(trainer)
     if trainer.callbacks is not None and not isinstance(trainer.callbacks, list):
         trainer.callbacks = [trainer.callbacks]
@@ -79,6 +93,15 @@ def _refuse_interpolations(value: Any, key: str = "") -> None:  # noqa: ANN401 -
         )
 
 
+def _refuse_lists_of_settings(model: object) -> None:
+    """The parser takes a list where an option holds settings by name, and then stumbles over it."""
+    arguments = model.get("init_args") if isinstance(model, Namespace) else None
+    hints = get_type_hints(class_of(model.class_path).__init__) if isinstance(model, Namespace) else {}
+    for name, value in vars(arguments).items() if isinstance(arguments, Namespace) else ():
+        if is_dataclass(hints.get(name)) and isinstance(value, list):
+            raise InputError(f"model.{name} holds settings (name: value), not the list {value}.")
+
+
 def _check_seed(seed: int | bool) -> None:
     if not isinstance(seed, bool) and not 0 <= seed < _NUM_SEEDS:
         raise InputError(
@@ -97,12 +120,21 @@ def _check_numbers(trainer: Namespace) -> None:
         value = trainer.get(name)
         if isinstance(value, int) and not isinstance(value, bool) and value < least:
             raise InputError(f"trainer.{name} must be at least {least}, got {value}.")
+    for name, most in _MOST.items():
+        value = trainer.get(name)
+        if str(value).isdecimal() and int(value) > most:
+            raise InputError(f"trainer.{name} must be at most {most}, got {value}.")
+    for name, remedy in _IDLE.items():
+        if trainer.get(name) is not None:
+            raise InputError(f"trainer.{name} changes nothing in this project: {remedy}.")
 
 
-def _check_batches(command: str, trainer: Namespace) -> None:
-    name = _NEEDED_BATCHES[command]
-    if trainer.get(name) == 0:
-        raise InputError(f"trainer.{name} is 0, which leaves {command} nothing to do.")
+def _check_what_is_to_do(command: str, trainer: Namespace) -> None:
+    for name in _NEEDED[command]:
+        if trainer.get(name) == 0:
+            raise InputError(f"trainer.{name} is 0, which leaves {command} nothing to do.")
+    if command == "fit" and trainer.max_time in ({}, timedelta(0)):
+        raise InputError('trainer.max_time is 0, which leaves fit nothing to do. "00:12:00:00" are twelve hours.')
 
 
 def _choose_validation(trainer: Namespace) -> None:

@@ -17,6 +17,7 @@ from lightning_modules.training.monitoring import MemoryPeak, UpdateRatio
 from lightning_modules.training.progress import StepProgress
 from lightning_modules.training.run_choice import RunChoice
 from lightning_modules.training.run_settings import RunSettings
+from lightning_modules.training.run_tensorboard import RunTensorBoard
 
 TRAINER_DEFAULTS: dict[str, Any] = {
     "default_root_dir": "runs",
@@ -38,7 +39,7 @@ def default_logger(config: Namespace, run_name: str, folder_name: str) -> Tensor
         run_name: name of the run.
         folder_name: name of the run's folder, below the folder of all runs of that name.
     """
-    return TensorBoardLogger(config.default_root_dir, run_name, folder_name, default_hp_metric=False)
+    return RunTensorBoard(config.default_root_dir, run_name, folder_name, default_hp_metric=False)
 
 
 def plugins_of(config: Namespace, states_of: Sequence[str]) -> list[Any]:

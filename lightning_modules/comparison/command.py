@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
 
     if len(options.runs) < 2 or len(set(options.runs)) < len(options.runs):
         raise InputError("compare needs two runs at least, each named once: python train.py compare RUN RUN.")
-    for name, lowest in (("resamples", 100), ("num_pictures", 0)):
+    for name, lowest in (("resamples", 100), ("num_images", 0)):
         if getattr(options, name) < lowest:
             raise InputError(f"--{name.replace('_', '-')} must be at least {lowest}, got {getattr(options, name)}.")
     runs = [read_run(run) for run in options.runs]
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     rows, settings = tables.comparison_rows(comparisons, runs[0].name), differing_settings(runs)
     folder = options.output.expanduser()
     make_writable(folder, "--output")
-    images, unpainted = write_most_different(runs, metrics, folder, options.num_pictures)
+    images, unpainted = write_most_different(runs, metrics, folder, options.num_images)
     notes = [*tables.remarks(runs, comparisons), *unpainted]
     write_whole(folder / "compare.md", tables.markdown(rows, settings, notes, images))
     write_whole(folder / "compare.csv", tables.csv_text(comparisons, runs[0].name))

@@ -13,6 +13,7 @@ from geometry.batch import DatasetInfo, GeometryBatch
 from geometry.contract import TestData, test_data
 from geometry.errors import InputError
 from geometry.locks import sole_use
+from geometry.paths import given_path
 from lightning_modules.benchmark_metrics.choice import DEFAULT_PROTOCOLS, MetricChoice
 from lightning_modules.estimator import Estimator
 from lightning_modules.evaluation.files import make_writable, save_array, write_file
@@ -55,7 +56,7 @@ class Evaluation(Callback):
     ) -> None:
         if num_pictures < 0:
             raise InputError(f"evaluation.num_pictures must be at least 0, not {num_pictures}.")
-        self.folder = Path(output or "runs/test").expanduser()
+        self.folder = given_path("runs/test" if output is None else output, "evaluation.output")
         self.has_folder = output is not None
         self.save_predictions, self.num_pictures, self.restart = save_predictions, num_pictures, restart
         self.choice = MetricChoice(tuple(DEFAULT_PROTOCOLS if protocols is None else protocols), tuple(metrics or ()))

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError
+from geometry.paths import given_path
 from lightning_modules.estimator import Estimator
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.tasks import Task
@@ -29,7 +30,7 @@ class SavedPredictions(Estimator):
 
     def __init__(self, folder: str, task: Task) -> None:
         super().__init__(cast(LatentNetwork, nn.Identity()), task)
-        self.folder = Path(folder).expanduser()
+        self.folder = given_path(folder, "the folder of saved predictions")
         if not self.folder.is_dir():
             raise InputError(f"model.folder {folder} is not a folder; give the one that holds the saved predictions.")
 

@@ -17,6 +17,7 @@ from lightning_modules.export.verification import Agreement
 from lightning_modules.inference.loading import LoadedModel, read_part_of
 from lightning_modules.inference.run_config import last_scores
 from lightning_modules.networks.pipeline_folder import EXPORT_RECORD, VARIANTS
+from lightning_modules.shipped import find_folder
 from lightning_modules.trained_on import DEFAULT_PROCESSING_RES
 
 _PAPER = "[Martin Garcia et al., 2025](https://arxiv.org/abs/2409.11355)"
@@ -198,13 +199,11 @@ def _data_names(data: Any) -> list[str]:  # noqa: ANN401 - any YAML
 
 
 def _scores(model: LoadedModel) -> str:
-    step, scores = last_scores(model.run_folder) if model.run_folder else (0, {})
+    step, scores = last_scores(model.run_folder, model.step) if model.run_folder else (0, {})
     if not scores:
         return "None recorded with the checkpoint."
     rows = [f"| {name.removeprefix('val/')} | {value:.4g} |" for name, value in sorted(scores.items())]
-    return "\n".join(
-        [f"Last validation of the run, after {step + 1} steps:", "", "| metric | value |", "|---|---|", *rows]
-    )
+    return "\n".join([f"Last validation of the run, after {step} steps:", "", "| metric | value |", "|---|---|", *rows])
 
 
 def _check(record: ExportRecord) -> str:
@@ -222,7 +221,7 @@ def _public_name(base: str) -> str | None:
     """Return a hub id as it is, of a folder its name alone, and None for a network without a base."""
     if not base:
         return None
-    return Path(base).name if Path(base).expanduser().is_dir() else base
+    return Path(base).name if find_folder(base) else base
 
 
 def _licence_line(base: str | None, licence: str | None) -> str:

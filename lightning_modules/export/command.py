@@ -24,7 +24,9 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(_parser(), arguments)
     from lightning_modules.export.writing import ExportOptions, check_output, export_model
 
-    if options.push_to_hub:
+    if options.private and options.push_to_hub is None:
+        raise InputError("--private concerns a repository on the hub: give --push-to-hub OWNER/NAME, or leave it out.")
+    if options.push_to_hub is not None:
         check_repository(options.push_to_hub)
     check_output(options.output, options.overwrite)
     model = load_from_arguments(options)

@@ -20,8 +20,7 @@ def write_diffusers(model: LoadedModel, folder: Path, dtype: str) -> None:
         InputError: no pipeline of diffusers holds the model, or its base is out of reach.
     """
     writer = model.estimator.network.pipeline_folder()
-    resolution = default_resolution(model.estimator.trained_on)
-    writer.write(pipeline_model(model), model.base, folder, dtype, resolution)
+    writer.write(pipeline_model(model), model.base, folder, dtype, default_resolution(model.estimator.trained_on))
 
 
 def pipeline_model(model: LoadedModel) -> PipelineModel:

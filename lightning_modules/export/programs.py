@@ -54,6 +54,7 @@ class Program(nn.Module):
         self.network: LatentNetwork = nn.Module.to(network, dtype)
         network.timestep = timestep  # half precision does not hold all of them
         self.modality = estimator.task.modality
+        self.clips = getattr(estimator.task, "clip_decoded", False)
         self.dtype = dtype
 
     def forward(self, image: Tensor) -> Tensor:
@@ -62,7 +63,7 @@ class Program(nn.Module):
         latent = codec.normalize(codec.latent_mean((image * 2 - 1).to(self.dtype)))
         clean = self.network.clean_latent(latent, torch.zeros_like(latent))
         decoded = codec.decoded(codec.denormalize(clean)).float()
-        return self.modality.publish(self.modality.from_image(decoded))
+        return self.modality.publish(self.modality.from_image(decoded.clamp(-1, 1) if self.clips else decoded))
 
 
 def _check_is_one_function(estimator: Estimator) -> None:

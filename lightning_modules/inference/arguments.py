@@ -1,13 +1,16 @@
 """Command-line options that name a trained model, the same for every command that uses one."""
 
 import argparse
+import os
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from geometry.errors import InputError, printable
 from geometry.paths import given_path
 from lightning_modules.lightning_internals import options_of
+from lightning_modules.shipped import find_config
 
 if TYPE_CHECKING:
     from lightning_modules.inference.loading import LoadedModel
@@ -35,7 +38,8 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="FILE",
-        help="configuration: with --run, laid over the run's own; otherwise in its place",
+        help="configuration, a file or the name of a shipped one such as demo: with --run, laid over the run's own; "
+        "otherwise in its place",
     )
     group.add_argument("--base", metavar="DIR", help="base model in place of the configured one, if that has moved")
     group.add_argument(
@@ -62,12 +66,12 @@ def load_from_arguments(options: argparse.Namespace) -> "LoadedModel":
     for option, value in given.items():
         if value is not None:
             given_path(value, option)
-    configs = [given_path(file, "--config") for file in options.config]
+    configs = [find_config(os.fspath(given_path(file, "--config"))) for file in options.config]
     if options.run is None:
         model = load_model(options.ckpt_path or options.model, configs, options.base, options.ema)
     else:
         own = find_run(options.run, options.ckpt_path).config
-        laid_over = [own, *configs] if configs else []
+        laid_over: list[str | Path] = [own, *configs] if configs else []
         model = load_model(options.run, laid_over, options.base, options.ema, options.ckpt_path)
     if model.taken:
         print(printable(model.taken), flush=True)

@@ -12,9 +12,12 @@ from geometry.errors import InputError, one_line
 from geometry.modalities import registered
 from geometry.storage import concerns_all_files
 from geometry.writing import write_whole
+from lightning_modules.inference.anchored_metres import AnchoredMetres
+from lightning_modules.inference.camera_estimate import CameraEstimator
+from lightning_modules.inference.depth_files import DEPTH_FILES
 from lightning_modules.inference.photos import Photo
 from lightning_modules.inference.pictures import read_picture
-from lightning_modules.inference.point_cloud import PointCloudCamera, ply_bytes, point_cloud, stretched
+from lightning_modules.inference.point_cloud import PointCloudCamera, metric_range, ply_bytes, point_cloud, stretched
 from lightning_modules.inference.predictor import Predictor
 from lightning_modules.inference.results import result_names, write_results
 
@@ -30,11 +33,13 @@ class Report:
         num_predicted: images whose results were written.
         num_skipped: images whose results were there already.
         failed: file and reason of every image that could not be read, predicted or written.
+        notes: file and sentence of every image that was fitted to anchors.
     """
 
     num_predicted: int = 0
     num_skipped: int = 0
     failed: list[tuple[Path, str]] = field(default_factory=list)
+    notes: list[tuple[Path, str]] = field(default_factory=list)
 
 
 class BatchRun:
@@ -46,6 +51,10 @@ class BatchRun:
         batch_size: images of like size that are computed at once.
         overwrite: predict images whose results are there already.
         camera: write point clouds with this camera.
+        metric: write depth in metres, too, for the images with anchors.
+        camera_estimator: estimates the camera of each image in place of ``camera``.
+        depth_files: further files of depth to write, of ``depth_files.DEPTH_FILES``.
+        depth_camera: camera and range of these.
 
     Raises:
         InputError: an option makes no sense, or the output cannot be a folder.
@@ -58,12 +67,17 @@ class BatchRun:
         batch_size: int = 4,
         overwrite: bool = False,
         camera: PointCloudCamera | None = None,
+        metric: AnchoredMetres | None = None,
+        camera_estimator: CameraEstimator | None = None,
+        depth_files: Sequence[str] = (),
+        depth_camera: PointCloudCamera | None = None,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"--batch-size must be at least 1, got {batch_size}.")
-        if camera is not None and not predictor.modality.has_surface:
+        if (camera is not None or depth_files) and not predictor.modality.has_surface:
             surfaces = " or ".join(sorted(kind.title for kind in registered().values() if kind.has_surface))
-            raise InputError(f"a point cloud needs {surfaces}, but the model predicts {predictor.modality.title}.")
+            asked = "a point cloud" if camera is not None else f"--{depth_files[0]}"
+            raise InputError(f"{asked} needs {surfaces}, but the model predicts {predictor.modality.title}.")
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -74,6 +88,10 @@ class BatchRun:
         self.batch_size = batch_size
         self.overwrite = overwrite
         self.camera = camera
+        self.metric = metric
+        self.camera_estimator = camera_estimator
+        self.depth_camera = depth_camera or camera or PointCloudCamera()
+        self.depth_files = {end: make for name in depth_files for end, make in DEPTH_FILES[name].items()}
 
     def predict(self, photos: Sequence[Photo], show_progress: bool = True) -> Report:
         """Predict images; those that cannot be are reported, not raised.
@@ -120,7 +138,8 @@ class BatchRun:
             return
         for (photo, image), prediction in zip(group, predictions, strict=True):
             try:
-                self._write(photo, image, prediction)
+                note = self._write(photo, image, prediction)
+                report.notes += [(photo.file, note)] if note else []
                 report.num_predicted += 1
             except (OSError, InputError) as error:
                 if isinstance(error, OSError) and concerns_all_files(error):
@@ -131,21 +150,43 @@ class BatchRun:
                 report.failed.append((photo.file, str(error)))
             bar.update()
 
-    def _write(self, photo: Photo, image: np.ndarray, prediction: np.ndarray) -> None:
+    def _write(self, photo: Photo, image: np.ndarray, prediction: np.ndarray) -> str:
+        """Write the results of an image, and return what is to be said of its anchors."""
         folder = self.output / photo.folder
         folder.mkdir(parents=True, exist_ok=True)
         if not folder.resolve().is_relative_to(self.output):
             raise InputError(f"{folder} is a link that leads out of {self.output}; nothing is written there.")
         if not np.isfinite(prediction).all():
             raise InputError("the prediction is not finite; try --precision float32.")
+        metres, note = None, ""
+        if self.metric is not None and photo.file in self.metric.anchors:
+            metres, note = self.metric.write(photo.file, prediction, folder, photo.stem)
+        if self.camera is not None or self.depth_files:
+            relative, camera, says = self._surface(photo, prediction, metres, self.depth_camera)
+            note = "; ".join(filter(None, (note, says)))
         if self.camera is not None:
-            relative = stretched(self.predictor.modality, prediction, self.camera)
-            write_whole(folder / self._cloud_name(photo), ply_bytes(*point_cloud(relative, image, self.camera)))
+            write_whole(folder / self._cloud_name(photo), ply_bytes(*point_cloud(relative, image, camera)))
+        for ending, make in self.depth_files.items():
+            write_whole(folder / f"{photo.stem}_{ending}", make(relative, image, camera))
         write_results(self.predictor.modality, prediction, folder, photo.stem)
+        return note
+
+    def _surface(
+        self, photo: Photo, prediction: np.ndarray, metres: np.ndarray | None, camera: PointCloudCamera
+    ) -> tuple[np.ndarray, PointCloudCamera, str]:
+        """Return what ``point_cloud`` needs, and what is to be said of the camera."""
+        says = ""
+        if self.camera_estimator is not None:
+            metres, camera, says = self.camera_estimator.estimate(photo, prediction, metres, camera)
+        if metres is not None:
+            return *metric_range(metres, camera), says
+        return stretched(self.predictor.modality, prediction, camera), camera, says
 
     def _is_done(self, photo: Photo) -> bool:
         names = result_names(self.predictor.modality, photo.stem)
         names += [self._cloud_name(photo)] if self.camera is not None else []
+        names += self.metric.names(photo.file, photo.stem) if self.metric is not None else []
+        names += [f"{photo.stem}_{ending}" for ending in self.depth_files]
         return not self.overwrite and all((self.output / photo.folder / name).is_file() for name in names)
 
     @staticmethod

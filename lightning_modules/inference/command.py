@@ -29,15 +29,19 @@ def main(arguments: Sequence[str]) -> int:
         InputError: options, model or images cannot be found or used.
     """
     options = parse(_parser(), arguments)
+    from lightning_modules.inference.anchored_metres import AnchoredMetres
+    from lightning_modules.inference.anchors import read_anchors
     from lightning_modules.inference.batch_run import BatchRun
+    from lightning_modules.inference.camera_estimate import CameraEstimator
     from lightning_modules.inference.photos import find_photos
     from lightning_modules.inference.point_cloud import PointCloudCamera
     from lightning_modules.inference.predictor import Predictor
 
     described = _described_camera(options)
-    camera = PointCloudCamera(**described) if options.point_cloud else None
-    options.output = options.output.expanduser()
+    depth_camera = PointCloudCamera(**described)
+    camera = depth_camera if options.point_cloud else None
     photos = find_photos(options.images, options.output)
+    anchors = None if options.anchors is None else read_anchors(options.anchors, photos)
     predictor = Predictor(
         load_from_arguments(options).estimator,
         options.processing_res,
@@ -46,12 +50,28 @@ def main(arguments: Sequence[str]) -> int:
         options.precision,
         options.seed,
     )
-    run = BatchRun(predictor, options.output, options.batch_size, options.overwrite, camera)
+    estimator = None if options.normals is None else CameraEstimator(predictor.modality, options.normals.expanduser())
+    metric = None if anchors is None else AnchoredMetres(predictor.modality, anchors, options.anchor_tolerance)
+    run = BatchRun(
+        predictor,
+        options.output,
+        options.batch_size,
+        options.overwrite,
+        camera,
+        metric,
+        estimator,
+        _depth_files(options),
+        depth_camera,
+    )
     with sole_use(options.output):
         report = run.predict(photos, show_progress=not options.quiet)
     for file, reason in report.failed:
         line = reason if str(file) in reason else f"{file}: {reason}"
         print(f"failed: {printable(line)}", file=sys.stderr)
+    for file, note in report.notes:
+        print(printable(f"{file}: {note}"))
+    if anchors is not None and len(anchors) < len(photos):
+        print(f"{len(photos) - len(anchors)} of {len(photos)} images have no anchors, so no depth in metres")
     skipped = (
         f", {report.num_skipped} were there already (--overwrite predicts them again)" if report.num_skipped else ""
     )
@@ -70,6 +90,11 @@ def _seen_at(predictor: "Predictor") -> str:
     return f"{seen} (trained at {sizes})" if sizes else seen
 
 
+def _depth_files(options: argparse.Namespace) -> list[str]:
+    """Return the further files of depth that are asked for."""
+    return [name for name in ("near-white", "millimetres", "mesh") if getattr(options, name.replace("-", "_"))]
+
+
 def _described_camera(options: argparse.Namespace) -> dict[str, Any]:
     """Return what was said about the camera of point clouds.
 
@@ -77,11 +102,23 @@ def _described_camera(options: argparse.Namespace) -> dict[str, Any]:
         InputError: it was said without asking for point clouds, or twice.
     """
     given = {name: getattr(options, name) for name in _CAMERA_OPTIONS if getattr(options, name) is not None}
-    if given and not options.point_cloud:
-        name = next(iter(given)).replace("_", "-")
-        raise InputError(f"--{name} concerns point clouds alone; add --point-cloud, or leave it out.")
+    asked = [*given, *(["normals"] if options.normals is not None else [])]
+    if asked and not options.point_cloud and not {"mesh", "millimetres"} & set(_depth_files(options)):
+        name = asked[0].replace("_", "-")
+        raise InputError(
+            f"--{name} concerns point clouds alone, and meshes and millimetres; add --point-cloud, --mesh or "
+            "--millimetres, or leave it out."
+        )
     if "intrinsics" in given and "fov_deg" in given:
         raise InputError("--intrinsics and --fov-deg both say how wide the camera sees; give one of them.")
+    if options.normals is not None and given.keys() & {"intrinsics", "fov_deg", "far_m"}:
+        raise InputError(
+            "--normals estimate what --intrinsics, --fov-deg and --far-m say; leave out the one or the other."
+        )
+    if options.anchors is not None and given.keys() & {"near_m", "far_m"}:
+        raise InputError(
+            "--near-m and --far-m choose a range, which --anchors measure; leave out the one or the other."
+        )
     return given
 
 
@@ -126,12 +163,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     group.add_argument("--overwrite", action="store_true", help="predict images whose results are there already")
     group.add_argument("--quiet", action="store_true", help="show no progress bar")
-    _add_point_cloud(parser.add_argument_group("point cloud"))
+    _add_point_cloud(parser.add_argument_group("further files of depth"))
+    _add_anchors(parser.add_argument_group("depth in metres"))
     return parser
 
 
 def _add_point_cloud(group: "argparse._ArgumentGroup") -> None:
     group.add_argument("--point-cloud", action="store_true", help="write a PLY file of coloured points beside depth")
+    group.add_argument("--mesh", action="store_true", help="write a surface, as GLB and as PLY with faces")
+    group.add_argument(
+        "--near-white", action="store_true", help="write a 16-bit grey PNG: nearest white, farthest black"
+    )
+    group.add_argument(
+        "--millimetres", action="store_true", help="write a 16-bit PNG in millimetres between --near-m and --far-m"
+    )
     group.add_argument(
         "--intrinsics",
         type=float,
@@ -140,5 +185,29 @@ def _add_point_cloud(group: "argparse._ArgumentGroup") -> None:
         help="focal lengths and principal point in pixels of the images",
     )
     group.add_argument("--fov-deg", type=float, metavar="DEG", help="field of view along the longer side (default: 55)")
+    group.add_argument(
+        "--normals",
+        type=path_argument,
+        metavar="DIR",
+        help="where the camera is unknown: results of a model of normals for the same images, from which focal length "
+        "and range are estimated",
+    )
     group.add_argument("--near-m", type=float, metavar="M", help="depth of the nearest point (default: 1)")
     group.add_argument("--far-m", type=float, metavar="M", help="depth of the farthest point (default: 10)")
+
+
+def _add_anchors(group: "argparse._ArgumentGroup") -> None:
+    group.add_argument(
+        "--anchors",
+        type=path_argument,
+        metavar="FILE",
+        help="pixels whose depth is known, for depth in metres: a CSV file with the columns image, x, y, metres, or "
+        "the folder of a COLMAP model as text",
+    )
+    group.add_argument(
+        "--anchor-tolerance",
+        type=float,
+        default=0.1,
+        metavar="SHARE",
+        help="relative error beyond which an anchor is not believed (default: %(default)s)",
+    )

@@ -12,6 +12,9 @@ import torch
 from jsonargparse import ArgumentParser
 
 from geometry.errors import InputError, one_line
+from geometry.modalities import Modality
+from geometry.modalities import Normals as NormalsModality
+from geometry.paths import given_path
 from lightning_modules.command_line.console import input_error_behind, readable_error
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.estimator import Estimator
@@ -26,8 +29,9 @@ from lightning_modules.inference.run_config import (
 from lightning_modules.networks.base_files import INDEX
 from lightning_modules.networks.pipeline_folder import EXPORT_RECORD
 from lightning_modules.networks.stock_models import read_pipeline_folder
+from lightning_modules.shipped import find_folder
 from lightning_modules.single_step import SingleStepEstimator
-from lightning_modules.tasks import Task
+from lightning_modules.tasks import Normals, Task
 from lightning_modules.trained_on import CHECKPOINT_KEY, TrainedOn, check_same_values, describe_training, read_record
 from lightning_modules.training.found_runs import BEST_OR_LAST, FoundRun, find_run
 from lightning_modules.training.run_choice import run_of_earlier_version
@@ -90,9 +94,15 @@ def load_model(
         source = runs_folder(config)
         if newest_run(source) is None:
             source = run_of_earlier_version(config) or source
-    path = Path(source).expanduser()
+    path = given_path(source, "the model")
     if (path / INDEX).is_file() or (not path.exists() and _may_be_hub_id(str(source))):
         return _load_export(str(path) if path.is_dir() else str(source))
+    if (path / EXPORT_RECORD).is_file():
+        kind = _json_part(str(path), EXPORT_RECORD).get("format")
+        raise InputError(
+            f"{path} is an export of the format {kind}, which other programs run; its README.md says how. Give the "
+            "run that it was made from, or an export of the format diffusers."
+        )
     return _load_checkpoint(find_run(path, checkpoint), configs, base, ema)
 
 
@@ -131,7 +141,7 @@ def _load_checkpoint(run: FoundRun, configs: Sequence[str | Path], base: str | N
     try:
         estimator = build_estimator(config["model"])
     except InputError as error:
-        if Path(base_of(config)).expanduser().is_dir():
+        if find_folder(base_of(config)):
             raise
         raise InputError(f"{error} If it has moved, name its folder with --base, or base=... in Python.") from error
     weights, used_ema = _choose_weights(checkpoint, ema, file)
@@ -163,7 +173,7 @@ def _choose_weights(checkpoint: dict[str, Any], ema: EmaChoice, file: Path) -> t
 
 def _load_export(folder: str) -> LoadedModel:
     found = read_pipeline_folder(folder)
-    task = Task(found.modality)
+    task = _stock_task(found.modality)
     estimator: Estimator = SingleStepEstimator(found.network, task)
     if found.sampling is not None:
         estimator = DiffusionEstimator(found.network, task, found.sampling)
@@ -171,18 +181,29 @@ def _load_export(folder: str) -> LoadedModel:
     return LoadedModel(estimator.eval().requires_grad_(False), source=folder, base=folder, config={})
 
 
+def _stock_task(modality: Modality) -> Task:
+    """Return the task of a stock pipeline, which clips decoded normals; in exports of this project none are beyond."""
+    return Normals(frame=modality.frame, clip_decoded=True) if isinstance(modality, NormalsModality) else Task(modality)
+
+
 def _training_of_export(folder: str, estimator: Estimator) -> TrainedOn | None:
     """Return what an export says that it was trained on; of a model from elsewhere, what its pipeline takes."""
-    with suppress(InputError, ValueError):
-        record = json.loads(read_part_of(folder, EXPORT_RECORD))
-        if isinstance(record, dict) and isinstance(record.get(CHECKPOINT_KEY), dict):
-            return read_record(record[CHECKPOINT_KEY], folder)
-    with suppress(InputError, ValueError):
-        index = json.loads(read_part_of(folder, INDEX))
-        resolution = index.get("default_processing_resolution")
-        if isinstance(resolution, int) and resolution >= 0:
-            return replace(describe_training({}, estimator.task.modality), processing_res=resolution)
-    return None
+    found = _json_part(folder, EXPORT_RECORD).get(CHECKPOINT_KEY)
+    if isinstance(found, dict):
+        return read_record(found, f"{folder}/{EXPORT_RECORD}")
+    resolution = _json_part(folder, INDEX).get("default_processing_resolution")
+    if type(resolution) is not int:
+        return None
+    known = replace(describe_training({}, estimator.task.modality), processing_res=resolution)
+    return read_record(known.to_record(), f"{folder}/{INDEX}")
+
+
+def _json_part(folder: str, name: str) -> dict[str, Any]:
+    """Return a JSON file of a model; nothing if it is not there or holds something else."""
+    with suppress(InputError, ValueError, RecursionError):
+        content = json.loads(read_part_of(folder, name))
+        return content if isinstance(content, dict) else {}
+    return {}
 
 
 def read_part_of(base: str, name: str) -> str:
@@ -197,9 +218,9 @@ def read_part_of(base: str, name: str) -> str:
     """
     import huggingface_hub
 
-    folder = Path(base).expanduser()
+    folder = find_folder(base)
     try:
-        file = folder / name if folder.is_dir() else Path(huggingface_hub.hf_hub_download(base, name))
+        file = folder / name if folder else Path(huggingface_hub.hf_hub_download(base, name))
         return file.read_text(encoding="utf-8")
     except Exception as error:  # whatever the hub's client raises
         raise InputError(f"cannot read {name} of {base}: {one_line(error, 200)}") from error

@@ -52,6 +52,35 @@ def glb_bytes(points: np.ndarray, colors: np.ndarray) -> bytes:
     return struct.pack("<4sII", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
+def ply_mesh_bytes(points: np.ndarray, colors: np.ndarray) -> bytes:
+    """Return a surface through points as the bytes of a binary PLY file with faces.
+
+    Args:
+        points: (h,w,3) float32, in a frame with y up and z toward the viewer.
+        colors: (h,w,3) uint8, sRGB.
+    """
+    triangles = _triangles(-points[..., 2])
+    properties = [f"property float {axis}" for axis in "xyz"] + [
+        f"property uchar {name}" for name in ("red", "green", "blue")
+    ]
+    faces = [f"element face {len(triangles)}", "property list uchar uint vertex_indices"]
+    number = points.shape[0] * points.shape[1]
+    header = [
+        "ply",
+        "format binary_little_endian 1.0",
+        f"element vertex {number}",
+        *properties,
+        *faces,
+        "end_header",
+        "",
+    ]
+    vertices = np.empty(number, [("xyz", "<f4", 3), ("rgb", "u1", 3)])
+    vertices["xyz"], vertices["rgb"] = points.reshape(-1, 3), colors.reshape(-1, 3)
+    corners = np.empty(len(triangles), [("number", "u1"), ("corners", "<u4", 3)])
+    corners["number"], corners["corners"] = 3, triangles
+    return "\n".join(header).encode("ascii") + vertices.tobytes() + corners.tobytes()
+
+
 def _triangles(depth: np.ndarray) -> np.ndarray:
     """Return (N,3) uint32 corners of the triangles between neighbours, without those across depth edges."""
     height, width = depth.shape

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from geometry.errors import InputError
 from geometry.listing import is_junk
+from geometry.photo_kinds import is_photo
 from lightning_modules.inference.pictures import SUFFIXES
 
 # Names of files may have 255 bytes; results add an ending, temporary files a random part.
@@ -36,7 +37,8 @@ def find_photos(inputs: Sequence[str], output: Path) -> list[Photo]:
 
     Folders are searched with all their subfolders, for files that end like an image; links to folders are not
     followed, and the output folder is left out, as are the files that systems put beside images, such as
-    ``._photo.jpg``. Files that are named themselves are taken whatever they end in.
+    ``._photo.jpg``. Files that are named themselves are taken whatever they end in. HEIC and RAW photos are listed,
+    too, so that those which cannot be read are named.
 
     Args:
         inputs: files, folders, and patterns such as ``photos/**/*.jpg``.
@@ -62,7 +64,7 @@ def _expand(name: str, output: Path) -> Iterator[tuple[Path, Path]]:
         for top, folders, files in os.walk(path):
             folders[:] = sorted(name for name in folders if Path(top, name) != output and not is_junk(name))
             for file in sorted(files):
-                if Path(file).suffix.lower() in SUFFIXES and not is_junk(file):
+                if (Path(file).suffix.lower() in SUFFIXES or is_photo(file)) and not is_junk(file):
                     yield Path(top, file), Path(top).relative_to(path)
     elif os.path.lexists(path):
         yield path, Path()

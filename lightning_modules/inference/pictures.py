@@ -48,11 +48,17 @@ def as_rgb(image: ImageLike) -> np.ndarray:
     """
     if isinstance(image, Image.Image):
         return rgb_of(image)
+    is_tensor = isinstance(image, Tensor)
     if isinstance(image, Tensor):
         image = image.detach().cpu().float().movedim(0, -1).numpy() if image.ndim == 3 else image.numpy()
     if not isinstance(image, np.ndarray):
         return read_picture(image)
     rgb = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
+    if is_tensor and rgb.dtype == np.float32 and rgb.size and rgb.max() > 1:
+        raise InputError(
+            "a tensor (3,H,W) must lie in [0, 1]; this one reaches "
+            f"{rgb.max():g}: divide it by 255, or give an array (H,W,3) of uint8."
+        )
     if rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size or rgb.dtype not in ("u1", "u2", "f2", "f4", "f8"):
         raise InputError(
             f"an array of shape {image.shape} and type {image.dtype} is no image; give (H,W,3) of uint8, uint16 "

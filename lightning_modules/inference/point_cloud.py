@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -60,6 +60,18 @@ def stretched(modality: Modality, prediction: np.ndarray, camera: PointCloudCame
         camera: the camera and the range.
     """
     return modality.stretch(torch.from_numpy(prediction), camera.far_m / camera.near_m).numpy()
+
+
+def metric_range(metres: np.ndarray, camera: PointCloudCamera) -> tuple[np.ndarray, PointCloudCamera]:
+    """Return depth in metres as relative depth, and the camera with the range that it is relative to.
+
+    Args:
+        metres: (H,W) float32, positive.
+        camera: the camera, whose own range does not count.
+    """
+    near, far = float(metres.min()), float(metres.max())
+    far = far if far > near else near * 1.001
+    return (metres.astype(np.float64) - near) / (far - near), replace(camera, near_m=near, far_m=far)
 
 
 def point_cloud(

@@ -7,6 +7,7 @@ from typing import Any
 
 from geometry.errors import InputError, one_line
 from geometry.files import read_text_file
+from lightning_modules.training.val_scores import read_scores
 
 
 def config_beside(checkpoint: Path) -> Path:
@@ -114,17 +115,27 @@ def _lay_over(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def last_scores(run: Path) -> tuple[int, dict[str, float]]:
-    """Return the step of a run's last validation, and its scores by name; (0, {}) if there are none.
+def last_scores(run: Path, at_step: int | None = None) -> tuple[int, dict[str, float]]:
+    """Return the optimiser steps before a run's last validation, and its scores by name; (0, {}) if there are none.
+
+    Runs of earlier versions have no file of scores; TensorBoard's event files are read in its place.
 
     Args:
-        run: folder of the run with TensorBoard's event files.
+        run: folder of the run.
+        at_step: optimiser steps of the checkpoint in question; what was validated after it does not count.
     """
+    found = read_scores(run) or _logged_scores(run)
+    steps = [step for step in found if at_step is None or step <= at_step]
+    return (max(steps), found[max(steps)]) if steps else (0, {})
+
+
+def _logged_scores(run: Path) -> dict[int, dict[str, float]]:
     from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
-    if not list(run.glob("events.out.*")):
-        return 0, {}
-    events = EventAccumulator(str(run), {SCALARS: 0}).Reload()
-    found = {tag: events.Scalars(tag)[-1] for tag in events.Tags()["scalars"] if tag.startswith("val/")}
-    step = max((event.step for event in found.values()), default=0)
-    return step, {tag: float(event.value) for tag, event in found.items() if event.step == step}
+    found: dict[int, dict[str, float]] = {}
+    if list(run.glob("events.out.*")):
+        events = EventAccumulator(str(run), {SCALARS: 0}).Reload()
+        for tag in events.Tags()["scalars"]:
+            for event in events.Scalars(tag) if tag.startswith("val/") else ():
+                found.setdefault(event.step + 1, {})[tag] = float(event.value)
+    return found

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from geometry.errors import InputError, one_line
+from lightning_modules.shipped import find_folder
 
 INDEX = "model_index.json"
 _DTYPES = ("F64", "F32", "F16", "BF16")
@@ -67,7 +68,7 @@ class Base:
     note: str = ""
 
     def __str__(self) -> str:
-        if Path(self.name).expanduser().is_dir():
+        if find_folder(self.name):
             return f"the base folder {self.name}"
         return f"the hub's model {self.name} (its files are in {self.folder}{'; ' * bool(self.note)}{self.note})"
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from geometry.errors import InputError
-from geometry.torch_internals import compiler_modes, is_to_be_compiled, raise_recompile_limit
+from geometry.torch_internals import compiler_modes, is_to_be_compiled, raise_recompile_limit, recompile_option
 from lightning_modules.networks.upsampling import make_upsampling_compilable
 
 Regions = Literal["whole", "blocks"]
@@ -109,7 +109,8 @@ class Compilation:
         limit = _VARIANTS * num_regions
         # torch has this cap for the whole process alone; it only has to be out of the way.
         raise_recompile_limit(4 * limit)
-        return {"mode": self.mode, "backend": self.backend, "dynamic": self.dynamic, "recompile_limit": limit}
+        options = {"mode": self.mode, "backend": self.backend, "dynamic": self.dynamic}
+        return options | recompile_option(limit)
 
 
 def compiled_regions(module: nn.Module) -> list[nn.Module]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from geometry.errors import InputError, one_line
 from lightning_modules.networks.base_files import INDEX, Base, Part, absence, missing_configs
+from lightning_modules.shipped import find_folder
 
 _HUB_TIMEOUT_S = 15
 # The small files of a part: configs, words and templates.
@@ -28,10 +29,9 @@ def find_base(name: str, parts: Mapping[str, Part]) -> Base:
     Raises:
         InputError: there is no such folder or model.
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
+    if folder := find_folder(name):
         return Base(name, folder, parts)
-    if folder.exists():
+    if Path(name).expanduser().exists():
         raise InputError(f"the base {name} is a file; give a folder in the diffusers layout or a hub id owner/name.")
     if not HUB_ID.fullmatch(name):
         raise InputError(f"there is no base folder {name}, and it is no hub id (owner/name) either.")
@@ -49,8 +49,7 @@ def read_index(name: str) -> Base:
     """
     from huggingface_hub import try_to_load_from_cache
 
-    folder = Path(name).expanduser()
-    if not folder.is_dir() and HUB_ID.fullmatch(name):
+    if not find_folder(name) and HUB_ID.fullmatch(name):
         cached = try_to_load_from_cache(name, INDEX)
         if not isinstance(cached, str):
             _check_hub(name, INDEX)

@@ -8,6 +8,9 @@ from torch import nn
 
 from geometry.errors import InputError, one_line
 
+# More than any layer has inputs; adapters of that rank are no longer low-rank.
+_MAX_RANK = 8192
+
 
 @dataclass(frozen=True)
 class LoRA:
@@ -34,10 +37,10 @@ class LoRA:
     target_modules: list[str] | None = None
 
     def __post_init__(self) -> None:
-        if self.rank < 1 or (self.alpha is not None and self.alpha < 1) or not 0 <= self.dropout < 1:
+        if not 1 <= self.rank <= _MAX_RANK or (self.alpha is not None and self.alpha < 1) or not 0 <= self.dropout < 1:
             raise InputError(
-                f"lora needs rank >= 1, alpha >= 1 and 0 <= dropout < 1, got {self.rank}, {self.alpha} and "
-                f"{self.dropout}."
+                f"lora needs 1 <= rank <= {_MAX_RANK}, alpha >= 1 and 0 <= dropout < 1, got {self.rank}, {self.alpha} "
+                f"and {self.dropout}."
             )
 
     def apply(self, model: nn.Module, default_targets: Sequence[str], idle: Sequence[str] = ()) -> None:

@@ -13,6 +13,8 @@ from lightning_modules.networks.noise_process import Spacing
 StartNoise = Literal["gaussian", "pyramid", "zeros"]
 End = Literal["clean", "scheduler"]
 
+_MOST = 10_000
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -40,8 +42,8 @@ class Sampling:
 
     def __post_init__(self) -> None:
         for name in ("num_steps", "ensemble_size"):
-            if getattr(self, name) < 1:
-                raise InputError(f"sampling.{name} must be at least 1, got {getattr(self, name)}.")
+            if not 1 <= getattr(self, name) <= _MOST:
+                raise InputError(f"sampling.{name} must be at least 1 and at most {_MOST}, got {getattr(self, name)}.")
         for name, choices in (("spacing", Spacing), ("noise", StartNoise), ("end", End)):
             if getattr(self, name) not in get_args(choices):
                 known = ", ".join(get_args(choices))

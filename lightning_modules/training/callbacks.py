@@ -1,5 +1,6 @@
 """What happens beside training: panels of visualisations, throughput, a closing table. One purpose each."""
 
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -9,11 +10,13 @@ import torch.nn.functional as F
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
+from tqdm import tqdm
 
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError
 from lightning_modules.command_line.tables import format_table
 from lightning_modules.estimator import Estimator
+from lightning_modules.training.labels import panel_titles, title_band
 from lightning_modules.training.loggers import can_show_images, show_image
 from lightning_modules.training.logging_steps import is_logging_step
 
@@ -23,7 +26,7 @@ _GAP_PX = 4
 class ValidationPanels(Callback):
     """Shows the first validation images of every data set in TensorBoard or W&B, the same ones every time.
 
-    One image per data set, a row per image: image, prediction, ground truth, error.
+    One image per data set, under a row of titles a row per image: its key, image, prediction, ground truth, error.
 
     Args:
         num_images: Images per data set; 0 shows none.
@@ -56,7 +59,7 @@ class ValidationPanels(Callback):
     ) -> None:
         """Paint the rows that are still missing."""
         rows = self._rows.setdefault(dataloader_idx, [])
-        missing = self.num_images - len(rows)
+        missing = self.num_images - max(0, len(rows) - 1)  # the first row is that of the titles
         if missing <= 0 or not trainer.is_global_zero or trainer.sanity_checking:
             return
         if not any(map(can_show_images, trainer.loggers)):
@@ -64,7 +67,10 @@ class ValidationPanels(Callback):
         first = batch[:missing]
         shown = pl_module.task.visualize(outputs["prediction"][:missing], first)
         tiles = [self._tile(image) for image in (first.image.float() / 2 + 0.5, *shown)]
-        rows.extend(torch.cat(tiles, dim=3).unbind())
+        if not rows:
+            rows.append(title_band(panel_titles(pl_module.task.modality), tiles[0].shape[3]))
+        for row, key in zip(torch.cat(tiles, dim=3).unbind(), first.key, strict=True):
+            rows.append(torch.cat([title_band([key], row.shape[2]), row], dim=1))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Estimator) -> None:  # type: ignore[override]
         """Write one image per data set."""
@@ -166,7 +172,26 @@ class Throughput(Callback):
 
 
 class ValidationSummary(Callback):
-    """Prints closing tables: all metrics, and the one that counts beside what the best constant prediction scores."""
+    """Prints a line per validation of fit, and closing tables.
+
+    The line has the step, the metric that counts, and the best of the run so far; the tables have all metrics, and the
+    one that counts beside what the best constant prediction scores.
+    """
+
+    def __init__(self) -> None:
+        self._best: dict[str, tuple[float, int]] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the best score and its step by data set."""
+        return {"best": dict(self._best)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on where a run stopped.
+
+        Args:
+            state_dict: what ``state_dict`` returned.
+        """
+        self._best = {str(name): (float(value), int(step)) for name, (value, step) in state_dict["best"].items()}
 
     def on_fit_end(self, trainer: Trainer, pl_module: Estimator) -> None:  # type: ignore[override]
         """Print the tables, if the last validation saw the final weights."""
@@ -174,9 +199,25 @@ class ValidationSummary(Callback):
             self._print(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Estimator) -> None:  # type: ignore[override]
-        """Print the tables after a validation on its own."""
+        """Print the tables after a validation on its own, and a line after one of fit."""
         if trainer.state.fn == "validate":
             self._print(trainer, pl_module)
+        elif not trainer.sanity_checking:
+            self._print_line(trainer, pl_module)
+
+    def _print_line(self, trainer: Trainer, pl_module: Estimator) -> None:
+        metric, parts = pl_module.task.headline_metric, []
+        for name in pl_module.val_dataset_names:
+            score = _scores_of(trainer, name).get(metric)
+            if score is None:
+                continue
+            best, step = self._best.get(name, (math.inf, 0))
+            if score < best:
+                self._best[name] = best, step = score, trainer.global_step
+            best_text = "best so far" if step == trainer.global_step else f"best {best:.4f} at step {step}"
+            parts.append(f"val/{name}/{metric} {score:.4f} ({best_text})")
+        if parts and trainer.is_global_zero:
+            tqdm.write(f"step {trainer.global_step}: {', '.join(parts)}")
 
     @staticmethod
     def _print(trainer: Trainer, pl_module: Estimator) -> None:

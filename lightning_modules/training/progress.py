@@ -8,6 +8,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
+from lightning_modules.command_line.bars import note_closed, note_open
+
 _REFRESH_S = 1.0
 _REFRESH_IN_FILES_S = 30.0
 
@@ -95,6 +97,7 @@ class StepProgress(ProgressBar):
         """Close the validation's bar."""
         if self._val_bar is not None:
             self._val_bar.close()
+            note_closed(self._val_bar)
 
     def on_test_batch_start(
         self,
@@ -133,15 +136,18 @@ class StepProgress(ProgressBar):
         for bar in (self._test_bar, self._val_bar, self._train_bar):
             if bar is not None:
                 bar.close()
+                note_closed(bar)
         self._test_bar = self._val_bar = self._train_bar = None
 
     def _open(self, name: str, total: int | None, unit: str, initial: int = 0, leave: bool = True) -> tqdm | None:
         if not self._enabled:
             return None
         interval_s = 0.1 if sys.stderr.isatty() else _REFRESH_IN_FILES_S
-        return tqdm(
+        bar = tqdm(
             desc=name, total=total, initial=initial, unit=unit, leave=leave, dynamic_ncols=True, mininterval=interval_s
         )
+        note_open(bar)
+        return bar
 
 
 def _format(metrics: dict[str, Any]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from geometry.errors import InputError
+from geometry.paths import given_path
 from lightning_modules.training.checkpoint_files import LAST, damage
 from lightning_modules.training.found_runs import best_checkpoint
 from lightning_modules.training.run_folders import OnDamage, has_checkpoint, last_checkpoint, newest_run, next_run
@@ -71,7 +72,7 @@ def last_run(options: Mapping[str, Any], is_fit: bool) -> RunChoice:
     if earlier is not None:
         rank_zero_info(f"the last run of this name is one of an earlier version of this project, in {earlier}.")
         return RunChoice(next_run(runs), checkpoint=str(last_checkpoint(earlier, on_damage)))
-    if own_folder and (file := Path(own_folder).expanduser() / LAST).is_file():
+    if own_folder and (file := given_path(own_folder, "checkpoints.folder") / LAST).is_file():
         raise InputError(f"--ckpt_path last: no run in {runs} has written {file}. If it is meant, give its path.")
     if not is_fit:
         raise InputError(f"--ckpt_path last: there is no checkpoint in {runs}.")
@@ -140,7 +141,7 @@ def _is_named(config: Path, options: Mapping[str, Any]) -> bool:
 def _check_folder(run: Path, own_folder: str, is_fit: bool) -> None:
     """Check that a run that goes on writes where the next start looks."""
     kept = run / "checkpoints"
-    if is_fit and own_folder and Path(own_folder).expanduser().resolve() != kept.resolve():
+    if is_fit and own_folder and given_path(own_folder, "checkpoints.folder").resolve() != kept.resolve():
         raise InputError(
             f"the run {run} keeps its checkpoints in {kept.resolve()}: leave checkpoints.folder as it was, or start "
             "a new run from its checkpoint."

@@ -1,5 +1,6 @@
 """Writes down what makes a run repeatable: its resolved configuration and the commit of the code."""
 
+import shutil
 import subprocess
 from pathlib import Path
 from typing import Any, cast
@@ -10,9 +11,12 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from omegaconf import OmegaConf
 
+from lightning_modules.estimator import Estimator
 from lightning_modules.training.checkpoints import Checkpoints
 from lightning_modules.training.loggers import write_record
-from lightning_modules.training.run_folders import link_checkpoints
+from lightning_modules.training.run_folders import has_checkpoint, link_checkpoints
+from lightning_modules.training.run_settings import flat_settings
+from lightning_modules.training.run_tensorboard import show_settings
 
 _PATIENCE_S = 10.0
 
@@ -20,7 +24,8 @@ _PATIENCE_S = 10.0
 class RunRecord(SaveConfigCallback):
     """Saves config.yaml in the run's folder, and gives configuration and git commit to every logger.
 
-    TensorBoard shows them under *Text*. Other loggers get them as hyperparameters, the commit as ``git_commit``.
+    TensorBoard shows them under *Text*, and the settings under *HParams*. Other loggers get them as
+    hyperparameters, the commit as ``git_commit``.
 
     Args:
         parser: parser of the command.
@@ -32,6 +37,7 @@ class RunRecord(SaveConfigCallback):
     def __init__(self, parser: LightningArgumentParser, config: Namespace, folder: Path, **options: Any) -> None:  # noqa: ANN401
         super().__init__(parser, config, save_to_log_dir=False, **options)
         self.folder = folder
+        self._is_new = not folder.exists()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write nothing yet: a run that is refused at its start must leave the record of the one before as it is."""
@@ -45,6 +51,20 @@ class RunRecord(SaveConfigCallback):
         """
         super().setup(trainer, pl_module, "fit")
 
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Take the folder of a run away that ended before its first step: it would be an empty row in TensorBoard.
+
+        Args:
+            trainer: the trainer.
+            pl_module: the estimator.
+            exception: what ended the run.
+        """
+        is_empty = trainer.global_step == 0 and not has_checkpoint(self.folder)
+        if is_empty and trainer.is_global_zero and self._is_new and self.folder.is_dir():
+            for logger in trainer.loggers:
+                logger.finalize("failed")
+            shutil.rmtree(self.folder, ignore_errors=True)
+
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write the record, and give it to the loggers; only the first rank calls this.
 
@@ -56,8 +76,12 @@ class RunRecord(SaveConfigCallback):
         config = self.parser.dump(self.config, skip_none=False)
         self._write(trainer)
         commit = git_commit(Path.cwd())
+        scores = _headlines(pl_module) if isinstance(pl_module, Estimator) else []
+        settings = flat_settings(cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(config))))
         for logger in trainer.loggers:
             self._log(logger, config, commit, trainer.global_step)
+            if isinstance(logger, TensorBoardLogger):
+                show_settings(logger, settings, scores)
         write_record(self.folder, trainer.loggers)
 
     def _write(self, trainer: Trainer) -> None:
@@ -77,6 +101,11 @@ class RunRecord(SaveConfigCallback):
         else:
             values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(config)))
             logger.log_hyperparams(values | ({"git_commit": commit} if commit else {}))
+
+
+def _headlines(estimator: Estimator) -> list[str]:
+    """Return the names of the curves that sum up a validation, one a data set."""
+    return [f"val/{name}/{estimator.task.headline_metric}" for name in estimator.val_dataset_names]
 
 
 def git_commit(folder: Path) -> str | None:

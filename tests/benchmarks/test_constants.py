@@ -5,7 +5,7 @@ from torch import nn
 from benchmarks.constants import Constant, hold_constants
 from lightning_modules import StableDiffusion
 from lightning_modules.networks.lora import LoRA
-from tests.tiny import build_base, make_batch
+from tests.helpers.tiny import build_base, make_batch
 
 
 @pytest.fixture(scope="module")

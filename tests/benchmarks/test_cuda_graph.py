@@ -3,7 +3,7 @@ import torch
 
 from benchmarks.cuda_graph import CudaGraph
 from lightning_modules import Depth, SingleStepEstimator, StableDiffusion
-from tests.tiny import build_base, make_batch
+from tests.helpers.tiny import build_base, make_batch
 
 
 @pytest.mark.gpu

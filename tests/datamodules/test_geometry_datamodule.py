@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from datamodules import DatasetSource, GeometryDataModule
 from geometry.errors import InputError
-from tests.datamodules.planes import make_dataset
+from tests.helpers.planes import make_dataset
 
 
 @pytest.fixture(scope="module")

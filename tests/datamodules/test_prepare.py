@@ -8,7 +8,7 @@ import pytest
 from datamodules.prepare import main
 from datamodules.shards.manifest import read_dataset
 from geometry.locks import sole_use
-from tests.datamodules.planes import make_dataset, write_hypersim_frame, write_virtual_kitti_frame
+from tests.helpers.planes import make_dataset, write_hypersim_frame, write_virtual_kitti_frame
 
 
 def test_hypersim_from_raw_frames_to_a_checked_data_set(tmp_path, capsys):
@@ -50,6 +50,15 @@ def test_a_mistake_is_one_line_and_status_2(tmp_path):
     )
     assert result.returncode == 2
     assert result.stderr.startswith("error: ") and result.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("wrong", [["--val-scenes", "Scene1"], ["--conditions", "fog", "mist"], ["--cameras", "2"]])
+def test_parts_of_virtual_kitti_that_do_not_exist_are_one_line(tmp_path, capsys, wrong):
+    write_virtual_kitti_frame(tmp_path / "raw", "Scene01")
+    with pytest.raises(SystemExit) as ended:
+        main(["virtual_kitti", "--raw", f"{tmp_path}/raw", "--out", f"{tmp_path}/out", "--crop", "32", "96", *wrong])
+    told = capsys.readouterr().err
+    assert ended.value.code == 2 and wrong[0] in told and told.startswith("error: ") and told.count("\n") == 1
 
 
 @pytest.mark.parametrize("command", [["check", "{}"], ["preview", "{}", "--out", "{}/sheet.png"]])

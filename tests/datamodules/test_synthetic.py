@@ -191,3 +191,30 @@ def test_old_scenes_are_never_mixed_with_new_ones(tmp_path, capsys):
     assert main(command) == 0
     assert main(command) == 2
     assert "ai_001_001" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"--out": "FILE"},
+        {"--frames": "1000000000000"},
+        {"--seed": "-1"},
+        {"--size": "-1 -1"},
+        {"--size": "0 32"},
+        {"--size": "1000000 1000000"},
+        {"--antialias": "0"},
+        {"--workers": "1000000000"},
+        {"--val-fraction": "nan"},
+        {"--tilt-shift-fraction": "-1.5"},
+    ],
+    ids=str,
+)
+def test_options_that_cannot_be_are_one_line_and_write_nothing(tmp_path, capsys, wrong):
+    file = tmp_path / "file"
+    file.touch()
+    options = {"--out": str(tmp_path / "out"), "--frames": "1", "--size": "24 32"} | wrong
+    words = [word for name, value in options.items() for word in (name, *value.replace("FILE", str(file)).split())]
+    assert main(["hypersim", *words]) == 2
+    told = capsys.readouterr().err.strip()
+    assert next(iter(wrong)).lstrip("-") in told and "\n" not in told
+    assert list(tmp_path.iterdir()) == [file]

@@ -1,5 +1,6 @@
 """A web server on this machine that misbehaves on demand."""
 
+import contextlib
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -9,13 +10,14 @@ class Web:
     """Serves a folder. Each entry of ``faults`` spoils one request for a shard; then all is well.
 
     A fault is a status code, "truncate" (announces all, sends half), "stall" (sends half, then nothing), or "short"
-    (half of the file without announcing a length).
+    (half of the file without announcing a length). Files that end like ``endless`` go on with zeros for ever.
     """
 
     def __init__(self, folder: Path, ranges: bool = True) -> None:
         self.faults: list[int | str] = []
         self.requests: list[tuple[str, str | None]] = []
         self.tag = "one"
+        self.endless: str | None = None
         self.released = threading.Event()
         web = self
 
@@ -55,6 +57,10 @@ class Web:
         body = data[start:]
         handler.send_response(206 if start else 200)
         handler.send_header("ETag", f'"{self.tag}"')
+        if self.endless is not None and handler.path.endswith(self.endless):
+            handler.end_headers()
+            self._go_on(handler, body)
+            return
         if fault != "short":
             handler.send_header("Content-Length", str(len(body)))
         handler.end_headers()
@@ -62,3 +68,10 @@ class Web:
         handler.wfile.flush()
         if fault == "stall":
             self.released.wait(5)
+
+    def _go_on(self, handler: BaseHTTPRequestHandler, body: bytes) -> None:
+        handler.close_connection = True
+        with contextlib.suppress(OSError):  # the reader has had enough
+            handler.wfile.write(body)
+            while not self.released.is_set():
+                handler.wfile.write(bytes(1 << 20))

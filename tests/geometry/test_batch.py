@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from geometry.batch import ANY_VALUE, DatasetInfo
-from tests.tiny import make_batch, tensors_of
+from tests.helpers.tiny import make_batch, tensors_of
 
 CAMERAS = torch.arange(27.0).reshape(3, 3, 3)
 

@@ -17,6 +17,7 @@ from geometry.torch_internals import (
     is_refusal_to_trace,
     is_to_be_compiled,
     raise_recompile_limit,
+    recompile_option,
     shared_storage,
     skips_by_itself,
     tree_leaves,
@@ -30,7 +31,7 @@ def test_an_optimiser_that_skips_by_itself_leaves_the_weights_alone_and_no_other
         optimizer = torch.optim.AdamW([weight], fused=fused)
         weight.grad = torch.ones(3)
         optimizer.found_inf = torch.ones(())
-        with nullcontext() if fused else pytest.raises(AssertionError, match="found_inf"):
+        with nullcontext() if fused else pytest.raises(AssertionError):  # older releases say nothing
             optimizer.step()
         assert skips_by_itself(optimizer) == fused
         assert torch.equal(weight, torch.ones(3))
@@ -62,7 +63,7 @@ def test_more_compilations_are_allowed_and_never_fewer():
     counters.clear()
     before = torch._dynamo.config.accumulated_recompile_limit
     module = Twice()
-    module.compile(backend="eager", dynamic=False, recompile_limit=8)
+    module.compile(backend="eager", dynamic=False)
     try:
         torch._dynamo.config.accumulated_recompile_limit = 1
         raise_recompile_limit(3)
@@ -73,6 +74,21 @@ def test_more_compilations_are_allowed_and_never_fewer():
         assert torch._dynamo.config.accumulated_recompile_limit == 3
     finally:
         torch._dynamo.config.accumulated_recompile_limit = before
+        torch._dynamo.reset()
+
+
+def test_one_region_is_compiled_as_often_as_it_is_allowed_to():
+    torch._dynamo.reset()
+    counters.clear()
+    before = torch._dynamo.config.recompile_limit
+    module = Twice()
+    module.compile(backend="eager", dynamic=False, **recompile_option(before + 3))
+    try:
+        for size in range(2, before + 7):
+            module(torch.ones(size))
+        assert counters["stats"]["unique_graphs"] == before + 3
+    finally:
+        torch._dynamo.config.recompile_limit = before
         torch._dynamo.reset()
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from geometry.errors import InputError
-from tests.hostile.formats import Format, all_formats
-from tests.hostile.judging import judge
+from tests.helpers.hostile.formats import Format, all_formats
+from tests.helpers.hostile.judging import judge
 
 NUM_CASES = 4
 

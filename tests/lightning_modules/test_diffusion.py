@@ -11,8 +11,8 @@ from geometry.batch import DatasetInfo, Target
 from geometry.errors import InputError
 from lightning_modules import Depth, DiffusionEstimator, Normals, Sampling, StableDiffusion
 from lightning_modules.networks.noise import seed_from
+from tests.helpers.tiny import TinyData, build_base, make_batch
 from tests.lightning_modules.test_estimator import make_trainer, trained_weights
-from tests.tiny import TinyData, build_base, make_batch
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.* is deprecated"),

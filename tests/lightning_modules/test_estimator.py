@@ -15,7 +15,7 @@ from geometry.errors import InputError
 from lightning_modules import Depth, Normals, SingleStepEstimator, StableDiffusion
 from lightning_modules.schedules import warmup_exponential
 from lightning_modules.training.checkpoints import Checkpoints
-from tests.tiny import TinyData, build_base, make_batch
+from tests.helpers.tiny import TinyData, build_base, make_batch
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.* is deprecated"),

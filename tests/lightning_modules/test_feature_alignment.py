@@ -13,10 +13,10 @@ from lightning_modules.inference import Predictor
 from lightning_modules.loss_base import LossInputs
 from lightning_modules.networks.compilation import Compilation
 from lightning_modules.teacher import Teacher, normalize_spatially
+from tests.helpers.runs import differences
+from tests.helpers.tiny import TinyData, build_base, make_batch
 from tests.lightning_modules.inference.runs import make_run, photo
 from tests.lightning_modules.test_estimator import make_trainer
-from tests.runs import differences
-from tests.tiny import TinyData, build_base, make_batch
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

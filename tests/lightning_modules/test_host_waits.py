@@ -7,7 +7,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lightning_modules import Depth, Normals, SingleStepEstimator, StableDiffusion
 from lightning_modules.loss_terms import GradientMatching
 from lightning_modules.losses import AngularLoss, ScaleShiftInvariantLoss
-from tests.tiny import build_base, make_batch
+from tests.helpers.tiny import build_base, make_batch
 
 # What makes the host wait for a GPU: the value of a tensor, or a shape that depends on values.
 WAITING = {

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from torchmetrics import MeanMetric
 
 from lightning_modules import lightning_internals as internals
-from tests.tiny import _build_unet
+from tests.helpers.tiny import _build_unet
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -12,7 +12,7 @@ from lightning_modules import Depth
 from lightning_modules.loss_base import Loss, LossInputs, total_loss
 from lightning_modules.losses import ScaleShiftInvariantLoss
 from lightning_modules.tasks import Task
-from tests.tiny import make_batch
+from tests.helpers.tiny import make_batch
 
 CAMERA = torch.tensor([[1 / 30, 0, -0.4], [0, -1 / 30, 0.6], [0, 0, -1]])
 

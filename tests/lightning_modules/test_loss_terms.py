@@ -6,7 +6,7 @@ from geometry.errors import InputError
 from lightning_modules import Depth, Normals
 from lightning_modules.loss_terms import GradientMatching
 from lightning_modules.losses import ScaleShiftInvariantLoss
-from tests.tiny import make_batch
+from tests.helpers.tiny import make_batch
 
 
 def plain_gradient_matching(prediction, target, mask, num_scales):

@@ -8,7 +8,7 @@ from geometry.batch import Target
 from geometry.errors import InputError
 from geometry.masked import masked_quantiles
 from lightning_modules.losses import AngularLoss, ScaleShiftInvariantLoss
-from tests.tiny import make_batch
+from tests.helpers.tiny import make_batch
 
 
 def depth_images(num_images=3, size=16, seed=0):

@@ -9,7 +9,7 @@ from geometry.batch import DatasetInfo
 from geometry.modalities import Depth, Normals
 from lightning_modules.metric_base import GeometryMetric, MeanError, all_scores
 from lightning_modules.metrics import AffineInvariantDepth, NormalsError
-from tests.tiny import make_batch
+from tests.helpers.tiny import make_batch
 
 
 def angles_deg(first, second):

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from lightning_modules.depth_scores import best_constant_depth
 from lightning_modules.metrics import AffineInvariantDepth, NormalsError, best_constant_normal
 from tests.depth_metrics import depth_metrics
-from tests.tiny import make_batch
+from tests.helpers.tiny import make_batch
 
 
 def depth_images(num_images=4, seed=0):

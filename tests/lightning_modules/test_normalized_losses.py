@@ -15,7 +15,7 @@ from lightning_modules.loss_terms import GradientMatching
 from lightning_modules.losses import ScaleShiftInvariantLoss
 from lightning_modules.normalized_losses import HuberGradient, NormalizedGradientL1, NormalizedL1, NormalizedMSE
 from lightning_modules.sink_loss import SinkLoss
-from tests.tiny import make_batch
+from tests.helpers.tiny import make_batch
 
 LOSSES = [NormalizedL1, NormalizedMSE, NormalizedGradientL1, HuberGradient, FourierLoss, WaveletLoss, SinkLoss]
 

@@ -67,3 +67,10 @@ def test_the_examples_are_images_that_can_be_predicted(page):
     examples = sorted(EXAMPLES.glob("*.jpg"))
     assert len(examples) >= 2
     assert Path(page.predict(str(examples[0]), 64)[1]).is_file()
+
+
+def test_a_name_as_long_as_file_systems_take_leaves_room_for_endings(page, tmp_path):
+    file = tmp_path / ("\N{GRINNING FACE}" * 62)
+    Image.fromarray(photo()).save(file, "PNG")
+    _, array, exact, _, _ = page.predict(str(file), 48)
+    assert Path(array).is_file() and Path(exact).is_file()

@@ -18,8 +18,8 @@ from lightning_modules.loss_terms import GradientMatching
 from lightning_modules.losses import ModalityLoss, ScaleShiftInvariantLoss
 from lightning_modules.metric_base import GeometryMetric, MeanError
 from lightning_modules.metrics import AffineInvariantDepth, NormalsError
+from tests.helpers.tiny import make_batch
 from tests.lightning_modules.inference.runs import make_run, photo
-from tests.tiny import make_batch
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -9,8 +9,8 @@ from lightning_modules import Depth, Normals, SingleStepEstimator, StableDiffusi
 from lightning_modules.loss_terms import LatentConsistency
 from lightning_modules.losses import AngularLoss, ScaleShiftInvariantLoss
 from lightning_modules.tasks import Task
-from tests.tiny import build_base, make_batch
-from tests.transcription import Reference, transcribed_step
+from tests.helpers.tiny import build_base, make_batch
+from tests.helpers.transcription import Reference, transcribed_step
 
 PREDICTION_TYPES = ("v_prediction", "epsilon", "sample")
 NOISES = ("zeros", "gaussian", "pyramid", "none")

@@ -16,9 +16,9 @@ from lightning_modules.losses import AngularLoss, ModalityLoss
 from lightning_modules.metric_base import MeanError
 from lightning_modules.metrics import AffineInvariantDepth, NormalsError
 from lightning_modules.tasks import Task
-from tests.benchmark_archives import write_normals
+from tests.helpers.benchmark_archives import write_normals
+from tests.helpers.tiny import TinyData, build_base, make_batch
 from tests.lightning_modules.test_estimator import make_estimator, make_trainer
-from tests.tiny import TinyData, build_base, make_batch
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -14,8 +14,8 @@ from lightning_modules import Normals, SingleStepEstimator
 from lightning_modules.inference import Predictor, load_model
 from lightning_modules.networks.stable_diffusion import StableDiffusion
 from lightning_modules.trained_on import concern, describe_training, read_record
+from tests.helpers.tiny import TinyData, build_base
 from tests.lightning_modules.inference.runs import make_run, photo
-from tests.tiny import TinyData, build_base
 
 RECORD = {
     "processing_res": 96,

@@ -12,7 +12,7 @@ from datamodules.benchmarks.files import BenchmarkFiles
 from datamodules.benchmarks.loader import image_tensor
 from datamodules.benchmarks.protocol import benchmarks_of, modalities_with_benchmarks
 from geometry.errors import InputError
-from tests.benchmark_archives import (
+from tests.helpers.benchmark_archives import (
     DEPTH_ARCHIVES,
     FURTHER_ARCHIVES,
     SAMPLES,
@@ -27,7 +27,7 @@ from tests.benchmark_archives import (
     write_folder,
     write_normals,
 )
-from tests.tiny import tensors_of
+from tests.helpers.tiny import tensors_of
 
 import_all()
 ALL = [type(found) for name in modalities_with_benchmarks() for found in benchmarks_of(name).values()]

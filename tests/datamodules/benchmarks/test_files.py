@@ -7,7 +7,7 @@ import pytest
 
 from datamodules.benchmarks.files import find_files, open_files
 from geometry.errors import InputError
-from tests.benchmark_archives import write_folder, write_tar
+from tests.helpers.benchmark_archives import write_folder, write_tar
 
 MEMBERS = {"test/a.png": b"first" * 300, "test/b.png": b"", "c/d/e.npy": b"third" * 500}
 

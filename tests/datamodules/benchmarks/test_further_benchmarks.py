@@ -18,7 +18,7 @@ from lightning_modules.albedo_metrics import AlbedoError
 from lightning_modules.benchmark_metrics.choice import MetricChoice
 from lightning_modules.evaluation.scoring import Scorer, Tally
 from lightning_modules.tasks import Task
-from tests.benchmark_archives import FURTHER_ARCHIVES, ibims_mat, png, random_image, write_further, write_zip
+from tests.helpers.benchmark_archives import FURTHER_ARCHIVES, ibims_mat, png, random_image, write_further, write_zip
 from tests.lightning_modules.benchmark_metrics.edge_scenes import plane_scene
 
 

@@ -6,7 +6,7 @@ import pytest
 from datamodules.preparation.checking import check_dataset
 from datamodules.shards.codecs import encode_array
 from datamodules.shards.files import write_shard
-from tests.datamodules.planes import NORMAL, encode_plane, make_dataset
+from tests.helpers.planes import NORMAL, encode_plane, make_dataset
 
 
 def check_with(folder, **entries):

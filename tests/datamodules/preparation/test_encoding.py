@@ -14,7 +14,7 @@ from datamodules.sources.hypersim import Hypersim
 from datamodules.sources.hypersim_frames import HypersimFrame
 from datamodules.sources.virtual_kitti import VirtualKitti, VirtualKittiFrame
 from geometry.errors import InputError
-from tests.datamodules.planes import write_hypersim_frame, write_virtual_kitti_frame
+from tests.helpers.planes import write_hypersim_frame, write_virtual_kitti_frame
 
 SIZE = (24, 32)
 ROOM = HypersimFrame("ai_001_001", "cam_00", 1)

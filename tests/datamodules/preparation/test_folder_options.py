@@ -7,7 +7,7 @@ import pytest
 from datamodules.prepare import main
 from datamodules.shards.files import decode_sample, iterate_shard
 from datamodules.shards.manifest import read_dataset
-from tests.datamodules.planes import NORMAL, plane_depth, rays_of
+from tests.helpers.planes import NORMAL, plane_depth, rays_of
 
 SAMPLES = Path(__file__).parents[3] / "../shared/samples"
 SIZE = (24, 32)
@@ -71,14 +71,20 @@ def test_without_cameras_a_data_set_of_depth_alone_passes_the_check(tmp_path, ca
         (("--depth-scale", "1000", "--depth-pattern", "depth_{}.png"), "holds no depth file named like 'depth_{}.png'"),
         (("--depth-scale", "1000", "--crop", "25", "32"), "smaller than the crop"),
         (("--depth-scale", "1000", "--cameras", "nowhere.txt"), "nowhere.txt does not exist"),
+        (("--depth-scale", "1000", "--normals-pattern", "n_{}.png"), "--normals-pattern names files of --normals"),
+        (("--depth-scale", "1000", "--normals-frame", "dsine"), "--normals-frame is that of files"),
+        (("--depth-scale", "1000", "--depth-error", "0.1", "--normals", "none"), "--depth-error smooths normals"),
+        (("--depth-scale", "1000", "--crop-at", "bottom"), "--crop-at says where --crop"),
+        (("--depth-scale", "1000", "--array-name", "z"), "--array-name z: none of the depth files"),
+        (("--depth-scale", "1e300"), "not one pixel of the split train has valid depth"),
     ],
 )
-def test_a_mistake_is_one_line_and_writes_no_data_set(tmp_path, capsys, options, message):
+def test_a_mistake_is_one_line_and_never_a_success(tmp_path, capsys, options, message):
     write_frame(tmp_path, "1")
     assert prepare(tmp_path, tmp_path / "out", *options) == 2
     text = capsys.readouterr().err
     assert message in text and text.startswith("error: ") and text.count("\n") == 1
-    assert not (tmp_path / "out" / "dataset.json").exists()
+    assert (tmp_path / "out" / "dataset.json").exists() == ("not one pixel" in message)
 
 
 @pytest.mark.skipif(not SAMPLES.is_dir(), reason="real samples (../shared/samples) are not there")

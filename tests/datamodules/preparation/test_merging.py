@@ -8,7 +8,7 @@ from datamodules.preparation.plan import ShardOptions
 from datamodules.preparation.run import prepare_dataset
 from datamodules.sources.hypersim import Hypersim
 from geometry.errors import InputError
-from tests.datamodules.planes import write_hypersim_frame
+from tests.helpers.planes import write_hypersim_frame
 
 SIZE = (24, 32)
 OPTIONS = ShardOptions(samples_per_shard=2)

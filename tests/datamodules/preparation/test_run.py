@@ -11,7 +11,7 @@ from datamodules.shards.manifest import read_dataset
 from datamodules.sources.hypersim import Hypersim
 from datamodules.sources.hypersim_frames import HypersimFrame
 from geometry.errors import InputError
-from tests.datamodules.planes import write_hypersim_frame
+from tests.helpers.planes import write_hypersim_frame
 
 SIZE = (24, 32)
 HEADER = "scene_name,camera_name,frame_id,included_in_public_release,exclude_reason,split_partition_name\n"

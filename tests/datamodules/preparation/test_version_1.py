@@ -16,7 +16,7 @@ from datamodules.sources.folder import FolderDataset
 from datamodules.sources.folder_cameras import FolderCameras
 from datamodules.sources.folder_frames import NamedFiles
 from geometry.errors import InputError
-from tests.datamodules.planes import make_dataset
+from tests.helpers.planes import make_dataset
 
 # Of the content of shards and dataset.json as version 0.1 wrote them; bytes of JPEG and Blosc depend on libraries.
 PINNED = {

@@ -10,8 +10,8 @@ from datamodules.shards.cache import cached_shard
 from datamodules.shards.manifest import read_dataset
 from datamodules.shards.transfer import Transfer
 from geometry.errors import InputError
-from tests.datamodules.planes import make_dataset
 from tests.datamodules.web import Web
+from tests.helpers.planes import make_dataset
 
 PATIENT = Transfer(retries=2, timeout_s=10, backoff_s=0.001)
 

@@ -2,14 +2,17 @@ import io
 import pickle
 import struct
 
+import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from datamodules.shards.codecs import (
     DECODERS,
     check_claim,
     decode_blosc,
     decode_image,
+    decode_jpeg,
     decode_json,
     decode_npy,
     encode_array,
@@ -133,3 +136,44 @@ def test_a_chunk_of_a_png_that_claims_gigabytes_is_refused_before_it_is_decoded(
     check_claim(data, "png", 1000)
     with pytest.raises(InputError, match="PNG"):
         check_claim(data[:33] + (2**31 - 1).to_bytes(4) + data[37:], "png", 1000)
+
+
+def photo(height, width):
+    """Return smooth colours with noise, (H,W,3) uint8."""
+    generator = np.random.default_rng(height)
+    smooth = np.stack(np.meshgrid(np.linspace(0, 1, width), np.linspace(0, 1, height)), axis=-1) @ np.ones((2, 3))
+    return (90 * smooth + generator.uniform(0, 60, (height, width, 3))).astype(np.uint8)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (7, 9), (48, 64), (33, 130)])
+@pytest.mark.parametrize("quality", [5, 75, 95, 100])
+@pytest.mark.parametrize("sampling", [0x111111, 0x211111, 0x221111])
+def test_strict_decoding_gives_the_bits_of_opencv(size, quality, sampling):
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, sampling]
+    for progressive in (0, 1):
+        data = cv2.imencode(".jpg", photo(*size), [*options, cv2.IMWRITE_JPEG_PROGRESSIVE, progressive])[1].tobytes()
+        np.testing.assert_array_equal(decode_jpeg(data), decode_image(data))
+
+
+@pytest.mark.parametrize("mode", ["L", "CMYK"])
+def test_grey_and_printed_jpegs_are_read_as_before(mode):
+    file = io.BytesIO()
+    Image.fromarray(photo(24, 32)).convert(mode).save(file, "JPEG")
+    np.testing.assert_array_equal(decode_jpeg(file.getvalue()), decode_image(file.getvalue()))
+
+
+def test_a_jpeg_that_says_how_it_is_turned_is_turned_as_before():
+    file, exif = io.BytesIO(), Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(photo(24, 32)).save(file, "JPEG", exif=exif)
+    assert decode_jpeg(file.getvalue()).shape == (32, 24, 3)
+    with pytest.raises(InputError, match="damaged JPEG"):
+        decode_jpeg(file.getvalue()[:-200])
+
+
+def test_a_jpeg_with_damaged_blocks_is_no_grey_picture():
+    data = bytearray(encode_image(photo(64, 96), "jpg", 95))
+    data[len(data) // 2 : len(data) // 2 + 200] = bytes(200)
+    assert decode_image(bytes(data)).shape == (64, 96, 3), "OpenCV takes it without a word"
+    with pytest.raises(InputError, match="damaged JPEG"):
+        DECODERS["jpg"](bytes(data))

@@ -7,7 +7,7 @@ import webdataset
 
 from datamodules.shards.files import EncodedSample, decode_sample, iterate_shard, write_shard
 from geometry.errors import InputError
-from tests.datamodules.planes import encode_plane
+from tests.helpers.planes import encode_plane
 
 ROLES = ("image", "depth", "normals")
 

@@ -6,7 +6,7 @@ import pytest
 from datamodules.shards import manifest
 from datamodules.shards.manifest import read_dataset
 from geometry.errors import InputError
-from tests.datamodules.planes import make_dataset
+from tests.helpers.planes import make_dataset
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from datamodules.shards.manifest import read_dataset
 from datamodules.shards.transfer import Transfer
 from datamodules.streaming.streams import ShardReader
 from geometry.errors import InputError
-from tests.datamodules.planes import make_dataset
 from tests.datamodules.web import Web
+from tests.helpers.planes import make_dataset
 
 PATIENT = Transfer(retries=2, timeout_s=10, backoff_s=0.001)
 FILE = "train/planes-train-000000.tar"
@@ -103,6 +103,20 @@ def test_a_shard_that_lost_its_end_unnoticed_by_http_is_named(web):
     with pytest.raises(InputError, match=r"planes-train-000000\.tar"):
         for index in range(shard.samples):
             reader.read(0, shard, index)
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_shard_and_a_list_of_shards_that_never_end_are_given_up(web, tmp_path, cached):
+    web.endless = ".tar"
+    dataset = read_dataset(web.url, PATIENT, str(tmp_path) if cached else None)
+    shard = dataset.manifest.splits["train"][0]
+    reader = ShardReader(dataset, ("image",))
+    with pytest.raises(InputError, match=r"planes-train-000000\.tar"):
+        for index in range(shard.samples):
+            reader.read(0, shard, index)
+    web.endless = ".json"
+    with pytest.raises(InputError, match=r"dataset\.json .*more than 16 MiB"):
+        read_dataset(web.url, PATIENT)
 
 
 @pytest.mark.parametrize("root", ["http", "pipe"])

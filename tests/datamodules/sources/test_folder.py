@@ -7,8 +7,8 @@ from datamodules.sources.folder import DepthFormat, FolderDataset
 from datamodules.sources.folder_cameras import FolderCameras
 from datamodules.sources.folder_frames import NamedFiles
 from geometry.errors import InputError
-from tests.datamodules.planes import NORMAL, plane_depth, rays_of
 from tests.datamodules.sources.test_array_files import pfm_bytes, write_exr
+from tests.helpers.planes import NORMAL, plane_depth, rays_of
 
 SIZE = (40, 60)
 INTRINSICS = (52.0, 50.0, 31.0, 18.5)

@@ -115,6 +115,7 @@ def test_a_list_names_folders_and_images_whatever_editor_wrote_it(tmp_path, star
         ({"val_fraction": 1.0}, "--val-fraction"),
         ({"lines": "s9\n"}, "line 1: 's9'"),
         ({"lines": "s1\n"}, "none is left"),
+        ({"lines": "\n# s1\n"}, "names no image and no folder"),
     ],
 )
 def test_a_split_that_cannot_be_is_refused(tmp_path, split, message):

@@ -10,7 +10,14 @@ from datamodules.sources.hypersim_frames import HypersimFrame
 from geometry.camera import pixel_rays
 from geometry.errors import InputError
 from geometry.normals import normals_from_depth
-from tests.datamodules.planes import NORMAL, nominal_m_cam_from_uv, plane_depth, rays_of, write_hypersim_frame
+from tests.helpers.planes import (
+    NORMAL,
+    nominal_m_cam_from_uv,
+    plane_depth,
+    rays_of,
+    write_camera_table,
+    write_hypersim_frame,
+)
 
 SIZE = (48, 64)
 FRAME = HypersimFrame("ai_001_001", "cam_00", 0)
@@ -21,12 +28,6 @@ TILT_SHIFT = np.array([[0.58, 0, -0.07], [0, 0.435, 0.093], [-0.0, 0.04, -1.0]])
 
 def angle_deg(a, b):
     return np.degrees(np.arccos(np.clip((a * b).sum(axis=0), -1, 1)))
-
-
-def write_camera_table(path, scene, matrix):
-    names = [f"M_cam_from_uv_{row}{column}" for row in range(3) for column in range(3)]
-    path.write_text(f"scene_name,{','.join(names)}\n{scene},{','.join(map(str, np.ravel(matrix)))}\n")
-    return path
 
 
 def load(raw, size=SIZE, frame=FRAME, **options):

@@ -11,7 +11,7 @@ from datamodules.sources.hypersim import Hypersim
 from datamodules.sources.hypersim_frames import HypersimFrame
 from datamodules.synthetic import SyntheticHypersim
 from geometry.errors import InputError
-from tests.datamodules.planes import write_hypersim_frame
+from tests.helpers.planes import write_hypersim_frame
 
 SIZE = (24, 32)
 FRAME = HypersimFrame("ai_001_001", "cam_00", 0)

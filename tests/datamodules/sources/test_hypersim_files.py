@@ -10,7 +10,7 @@ import pytest
 from datamodules.sources.hypersim import Hypersim
 from datamodules.sources.hypersim_frames import HypersimFrame, HypersimSelection, list_hypersim_frames
 from geometry.errors import InputError
-from tests.datamodules.planes import write_hypersim_frame
+from tests.helpers.planes import write_hypersim_frame
 
 SIZE = (24, 32)
 SCENES = ("ai_001_001", "ai_001_002", "ai_001_003")

@@ -2,7 +2,7 @@ import pytest
 
 from datamodules.sources.hypersim_frames import HypersimFrame, HypersimSelection, list_hypersim_frames, read_file_list
 from geometry.errors import InputError
-from tests.datamodules.planes import write_hypersim_frame
+from tests.helpers.planes import write_hypersim_frame
 
 HEADER = "scene_name,camera_name,frame_id,included_in_public_release,exclude_reason,split_partition_name\n"
 

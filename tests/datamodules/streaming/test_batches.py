@@ -10,8 +10,8 @@ from datamodules.shards.files import EncodedSample
 from datamodules.shards.manifest import DatasetManifest
 from datamodules.streaming.batches import BatchAssembler
 from geometry.camera import pixel_rays, unproject
-from tests.datamodules.planes import DISTANCE_M, NORMAL, encode_plane, plane_depth, rays_of
-from tests.tiny import tensors_of
+from tests.helpers.planes import DISTANCE_M, NORMAL, encode_plane, plane_depth, rays_of
+from tests.helpers.tiny import tensors_of
 
 MANIFEST = DatasetManifest("planes", (12, 16), ("image", "depth", "normals"), {}, {"depth": (1e-5, 65.0)})
 BOTH = ("depth", "normals")

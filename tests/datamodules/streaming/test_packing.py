@@ -10,8 +10,8 @@ from datamodules.shards.codecs import encode_array, encode_image
 from datamodules.shards.manifest import DatasetManifest
 from datamodules.streaming.batches import BatchAssembler
 from datamodules.streaming.packing import PackedBatch
-from tests.datamodules.planes import encode_plane, make_dataset
-from tests.tiny import tensors_of
+from tests.helpers.planes import encode_plane, make_dataset
+from tests.helpers.tiny import tensors_of
 
 SIZE = (12, 16)
 MANIFEST = DatasetManifest("planes", SIZE, ("image", "depth", "normals"), {}, {"depth": (0.1, 60.0)})

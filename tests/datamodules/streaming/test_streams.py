@@ -8,7 +8,7 @@ from datamodules.streaming.epoch_order import EpochOrder, Run
 from datamodules.streaming.stream_order import SourceOrder
 from datamodules.streaming.streams import EpochReader, ShardReader, StreamReader
 from geometry.errors import InputError
-from tests.datamodules.planes import make_dataset
+from tests.helpers.planes import make_dataset
 
 SIZES = [3, 4, 2]
 

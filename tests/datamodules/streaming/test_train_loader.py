@@ -20,8 +20,8 @@ from datamodules.streaming.loading import Receiver, Workers
 from datamodules.streaming.order import count_streams
 from datamodules.streaming.train_loader import TrainLoader, TrainOrder, TrainSource
 from geometry.errors import InputError
-from tests.datamodules.planes import encode_plane, make_dataset
-from tests.tiny import tensors_of
+from tests.helpers.planes import encode_plane, make_dataset
+from tests.helpers.tiny import tensors_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 

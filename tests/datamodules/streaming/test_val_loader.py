@@ -5,7 +5,7 @@ from datamodules.streaming.batches import BatchAssembler
 from datamodules.streaming.loading import Workers
 from datamodules.streaming.val_loader import ValLoader
 from geometry.errors import InputError
-from tests.datamodules.planes import make_dataset
+from tests.helpers.planes import make_dataset
 
 pytestmark = pytest.mark.filterwarnings("ignore:This DataLoader will create:UserWarning")
 

@@ -12,8 +12,8 @@ from geometry.parameterization import Parameterization, ParameterizationName
 from geometry.ransac import _draw_pair, fit_ransac
 from lightning_modules.benchmark_metrics.aligned_depth import ProtocolDepth
 from lightning_modules.benchmark_metrics.protocols import check_protocols, protocol_named
-from tests.benchmark_archives import SAMPLES, needs_samples
 from tests.depth_metrics import depth_metrics, fit_scale_and_shift
+from tests.helpers.benchmark_archives import SAMPLES, needs_samples
 
 PPD = Parameterization("log", eps_m=1.0)
 SPACES = ("linear", "log", "sqrt", "disparity", "sqrt_disparity")

@@ -10,8 +10,8 @@ import pytest
 
 import train
 from datamodules import Benchmarks
-from tests.benchmark_archives import write_depth_archive
 from tests.evaluations import results_in, run
+from tests.helpers.benchmark_archives import write_depth_archive
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from geometry.batch import DatasetInfo
 from lightning_modules import Depth, Normals
 from lightning_modules.evaluation.exact import ExactSum, merged
 from lightning_modules.evaluation.scoring import Scorer, Tally
-from tests.tiny import make_batch
+from tests.helpers.tiny import make_batch
 
 TINY = DatasetInfo("tiny")
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.benchmark_archives import DEPTH_ARCHIVES, depth_members, write_tar
-from tests.tiny import build_base
+from tests.helpers.benchmark_archives import DEPTH_ARCHIVES, depth_members, write_tar
+from tests.helpers.tiny import build_base
 
 NUM_SAMPLES = 3
 # In a process of its own, whose peak is then that of the evaluation alone. It waits for its loader processes.

@@ -12,7 +12,8 @@ from datamodules.benchmarks import eth3d
 from datamodules.benchmarks.datamodule import Benchmarks
 from lightning_modules import Depth, Normals
 from lightning_modules.evaluation.scoring import Scorer, Tally
-from tests.benchmark_archives import (
+from tests.depth_metrics import depth_metrics, fit_scale_and_shift
+from tests.helpers.benchmark_archives import (
     DEPTH_ARCHIVES,
     ETH3D_SIZE,
     needs_samples,
@@ -21,7 +22,6 @@ from tests.benchmark_archives import (
     write_normals,
     write_tar,
 )
-from tests.depth_metrics import depth_metrics, fit_scale_and_shift
 
 FIT_SIZE = 24  # 0.4 of the miniature's longest side, as ETH3D's 1024 is of 6048 in the small
 

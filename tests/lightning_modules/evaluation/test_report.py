@@ -8,7 +8,7 @@ from lightning_modules import Depth
 from lightning_modules.evaluation.report import write_results
 from lightning_modules.evaluation.scores import DatasetScores, read_scores, write_scores
 from lightning_modules.evaluation.scoring import Scorer, Tally
-from tests.tiny import make_batch
+from tests.helpers.tiny import make_batch
 
 
 def test_a_data_set_without_a_single_scored_image_has_no_score_rather_than_zero(tmp_path):

@@ -40,6 +40,8 @@ def test_mistakes_are_found_before_the_model_is_loaded(run, tmp_path, capsys):
     assert "--output" in error_of(capsys, "--ckpt_path", run)
     words = ("--ckpt_path", tmp_path / "none.ckpt", "--output", tmp_path / "out", "--push-to-hub", "no name")
     assert "--push-to-hub no name: Repo id" in error_of(capsys, *words)
+    for given, told in ((["--push-to-hub", ""], "--push-to-hub : Repo id"), (["--private"], "--private concerns")):
+        assert told in error_of(capsys, "--ckpt_path", run, "--output", tmp_path / "out", *given)
     assert "cannot be written to " in error_of(capsys, "--ckpt_path", run, "--output", tmp_path / "file/out")
 
 

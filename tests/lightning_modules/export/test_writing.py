@@ -18,7 +18,7 @@ from lightning_modules.export import ExportOptions, export_model
 from lightning_modules.export.writing import _run_program
 from lightning_modules.inference import Predictor, load_model
 from lightning_modules.networks.stable_diffusion import folding
-from tests.benchmark_archives import write_normals
+from tests.helpers.benchmark_archives import write_normals
 from tests.lightning_modules.inference.runs import make_run, photo
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -127,7 +127,7 @@ class TestDiffusers:
 
     def test_an_export_is_a_base_to_train_from(self, exports):
         from lightning_modules import Depth, SingleStepEstimator, StableDiffusion
-        from tests.tiny import make_batch
+        from tests.helpers.tiny import make_batch
 
         estimator = SingleStepEstimator(StableDiffusion(str(exports / "depth")), Depth())
         before = Predictor.load(exports / "depth", processing_res=0)(photo(32, 32))
@@ -208,7 +208,8 @@ class TestPrograms:
     def test_a_torch_program_gives_what_predict_gives_at_other_sizes(self, runs, tmp_path, name):
         export_model(load_model(runs[name]), ExportOptions(tmp_path / "out", "torch"))
         program = torch.export.load(tmp_path / "out/model.pt2").module()
-        self.check(lambda images: program(torch.from_numpy(images)).numpy(), runs[name])
+        # With torch 2.9, the weights of a program that was loaded want gradients.
+        self.check(lambda images: program(torch.from_numpy(images)).detach().numpy(), runs[name])
 
     @pytest.mark.parametrize("name", first_is_default("normals", PROGRAMS))
     def test_an_onnx_graph_gives_what_predict_gives_at_other_sizes(self, runs, tmp_path, name):

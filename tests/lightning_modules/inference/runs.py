@@ -6,7 +6,7 @@ import yaml
 from diffusers import AutoencoderKL
 
 from lightning_modules.inference.loading import build_estimator
-from tests.tiny import build_base
+from tests.helpers.tiny import build_base
 
 
 def make_run(
@@ -36,7 +36,7 @@ def make_run(
         model["init_args"]["sampling"] = sampling
     run = folder / "runs" / "version_0"
     (run / "checkpoints").mkdir(parents=True)
-    data = {"class_path": "tests.tiny.TinyData", "init_args": {"size": 16}}
+    data = {"class_path": "tests.helpers.tiny.TinyData", "init_args": {"size": 16}}
     (run / "config.yaml").write_text(yaml.safe_dump({"name": "tiny", "model": model, "data": data}))
     names = {name for name, weight in build_estimator(model).named_parameters() if weight.requires_grad}
     weights = {n: t for n, t in build_estimator(model).state_dict().items() if n in names}

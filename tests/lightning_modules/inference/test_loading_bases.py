@@ -15,7 +15,7 @@ from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.export.writing import ExportOptions, export_model
 from lightning_modules.inference.loading import LoadedModel, load_model
 from lightning_modules.networks.noise import draw_noise
-from tests.tiny import build_base
+from tests.helpers.tiny import build_base
 
 DEPTH = {
     "_class_name": "MarigoldDepthPipeline",

@@ -9,7 +9,7 @@ from lightning_modules import StableDiffusion
 from lightning_modules.networks.codec import AutoencoderKLCodec
 from lightning_modules.networks.frozen import FrozenConv2d
 from lightning_modules.networks.lora import LoRA
-from tests.tiny import build_base, make_batch
+from tests.helpers.tiny import build_base, make_batch
 
 MEAN, STD = [0.5, -1.0, 0.25, 2.0], [0.5, 2.0, 1.0, 3.0]
 

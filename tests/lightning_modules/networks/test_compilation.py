@@ -11,7 +11,7 @@ from geometry.errors import InputError
 from lightning_modules import StableDiffusion
 from lightning_modules.networks.compilation import Compilation, compiled_regions, forget_eager_runs, ran_eagerly
 from lightning_modules.networks.upsampling import double, make_upsampling_compilable
-from tests.tiny import build_base
+from tests.helpers.tiny import build_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -8,8 +8,8 @@ import yaml
 from torch.utils.data import DataLoader
 
 import train
-from tests.runs import curves, last
-from tests.tiny import TinyData, build_base, make_batch
+from tests.helpers.runs import curves, last
+from tests.helpers.tiny import TinyData, build_base, make_batch
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 

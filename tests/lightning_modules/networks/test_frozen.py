@@ -8,7 +8,7 @@ from diffusers import AutoencoderKL
 from torch import nn
 
 from lightning_modules.networks.frozen import FrozenConv2d, FrozenGroupNorm, FrozenSiLU, keep_little
-from tests.tiny import build_base
+from tests.helpers.tiny import build_base
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from lightning_modules import Depth, SingleStepEstimator, StableDiffusion
-from tests.full_size import random_full_size_base
-from tests.tiny import make_batch
+from tests.helpers.full_size import random_full_size_base
+from tests.helpers.tiny import make_batch
 
 
 @pytest.mark.slow

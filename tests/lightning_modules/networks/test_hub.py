@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from geometry.errors import InputError
 from lightning_modules import StableDiffusion
 from lightning_modules.networks.stable_diffusion.base_check import check_base
-from tests.tiny import build_base
+from tests.helpers.tiny import build_base
 
 COMMIT = "a" * 40
 

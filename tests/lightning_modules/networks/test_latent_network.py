@@ -10,7 +10,7 @@ from lightning_modules import SingleStepEstimator, StableDiffusion
 from lightning_modules.networks.compilation import Compilation
 from lightning_modules.networks.lora import LoRA
 from lightning_modules.tasks import Depth
-from tests.tiny import build_base, make_batch
+from tests.helpers.tiny import build_base, make_batch
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from diffusers import UNet2DConditionModel
 from geometry.errors import InputError
 from lightning_modules import StableDiffusion
 from lightning_modules.networks.lora import LoRA
-from tests.tiny import build_base, make_batch
+from tests.helpers.tiny import build_base, make_batch
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,7 @@ def test_checkpointing_changes_no_gradient_of_an_adapter(base):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"rank": 0}, "rank >= 1"),
+        ({"rank": 0}, "1 <= rank"),
         ({"alpha": 0}, "alpha >= 1"),
         ({"dropout": 1.0}, "dropout < 1"),
         ({"target_modules": ["to_q", "to_z"]}, "no layer of the UNet2DConditionModel is named to_z"),

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 import train
-from tests.tiny import build_base
+from tests.helpers.tiny import build_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -50,7 +50,7 @@ def test_the_tiny_model_trains_resumes_and_validates(run, base, tmp_path, capsys
     content = {
         "name": "tiny",
         "model": {"class_path": "lightning_modules.SingleStepEstimator", "init_args": estimator},
-        "data": {"class_path": "tests.tiny.TinyData", "init_args": {"size": 16, "num_images": 1}},
+        "data": {"class_path": "tests.helpers.tiny.TinyData", "init_args": {"size": 16, "num_images": 1}},
         "trainer": {"default_root_dir": str(tmp_path / "runs"), "accelerator": "cpu", "max_steps": 1},
     }
     content["trainer"]["limit_val_batches"] = 0  # fit compiles for nothing but training

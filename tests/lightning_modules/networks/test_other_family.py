@@ -16,7 +16,7 @@ from lightning_modules.networks.compilation import Compilation, compiled_regions
 from lightning_modules.networks.denoiser import Denoiser
 from lightning_modules.networks.flow_matching import FlowMatching
 from lightning_modules.networks.lora import LoRA
-from tests.tiny import make_batch
+from tests.helpers.tiny import make_batch
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

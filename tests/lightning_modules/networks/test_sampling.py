@@ -9,7 +9,7 @@ from geometry.errors import InputError
 from lightning_modules import Depth, DiffusionEstimator, Normals, Sampling, SingleStepEstimator, StableDiffusion
 from lightning_modules.networks.noise import draw_noise, seed_from
 from lightning_modules.networks.sampling import sample_latent
-from tests.tiny import build_base, make_batch
+from tests.helpers.tiny import build_base, make_batch
 
 PREDICTION_TYPES = ("v_prediction", "epsilon", "sample")
 
@@ -187,8 +187,8 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
-            ({"num_steps": 0}, r"sampling.num_steps must be at least 1, got 0"),
-            ({"ensemble_size": 0}, r"sampling.ensemble_size must be at least 1, got 0"),
+            ({"num_steps": 0}, r"sampling.num_steps must be at least 1 and at most 10000, got 0"),
+            ({"ensemble_size": 0}, r"sampling.ensemble_size must be at least 1 and at most 10000, got 0"),
             ({"spacing": "tailing"}, r"no sampling.spacing 'tailing'; choose one of leading, trailing"),
             ({"noise": "loud"}, r"no sampling.noise 'loud'; choose one of gaussian, pyramid, zeros"),
             ({"end": "never"}, r"no sampling.end 'never'; choose one of clean, scheduler"),

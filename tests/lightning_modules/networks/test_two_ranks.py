@@ -13,9 +13,9 @@ from lightning_modules import Depth, SingleStepEstimator, StableDiffusion
 from lightning_modules.networks.compilation import Compilation
 from lightning_modules.networks.frozen import FrozenConv2d
 from lightning_modules.networks.lora import LoRA
+from tests.helpers.tiny import build_base, make_batch
 from tests.lightning_modules.networks.test_other_family import TinyFlow
 from tests.lightning_modules.training.test_strategy import on_two_ranks
-from tests.tiny import build_base, make_batch
 
 pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 

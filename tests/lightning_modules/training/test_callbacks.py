@@ -8,7 +8,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_modules import Depth, Normals, SingleStepEstimator, StableDiffusion
 from lightning_modules.training.callbacks import RunAnnouncement, Throughput, ValidationPanels, ValidationSummary
-from tests.tiny import TinyData, build_base, make_batch
+from tests.helpers.tiny import TinyData, build_base, make_batch
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.* is deprecated"),
@@ -73,7 +73,7 @@ class TestValidationPanels:
         tags = [(tag, step) for tag, step, _ in board.images]
         assert tags == [("val/indoor", 2), ("val/outdoor", 2), ("val/indoor", 4), ("val/outdoor", 4)]
         for (_, _, first), (_, _, again) in zip(board.images[:2], board.images[2:], strict=True):
-            assert first.shape == again.shape == (3, 3 * 32 + 2 * 4, 4 * 32 + 3 * 4)
+            assert first.shape == again.shape == (3, 3 * 32 + 2 * 4 + 4 * 16, 4 * 32 + 3 * 4)  # 4 rows of text
             assert torch.equal(first[:, :, :32], again[:, :, :32])  # the image
             assert torch.equal(first[:, :, 72:104], again[:, :, 72:104])  # the ground truth
             assert not torch.equal(first[:, :, 36:68], again[:, :, 36:68])  # the prediction
@@ -86,7 +86,7 @@ class TestValidationPanels:
         sheet = board.images[0][2]
         for column, image in enumerate((batch.image / 2 + 0.5, *images)):
             left = column * 36
-            assert torch.allclose(sheet[:, :, left : left + 32], image[0], atol=1e-5)
+            assert torch.allclose(sheet[:, 32:, left : left + 32], image[0], atol=1e-5)
 
     def test_a_perfect_prediction_looks_like_the_truth_and_has_no_error(self):
         batch = make_batch()
@@ -112,7 +112,7 @@ class TestValidationPanels:
 
     def test_large_images_are_shrunk_to_keep_the_event_files_small(self, base):
         board, *_ = run(base, "validate", [ValidationPanels(num_images=1, max_width_px=16)])
-        assert board.images[0][2].shape == (3, 16, 4 * 16 + 3 * 4)
+        assert board.images[0][2].shape == (3, 2 * 16 + 16, 4 * 16 + 3 * 4)  # under titles and key
 
     def test_zero_images_show_none(self, base):
         assert not run(base, "validate", [ValidationPanels(num_images=0)])[0].images

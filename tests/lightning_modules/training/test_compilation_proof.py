@@ -15,8 +15,8 @@ from geometry.errors import InputError
 from lightning_modules import Depth, SingleStepEstimator, StableDiffusion
 from lightning_modules.networks.compilation import Compilation
 from lightning_modules.networks.lora import LoRA
+from tests.helpers.tiny import TinyData, build_base
 from tests.lightning_modules.test_estimator import make_trainer, trained_weights
-from tests.tiny import TinyData, build_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

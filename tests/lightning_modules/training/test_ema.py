@@ -6,7 +6,7 @@ from geometry.errors import InputError
 from lightning_modules import Depth, SingleStepEstimator, StableDiffusion
 from lightning_modules.training.checkpoints import Checkpoints
 from lightning_modules.training.ema import ExponentialMovingAverage
-from tests.tiny import TinyData, build_base
+from tests.helpers.tiny import TinyData, build_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

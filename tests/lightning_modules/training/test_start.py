@@ -9,9 +9,9 @@ from lightning_modules import Depth, DiffusionEstimator, SingleStepEstimator, St
 from lightning_modules.feature_alignment import FeatureAlignment
 from lightning_modules.networks.lora import LoRA
 from lightning_modules.sink_loss import SinkLoss
+from tests.helpers.tiny import TinyData, build_base
 from tests.lightning_modules.test_estimator import make_trainer, trained_weights
 from tests.lightning_modules.test_feature_alignment import LAYER, WIDTH, build_teacher
-from tests.tiny import TinyData, build_base
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.* is deprecated"),

@@ -11,7 +11,7 @@ from lightning_modules.networks.compilation import Compilation
 from lightning_modules.networks.sharding import assemble, gather, local, norm_over_ranks, shard, shard_blocks
 from lightning_modules.training.gradients import GradientGuard
 from lightning_modules.training.strategy import check_strategy
-from tests.tiny import build_base
+from tests.helpers.tiny import build_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -11,7 +11,7 @@ from lightning.pytorch.strategies import DDPStrategy
 
 from geometry.batch import DatasetInfo
 from lightning_modules import Depth, SingleStepEstimator, StableDiffusion
-from tests.tiny import build_base, make_batch
+from tests.helpers.tiny import build_base, make_batch
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -8,7 +8,7 @@ import pytest
 from lightning_modules.inference.loading import load_model
 from lightning_modules.inference.predictor import Predictor
 from lightning_modules.write_conditioning import write
-from tests import runs
+from tests.helpers import runs
 from tests.tiny_bases import KINDS, write_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")

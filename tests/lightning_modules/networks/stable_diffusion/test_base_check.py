@@ -14,7 +14,7 @@ from transformers import CLIPTextModel
 
 from geometry.errors import InputError
 from lightning_modules import StableDiffusion
-from tests.tiny import build_base, build_text_encoder, make_batch
+from tests.helpers.tiny import build_base, build_text_encoder, make_batch
 
 UNET_FILE = "unet/diffusion_pytorch_model.safetensors"
 VAE_FILE = "vae/diffusion_pytorch_model.safetensors"

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from geometry.errors import InputError
 from lightning_modules import StableDiffusion
 from lightning_modules.networks.stable_diffusion.denoiser import widen_input
-from tests.tiny import PROMPT_TOKENS, build_base, make_batch
+from tests.helpers.tiny import PROMPT_TOKENS, build_base, make_batch
 
 
 @pytest.fixture(scope="module")

@@ -1,1 +1,0 @@
-"""Weights that the project ships, and the programs that made them."""

@@ -1,0 +1,1 @@
+"""What tests and benchmarks share: small models and data, interrupted runs, transcribed formulas, hostile files."""

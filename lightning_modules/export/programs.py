@@ -53,8 +53,8 @@ class Program(nn.Module):
         # Not their own to(), which in diffusers warns of a list of exceptions that is empty here.
         self.network: LatentNetwork = nn.Module.to(network, dtype)
         network.timestep = timestep  # half precision does not hold all of them
-        self.modality = estimator.task.modality
-        self.clips = getattr(estimator.task, "clip_decoded", False)
+        # What the task makes of a decoded image, without the losses and metrics that are modules of the task.
+        self.predict, self.publish = estimator.task.predict, estimator.task.modality.publish
         self.dtype = dtype
 
     def forward(self, image: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ class Program(nn.Module):
         latent = codec.normalize(codec.latent_mean((image * 2 - 1).to(self.dtype)))
         clean = self.network.clean_latent(latent, torch.zeros_like(latent))
         decoded = codec.decoded(codec.denormalize(clean)).float()
-        return self.modality.publish(self.modality.from_image(decoded.clamp(-1, 1) if self.clips else decoded))
+        return self.publish(self.predict(decoded))
 
 
 def _check_is_one_function(estimator: Estimator) -> None:

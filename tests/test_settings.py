@@ -153,6 +153,12 @@ class TestMistakes:
         assert "val/outdoor/abs_rel" in error
         assert not list(tmp_path.rglob("*.ckpt"))
 
+    def test_a_curve_of_training_that_nothing_logs_is_said_at_the_first_logged_step(self, config, capsys):  # noqa: F811
+        options = ("--checkpoints.keep=1", "--trainer.log_every_n_steps=1", "--checkpoints.monitor")
+        error = error_of(capsys, "fit", "--config", config, *options[:2], f"{options[2]}=train/lossy")
+        assert "Checkpoints monitors 'train/lossy', which nothing logs" in error and "train/loss," in error
+        run("fit", "--config", config, *options[:2], f"{options[2]}=train/loss")
+
     def test_a_monitor_without_validation(self, config, capsys):  # noqa: F811
         options = ("--checkpoints.monitor=val/indoor/abs_rel", "--checkpoints.keep=1", "--trainer.limit_val_batches=0")
         assert "there is nothing to validate on" in error_of(capsys, "fit", "--config", config, *options)

@@ -14,6 +14,7 @@ from lightning_modules.training.checkpoint_files import DurableCheckpointIO
 from lightning_modules.training.csv_curves import CsvCurves
 from lightning_modules.training.loggers import ServiceFlush
 from lightning_modules.training.monitoring import MemoryPeak, UpdateRatio
+from lightning_modules.training.monitors import MonitoredCurves
 from lightning_modules.training.progress import StepProgress
 from lightning_modules.training.run_choice import RunChoice
 from lightning_modules.training.run_settings import RunSettings
@@ -69,4 +70,4 @@ def callbacks_of(config: Namespace, run: RunChoice, curves: CsvCurves, settings:
     has_bar = any(isinstance(callback, ProgressBar) for callback in callbacks)
     if config.enable_progress_bar is not False and not has_bar:
         callbacks.append(StepProgress())
-    return [*callbacks, Throughput(), UpdateRatio(), MemoryPeak(), ValidationSummary(), settings]
+    return [*callbacks, Throughput(), UpdateRatio(), MemoryPeak(), ValidationSummary(), settings, MonitoredCurves()]

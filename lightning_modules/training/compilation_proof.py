@@ -19,8 +19,11 @@ from lightning_modules.networks.compilation import compiled_regions, forget_eage
 if TYPE_CHECKING:
     from lightning_modules.estimator import Estimator
 
-# How many roundings of the coarsest precision apart two right gradients may be. Measured between compiled and plain
-# parts: see tests/lightning_modules/training/test_compilation_proof.py. A compilation that is wrong is of order 1 away.
+# How many roundings of the coarsest precision apart two right gradients may be. Measured by `python -m
+# benchmarks.compiled_rounding` with inductor, torch 2.13.0, on a CPU (AMD EPYC): in the UNet of random weights at
+# most 10.3 roundings of bfloat16 (0.081) and 9.3 of float16 (0.0091) between compiled and plain, and up to 12.7 from
+# plain to float32; in decoder and encoder below 2. Two right results may thus be twice 12.7 apart; a wrong one is of
+# order 1 away.
 _ROUNDINGS = 32
 _LEAST_TOLERANCE = 1e-3  # float32 sums in another order: 1e-6 for the toy, more for networks of hundreds of layers
 _TF32_EPS = 2.0**-10

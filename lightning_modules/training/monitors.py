@@ -1,11 +1,14 @@
-"""Metrics that callbacks wait for, checked before the first step and not at the first validation."""
+"""Metrics that callbacks wait for, checked before the first step, or at the first that is logged, not after hours."""
 
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
 
 from geometry.batch import DatasetInfo
 from geometry.errors import InputError
 from lightning_modules.metric_base import all_scores
+from lightning_modules.training.logging_steps import is_logging_step
 
 if TYPE_CHECKING:
     from lightning_modules.estimator import Estimator
@@ -18,10 +21,10 @@ def check_monitors(estimator: "Estimator") -> None:
         estimator: one that is set up with a trainer.
 
     Raises:
-        InputError: no metric has such a name. Names that begin with train/ are not checked: estimators and tasks log
-            what they like.
+        InputError: no metric has such a name. Names that begin with train/ are known when a step was logged: see
+            ``MonitoredCurves``.
     """
-    watching = [callback for callback in estimator.trainer.callbacks if getattr(callback, "monitor", None) is not None]  # type: ignore[attr-defined]
+    watching = _watching(estimator.trainer)
     scores = _score_names(estimator) if watching else []
     for callback in watching:
         name = callback.monitor
@@ -30,6 +33,44 @@ def check_monitors(estimator: "Estimator") -> None:
             raise InputError(
                 f"{type(callback).__name__} monitors {name!r}, which no metric is named. Scores of this run: {known}."
             )
+
+
+class MonitoredCurves(Callback):
+    """Ends a run at its first logged step if a callback watches a curve train/... that nothing logs.
+
+    Such a callback would wait for ever, or stop the run at its first validation.
+    """
+
+    def __init__(self) -> None:
+        self._is_checked = False
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,  # noqa: ANN401
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """Check the names, once.
+
+        Raises:
+            InputError: no curve has such a name.
+        """
+        if self._is_checked or not trainer.global_step or not is_logging_step(trainer, trainer.global_step):
+            return
+        self._is_checked = True
+        curves = sorted(name for name in trainer.callback_metrics if name.startswith("train/"))
+        for callback in _watching(trainer):
+            if callback.monitor.startswith("train/") and callback.monitor not in curves:
+                raise InputError(
+                    f"{type(callback).__name__} monitors {callback.monitor!r}, which nothing logs. Curves of this run: "
+                    f"{', '.join(curves)}."
+                )
+
+
+def _watching(trainer: Trainer) -> list[Any]:
+    return [callback for callback in trainer.callbacks if getattr(callback, "monitor", None) is not None]  # type: ignore[attr-defined]
 
 
 def _score_names(estimator: "Estimator") -> list[str]:

@@ -29,8 +29,10 @@ def find_config(name: str) -> str:
     Raises:
         InputError: there is no such file, and none of that name is shipped.
     """
+    if not _PATH.fullmatch(name):
+        return name
     path = given_path(name, "the configuration")
-    if not _PATH.fullmatch(name) or path.exists():
+    if path.exists():
         return name
     wanted = path.as_posix().removeprefix(f"{_CONFIGS}/").removesuffix(".yaml")
     if wanted in config_names():

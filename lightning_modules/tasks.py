@@ -215,3 +215,14 @@ class Normals(Task):
             return super().ensemble(members)
         chosen = closest_member(torch.stack([convert_frame(each, "opengl", self.frame) for each in members]))
         return members[chosen, torch.arange(members.shape[1], device=members.device)]
+
+
+def stock_task(modality: Modality) -> Task:
+    """Return the task of a stock pipeline, which clips decoded normals; in exports of this project none are beyond.
+
+    Args:
+        modality: what the pipeline predicts.
+    """
+    if isinstance(modality, modalities.Normals):
+        return Normals(frame=modality.frame, clip_decoded=True)
+    return Task(modality)

@@ -24,6 +24,8 @@ HOLDERS = {
 }
 # Documented, in spite of their names.
 DOCUMENTED = {"os._exit"}
+# Measurements that look into the parser of a command, and into what the proof of compiled parts records.
+LOOKING_INSIDE = {"benchmarks/compiled_rounding.py", "benchmarks/wrong_options/__main__.py"}
 # For now: types in annotations that argparse has no public name for; it is to become empty.
 WAITING = {"datamodules/preparation/options.py", "datamodules/preparation/folder_options.py"}
 
@@ -75,7 +77,7 @@ def foreign_in(code):
 
 
 def test_no_file_uses_a_private_name_that_is_not_its_own():
-    files = [file for file in product_files() if place_of(file) not in HOLDERS.keys() | WAITING]
+    files = [file for file in product_files() if place_of(file) not in HOLDERS.keys() | LOOKING_INSIDE | WAITING]
     assert len(files) > 200
     found = {place_of(file): list(foreign_in(file.read_text(encoding="utf-8"))) for file in files}
     assert not {place: names for place, names in found.items() if names}

@@ -126,7 +126,7 @@ class TestMistakes:
             ("ckpt_path=best", "--ckpt_path best: there is no checkpoint in"),
             ("ckpt_path=hpc", "give the path of a checkpoint, or last"),
             ("ckpt_path=train.py", "the file is damaged: it is cut off, or no checkpoint"),
-            ("config=", "the configuration is empty"),
+            ("config=", "--config: a configuration holds sections"),
         ],
     )
     def test_an_option_out_of_range_is_one_line_before_training(

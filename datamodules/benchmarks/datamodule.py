@@ -8,6 +8,7 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.benchmarks import import_all
+from datamodules.benchmarks.color_cast_check import check_color_cast
 from datamodules.benchmarks.files import BenchmarkFiles
 from datamodules.benchmarks.loader import BenchmarkLoader
 from datamodules.benchmarks.protocol import Benchmark, benchmarks_of, modalities_with_benchmarks
@@ -186,8 +187,8 @@ class Benchmarks(LightningDataModule):
             if name not in known:
                 choice = ", ".join(known) or "none"
                 raise InputError(f"there is no benchmark {name!r} for {self.modality}; choose from {choice}.")
-        if self.color_cast and self.modality != "normals":
-            raise InputError(f"data.color_cast repeats an evaluation of normals; the task predicts {self.modality}.")
+        if self.color_cast:
+            check_color_cast(self.modality)
         for option, least, most in (("longest_side_px", 0, inf), ("max_samples", 1, inf), ("num_workers", 0, 1024)):
             value = getattr(self, option)
             if value is not None and not least <= value <= most:

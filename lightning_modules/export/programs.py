@@ -16,20 +16,25 @@ TORCH_FILE, ONNX_FILE = "model.pt2", "model.onnx"
 OPSET = 20
 _LARGEST_SIDE = 32768
 # From 64 images on, diffusers' upsampling takes another path, which the traced program does not hold.
-_LARGEST_BATCH = 63
+LARGEST_BATCH = 63
 # Of the images that the program is traced with, in the network's size_multiple; the sizes it is checked at differ.
 _TRACED_BATCH, _TRACED_SIZE = 2, (10, 12)
 
 
-def largest_batch(network: LatentNetwork) -> int:
-    """Return how many images a program of a network takes at once."""
-    return min(_LARGEST_BATCH, network.denoiser.largest_traced_batch or _LARGEST_BATCH)
+def largest_size(network: LatentNetwork) -> int:
+    """Return the largest side of an image that a program of a network takes, in the network's size_multiple.
+
+    It is below the largest that the network takes, where there is one: of what holds there alone, such as a cut that
+    leaves out nothing, the tracer makes a rule.
+    """
+    multiple, most = network.size_multiple, network.largest_side
+    return _LARGEST_SIDE // multiple if most is None else most // multiple - 1
 
 
 class Program(nn.Module):
     """Maps images (B,3,H,W) in [0, 1] to published predictions (B,C,H,W), all float32.
 
-    Height and width are multiples of the network's size_multiple; B is at most ``largest_batch``.
+    Height and width are multiples of the network's size_multiple; B is at most ``LARGEST_BATCH``.
 
     Args:
         estimator: a trained estimator of a single step that needs no noise; it stays as it is.
@@ -48,8 +53,8 @@ class Program(nn.Module):
         # Not their own to(), which in diffusers warns of a list of exceptions that is empty here.
         self.network: LatentNetwork = nn.Module.to(network, dtype)
         network.timestep = timestep  # half precision does not hold all of them
-        self.modality = estimator.task.modality
-        self.clips = getattr(estimator.task, "clip_decoded", False)
+        # What the task makes of a decoded image, without the losses and metrics that are modules of the task.
+        self.predict, self.publish = estimator.task.predict, estimator.task.modality.publish
         self.dtype = dtype
 
     def forward(self, image: Tensor) -> Tensor:
@@ -58,7 +63,7 @@ class Program(nn.Module):
         latent = codec.normalize(codec.latent_mean((image * 2 - 1).to(self.dtype)))
         clean = self.network.clean_latent(latent, torch.zeros_like(latent))
         decoded = codec.decoded(codec.denormalize(clean)).float()
-        return self.modality.publish(self.modality.from_image(decoded.clamp(-1, 1) if self.clips else decoded))
+        return self.publish(self.predict(decoded))
 
 
 def _check_is_one_function(estimator: Estimator) -> None:
@@ -68,6 +73,11 @@ def _check_is_one_function(estimator: Estimator) -> None:
         reason = f"{type(estimator).__name__} takes several steps from noise, which no single program holds"
     elif estimator.network.noise not in ("zeros", "none"):
         reason = f"a network trained with noise: {estimator.network.noise} gives another prediction for every noise"
+    elif estimator.network.denoiser.untraceable:
+        model = type(estimator.network.denoiser.model).__name__
+        raise InputError(
+            f"{model} {estimator.network.denoiser.untraceable}. Use python train.py predict, or Predictor in Python."
+        )
     if reason is not None:
         raise InputError(f"{reason}; export it with --format diffusers, or fine-tune it to a single step from zeros.")
 
@@ -138,16 +148,12 @@ def run_onnx(folder: Path, images: np.ndarray) -> np.ndarray:
 def _trace(estimator: Estimator, dtype: str) -> torch.export.ExportedProgram:
     network = estimator.network
     multiple = network.size_multiple
-    most = min(_LARGEST_SIDE, network.largest_side or _LARGEST_SIDE) // multiple
-    batch = largest_batch(network)
-    # Below the largest size: what holds there alone, the tracer would take for a rule.
-    sides = [multiple * min(side, most - 1) for side in _TRACED_SIZE]
-    example = torch.rand(min(_TRACED_BATCH, batch), 3, *sides)
+    most = largest_size(network)
+    example = torch.rand(_TRACED_BATCH, 3, *(multiple * min(side, most) for side in _TRACED_SIZE))
+    batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
     rows, columns = (torch.export.Dim(name, min=2, max=most) for name in ("rows", "columns"))
     program = Program(estimator, getattr(torch, dtype)).eval().requires_grad_(False)
-    shapes = {2: multiple * rows, 3: multiple * columns}
-    if batch > 1:
-        shapes[0] = torch.export.Dim("batch", min=1, max=batch)
+    shapes = {0: batch, 2: multiple * rows, 3: multiple * columns}
     try:
         with torch.no_grad():
             return torch.export.export(program, (example,), dynamic_shapes=(shapes,))

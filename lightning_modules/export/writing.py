@@ -1,7 +1,6 @@
 """Writes an export under a temporary name, checks it against the checkpoint, and only then gives it its name."""
 
 import copy
-import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from geometry.storage import storage_problem
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.export.card import ExportRecord, describe, write_card
 from lightning_modules.export.diffusers_folder import write_diffusers
-from lightning_modules.export.programs import largest_batch, run_onnx, run_torch, write_onnx, write_torch
+from lightning_modules.export.programs import largest_size, run_onnx, run_torch, write_onnx, write_torch
 from lightning_modules.export.verification import Agreement, compare, probe
 from lightning_modules.inference.loading import LoadedModel
 from lightning_modules.inference.predictor import Predictor
@@ -137,8 +136,7 @@ def _check(model: LoadedModel, folder: Path, options: ExportOptions) -> list[Agr
 
 def _program_pairs(model: LoadedModel, folder: Path, export_format: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     first, second = _images(model, (0, 0))
-    several = np.stack([first, first[::-1], first[:, ::-1]])[: largest_batch(model.estimator.network)]
-    for batch in (several, second[None]):
+    for batch in (np.stack([first, first[::-1], first[:, ::-1]]), second[None]):
         outputs = _run_program(folder, export_format, batch)
         for expected, found in zip(_native(model, 0).predict(list(batch)), outputs, strict=True):
             yield expected, found[0] if len(found) == 1 else found.transpose(1, 2, 0)
@@ -172,11 +170,10 @@ def _stock_pairs(model: LoadedModel, folder: Path, variant: str | None) -> Itera
 
 def _images(model: LoadedModel, extra: tuple[int, int]) -> list[np.ndarray]:
     network = model.estimator.network
-    # With extra pixels, images are padded to one multiple more.
-    most = (network.largest_side or math.inf) // network.size_multiple - (max(extra) > 0)
+    most = largest_size(network)  # below the network's own, so that extra pixels fit, too
     images = []
     for seed, size in enumerate(_CHECKED_SIZES):
-        height, width = (int(min(side, most)) * network.size_multiple for side in size)
+        height, width = (min(side, most) * network.size_multiple for side in size)
         images.append(probe(height + extra[0], width + extra[1], seed))
     return images
 

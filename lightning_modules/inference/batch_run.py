@@ -14,12 +14,12 @@ from geometry.storage import concerns_all_files
 from geometry.writing import write_whole
 from lightning_modules.inference.anchored_metres import AnchoredMetres
 from lightning_modules.inference.camera_estimate import CameraEstimator
-from lightning_modules.inference.depth_files import DEPTH_FILES
 from lightning_modules.inference.photos import Photo
 from lightning_modules.inference.pictures import read_picture
 from lightning_modules.inference.point_cloud import PointCloudCamera, metric_range, ply_bytes, point_cloud, stretched
 from lightning_modules.inference.predictor import Predictor
 from lightning_modules.inference.results import result_names, write_results
+from lightning_modules.inference.surface_files import SURFACE_FILES
 
 # Images wait for others of their size, until so many pixels wait in all.
 _WAITING_PIXELS = 30_000_000
@@ -53,8 +53,8 @@ class BatchRun:
         camera: write point clouds with this camera.
         metric: write depth in metres, too, for the images with anchors.
         camera_estimator: estimates the camera of each image in place of ``camera``.
-        depth_files: further files of depth to write, of ``depth_files.DEPTH_FILES``.
-        depth_camera: camera and range of these.
+        surface_files: further files of depth to write, of ``surface_files.SURFACE_FILES``.
+        surface_camera: camera and range of these.
 
     Raises:
         InputError: an option makes no sense, or the output cannot be a folder.
@@ -69,14 +69,14 @@ class BatchRun:
         camera: PointCloudCamera | None = None,
         metric: AnchoredMetres | None = None,
         camera_estimator: CameraEstimator | None = None,
-        depth_files: Sequence[str] = (),
-        depth_camera: PointCloudCamera | None = None,
+        surface_files: Sequence[str] = (),
+        surface_camera: PointCloudCamera | None = None,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"--batch-size must be at least 1, got {batch_size}.")
-        if (camera is not None or depth_files) and not predictor.modality.has_surface:
+        if (camera is not None or surface_files) and not predictor.modality.has_surface:
             surfaces = " or ".join(sorted(kind.title for kind in registered().values() if kind.has_surface))
-            asked = "a point cloud" if camera is not None else f"--{depth_files[0]}"
+            asked = "a point cloud" if camera is not None else f"--{surface_files[0]}"
             raise InputError(f"{asked} needs {surfaces}, but the model predicts {predictor.modality.title}.")
         try:
             output.mkdir(parents=True, exist_ok=True)
@@ -90,8 +90,8 @@ class BatchRun:
         self.camera = camera
         self.metric = metric
         self.camera_estimator = camera_estimator
-        self.depth_camera = depth_camera or camera or PointCloudCamera()
-        self.depth_files = {end: make for name in depth_files for end, make in DEPTH_FILES[name].items()}
+        self.surface_camera = surface_camera or camera or PointCloudCamera()
+        self.surface_files = {end: make for name in surface_files for end, make in SURFACE_FILES[name].items()}
 
     def predict(self, photos: Sequence[Photo], show_progress: bool = True) -> Report:
         """Predict images; those that cannot be are reported, not raised.
@@ -161,12 +161,12 @@ class BatchRun:
         metres, note = None, ""
         if self.metric is not None and photo.file in self.metric.anchors:
             metres, note = self.metric.write(photo.file, prediction, folder, photo.stem)
-        if self.camera is not None or self.depth_files:
-            relative, camera, says = self._surface(photo, prediction, metres, self.depth_camera)
+        if self.camera is not None or self.surface_files:
+            relative, camera, says = self._surface(photo, prediction, metres, self.surface_camera)
             note = "; ".join(filter(None, (note, says)))
         if self.camera is not None:
             write_whole(folder / self._cloud_name(photo), ply_bytes(*point_cloud(relative, image, camera)))
-        for ending, make in self.depth_files.items():
+        for ending, make in self.surface_files.items():
             write_whole(folder / f"{photo.stem}_{ending}", make(relative, image, camera))
         write_results(self.predictor.modality, prediction, folder, photo.stem)
         return note
@@ -186,7 +186,7 @@ class BatchRun:
         names = result_names(self.predictor.modality, photo.stem)
         names += [self._cloud_name(photo)] if self.camera is not None else []
         names += self.metric.names(photo.file, photo.stem) if self.metric is not None else []
-        names += [f"{photo.stem}_{ending}" for ending in self.depth_files]
+        names += [f"{photo.stem}_{ending}" for ending in self.surface_files]
         return not self.overwrite and all((self.output / photo.folder / name).is_file() for name in names)
 
     @staticmethod

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geometry.errors import InputError, printable
@@ -11,6 +12,7 @@ from geometry.paths import path_argument
 from lightning_modules.inference.arguments import add_model_arguments, load_from_arguments, parse
 
 if TYPE_CHECKING:
+    from lightning_modules.inference.batch_run import Report
     from lightning_modules.inference.predictor import Predictor
 
 _CAMERA_OPTIONS = ("intrinsics", "fov_deg", "near_m", "far_m")
@@ -38,8 +40,8 @@ def main(arguments: Sequence[str]) -> int:
     from lightning_modules.inference.predictor import Predictor
 
     described = _described_camera(options)
-    depth_camera = PointCloudCamera(**described)
-    camera = depth_camera if options.point_cloud else None
+    surface_camera = PointCloudCamera(**described)
+    camera = surface_camera if options.point_cloud else None
     photos = find_photos(options.images, options.output)
     anchors = None if options.anchors is None else read_anchors(options.anchors, photos)
     predictor = Predictor(
@@ -60,26 +62,31 @@ def main(arguments: Sequence[str]) -> int:
         camera,
         metric,
         estimator,
-        _depth_files(options),
-        depth_camera,
+        _surface_files(options),
+        surface_camera,
     )
     with sole_use(options.output):
         report = run.predict(photos, show_progress=not options.quiet)
+    if anchors is not None and len(anchors) < len(photos):
+        print(f"{len(photos) - len(anchors)} of {len(photos)} images have no anchors, so no depth in metres")
+    _print_report(report, predictor, options.output)
+    return 1 if report.failed else 0
+
+
+def _print_report(report: "Report", predictor: "Predictor", output: Path) -> None:
+    """Say what became of the images."""
     for file, reason in report.failed:
         line = reason if str(file) in reason else f"{file}: {reason}"
         print(f"failed: {printable(line)}", file=sys.stderr)
     for file, note in report.notes:
         print(printable(f"{file}: {note}"))
-    if anchors is not None and len(anchors) < len(photos):
-        print(f"{len(photos) - len(anchors)} of {len(photos)} images have no anchors, so no depth in metres")
     skipped = (
         f", {report.num_skipped} were there already (--overwrite predicts them again)" if report.num_skipped else ""
     )
     print(
         f"{report.num_predicted} predicted, {len(report.failed)} failed{skipped}; {predictor.modality.name} in "
-        f"{printable(options.output)}, {_seen_at(predictor)}"
+        f"{printable(output)}, {_seen_at(predictor)}"
     )
-    return 1 if report.failed else 0
 
 
 def _seen_at(predictor: "Predictor") -> str:
@@ -90,7 +97,7 @@ def _seen_at(predictor: "Predictor") -> str:
     return f"{seen} (trained at {sizes})" if sizes else seen
 
 
-def _depth_files(options: argparse.Namespace) -> list[str]:
+def _surface_files(options: argparse.Namespace) -> list[str]:
     """Return the further files of depth that are asked for."""
     return [name for name in ("near-white", "millimetres", "mesh") if getattr(options, name.replace("-", "_"))]
 
@@ -103,7 +110,7 @@ def _described_camera(options: argparse.Namespace) -> dict[str, Any]:
     """
     given = {name: getattr(options, name) for name in _CAMERA_OPTIONS if getattr(options, name) is not None}
     asked = [*given, *(["normals"] if options.normals is not None else [])]
-    if asked and not options.point_cloud and not {"mesh", "millimetres"} & set(_depth_files(options)):
+    if asked and not options.point_cloud and not {"mesh", "millimetres"} & set(_surface_files(options)):
         name = asked[0].replace("_", "-")
         raise InputError(
             f"--{name} concerns point clouds alone, and meshes and millimetres; add --point-cloud, --mesh or "

@@ -12,8 +12,6 @@ import torch
 from jsonargparse import ArgumentParser
 
 from geometry.errors import InputError, one_line
-from geometry.modalities import Modality
-from geometry.modalities import Normals as NormalsModality
 from geometry.paths import given_path
 from lightning_modules.command_line.console import input_error_behind, readable_error
 from lightning_modules.diffusion import DiffusionEstimator
@@ -31,7 +29,7 @@ from lightning_modules.networks.pipeline_folder import EXPORT_RECORD
 from lightning_modules.networks.stock_models import read_pipeline_folder
 from lightning_modules.shipped import find_folder
 from lightning_modules.single_step import SingleStepEstimator
-from lightning_modules.tasks import Normals, Task
+from lightning_modules.tasks import stock_task
 from lightning_modules.trained_on import CHECKPOINT_KEY, TrainedOn, check_same_values, describe_training, read_record
 from lightning_modules.training.found_runs import BEST_OR_LAST, FoundRun, find_run
 from lightning_modules.training.run_choice import run_of_earlier_version
@@ -173,17 +171,12 @@ def _choose_weights(checkpoint: dict[str, Any], ema: EmaChoice, file: Path) -> t
 
 def _load_export(folder: str) -> LoadedModel:
     found = read_pipeline_folder(folder)
-    task = _stock_task(found.modality)
+    task = stock_task(found.modality)
     estimator: Estimator = SingleStepEstimator(found.network, task)
     if found.sampling is not None:
         estimator = DiffusionEstimator(found.network, task, found.sampling)
     estimator.trained_on = _training_of_export(folder, estimator)
     return LoadedModel(estimator.eval().requires_grad_(False), source=folder, base=folder, config={})
-
-
-def _stock_task(modality: Modality) -> Task:
-    """Return the task of a stock pipeline, which clips decoded normals; in exports of this project none are beyond."""
-    return Normals(frame=modality.frame, clip_decoded=True) if isinstance(modality, NormalsModality) else Task(modality)
 
 
 def _training_of_export(folder: str, estimator: Estimator) -> TrainedOn | None:

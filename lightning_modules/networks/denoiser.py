@@ -42,8 +42,8 @@ class Denoiser(ABC):
     latent_multiple = 1
     #: How many latent pixels of a side the model takes at most, where there is such a limit: its learned positions.
     largest_latent: int | None = None
-    #: How many images a traced program takes at once, where the model is written for a number of them; None is any.
-    largest_traced_batch: int | None = None
+    #: Why a program for any size cannot be traced of the model, as the end of a sentence; empty where it can.
+    untraceable = ""
     #: Ends of the names of the layers that get low-rank adapters by default.
     lora_targets: tuple[str, ...] = ("to_q", "to_k", "to_v", "to_out.0")
     #: Name of the layer that sees the latents.
@@ -151,7 +151,4 @@ class Denoiser(ABC):
         """Change the model, a copy of a network's, so that a program traced of it holds for images of any size.
 
         Nothing by default.
-
-        Raises:
-            InputError: the model cannot be traced for any size; says why.
         """

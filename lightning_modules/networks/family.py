@@ -1,7 +1,7 @@
 """What a family of bases is: the parts of its folders, and how they become codec, denoiser and noise process."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib import import_module
 from pkgutil import iter_modules
 from typing import Any, ClassVar
@@ -194,8 +194,3 @@ def skeleton(kind: type[nn.Module], config: Mapping[str, Any]) -> nn.Module:
 
     with torch.device("meta"):
         return kind.from_config(dict(config))  # type: ignore[attr-defined]
-
-
-def names_of(listed: Sequence[str]) -> str:
-    """Return names for a message."""
-    return ", ".join(listed[:-1]) + f" or {listed[-1]}" if len(listed) > 1 else listed[0]

@@ -27,20 +27,24 @@ class ValidationScores(Callback):
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / FILE
-        self._scores: dict[int, dict[str, float]] = {}
+        self._scores: dict[int, dict[str, float]] | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: Estimator) -> None:  # type: ignore[override]
         """Read what the run had scored before."""
-        found = read_scores(self._file.parent)
-        self._scores = {step: scores for step, scores in found.items() if step <= trainer.global_step}
+        self._scores = self._scored_until(trainer.global_step)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Estimator) -> None:  # type: ignore[override]
         """Write the scores; only the first rank does."""
         scores = {name: float(value) for name, value in trainer.callback_metrics.items() if name.startswith("val/")}
         if scores and trainer.is_global_zero and not trainer.sanity_checking and not trainer.fast_dev_run:  # type: ignore[attr-defined]
+            if self._scores is None:  # a run that had no step left to train
+                self._scores = self._scored_until(trainer.global_step)
             self._scores[trainer.global_step] = scores
             steps = [{"step": step, "scores": self._scores[step]} for step in sorted(self._scores)]
             write_file(self._file, json.dumps(steps, indent=1) + "\n")
+
+    def _scored_until(self, last: int) -> dict[int, dict[str, float]]:
+        return {step: scores for step, scores in read_scores(self._file.parent).items() if step <= last}
 
 
 def read_scores(run: Path) -> dict[int, dict[str, float]]:

@@ -167,7 +167,7 @@ def test_tiles_are_aligned_before_the_logarithm_is_undone(runs):
 
 def test_a_program_undoes_what_predict_undoes_and_its_card_says_so(runs):
     model, image = load_model(runs["log"]), photo(32, 48)
-    program = Program(model, torch.float32).eval()
+    program = Program(model.estimator, torch.float32).eval()
     with torch.no_grad():
         found = program(torch.from_numpy(image).movedim(-1, 0)[None] / 255)[0, 0].numpy()
     expected = Predictor(model.estimator, processing_res=0, tile_size=0)(image)

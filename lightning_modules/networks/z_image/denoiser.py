@@ -28,7 +28,7 @@ class ZImageDenoiser(Denoiser):
     """
 
     latent_multiple = _PATCH
-    largest_traced_batch = 1  # it takes lists, an entry per image
+    untraceable = "takes images one by one and pads each by the number of its tokens, so that no program holds any size"
     first_layer = f"all_x_embedder.{_PATCH}-1"
     channels_first = False
     lora_targets = (

@@ -17,6 +17,10 @@ from tests.tiny_bases import KINDS, write_base
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
+# Their models decide by the size of an image in Python, or take images one by one.
+UNTRACEABLE = {"qwen_image": "longer side", "qwen_image_edit_plus": "longer side", "z_image": "one by one"}
+
+
 def trained(folder, kind):
     """A model of a family with adapters that are not those that it began with."""
     network = PretrainedNetwork(str(write_base(folder / "base", kind)), lora=LoRA(rank=2), input_mode="image")
@@ -30,22 +34,23 @@ def trained(folder, kind):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_traced_predicts_what_the_network_does_and_no_folder_is_written(tmp_path, kind):
+def test_what_is_traced_predicts_what_the_network_does_and_what_is_not_says_why(tmp_path, kind):
     model = trained(tmp_path, kind)
+    with pytest.raises(InputError, match="no pipeline of diffusers holds a PretrainedNetwork; export it with --format"):
+        export_model(model, ExportOptions(tmp_path / "out"))
+    if kind in UNTRACEABLE:
+        with pytest.raises(InputError, match=UNTRACEABLE[kind]):
+            Program(model.estimator, torch.float32)
+        return
     multiple = model.estimator.network.size_multiple
     image = photo(3 * multiple, 5 * multiple)
     found = Program(model.estimator, torch.float32)(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)[0, 0]
     assert np.abs(found.numpy() - Predictor(model.estimator, processing_res=0, device="cpu")(image)).max() < 1e-4
-    with pytest.raises(InputError, match="no pipeline of diffusers holds a PretrainedNetwork; export it with --format"):
-        export_model(model, ExportOptions(tmp_path / "out"))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in UNTRACEABLE])
 @pytest.mark.parametrize("form", ["torch", "onnx"])
 def test_a_program_of_any_size_is_written(tmp_path, kind, form):
     pytest.importorskip("onnxruntime")
-    record = export_model(trained(tmp_path, kind), ExportOptions(tmp_path / "out", form))
-    assert record.agreement.maximum < 1e-3
-    one_by_one = kind.startswith(("qwen", "z_image"))
-    assert ("One image at a time" in (tmp_path / "out/README.md").read_text()) is one_by_one
+    assert export_model(trained(tmp_path, kind), ExportOptions(tmp_path / "out", form)).agreement.maximum < 1e-3

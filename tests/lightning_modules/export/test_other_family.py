@@ -9,6 +9,7 @@ import yaml
 
 import train
 from geometry.errors import InputError
+from lightning_modules import Normals, SingleStepEstimator
 from lightning_modules.export import ExportOptions, export_model
 from lightning_modules.export.programs import Program
 from lightning_modules.inference import Predictor, load_model
@@ -49,6 +50,17 @@ def test_what_is_traced_gives_what_predict_gives(tmp_path, name):
     assert np.abs(found - predictor(image)).max() < 1e-5
     predictor.estimator.network = TinyFlow(**{**RUNS[name], "lora": None}).eval()
     assert np.abs(found - predictor(image)).max() > 2e-3  # what was trained is in the program
+
+
+def test_a_program_predicts_as_the_task_does_and_not_only_as_its_modality():
+    estimator = SingleStepEstimator(TinyFlow(), Normals(clip_decoded=True)).eval()
+    with torch.no_grad():
+        estimator.network.vae.decoder.conv_out.bias += torch.tensor([3.0, -0.4, 0.9])  # x is beyond what is clipped
+    image = torch.from_numpy(photo(24, 40)).permute(2, 0, 1)[None] / 255
+    expected = estimator(2 * image - 1)
+    assert torch.allclose(Program(estimator, torch.float32)(image), expected, atol=1e-5)
+    estimator.task = Normals()
+    assert not torch.allclose(estimator(2 * image - 1), expected, atol=0.1)
 
 
 @pytest.mark.slow

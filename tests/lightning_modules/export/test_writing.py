@@ -15,6 +15,7 @@ import train
 from datamodules import Benchmarks
 from geometry.errors import InputError
 from lightning_modules.export import ExportOptions, export_model
+from lightning_modules.export.writing import _run_program
 from lightning_modules.inference import Predictor, load_model
 from lightning_modules.networks.stable_diffusion import folding
 from tests.helpers.benchmark_archives import write_normals
@@ -252,6 +253,13 @@ class TestCare:
         with pytest.raises(InputError, match="the export is wrong: its predictions differ"):
             export_model(load_model(runs["depth"]), ExportOptions(tmp_path / "out"))
         assert not list(tmp_path.iterdir())
+
+    def test_a_program_that_took_a_size_for_a_constant_is_refused_in_one_line(self, tmp_path):
+        program = torch.export.export(torch.nn.Conv2d(3, 1, 1), (torch.rand(2, 3, 16, 16),))
+        torch.export.save(program, tmp_path / "model.pt2")
+        assert _run_program(tmp_path, "torch", np.zeros((2, 16, 16, 3), np.uint8)).shape == (2, 1, 16, 16)
+        with pytest.raises(InputError, match="the export is wrong: it does not run on 1 images of 24x16 pixels"):
+            _run_program(tmp_path, "torch", np.zeros((1, 24, 16, 3), np.uint8))
 
     def test_an_existing_folder_is_kept_unless_told_otherwise(self, runs, tmp_path):
         (tmp_path / "out").mkdir()

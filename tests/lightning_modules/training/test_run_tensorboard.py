@@ -8,7 +8,7 @@ from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
 from lightning_modules import Depth
 from lightning_modules.training.labels import panel_titles, title_band
-from tests.runs import fit, prepare
+from tests.helpers.runs import fit, prepare
 
 
 @pytest.fixture(scope="module")

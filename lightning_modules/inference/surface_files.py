@@ -35,7 +35,7 @@ def _ply(depth: np.ndarray, image: np.ndarray, camera: PointCloudCamera) -> byte
 
 
 # By the option that asks for them: the endings of the files, and what makes them.
-DEPTH_FILES: dict[str, dict[str, _Maker]] = {
+SURFACE_FILES: dict[str, dict[str, _Maker]] = {
     "near-white": {"near_white.png": near_white_bytes},
     "millimetres": {"mm.png": millimetres_bytes},
     "mesh": {"mesh.glb": _glb, "mesh.ply": _ply},

@@ -1,7 +1,7 @@
 """Depth metrics by the rules of one protocol."""
 
 import math
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -15,28 +15,45 @@ from lightning_modules.metric_base import GeometryMetric
 
 
 class AlignedMetric(GeometryMetric):
-    """A metric of depth that a protocol has brought to metres.
+    """A metric of depth that a protocol has brought to metres; the mean of its scores over what is counted.
+
+    A subclass names its scores, adds to ``sums`` and counts.
+
+    Attributes:
+        scores: names of the summed scores, in their order, without the protocol.
+        headline_score: name of the score that sums up; empty is the first one.
+        counted: name of the state that the sums are divided by.
+        default_protocol: name of the protocol where none is given.
 
     Args:
-        protocol: Name of the protocol: least_squares, least_squares_disparity, ransac_log, median or metric.
+        protocol: Name of the protocol: least_squares, least_squares_disparity, ransac_log, median or metric; None is
+            the metric's own default.
         space: The space in which predictions are known up to scale and shift; by default depth itself.
         limits: Smallest and largest depth that can be true. Datasets bring their own.
         max_fit_size_px: Fit on images downsampled to this longest side. Datasets bring their own.
     """
 
     knows_modality = True
+    scores: ClassVar[tuple[str, ...]]
+    headline_score: ClassVar[str] = ""
+    counted: ClassVar[str] = "num_images"
+    default_protocol: ClassVar[str] = "ransac_log"
+    sums: Tensor
 
     def __init__(
         self,
-        protocol: str = "ransac_log",
+        protocol: str | None = None,
         space: Parameterization | None = None,
         limits: tuple[float, float] = (0.0, math.inf),
         max_fit_size_px: int | None = None,
     ) -> None:
         super().__init__()
-        self.protocol = protocol_named(protocol)
-        self.reference = protocol
+        self.protocol = protocol_named(self.default_protocol if protocol is None else protocol)
         self.space, self.limits, self.max_fit_size_px = space or Parameterization(), limits, max_fit_size_px
+        self.headline = f"{self.protocol.name}/{self.headline_score or self.scores[0]}"
+        self.add_state("sums", torch.zeros(len(self.scores), dtype=torch.float64), dist_reduce_fx="sum")
+        for count in dict.fromkeys(("num_images", self.counted)):  # in one order on all ranks
+            self.add_state(count, torch.tensor(0), dist_reduce_fx="sum")
 
     def for_dataset(self, dataset: DatasetInfo) -> Self:
         """Return a new metric with the depth range and the size for fitting of a dataset."""
@@ -59,6 +76,11 @@ class AlignedMetric(GeometryMetric):
             valid_mask = valid.bool()
         return self.protocol.align(prediction[valid_mask], target[valid_mask], self.space, self.limits)
 
+    def compute(self) -> dict[str, Tensor]:
+        """Return each score by name; NaN if nothing was counted."""
+        names = (f"{self.protocol.name}/{name}" for name in self.scores)
+        return dict(zip(names, self.sums / getattr(self, self.counted), strict=True))
+
 
 class ProtocolDepth(AlignedMetric):
     """Depth metrics after the alignment of a protocol, ``<protocol>/abs_rel`` and so on; means of per-image metrics.
@@ -66,25 +88,23 @@ class ProtocolDepth(AlignedMetric):
     An image without valid pixels is not counted. See ``lightning_modules.metrics.AffineInvariantDepth`` for the names.
 
     Args:
-        protocol: Name of the protocol: least_squares, least_squares_disparity, ransac_log, median or metric.
+        protocol: Name of the protocol: see ``AlignedMetric``.
         space: The space in which predictions are known up to scale and shift; by default depth itself.
         limits: Smallest and largest depth that can be true. Datasets bring their own.
         max_fit_size_px: Fit on images downsampled to this longest side. Datasets bring their own.
     """
 
-    sums: Tensor
+    scores = DEPTH_METRICS
 
     def __init__(
         self,
-        protocol: str = "ransac_log",
+        protocol: str | None = None,
         space: Parameterization | None = None,
         limits: tuple[float, float] = (0.0, math.inf),
         max_fit_size_px: int | None = None,
     ) -> None:
         super().__init__(protocol, space, limits, max_fit_size_px)
-        self.headline, self.constant = f"{protocol}/abs_rel", f"{protocol}/abs_rel_constant"
-        self.add_state("sums", torch.zeros(len(DEPTH_METRICS), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("num_images", torch.tensor(0), dist_reduce_fx="sum")
+        self.reference, self.constant = self.protocol.name, f"{self.protocol.name}/abs_rel_constant"
 
     def update(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> None:
         """Add images.
@@ -99,8 +119,3 @@ class ProtocolDepth(AlignedMetric):
                 aligned = self.align(image, depth, valid)
                 self.sums += depth_scores(image[valid], depth[valid], aligned, self.protocol.epsilon_m)
                 self.num_images += 1
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return each metric by name; NaN if no image had a valid pixel."""
-        names = (f"{self.protocol.name}/{name}" for name in DEPTH_METRICS)
-        return dict(zip(names, self.sums / self.num_images, strict=True))

@@ -9,6 +9,7 @@ from torch import Tensor
 from geometry.batch import DatasetInfo
 from geometry.parameterization import Parameterization
 from lightning_modules.benchmark_metrics.aligned_depth import AlignedMetric
+from lightning_modules.metric_base import GeometryMetric
 
 _THRESHOLDS = torch.linspace(1.05, 1.25, 10, dtype=torch.float64)
 _MIN_DEPTH_M = 1e-6
@@ -34,19 +35,8 @@ class BoundaryF1(AlignedMetric):
         apple/ml-depth-pro, ``src/depth_pro/eval/boundary_metrics.py``, SI_boundary_F1.
     """
 
-    sums: Tensor
-
-    def __init__(
-        self,
-        protocol: str = "ransac_log",
-        space: Parameterization | None = None,
-        limits: tuple[float, float] = (0.0, math.inf),
-        max_fit_size_px: int | None = None,
-    ) -> None:
-        super().__init__(protocol, space, limits, max_fit_size_px)
-        self.reference, self.headline = "", f"{protocol}/boundary_f1_error"
-        self.add_state("sums", torch.zeros(3, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("num_images", torch.tensor(0), dist_reduce_fx="sum")
+    scores = ("boundary_f1", "boundary_precision", "boundary_recall")
+    headline_score = "boundary_f1_error"
 
     def update(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> None:
         """Add images.
@@ -63,13 +53,12 @@ class BoundaryF1(AlignedMetric):
                 self.num_images += 1
 
     def compute(self) -> dict[str, Tensor]:
-        """Return F1 and what it is made of; NaN without any image."""
-        f1, precision, recall = self.sums / self.num_images
-        values = {"boundary_f1_error": 1 - f1, "boundary_f1": f1, "boundary_precision": precision}
-        return {f"{self.protocol.name}/{name}": v for name, v in (values | {"boundary_recall": recall}).items()}
+        """Return F1, what it lacks, and what it is made of; NaN without any image."""
+        means = super().compute()
+        return {self.headline: 1 - means[f"{self.protocol.name}/boundary_f1"]} | means
 
 
-class BoundaryRecall(AlignedMetric):
+class BoundaryRecall(GeometryMetric):
     """The share of the outline of a foreground that depth shows, for images with a matte and no depth.
 
     Convention:
@@ -88,10 +77,12 @@ class BoundaryRecall(AlignedMetric):
     """
 
     sums: Tensor
+    headline, reference = "matte_recall_error", "matte"
+    knows_modality = True
 
     def __init__(self, space: Parameterization | None = None, shift: float = 0.0) -> None:
-        super().__init__("metric", space)
-        self.reference, self.headline, self.shift = "matte", "matte_recall_error", shift
+        super().__init__()
+        self.space, self.shift = space or Parameterization(), shift
         self.add_state("sums", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
         self.add_state("num_images", torch.tensor(0), dist_reduce_fx="sum")
 

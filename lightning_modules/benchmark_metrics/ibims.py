@@ -39,20 +39,18 @@ class DepthBoundaryError(AlignedMetric):
         Koch et al., 2018, ``evaluate_ibims_error_metrics.py`` in the evaluation scripts of the dataset.
     """
 
-    sums: Tensor
+    scores = ("dbe_acc", "dbe_comp")
+    default_protocol, reference = "least_squares", "edges"
 
     def __init__(
         self,
-        protocol: str = "least_squares",
+        protocol: str | None = None,
         space: Parameterization | None = None,
         limits: tuple[float, float] = (0.0, math.inf),
         max_fit_size_px: int | None = None,
     ) -> None:
-        super().__init__(protocol, space, limits, max_fit_size_px)
         _require_canny()
-        self.reference, self.headline = "edges", f"{protocol}/dbe_acc"
-        self.add_state("sums", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("num_images", torch.tensor(0), dist_reduce_fx="sum")
+        super().__init__(protocol, space, limits, max_fit_size_px)
 
     def add(self, prediction: Tensor, target: Target, batch: GeometryBatch) -> None:
         """Add images.
@@ -80,11 +78,6 @@ class DepthBoundaryError(AlignedMetric):
                 self.sums += aligned.new_tensor(depth_boundary_errors(_array(aligned), _array(known[0])))
                 self.num_images += 1
 
-    def compute(self) -> dict[str, Tensor]:
-        """Return accuracy and completeness; NaN if no image had an edge."""
-        names = (f"{self.protocol.name}/{name}" for name in ("dbe_acc", "dbe_comp"))
-        return dict(zip(names, self.sums / self.num_images, strict=True))
-
 
 class PlanarityError(AlignedMetric):
     """The planarity errors (PE) of iBims-1, after the alignment of a protocol; the mean over planes.
@@ -105,21 +98,10 @@ class PlanarityError(AlignedMetric):
         Koch et al., 2018, ``evaluate_ibims_error_metrics.py`` in the evaluation scripts of the dataset.
     """
 
-    sums: Tensor
+    scores = ("pe_flat_cm", "pe_angle_deg")
+    headline_score, counted = "pe_angle_deg", "num_planes"
+    default_protocol, reference = "least_squares", "planes"
     num_planes: Tensor
-
-    def __init__(
-        self,
-        protocol: str = "least_squares",
-        space: Parameterization | None = None,
-        limits: tuple[float, float] = (0.0, math.inf),
-        max_fit_size_px: int | None = None,
-    ) -> None:
-        super().__init__(protocol, space, limits, max_fit_size_px)
-        self.reference, self.headline = "planes", f"{protocol}/pe_angle_deg"
-        self.add_state("sums", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("num_planes", torch.tensor(0), dist_reduce_fx="sum")
-        self.add_state("num_images", torch.tensor(0), dist_reduce_fx="sum")
 
     def add(self, prediction: Tensor, target: Target, batch: GeometryBatch) -> None:
         """Add images.
@@ -154,11 +136,6 @@ class PlanarityError(AlignedMetric):
                 self.sums += error
             self.num_planes += len(errors)
             self.num_images += bool(errors)
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return flatness and angle; NaN if there was no plane."""
-        names = (f"{self.protocol.name}/{name}" for name in ("pe_flat_cm", "pe_angle_deg"))
-        return dict(zip(names, self.sums / self.num_planes, strict=True))
 
 
 def depth_boundary_errors(depth: np.ndarray, edges: np.ndarray) -> tuple[float, float]:

@@ -41,21 +41,19 @@ class SoftEdgeError(AlignedMetric):
         least squares or RANSAC with a threshold of 0.05 in the logarithm of depth.
     """
 
-    sums: Tensor
+    scores = tuple(f"see{size}" for size in PATCH_SIZES)
+    headline_score = "see3"
 
     def __init__(
         self,
-        protocol: str = "ransac_log",
+        protocol: str | None = None,
         space: Parameterization | None = None,
         limits: tuple[float, float] = (0.0, float("inf")),
         max_fit_size_px: int | None = None,
         jump: float = 0.05,
     ) -> None:
         super().__init__(protocol, space, limits, max_fit_size_px)
-        self.reference, self.jump = "", jump
-        self.headline = f"{protocol}/see3"
-        self.add_state("sums", torch.zeros(len(PATCH_SIZES), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("num_images", torch.tensor(0), dist_reduce_fx="sum")
+        self.jump = jump
 
     def update(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> None:
         """Add images.
@@ -73,11 +71,6 @@ class SoftEdgeError(AlignedMetric):
                 aligned = self.align(image, depth, valid)(image)[0]
                 self.sums += soft_edge_errors(aligned, depth[0].double(), valid[0], edges)
                 self.num_images += 1
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return the error by size of the square; NaN if no image had an edge."""
-        names = (f"{self.protocol.name}/see{size}" for size in PATCH_SIZES)
-        return dict(zip(names, self.sums / self.num_images, strict=True))
 
 
 class SoftAngularEdgeError(GeometryMetric):

@@ -77,7 +77,7 @@ def describe_training(image_sizes: Mapping[str, tuple[int, int]], modality: Moda
         processing_res=max(next(iter(sizes.values()), (DEFAULT_PROCESSING_RES,))),
         image_sizes=sizes,
         modality=modality.name,
-        frame=getattr(modality, "frame", None),
+        frame=modality.frame,
         value_range=(float(low), float(high)),
     )
 
@@ -116,7 +116,7 @@ def check_same_values(trained: TrainedOn, estimator: "Estimator", place: object)
         InputError: another modality, or another frame.
     """
     modality = estimator.task.modality
-    here = (modality.name, getattr(modality, "frame", None))
+    here = (modality.name, modality.frame)
     if here != (trained.modality, trained.frame):
         raise InputError(
             f"{place} was trained to predict {_named(trained.modality, trained.frame)}, and the configuration says "

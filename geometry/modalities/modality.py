@@ -63,6 +63,7 @@ class Modality(Stored, ABC):
         has_surface: whether published predictions can be shown as points in space.
         varies_by_image: whether predictions of parts of an image must be aligned before they fit each other.
         stock_pipeline: the pipeline of diffusers that holds it; None if there is none.
+        frame: camera frame of the network's vectors; None where there are none.
         error_name: name of ``error`` in metrics.
         worst_error: error of the darkest colour in visualisations of errors.
     """
@@ -75,6 +76,7 @@ class Modality(Stored, ABC):
     stock_pipeline: ClassVar[StockPipeline | None] = None
     error_name: ClassVar[str] = "abs_error"
     worst_error: ClassVar[float] = 0.5
+    frame: str | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:  # noqa: ANN401
         """Register the class, unless it is a step on the way to others."""

@@ -60,6 +60,7 @@ class Normals(Modality):
     )
     error_name = "mean_angle_deg"
     worst_error = 60.0
+    frame: Frame
 
     def __init__(self, frame: Frame = "opengl") -> None:
         self.frame = frame

@@ -81,7 +81,7 @@ def test_what_is_registered_cannot_be_changed_from_outside():
     assert "depth" in registered()
 
 
-@pytest.mark.parametrize("kind", INSTANCES, ids=lambda kind: kind.describe_published() + getattr(kind, "frame", ""))
+@pytest.mark.parametrize("kind", INSTANCES, ids=lambda kind: kind.describe_published() + (kind.frame or ""))
 class TestEveryModality:
     def test_truth_survives_the_way_to_an_image_and_back(self, kind):
         target = target_of(kind)

@@ -105,24 +105,14 @@ class Family(ABC):
         """
         return AutoencoderKLCodec(model, **options)
 
-    def make_denoiser(
-        self,
-        model: nn.Module,
-        conditioning: Mapping[str, Tensor],
-        codec: Codec,
-        guidance: float | None,
-        **options: Any,  # noqa: ANN401
-    ) -> Denoiser:
-        """Return the denoiser.
+    def denoiser_settings(self, codec: Codec, guidance: float | None) -> dict[str, Any]:
+        """Return what the family's denoiser takes beside what every denoiser does; nothing by default.
 
         Args:
-            model: the model, as wide as its input mode needs.
-            conditioning: what it is given for the empty prompt.
             codec: the codec whose latents it knows.
             guidance: guidance scale that it is told; None is none.
-            **options: those of every denoiser.
         """
-        return self.denoiser(model, conditioning, **options)
+        return {}
 
     def make_noise_process(self, base: Base) -> NoiseProcess:
         """Return the noise process that the base's scheduler describes.

@@ -92,7 +92,8 @@ class PretrainedNetwork(LatentNetwork):
             family.denoiser_part,
             kind.channels_first,
         )
-        denoiser = family.make_denoiser(model, given, codec, _guidance(family, config, guidance, base), **options)
+        options |= family.denoiser_settings(codec, _guidance(family, config, guidance, base))
+        denoiser = kind(model, given, **options)
         process = family.make_noise_process(files)
         if timestep is not None and not 0 <= timestep <= process.last_timestep:
             raise InputError(f"timestep must be in 0 ... {process.last_timestep:g}, not {timestep}.")

@@ -3,10 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_modules.networks.codec import Codec
-from lightning_modules.networks.denoiser import Denoiser
 from lightning_modules.networks.family import Family
 from lightning_modules.networks.flux.denoiser import FluxDenoiser
 
@@ -43,14 +42,6 @@ class Flux(Family):
             "pooled_prompt_embedding": config["pooled_projection_dim"],
         }
 
-    def make_denoiser(
-        self,
-        model: nn.Module,
-        conditioning: Mapping[str, Tensor],
-        codec: Codec,
-        guidance: float | None,
-        **options: Any,  # noqa: ANN401
-    ) -> Denoiser:
-        """Return the denoiser, which may be told a guidance scale: see ``Family``."""
-        model_of_flux: Any = model
-        return FluxDenoiser(model_of_flux, conditioning, guidance, **options)
+    def denoiser_settings(self, codec: Codec, guidance: float | None) -> dict[str, Any]:
+        """Return the guidance scale, which the denoiser may be told: see ``Family``."""
+        return {"guidance": guidance}

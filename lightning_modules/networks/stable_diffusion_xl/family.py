@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from lightning_modules.networks.base_files import Base
 from lightning_modules.networks.codec import Codec
-from lightning_modules.networks.denoiser import Denoiser
 from lightning_modules.networks.family import Family
 from lightning_modules.networks.noise_process import NoiseProcess
 from lightning_modules.networks.stable_diffusion.scheduler import load_noise_process
@@ -64,17 +63,9 @@ class StableDiffusionXL(Family):
             "pooled_prompt_embedding": config["projection_class_embeddings_input_dim"] - sizes,
         }
 
-    def make_denoiser(
-        self,
-        model: nn.Module,
-        conditioning: Mapping[str, Tensor],
-        codec: Codec,
-        guidance: float | None,
-        **options: Any,  # noqa: ANN401
-    ) -> Denoiser:
-        """Return the denoiser, which tells the UNet sizes in pixels: see ``Family``."""
-        unet: Any = model
-        return StableDiffusionXLDenoiser(unet, conditioning, codec.pixels_per_latent, **options)
+    def denoiser_settings(self, codec: Codec, guidance: float | None) -> dict[str, Any]:
+        """Return the codec's factor, for the denoiser tells the UNet sizes in pixels: see ``Family``."""
+        return {"pixels_per_latent": codec.pixels_per_latent}
 
     def make_noise_process(self, base: Base) -> NoiseProcess:
         """Return the noise schedule of diffusion: see ``Family``."""

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 
@@ -14,7 +13,7 @@ from geometry.anchored_depth import AnchoredFit, fit_anchors
 from geometry.errors import InputError
 from geometry.modalities import Depth, Modality
 from geometry.writing import write_whole
-from lightning_modules.inference.results import npy_bytes
+from lightning_modules.inference.results import npy_bytes, png_bytes
 
 _MILLIMETRES_PER_M = 1000.0
 _LARGEST_16_BIT = 65535
@@ -118,7 +117,4 @@ def _sentence(anchors: np.ndarray, fitted: np.ndarray, fit: AnchoredFit, metres:
 def _millimetres(metres: np.ndarray) -> bytes:
     """Return a 16-bit PNG of millimetres, 0 where they do not fit."""
     values = np.rint(metres * _MILLIMETRES_PER_M)
-    stored = np.where(values <= _LARGEST_16_BIT, values, 0).astype(np.uint16)
-    is_done, encoded = cv2.imencode(".png", stored)
-    assert is_done
-    return encoded.tobytes()
+    return png_bytes(np.where(values <= _LARGEST_16_BIT, values, 0).astype(np.uint16))

@@ -16,7 +16,7 @@ from lightning_modules.inference.anchored_metres import AnchoredMetres
 from lightning_modules.inference.camera_estimate import CameraEstimator
 from lightning_modules.inference.photos import Photo
 from lightning_modules.inference.pictures import read_picture
-from lightning_modules.inference.point_cloud import PointCloudCamera, metric_range, ply_bytes, point_cloud, stretched
+from lightning_modules.inference.point_cloud import PointCloudCamera, metric_range, stretched
 from lightning_modules.inference.predictor import Predictor
 from lightning_modules.inference.results import result_names, write_results
 from lightning_modules.inference.surface_files import SURFACE_FILES
@@ -50,11 +50,10 @@ class BatchRun:
         output: folder of the results; nothing is written outside it.
         batch_size: images of like size that are computed at once.
         overwrite: predict images whose results are there already.
-        camera: write point clouds with this camera.
         metric: write depth in metres, too, for the images with anchors.
         camera_estimator: estimates the camera of each image in place of ``camera``.
         surface_files: further files of depth to write, of ``surface_files.SURFACE_FILES``.
-        surface_camera: camera and range of these.
+        camera: camera and range of these.
 
     Raises:
         InputError: an option makes no sense, or the output cannot be a folder.
@@ -66,18 +65,18 @@ class BatchRun:
         output: Path,
         batch_size: int = 4,
         overwrite: bool = False,
-        camera: PointCloudCamera | None = None,
         metric: AnchoredMetres | None = None,
         camera_estimator: CameraEstimator | None = None,
         surface_files: Sequence[str] = (),
-        surface_camera: PointCloudCamera | None = None,
+        camera: PointCloudCamera | None = None,
     ) -> None:
         if batch_size < 1:
             raise InputError(f"--batch-size must be at least 1, got {batch_size}.")
-        if (camera is not None or surface_files) and not predictor.modality.has_surface:
+        if surface_files and not predictor.modality.has_surface:
             surfaces = " or ".join(sorted(kind.title for kind in registered().values() if kind.has_surface))
-            asked = "a point cloud" if camera is not None else f"--{surface_files[0]}"
-            raise InputError(f"{asked} needs {surfaces}, but the model predicts {predictor.modality.title}.")
+            raise InputError(
+                f"--{surface_files[0]} needs {surfaces}, but the model predicts {predictor.modality.title}."
+            )
         try:
             output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -87,10 +86,9 @@ class BatchRun:
         self.output = output.resolve()
         self.batch_size = batch_size
         self.overwrite = overwrite
-        self.camera = camera
         self.metric = metric
         self.camera_estimator = camera_estimator
-        self.surface_camera = surface_camera or camera or PointCloudCamera()
+        self.camera = camera or PointCloudCamera()
         self.surface_files = {end: make for name in surface_files for end, make in SURFACE_FILES[name].items()}
 
     def predict(self, photos: Sequence[Photo], show_progress: bool = True) -> Report:
@@ -161,21 +159,19 @@ class BatchRun:
         metres, note = None, ""
         if self.metric is not None and photo.file in self.metric.anchors:
             metres, note = self.metric.write(photo.file, prediction, folder, photo.stem)
-        if self.camera is not None or self.surface_files:
-            relative, camera, says = self._surface(photo, prediction, metres, self.surface_camera)
+        if self.surface_files:
+            relative, camera, says = self._surface(photo, prediction, metres)
             note = "; ".join(filter(None, (note, says)))
-        if self.camera is not None:
-            write_whole(folder / self._cloud_name(photo), ply_bytes(*point_cloud(relative, image, camera)))
-        for ending, make in self.surface_files.items():
-            write_whole(folder / f"{photo.stem}_{ending}", make(relative, image, camera))
+            for ending, make in self.surface_files.items():
+                write_whole(folder / f"{photo.stem}_{ending}", make(relative, image, camera))
         write_results(self.predictor.modality, prediction, folder, photo.stem)
         return note
 
     def _surface(
-        self, photo: Photo, prediction: np.ndarray, metres: np.ndarray | None, camera: PointCloudCamera
+        self, photo: Photo, prediction: np.ndarray, metres: np.ndarray | None
     ) -> tuple[np.ndarray, PointCloudCamera, str]:
         """Return what ``point_cloud`` needs, and what is to be said of the camera."""
-        says = ""
+        camera, says = self.camera, ""
         if self.camera_estimator is not None:
             metres, camera, says = self.camera_estimator.estimate(photo, prediction, metres, camera)
         if metres is not None:
@@ -184,14 +180,9 @@ class BatchRun:
 
     def _is_done(self, photo: Photo) -> bool:
         names = result_names(self.predictor.modality, photo.stem)
-        names += [self._cloud_name(photo)] if self.camera is not None else []
         names += self.metric.names(photo.file, photo.stem) if self.metric is not None else []
         names += [f"{photo.stem}_{ending}" for ending in self.surface_files]
         return not self.overwrite and all((self.output / photo.folder / name).is_file() for name in names)
-
-    @staticmethod
-    def _cloud_name(photo: Photo) -> str:
-        return f"{photo.stem}_points.ply"
 
 
 def _num_pixels(groups: Iterable[list[tuple[Photo, np.ndarray]]]) -> int:

@@ -39,9 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     from lightning_modules.inference.point_cloud import PointCloudCamera
     from lightning_modules.inference.predictor import Predictor
 
-    described = _described_camera(options)
-    surface_camera = PointCloudCamera(**described)
-    camera = surface_camera if options.point_cloud else None
+    camera = PointCloudCamera(**_described_camera(options))
     photos = find_photos(options.images, options.output)
     anchors = None if options.anchors is None else read_anchors(options.anchors, photos)
     predictor = Predictor(
@@ -59,11 +57,10 @@ def main(arguments: Sequence[str]) -> int:
         options.output,
         options.batch_size,
         options.overwrite,
-        camera,
         metric,
         estimator,
         _surface_files(options),
-        surface_camera,
+        camera,
     )
     with sole_use(options.output):
         report = run.predict(photos, show_progress=not options.quiet)
@@ -99,7 +96,8 @@ def _seen_at(predictor: "Predictor") -> str:
 
 def _surface_files(options: argparse.Namespace) -> list[str]:
     """Return the further files of depth that are asked for."""
-    return [name for name in ("near-white", "millimetres", "mesh") if getattr(options, name.replace("-", "_"))]
+    names = ("point-cloud", "near-white", "millimetres", "mesh")
+    return [name for name in names if getattr(options, name.replace("-", "_"))]
 
 
 def _described_camera(options: argparse.Namespace) -> dict[str, Any]:
@@ -110,7 +108,7 @@ def _described_camera(options: argparse.Namespace) -> dict[str, Any]:
     """
     given = {name: getattr(options, name) for name in _CAMERA_OPTIONS if getattr(options, name) is not None}
     asked = [*given, *(["normals"] if options.normals is not None else [])]
-    if asked and not options.point_cloud and not {"mesh", "millimetres"} & set(_surface_files(options)):
+    if asked and not {"point-cloud", "mesh", "millimetres"} & set(_surface_files(options)):
         name = asked[0].replace("_", "-")
         raise InputError(
             f"--{name} concerns point clouds alone, and meshes and millimetres; add --point-cloud, --mesh or "

@@ -44,7 +44,7 @@ def write_results(modality: Modality, prediction: np.ndarray, folder: Path, stem
     array, exact, colored = (folder / name for name in result_names(modality, stem))
     write_whole(array, npy_bytes(prediction))
     write_whole(exact, png16_bytes(modality, prediction))
-    write_whole(colored, _png(visualise(modality, prediction)))
+    write_whole(colored, png_bytes(visualise(modality, prediction)))
 
 
 def npy_bytes(prediction: np.ndarray) -> bytes:
@@ -62,7 +62,7 @@ def png16_bytes(modality: Modality, prediction: np.ndarray) -> bytes:
     values = np.empty(prediction.shape, np.uint16)
     for rows in _strips(prediction):
         values[rows] = (prediction[rows] * scale + offset).clip(0, _LARGEST_16_BIT)
-    return _png(values)
+    return png_bytes(values)
 
 
 def visualise(modality: Modality, prediction: np.ndarray) -> np.ndarray:
@@ -80,8 +80,8 @@ def visualise(modality: Modality, prediction: np.ndarray) -> np.ndarray:
     return image
 
 
-def _png(image: np.ndarray) -> bytes:
-    """Encode (H,W) or RGB (H,W,3), of 8 or 16 bits."""
+def png_bytes(image: np.ndarray) -> bytes:
+    """Return an image, (H,W) or RGB (H,W,3) of 8 or 16 bits, as the bytes of a PNG."""
     is_done, encoded = cv2.imencode(".png", image if image.ndim == 2 else image[..., ::-1])
     assert is_done
     return encoded.tobytes()

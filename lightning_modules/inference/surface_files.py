@@ -1,12 +1,12 @@
-"""Further files that people ask for of a depth: near is white, millimetres, a mesh."""
+"""Further files that people ask for of a depth: a point cloud, near is white, millimetres, a mesh."""
 
 from collections.abc import Callable
 
-import cv2
 import numpy as np
 
 from lightning_modules.inference.mesh import glb_bytes, ply_mesh_bytes
-from lightning_modules.inference.point_cloud import PointCloudCamera, point_cloud
+from lightning_modules.inference.point_cloud import PointCloudCamera, ply_bytes, point_cloud
+from lightning_modules.inference.results import png_bytes
 
 _LARGEST_16_BIT = 65535
 _MESH_POINTS = 400_000
@@ -26,6 +26,10 @@ def millimetres_bytes(depth: np.ndarray, image: np.ndarray, camera: PointCloudCa
     return _png16((camera.near_m + (camera.far_m - camera.near_m) * depth) * 1000)
 
 
+def _points(depth: np.ndarray, image: np.ndarray, camera: PointCloudCamera) -> bytes:
+    return ply_bytes(*point_cloud(depth, image, camera))
+
+
 def _glb(depth: np.ndarray, image: np.ndarray, camera: PointCloudCamera) -> bytes:
     return glb_bytes(*point_cloud(depth, image, camera, _MESH_POINTS))
 
@@ -36,6 +40,7 @@ def _ply(depth: np.ndarray, image: np.ndarray, camera: PointCloudCamera) -> byte
 
 # By the option that asks for them: the endings of the files, and what makes them.
 SURFACE_FILES: dict[str, dict[str, _Maker]] = {
+    "point-cloud": {"points.ply": _points},
     "near-white": {"near_white.png": near_white_bytes},
     "millimetres": {"mm.png": millimetres_bytes},
     "mesh": {"mesh.glb": _glb, "mesh.ply": _ply},
@@ -43,6 +48,4 @@ SURFACE_FILES: dict[str, dict[str, _Maker]] = {
 
 
 def _png16(values: np.ndarray) -> bytes:
-    is_done, encoded = cv2.imencode(".png", (values + 0.5).clip(0, _LARGEST_16_BIT).astype(np.uint16))
-    assert is_done
-    return encoded.tobytes()
+    return png_bytes((values + 0.5).clip(0, _LARGEST_16_BIT).astype(np.uint16))

@@ -1,7 +1,5 @@
 """A contact sheet of a prepared data set: the image and all modalities side by side."""
 
-import os
-from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -14,6 +12,7 @@ from datamodules.shards.manifest import Dataset, read_dataset
 from datamodules.streaming.order import even_subset
 from geometry.errors import InputError
 from geometry.modalities import modality_named
+from geometry.writing import write_whole
 
 Array = np.ndarray
 
@@ -49,14 +48,10 @@ def preview_dataset(path: str | Path, out: str | Path, samples_per_split: int = 
     if not rows:
         raise InputError(f"{dataset.root} holds no samples to show.")
     data = encode_image(np.concatenate(rows), format_name, quality=90)
-    temporary = target.with_name(f"{target.name}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_bytes(data)
-        os.replace(temporary, target)
+        write_whole(target, data)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
         raise InputError(f"{target} cannot be written ({error.strerror}). Choose another --out.") from error
     return target
 

@@ -28,6 +28,7 @@ from geometry.limits import (
 )
 from geometry.modalities import registered
 from geometry.paths import given_path
+from geometry.writing import write_whole
 
 FORMAT_VERSION = 2
 UNITS = "m"
@@ -102,9 +103,7 @@ class DatasetManifest:
         Args:
             folder: folder of the data set; it must exist.
         """
-        temporary = folder / f"{FILE_NAME}.tmp"
-        temporary.write_text(json.dumps(self.to_document(), indent=2) + "\n", encoding="utf-8")
-        os.replace(temporary, folder / FILE_NAME)
+        write_whole(folder / FILE_NAME, json.dumps(self.to_document(), indent=2) + "\n")
 
 
 @dataclass(frozen=True)

@@ -105,12 +105,14 @@ def test_preview_on_a_full_disk_leaves_the_image_that_was_there(tmp_path, capsys
     make_dataset(tmp_path)
     (tmp_path / "sheet.png").write_bytes(b"before")
 
-    def fill(self, data):
+    def fill(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", fill)
+    monkeypatch.setattr("geometry.writing.os.replace", fill)
+    before = sorted(file.name for file in tmp_path.iterdir())
     assert main(["preview", str(tmp_path), "--out", str(tmp_path / "sheet.png")]) == 2
     assert (tmp_path / "sheet.png").read_bytes() == b"before"
+    assert sorted(file.name for file in tmp_path.iterdir()) == before
 
 
 def test_preview_refuses_a_file_it_cannot_write(tmp_path, capsys):

@@ -177,6 +177,10 @@ def _add_meaning(group: argparse._ArgumentGroup) -> None:
         help="axes of the normals: opengl: x right, y up, z toward the viewer; opencv: x right, y down, z forward; "
         "dsine: x left, y up, z toward the viewer (default: %(default)s)",
     )
+    _add_cameras(group)
+
+
+def _add_cameras(group: argparse._ArgumentGroup) -> None:
     cameras = group.add_mutually_exclusive_group()
     cameras.add_argument(
         "--intrinsics", type=float, nargs=4, metavar=("FX", "FY", "CX", "CY"), help="intrinsics of all images in pixels"

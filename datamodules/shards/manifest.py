@@ -231,12 +231,7 @@ def parse_manifest(document: Any, source: str) -> DatasetManifest:  # noqa: ANN4
         size[0] * size[1] <= MAX_SAMPLE_PIXELS, f"image_size is {shown(size)}, more than {MAX_SAMPLE_PIXELS} pixels"
     )
     entries, ranges = _read_contents(document, require)
-    splits = document.get("splits")
-    require(isinstance(splits, dict) and all(isinstance(shards, list) for shards in splits.values()), "no splits")
-    for split in splits:
-        require(re.fullmatch(r"[\w.-]{1,80}", split) is not None, f"{shown(split)} is no name of a split")
-    wrong = [shard for shards in splits.values() for shard in shards if not _is_shard(shard)][:1]
-    require(not wrong, f"{shown(wrong)} is no shard of this folder (file, samples, sha256)")
+    splits = _read_splits(document, require)
     options = document.get("options", {})
     require(isinstance(options, dict), f"options are {shown(options)}")
     statistics, plan_sha256 = document.get("statistics", {}), document.get("plan_sha256", "")
@@ -246,12 +241,23 @@ def parse_manifest(document: Any, source: str) -> DatasetManifest:  # noqa: ANN4
         name=name,
         image_size=(size[0], size[1]),
         entries=entries,
-        splits={split: [ShardInfo(**shard) for shard in shards] for split, shards in splits.items()},
+        splits=splits,
         ranges=ranges,
         options=options,
         statistics=statistics,
         plan_sha256=plan_sha256,
     )
+
+
+def _read_splits(document: dict[str, Any], require: Callable[[bool, str], None]) -> dict[str, list[ShardInfo]]:
+    """Return the shards of every split."""
+    splits: Any = document.get("splits")
+    require(isinstance(splits, dict) and all(isinstance(shards, list) for shards in splits.values()), "no splits")
+    for split in splits:
+        require(re.fullmatch(r"[\w.-]{1,80}", split) is not None, f"{shown(split)} is no name of a split")
+    wrong = [shard for shards in splits.values() for shard in shards if not _is_shard(shard)][:1]
+    require(not wrong, f"{shown(wrong)} is no shard of this folder (file, samples, sha256)")
+    return {split: [ShardInfo(**shard) for shard in shards] for split, shards in splits.items()}
 
 
 def _read_contents(

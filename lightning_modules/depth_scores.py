@@ -76,25 +76,11 @@ def depth_scores(
     )
 
 
-def best_constant_depth(depth: Tensor, valid_mask: Tensor) -> Tensor:
-    """Return the constant per image that minimises its mean of |constant - depth| / depth.
-
-    Convention:
-        That is the median of the valid depths, each weighed with 1 / depth.
-
-    Args:
-        depth: (B,1,H,W) float, positive where valid.
-        valid_mask: (B,1,H,W) bool.
-
-    Returns:
-        (B,1,1,1); 1 where nothing is valid.
-    """
-    constants = [best_constant(image[valid]) for image, valid in zip(depth, valid_mask, strict=True)]
-    return torch.stack(constants)[:, None, None, None].to(depth.dtype)
-
-
 def best_constant(depth: Tensor) -> Tensor:
-    """Return the weighted median () of positive depths (N,), or 1 without any."""
+    """Return the constant () that minimises the mean of |constant - depth| / depth over positive depths (N,).
+
+    That is the median of the depths, each weighed with 1 / depth; 1 without any.
+    """
     if len(depth) == 0:
         return depth.new_ones(())
     middle = (1 / depth.double()).sum() / 2

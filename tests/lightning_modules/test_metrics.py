@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lightning_modules.depth_scores import best_constant_depth
+from lightning_modules.depth_scores import best_constant
 from lightning_modules.metrics import AffineInvariantDepth, NormalsError, best_constant_normal
 from tests.depth_metrics import depth_metrics
 from tests.helpers.tiny import make_batch
@@ -107,6 +107,12 @@ class TestAffineInvariantDepth:
         metric.update(prediction.bfloat16(), depth, mask)
         plain.update(prediction.bfloat16().double(), depth, mask)
         assert computed(metric) == pytest.approx(computed(plain), rel=1e-12)
+
+
+def best_constant_depth(depth, mask):
+    """The best constant of each image, (B,1,1,1)."""
+    found = [best_constant(image[known]) for image, known in zip(depth, mask, strict=True)]
+    return torch.stack(found)[:, None, None, None].to(depth.dtype)
 
 
 def test_the_best_constant_depth_is_found_among_any_depths_as_by_sorting_them():

@@ -118,12 +118,12 @@ class Ledger(DispatchMode):
         finally:
             self.phase = before
 
-    def marking(self, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """Return a function as a phase of its own."""
+    def marking(self, phase: str, function: Callable[..., Any], within: str) -> Callable[..., Any]:
+        """Return a function that is a phase of its own where another phase calls it."""
 
         @wraps(function)
         def marked(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-            with self.in_phase(phase):
+            with self.in_phase(phase if self.phase == within else self.phase):
                 return function(*args, **kwargs)
 
         return marked

@@ -98,6 +98,9 @@ class _Step:
             average = [self._copy(weight, AVERAGE, name) for name, weight in self.named]
         if self.situation.buckets:
             buckets = [self._copy(weight, BUCKETS, name) for name, weight in self.named]
+            if self.situation.gradients_are_buckets:
+                for weight, bucket in zip(self.weights, buckets, strict=True):
+                    weight.grad = bucket
         estimator.network.train()
         self._mark_phases()
         for _ in range(min(2, self.situation.micro_batches)):
@@ -112,8 +115,6 @@ class _Step:
         optimizer.zero_grad()
         if self.situation.val_batch_size:
             self._validate()
-        if self.situation.buckets:
-            del buckets
 
     def _ready_optimizer(self) -> Optimizer:
         """Return the optimiser with its states, as it is after a step."""
@@ -148,8 +149,8 @@ class _Step:
         with ledger.in_phase("backward"):
             loss.backward()
         for name, weight in self.named:
-            if weight.grad is not None:
-                ledger.book(weight.grad, BUCKETS if situation.gradients_are_buckets else GRADIENTS, name)
+            if weight.grad is not None and not situation.gradients_are_buckets:
+                ledger.book(weight.grad, GRADIENTS, name)
 
     def _validate(self) -> None:
         estimator, situation = self.estimator, self.situation
@@ -158,12 +159,15 @@ class _Step:
         with self.ledger.in_phase("validation"), torch.no_grad():
             batch = make_batch(estimator, situation.val_batch_size, situation.image_size, situation.precision)
             with torch.autocast("cpu", half) if half else nullcontext():
-                estimator(batch.image, list(range(situation.val_batch_size)))
+                network = estimator.network
+                latent = network.encode(batch.image)
+                latent = network.model_output(network.denoiser.input_of(latent, latent), network.timestep)
+                estimator.task.predict(network.decode(latent))
 
     def _mark_phases(self) -> None:
         network: Any = self.estimator.network
         for phase, method in (("encode", "encode"), ("denoise", "model_output"), ("decode", "decode")):
-            setattr(network, method, self.ledger.marking(phase, getattr(network, method)))
+            setattr(network, method, self.ledger.marking(phase, getattr(network, method), "loss"))
 
     def _copy(self, weight: Tensor, kind: str, name: str) -> Tensor:
         copy = torch.empty_like(weight, requires_grad=False)

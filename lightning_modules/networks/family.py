@@ -105,7 +105,9 @@ class Family(ABC):
             config: the denoiser's.
         """
         widths = self.conditioning_widths(config)
-        return {name: (1, width) if "pooled" in name else (1, self.prompt_tokens, width) for name, width in widths.items()}
+        return {
+            name: (1, width) if "pooled" in name else (1, self.prompt_tokens, width) for name, width in widths.items()
+        }
 
     def make_codec(self, model: Any, **options: Any) -> Codec:  # noqa: ANN401
         """Return the codec.

@@ -6,6 +6,7 @@ low-rank adapters, the first is needed for nothing, and the second is cheap to c
 before it keeps anyway. Values and gradients stay the same, bit for bit.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -131,12 +132,15 @@ class _Autocast:
     """
 
     def __init__(self, device: str) -> None:
-        self.device = device
-        self.dtype, self.enabled = torch.get_autocast_dtype(device), torch.is_autocast_enabled(device)
+        self.device, self.enabled = (
+            device,
+            torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device),
+        )
+        self.dtype = torch.get_autocast_dtype(device) if self.enabled else None
 
-    def again(self) -> torch.autocast:
-        """Return a context with autocast as it was."""
-        return torch.autocast(self.device, self.dtype, enabled=self.enabled)
+    def again(self) -> AbstractContextManager[Any]:
+        """Return a context with autocast as it was; in a backward pass it is off unless something lets it be on."""
+        return torch.autocast(self.device, self.dtype) if self.enabled else nullcontext()
 
 
 class _Normalization(torch.autograd.Function):

@@ -8,6 +8,9 @@ from typing import Any
 _IS_WEIGHTLESS: ContextVar[bool] = ContextVar("is_weightless", default=False)
 
 
+_FEW = 4096
+
+
 @contextmanager
 def without_weights() -> Iterator[None]:
     """Let bases that are loaded in this context be built from their configs alone, on the device ``meta``."""
@@ -33,6 +36,10 @@ def build_weightless(kind: Any, config: Mapping[str, Any]) -> Any:  # noqa: ANN4
     import torch
 
     with torch.device("meta"):
-        if hasattr(kind, "from_config"):
-            return kind.from_config(dict(config)).float().eval()
-        return kind(kind.config_class(**config)).float().eval()
+        made = kind.from_config(dict(config)) if hasattr(kind, "from_config") else kind(kind.config_class(**config))
+    model = made.float().eval()
+    for module in model.modules():  # statistics of a few numbers are read when a network is put together
+        for name, buffer in module.named_buffers(recurse=False):
+            if buffer.numel() <= _FEW:
+                module.register_buffer(name, torch.ones(buffer.shape, dtype=buffer.dtype))
+    return model

@@ -65,4 +65,6 @@ def card_named(name: str) -> Card:
     for known, (mebibytes, *rates) in _CARDS.items():
         if known.upper() == plain:
             return Card(known, mebibytes << 20, *rates)
-    raise InputError(f"there is no GPU {name!r} in the list: give one of {', '.join(_CARDS)}, or its memory, e.g. 24GB.")
+    raise InputError(
+        f"there is no GPU {name!r} in the list: give one of {', '.join(_CARDS)}, or its memory, e.g. 24GB."
+    )

@@ -102,7 +102,7 @@ class Ledger(DispatchMode):
             for hook in hooks:
                 hook.remove()
             self.books.flops, self.books.convolution_flops = dict(self._flops), dict(self._convolutions)
-            alive = set()
+            alive: set[int] = set()
             for number, came in self._log[: self._peak_at]:
                 (alive.add if came else alive.discard)(number)
             self.books.at_peak = sorted((self._entries[each] for each in alive), key=lambda entry: -entry.num_bytes)

@@ -89,29 +89,25 @@ class _Step:
 
     def run(self, parts: list[nn.Module]) -> None:
         """Take the step; states of the optimiser are there from the beginning, as in all steps but the first."""
-        ledger, estimator = self.ledger, self.estimator
         for part in parts:
             for name, tensor in (*part.named_parameters(), *part.named_buffers()):
-                ledger.book(tensor, TRAINED if tensor.requires_grad else FROZEN, name)
+                self.ledger.book(tensor, TRAINED if tensor.requires_grad else FROZEN, name)
         optimizer = self._ready_optimizer()
-        if self.situation.average_on_device:
-            average = [self._copy(weight, AVERAGE, name) for name, weight in self.named]
-        if self.situation.buckets:
-            buckets = [self._copy(weight, BUCKETS, name) for name, weight in self.named]
-            if self.situation.gradients_are_buckets:
-                for weight, bucket in zip(self.weights, buckets, strict=True):
-                    weight.grad = bucket
-        estimator.network.train()
+        average = self._copies(AVERAGE) if self.situation.average_on_device else []
+        buckets = self._copies(BUCKETS) if self.situation.buckets else []
+        if self.situation.gradients_are_buckets:
+            for weight, bucket in zip(self.weights, buckets, strict=True):
+                weight.grad = bucket
+        self.estimator.network.train()
         self._mark_phases()
         for _ in range(min(2, self.situation.micro_batches)):
             self._micro_batch()
-        with ledger.in_phase("optimiser step"), torch.no_grad():
+        with self.ledger.in_phase("optimiser step"), torch.no_grad():
             norm = torch.nn.utils.get_total_norm([weight.grad for weight in self.weights if weight.grad is not None])
             torch.nn.utils.clip_grads_with_norm_(self.weights, 1.0, norm)
             optimizer.step()
-            if self.situation.average_on_device:
-                for mean, weight in zip(average, self.weights, strict=True):
-                    mean.lerp_(weight, 0.001)
+            for mean, weight in zip(average, self.weights, strict=False):
+                mean.lerp_(weight, 0.001)
         optimizer.zero_grad()
         if self.situation.val_batch_size:
             self._validate()
@@ -127,8 +123,8 @@ class _Step:
                 optimizer.step()
             except Exception as error:  # whatever an optimiser does that wants a real GPU
                 raise InputError(
-                    f"the optimiser {type(optimizer).__name__} cannot be planned ({one_line(error, 200)}). Give another "
-                    "one, such as torch.optim.AdamW."
+                    f"the optimiser {type(optimizer).__name__} cannot be planned ({one_line(error, 200)}). Give "
+                    "another one, such as torch.optim.AdamW."
                 ) from error
             optimizer.zero_grad()
         for name, weight in self.named:
@@ -169,10 +165,12 @@ class _Step:
         for phase, method in (("encode", "encode"), ("denoise", "model_output"), ("decode", "decode")):
             setattr(network, method, self.ledger.marking(phase, getattr(network, method), "loss"))
 
-    def _copy(self, weight: Tensor, kind: str, name: str) -> Tensor:
-        copy = torch.empty_like(weight, requires_grad=False)
-        self.ledger.book(copy, kind, name)
-        return copy
+    def _copies(self, kind: str) -> list[Tensor]:
+        """Return memory of the size of every weight that trains."""
+        copies = [torch.empty_like(weight, requires_grad=False) for weight in self.weights]
+        for (name, _), copy in zip(self.named, copies, strict=True):
+            self.ledger.book(copy, kind, name)
+        return copies
 
 
 def make_batch(estimator: Estimator, num_images: int, size: tuple[int, int], precision: str) -> GeometryBatch:

@@ -131,9 +131,7 @@ def _network(setting: Setting) -> dict[str, Any]:
 def _with_network(setting: Setting, name: str, value: Any) -> Setting:  # noqa: ANN401
     network = _network(setting)
     changed = {**network, "init_args": {**network["init_args"], name: value}}
-    return replace(
-        setting, model={**setting.model, "init_args": {**setting.model["init_args"], "network": changed}}
-    )
+    return replace(setting, model={**setting.model, "init_args": {**setting.model["init_args"], "network": changed}})
 
 
 def _parameters(class_path: str) -> set[str]:

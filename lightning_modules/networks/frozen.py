@@ -132,15 +132,13 @@ class _Autocast:
     """
 
     def __init__(self, device: str) -> None:
-        self.device, self.enabled = (
-            device,
-            torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device),
-        )
-        self.dtype = torch.get_autocast_dtype(device) if self.enabled else None
+        self.device, self.is_known = device, torch.amp.is_autocast_available(device)
+        self.enabled = self.is_known and torch.is_autocast_enabled(device)
+        self.dtype = torch.get_autocast_dtype(device) if self.is_known else None
 
     def again(self) -> AbstractContextManager[Any]:
-        """Return a context with autocast as it was; in a backward pass it is off unless something lets it be on."""
-        return torch.autocast(self.device, self.dtype) if self.enabled else nullcontext()
+        """Return a context with autocast as it was."""
+        return torch.autocast(self.device, self.dtype, enabled=self.enabled) if self.is_known else nullcontext()
 
 
 class _Normalization(torch.autograd.Function):

@@ -1,7 +1,7 @@
 """Autocast on tensors that stand for those of a GPU: what autocast does on CPUs, and where GPUs are more careful.
 
-On both, matrix products and convolutions are computed in half precision. On GPUs, normalisations and the like take float32
-in addition; what they put out is twice as large then, and is kept for the backward pass.
+On both, matrix products and convolutions are computed in half precision. On GPUs, normalisations and the like take
+float32 in addition; what they put out is twice as large then, and is kept for the backward pass.
 """
 
 from collections.abc import Callable, Iterator

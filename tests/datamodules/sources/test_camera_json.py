@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.preparation.folder_options import folder_dataset
-from datamodules.prepare import _parser, main
+from datamodules.prepare import commands
+from datamodules.prepare import main
 from datamodules.sources.folder_cameras import FolderCameras, read_intrinsics_file
 from datamodules.sources.hypersim_frames import find_table
 from geometry.errors import InputError

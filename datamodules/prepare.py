@@ -29,7 +29,7 @@ def prepare(
     data_set: RawDataset,
     output: Output,
     shards: ShardOptions,
-    workers: int = default_workers(),  # noqa: B008 - the same for the life of a process
+    workers: int = default_workers(),
     part: str = "1/1",
     max_errors: int = 0,
     overwrite: bool = False,
@@ -42,8 +42,8 @@ def prepare(
         output: Folder to write shards and dataset.json into.
         shards: How samples are stored.
         workers: Processes that read and encode frames, by default one per core; the result does not depend on it.
-        part: Prepare only every N-th shard, from the I-th on, for instance 3/8 on the third of eight machines; parts may
-            share --output, or be brought together by prepare merge.
+        part: Prepare only every N-th shard, from the I-th on, for instance 3/8 on the third of eight machines; parts
+            may share --output, or be brought together by prepare merge.
         max_errors: Broken samples to name and skip, per part; the next one stops the run.
         overwrite: Replace another data set in --output.
         quiet: Show no progress bar.
@@ -151,7 +151,9 @@ def comparisons() -> Callable[..., Any]:
     """Return a dataclass with an option for every modality that can be compared with another."""
     texts = ["What is compared.", "", "Attributes:"]
     for name, other in comparable().items():
-        texts.append(f"    compare_{name}: Samples per split whose {name} are compared with those computed from {other}.")
+        texts.append(
+            f"    compare_{name}: Samples per split whose {name} are compared with those computed from {other}."
+        )
     fields = [(f"compare_{name}", int, DEFAULT_COMPARED) for name in comparable()]
     return make_dataclass("Comparisons", fields, namespace={"__doc__": "\n".join(texts)})
 

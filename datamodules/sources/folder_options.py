@@ -51,7 +51,7 @@ class Meaning:
     """What the numbers mean.
 
     Attributes:
-        depth_scale: Units per metre: 1000 for millimetres, 256 for KITTI. By default metres; required for whole numbers.
+        depth_scale: Units per metre: 1000 for millimetres, 256 for KITTI. By default metres; needed for whole numbers.
         depth_kind: planar: along the viewing axis; ray-distance: to the camera's centre.
         depth_unknown: Stored values that mean unknown, such as 65535, besides 0, negative, NaN and infinite ones.
         depth_error: Noise and steps of the sensor relative to depth, averaged out before normals are computed: 0.005
@@ -84,9 +84,7 @@ class Cameras:
         pixel_center: Coordinate of the first pixel's centre that the intrinsics count with; 0 as OpenCV, or 0.5.
     """
 
-    intrinsics: Annotated[
-        tuple[float, float, float, float] | None, Option(metavar=("FX", "FY", "CX", "CY"))
-    ] = None
+    intrinsics: Annotated[tuple[float, float, float, float] | None, Option(metavar=("FX", "FY", "CX", "CY"))] = None
     cameras: Path | None = None
     fov_deg: float | None = None
     pixel_center: float = 0.0
@@ -158,7 +156,7 @@ def folder(
     known = FolderCameras(cameras.intrinsics, cameras.cameras, cameras.fov_deg, cameras.pixel_center)
     return FolderDataset(
         images=images,
-        depth=files.depth and NamedFiles(files.depth, files.depth_pattern),
+        depth=NamedFiles(files.depth, files.depth_pattern) if files.depth else None,
         shape=_shape(fit, images),
         depth_format=DepthFormat(
             meaning.depth_scale, meaning.depth_kind, meaning.depth_unknown, meaning.depth_error, files.array_name
@@ -216,6 +214,6 @@ def _shape(fit: SizeAndSplit, images: NamedFiles) -> Shape:
 def _normals(files: Files, cameras: FolderCameras) -> NamedFiles | Literal["from-depth", "none"]:
     if files.normals is None:
         return "from-depth" if cameras.known and files.depth else "none"
-    if files.normals == "from-depth" or files.normals == "none":
-        return files.normals
+    if files.normals in ("from-depth", "none"):
+        return "from-depth" if files.normals == "from-depth" else "none"
     return NamedFiles(given_path(files.normals, "--normals"), files.normals_pattern)

@@ -10,8 +10,8 @@ from datamodules.sources.hypersim_targets import readers
 from datamodules.sources.registry import raw_dataset
 from geometry.command_line import Option
 
-Modality = Literal[(*DEFAULT_MODALITIES, *readers())]  # type: ignore[valid-type]
-Split = Literal[SPLITS]  # type: ignore[valid-type]
+Modalities = Annotated[tuple[str, ...], Option(choices=(*DEFAULT_MODALITIES, *readers()))]
+Splits = Annotated[tuple[str, ...], Option(choices=SPLITS)]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class FrameOptions:
 
     split_csv: Path | None = None
     file_list: tuple[Path, ...] = ()
-    splits: tuple[Split, ...] = SPLITS
+    splits: Splits = SPLITS
     missing: Literal["auto", "skip", "error"] = "auto"
 
 
@@ -38,7 +38,7 @@ def hypersim(
     raw: Path,
     frames: FrameOptions,
     size: Annotated[tuple[int, int], Option(metavar=("H", "W"))] = (480, 640),
-    modalities: tuple[Modality, ...] = DEFAULT_MODALITIES,
+    modalities: Modalities = DEFAULT_MODALITIES,
     normals: NormalsSource = "auto",
     camera_csv: Path | None = None,
     name: str = "hypersim",

@@ -7,9 +7,9 @@ from datamodules.sources.registry import raw_dataset
 from datamodules.sources.virtual_kitti import CONDITIONS, PRESETS, SCENES, VirtualKitti
 from geometry.command_line import Option
 
-Scene = Literal[SCENES]  # type: ignore[valid-type]
-Condition = Literal[CONDITIONS]  # type: ignore[valid-type]
-Preset = Literal[tuple(PRESETS)]  # type: ignore[valid-type]
+Scenes = Annotated[tuple[str, ...] | None, Option(nargs="*", metavar="SCENE", choices=SCENES)]
+Conditions = Annotated[tuple[str, ...] | None, Option(metavar="NAME", choices=CONDITIONS)]
+Preset = Annotated[str, Option(choices=tuple(PRESETS))]
 
 
 @raw_dataset
@@ -18,8 +18,8 @@ def virtual_kitti(
     crop: Annotated[tuple[int, int], Option(metavar=("H", "W"))] = (352, 1216),
     normals: Literal["from-depth", "none"] = "from-depth",
     preset: Preset = "all",
-    val_scenes: Annotated[tuple[Scene, ...] | None, Option(nargs="*", metavar="SCENE")] = None,
-    conditions: Annotated[tuple[Condition, ...] | None, Option(metavar="NAME")] = None,
+    val_scenes: Scenes = None,
+    conditions: Conditions = None,
     cameras: tuple[Literal[0, 1], ...] = (),
     name: str = "virtual_kitti",
 ) -> VirtualKitti:

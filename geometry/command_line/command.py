@@ -41,6 +41,7 @@ class Command:
         parts: by parameter, what makes its value of options, where its type is no dataclass.
         kept: what to say when it is stopped with Ctrl-C.
         prepare_words: changes the words before they are parsed.
+        before: is called first.
         title: what has the docstring that describes the command, if the function has not.
     """
 
@@ -48,6 +49,7 @@ class Command:
     parts: Mapping[str, Callable[..., Any]] = field(default_factory=dict)
     kept: str = ""
     prepare_words: Callable[[list[str], Sequence[Parameter]], list[str]] | None = None
+    before: Callable[[], None] | None = None
     title: Callable[..., Any] | None = None
 
     @property
@@ -67,7 +69,10 @@ class Command:
             prog: how it is called.
         """
         parser = CommandParser(
-            prog=prog, description=described(self.title or self.run)[1], allow_abbrev=False, usage=_usage(prog, self.part.options)
+            prog=prog,
+            description=described(self.title or self.run)[1],
+            allow_abbrev=False,
+            usage=_usage(prog, self.part.options),
         )
         parser.add_argument("-c", "--config", action=ActionConfigFile, help=CONFIG_HELP)
         _add(parser, parser, self.part, self.title)
@@ -104,8 +109,10 @@ class Command:
             words: what follows the command's name.
             prog: how it is called.
         """
+        if self.before:
+            self.before()
         try:
-            return self.part.call(self.parse(words, prog)) or 0
+            return self.part.call(vars(self.parse(words, prog))) or 0
         except KeyboardInterrupt:
             print(f"Stopped. {self.kept}".rstrip(), file=sys.stderr)
             return 130
@@ -170,7 +177,15 @@ def listing(prog: str, description: str, commands: Mapping[str, str]) -> str:
     width = max(map(len, commands))
     lines = [f"  {name.ljust(width)}  {text}" for name, text in commands.items()]
     return "\n".join(
-        [f"usage: {prog} COMMAND [options]", "", description, "", *lines, "", f"{prog} COMMAND --help lists its options."]
+        [
+            f"usage: {prog} COMMAND [options]",
+            "",
+            description,
+            "",
+            *lines,
+            "",
+            f"{prog} COMMAND --help lists its options.",
+        ]
     )
 
 

@@ -15,7 +15,8 @@ _NOISE = re.compile(
     r"Subclass types expect one of:|a class path \(str\)|a dict with)"
 )
 _REWORDED = (
-    (r"Parser key \"([^\"]*)\":", r"\1:"),
+    (r"Parser key \"([^\"]*)\"(?: element \d+)?:", r"\1:"),
+    (r"the following arguments are required: (.*[^.])\.?$", r"\1: needed, and not given"),
     (r"Key \"([^\"]*)\" is required but not included in config object or its value is None\.?", r"--\1 is needed."),
     (r"Problem with given class_path '([^']*)':", r"\1:"),
     (r"Expected a dot import path string: (\S+)", r"there is no class \1"),

@@ -5,14 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import docstring_parser
 from jsonargparse import ActionYesNo
 
 from geometry.errors import one_line
 from geometry.paths import path_argument
-
 
 _METAVARS: dict[Any, str] = {int: "N", float: "X", Path: "PATH"}
 
@@ -26,12 +25,14 @@ class Option:
         metavar: what stands for the value in the help, or for each of several.
         also: other names, which the help does not show.
         parse: makes the value of a word; by default what the type says.
+        choices: what a word may be, where this is known at run time alone.
     """
 
     nargs: str | None = None
     metavar: str | tuple[str, ...] | None = None
     also: tuple[str, ...] = ()
     parse: Callable[[str], Any] | None = None
+    choices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ class Parameter:
         """Return the arguments of ``add_argument`` that describe the option."""
         settings: dict[str, Any] = {"help": self.help, "required": self.is_required}
         if not self.is_required:
-            settings["default"] = list(self.default) if isinstance(self.default, tuple) else self.default
+            settings["default"] = _as_words(self.default)
         if self.hint is bool:
             return settings | {"action": ActionYesNo}
         if self.is_sequence:
@@ -103,6 +104,8 @@ class Parameter:
     @property
     def _word(self) -> Any:  # noqa: ANN401 - a type
         """Type of what one word of the command line stands for."""
+        if self.option.choices:
+            return Literal[self.option.choices]
         return get_args(self.hint)[0] if self.is_sequence else self.hint
 
     @property
@@ -129,14 +132,22 @@ class Part:
         """All options: its own, and those of its parts."""
         return [*self.own, *(one for part in self.parts.values() for one in part.options)]
 
+    def values(self, parsed: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of the parameters.
+
+        Args:
+            parsed: values by the names of options.
+        """
+        own = {one.name: one.value(parsed[one.name]) for one in self.own}
+        return own | {name: part.call(parsed) for name, part in self.parts.items()}
+
     def call(self, parsed: Mapping[str, Any]) -> Any:  # noqa: ANN401 - whatever it returns
         """Call it with what the options say.
 
         Args:
             parsed: values by the names of options.
         """
-        given = {one.name: one.value(parsed[one.name]) for one in self.own}
-        given |= {name: part.call(parsed) for name, part in self.parts.items()}
+        given = self.values(parsed)
         positional = [given.pop(one.name) for one in self.own if one.is_positional]
         return self.make(*positional, **given)
 
@@ -196,6 +207,13 @@ def _plain(hint: Any) -> tuple[Any, bool, Option]:  # noqa: ANN401 - types
             hint = Union[tuple(rest)]  # noqa: UP007 - of a list
         else:
             return hint, may_be_none, option
+
+
+def _as_words(default: Any) -> Any:  # noqa: ANN401 - values have any type
+    """Return a default as a configuration holds it."""
+    if isinstance(default, tuple):
+        return [_as_words(one) for one in default]
+    return str(default) if isinstance(default, Path) else default
 
 
 class _Checked:

@@ -1,5 +1,6 @@
 """The parser of every command: plain help, and errors of one line."""
 
+import argparse
 import os
 import stat
 import sys
@@ -19,6 +20,7 @@ from geometry.jsonargparse_internals import OpenParser, groups_of, options_of
 from geometry.paths import given_path
 
 CONFIG_HELP = "YAML file with values of these options. What follows on the command line is laid over it."
+PRINT_CONFIG_HELP = "Print all options with their values as such a file, and exit."
 
 
 class Parser(OpenParser):
@@ -30,7 +32,7 @@ class Parser(OpenParser):
         config_errors: what reading a configuration may raise, besides errors of YAML.
     """
 
-    HELP: dict[str, str] = {}  # noqa: RUF012 - constants of the class
+    HELP: dict[str, str] = {"print_config": PRINT_CONFIG_HELP}  # noqa: RUF012 - constants of the class
     TITLES: dict[str, str] = {}  # noqa: RUF012
     config_errors: tuple[type[Exception], ...] = ()
 
@@ -114,7 +116,8 @@ class Parser(OpenParser):
             **kwargs: what the parser of jsonargparse takes.
         """
         for option in options_of(self):
-            option.help = plain_help(self.HELP.get(option.dest, option.help or ""))
+            if option.help != argparse.SUPPRESS:
+                option.help = plain_help(self.HELP.get(option.dest, option.help or ""))
         for group, options in groups_of(self):
             keys = {option.dest.split(".")[0] for option in options}
             if len(keys) == 1:

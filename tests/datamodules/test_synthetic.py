@@ -214,7 +214,9 @@ def test_options_that_cannot_be_are_one_line_and_write_nothing(tmp_path, capsys,
     file.touch()
     options = {"--out": str(tmp_path / "out"), "--frames": "1", "--size": "24 32"} | wrong
     words = [word for name, value in options.items() for word in (name, *value.replace("FILE", str(file)).split())]
-    assert main(["hypersim", *words]) == 2
+    with pytest.raises(SystemExit) as ended:
+        sys.exit(main(["hypersim", *words]))
     told = capsys.readouterr().err.strip()
-    assert next(iter(wrong)).lstrip("-") in told and "\n" not in told
+    assert ended.value.code == 2
+    assert next(iter(wrong)).lstrip("-").replace("-", "_") in told and "\n" not in told
     assert list(tmp_path.iterdir()) == [file]

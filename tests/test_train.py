@@ -190,7 +190,7 @@ class TestMistakes:
 
     def test_no_command_or_a_strange_one(self, capsys):
         assert "fit" in error_of(capsys)
-        assert "invalid choice: 'fti'" in error_of(capsys, "fti")
+        assert "there is no command 'fti'" in error_of(capsys, "fti")
 
     def test_an_error_in_a_loader_is_as_clear_and_a_bug_keeps_its_traceback(self, config, capsys, monkeypatch):
         def fail(self):

@@ -1,6 +1,6 @@
 """Your own images as a command of ``prepare``, and how its options become a ``FolderDataset``."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -189,15 +189,8 @@ def _refuse_idle_options(files: Files, meaning: Meaning, cameras: Cameras, fit: 
         if is_given and not is_used:
             missing = "are not computed from depth here" if "smooths" in sentence else "is not given"
             raise InputError(f"{sentence} {missing}. Leave the option out, or give what it needs.")
-    exclusive: tuple[Mapping[str, Any], ...] = (
-        {"intrinsics": cameras.intrinsics, "cameras": cameras.cameras, "fov_deg": cameras.fov_deg},
-        {"size": fit.size, "crop": fit.crop},
-        {"val_fraction": fit.val_fraction or None, "val_list": fit.val_list},
-    )
-    for options in exclusive:
-        given = [f"--{name}" for name, value in options.items() if value is not None]
-        if len(given) > 1:
-            raise InputError(f"{' and '.join(given)} say the same thing twice; give one of them.")
+    if fit.size and fit.crop:
+        raise InputError("--size and --crop both say how large the samples are; give one of them.")
     if cameras.pixel_center not in (0.0, 0.5):
         raise InputError(f"--pixel_center is 0 or 0.5, not {cameras.pixel_center}.")
 

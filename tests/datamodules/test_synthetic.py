@@ -1,6 +1,7 @@
 """The ray caster's geometry is exact, and its files read back as what was rendered."""
 
 import hashlib
+import sys
 from dataclasses import replace
 
 import numpy as np

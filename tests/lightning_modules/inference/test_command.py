@@ -320,8 +320,9 @@ class TestMistakes:
         photo, out = tmp_path / "a.png", ("--output", tmp_path / "out")
         model = ("--ckpt_path", run)
         for message, *words in (
-            ("IMAGES, --output",),
-            ("required: --output", photo, *model),
+            ("images",),
+            ("output",),
+            ("output: needed, and not given", photo, *model),
             ("the folder holds no images", tmp_path / "empty", *model, *out),
             ("--output {}/file cannot be made a folder: it is a file", photo, *model, "--output", tmp_path / "file"),
             ("{}/empty is no checkpoint", photo, "--model", tmp_path / "empty", *out),
@@ -329,13 +330,13 @@ class TestMistakes:
             ("{}/file cannot be read as a checkpoint: it is none", photo, "--ckpt_path", tmp_path / "file", *out),
             ("both name a model", photo, *model, "--model", tmp_path, *out),
             ("must not be negative, got 32, -1", photo, *model, *out, "--tile-size", "-1"),
-            ("invalid int value: 'x'", photo, *model, *out, "--batch-size", "x"),
-            ("--batch-size must be at least 1", photo, *model, *out, "--batch-size", "0"),
+            ("batch_size: expected int, got x", photo, *model, *out, "--batch-size", "x"),
+            ("--batch_size must be at least 1", photo, *model, *out, "--batch-size", "0"),
             ("seed must lie in", photo, *model, *out, "--seed", "-1"),
             ("0 < fov_deg < 180", photo, *model, *out, "--point-cloud", "--fov-deg", "0"),
             ("0 < near_m < far_m", photo, *model, *out, "--point-cloud", "--near-m", "9", "--far-m", "2"),
             ("focal lengths larger than 0", photo, *model, *out, "--point-cloud", "--intrinsics", 0, 1, 1, 1),
-            ("--fov-deg concerns point clouds alone", photo, *model, *out, "--fov-deg", "60"),
+            ("--fov_deg concerns point clouds alone", photo, *model, *out, "--fov-deg", "60"),
             ("give one of them", photo, *model, *out, *"--point-cloud --fov-deg 9 --intrinsics 1 1 1 1".split()),
             ("give the configuration whose last run", photo, "--ckpt_path", "last", *out),
         ):

@@ -1,6 +1,7 @@
 """Folders of other people's Marigolds: predicted as their pipelines predict, or refused, whichever way they come in."""
 
 import json
+import sys
 from itertools import product
 from pathlib import Path
 

@@ -2,7 +2,7 @@
 
 import sys
 from importlib import import_module
-from typing import Any
+from typing import Any, NoReturn
 
 # Every command: where it is, and one line on it. Those with a trainer share a parser; any other is a
 # geometry.command_line.Command (or a Group of such) named COMMAND (or GROUP). A new one is a line here.
@@ -30,23 +30,34 @@ def main(args: list[str] | None = None) -> None:
     words = sys.argv[1:] if args is None else [str(word) for word in args]
     first = words[0].replace("-", "_") if words else ""
     if first in ("_h", "__help", "__help_all") or not words:
-        print(_help(), file=sys.stdout if words else sys.stderr)
-        sys.exit(0 if words else 2)
+        print(_help())
+        if not words:
+            _leave("a command is needed, for instance fit.")
+        sys.exit(0)
     if first.partition("=")[0] == "__print_completion":
         kind = first.partition("=")[2] or (words[1] if len(words) > 1 else "")
-        others = {name: _named(place) for name, (place, _) in COMMANDS.items() if place != TRAINER}
+        others = {name: find_command(place) for name, (place, _) in COMMANDS.items() if place != TRAINER}
         return import_module("lightning_modules.command_line.completion").print_completion(kind, others)
     place = COMMANDS.get(words[0], (TRAINER, ""))[0]
     if words[0] not in COMMANDS and not words[0].startswith("-"):
-        print(f"error: there is no command {words[0]!r}; one of {', '.join(COMMANDS)}.", file=sys.stderr)
-        sys.exit(2)
+        _leave(f"there is no command {words[0]!r}; one of {', '.join(COMMANDS)}.")
     if place == TRAINER:
         return import_module(TRAINER).main(args)
-    if status := _named(place).main(words[1:], f"onestep {words[0]}"):
+    if status := find_command(place).main(words[1:], f"onestep {words[0]}"):
         sys.exit(status)
 
 
-def _named(place: str) -> Any:  # noqa: ANN401 - a Command or a Group, which are slow to import
+def _leave(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def find_command(place: str) -> Any:  # noqa: ANN401 - a Command or a Group, which are slow to import
+    """Return the command that stands at a place.
+
+    Args:
+        place: module and name, as in ``COMMANDS``.
+    """
     module, _, name = place.partition(":")
     return getattr(import_module(module), name)
 

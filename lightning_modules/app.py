@@ -39,7 +39,7 @@ class PageOptions:
     host: str = "127.0.0.1"
     allow_host: Annotated[tuple[str, ...], Option(metavar="NAME")] = ()
     port: int = 7860
-    max_megapixels: float = 50
+    max_megapixels: float = 50.0
     max_upload_mb: int = 50
     processing_res: Annotated[int | None, Option(metavar="PX")] = None
     device: str = "auto"

@@ -6,6 +6,7 @@ classes are Lightning's own with public names for what subclasses add to.
 ``tests/lightning_modules/test_lightning_internals.py`` holds each part against the installed version, by what it does.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from jsonargparse import Namespace
@@ -154,9 +155,12 @@ class OpenCLI(LightningCLI):
     No checkpoint changes the configuration: what a file names is not what somebody asked for.
     """
 
-    def other_parsers(self) -> dict[str, Any]:
-        """Return parsers of commands that run elsewhere, for the completion of shells."""
-        return {}
+    def add_other_commands(self, add: Callable[..., Any]) -> None:
+        """Add parsers of commands that run elsewhere, for the completion of shells.
+
+        Args:
+            add: takes a name and a parser, and ``help``: one line.
+        """
 
     def add_arguments_to_command(self, parser: LightningArgumentParser, command: str) -> None:
         """Add the options of a single command.
@@ -189,8 +193,7 @@ class OpenCLI(LightningCLI):
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:  # noqa: ANN401
         super()._add_subcommands(parser, **kwargs)
         commands: Any = parser._subcommands_action
-        for name, other in self.other_parsers().items():
-            commands.add_subcommand(name, other, help=other.description)
+        self.add_other_commands(commands.add_subcommand)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:  # noqa: ANN401
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)

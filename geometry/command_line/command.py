@@ -153,17 +153,29 @@ class Group:
             return 2
         return commands[first].main(words[1:], f"{prog} {first}")
 
+    @property
+    def summary(self) -> str:
+        """The first sentence on it."""
+        return self.description
+
     def parser(self, prog: str) -> CommandParser:
-        """Return a parser of all, as the completion of a shell needs it.
+        """Return a parser to be filled, as the completion of a shell needs it.
 
         Args:
-            prog: how they are called.
+            prog: how the group is called.
         """
-        parser = CommandParser(prog=prog, description=self.description)
+        return CommandParser(prog=prog, description=self.description)
+
+    def fill(self, parser: CommandParser, prog: str) -> None:
+        """Add the commands to the parser, which must have its place in the parser above by then.
+
+        Args:
+            parser: the group's.
+            prog: how the group is called.
+        """
         below = parser.add_subcommands(required=True, dest="command")
         for name, command in self.commands().items():
             below.add_subcommand(name, command.parser(f"{prog} {name}"), help=command.summary)
-        return parser
 
 
 def listing(prog: str, description: str, commands: Mapping[str, str]) -> str:

@@ -1,14 +1,14 @@
 """Completion of command lines by shells: the script that ``onestep --print_completion shtab-bash`` prints."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
 
 from geometry.command_line import Command, Group
 from geometry.command_line.messages import leave
-from geometry.command_line.parser import Parser
-from lightning_modules.command_line.trainer_commands import OneStepCLI, main
+from lightning_modules.command_line.trainer_commands import OneStepCLI, run
 
 
 def print_completion(kind: str, others: Mapping[str, Command | Group]) -> None:
@@ -22,8 +22,12 @@ def print_completion(kind: str, others: Mapping[str, Command | Group]) -> None:
     class Completion(OneStepCLI):
         """The parser of all commands, which prints a script in place of parsing."""
 
-        def other_parsers(self) -> dict[str, Parser]:
-            return {name: command.parser(f"onestep {name}") for name, command in others.items()}
+        def add_other_commands(self, add: Callable[..., Any]) -> None:
+            for name, command in others.items():
+                parser = command.parser(f"onestep {name}")
+                add(name, parser, help=command.summary)
+                if isinstance(command, Group):
+                    command.fill(parser, f"onestep {name}")
 
         def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
             try:
@@ -32,4 +36,4 @@ def print_completion(kind: str, others: Mapping[str, Command | Group]) -> None:
                 leave(f"--print_completion {kind}: {error} Give shtab-bash, shtab-zsh or shtab-tcsh.")
             sys.exit(0)
 
-    main(["fit"], Completion)
+    run(["fit"], Completion)

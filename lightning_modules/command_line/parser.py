@@ -93,7 +93,7 @@ class TrainerParser(Parser, LightningArgumentParser):
     HELP = HELP
     TITLES = TITLES
     config_errors = (OmegaConfBaseException,)
-    help_is_short = True
+    help_is_short = False
 
     def format_help(self, *args: Any, **kwargs: Any) -> str:  # noqa: ANN401
         """Return the help, of the most important options if it is to be short.
@@ -104,7 +104,8 @@ class TrainerParser(Parser, LightningArgumentParser):
         """
         text = super().format_help(*args, **kwargs)
         grouped = [option for _, options in groups_of(self) for option in options]
-        hidden = [option for option in grouped if option.dest not in SHORT and option.help != argparse.SUPPRESS]
+        shown = [option for option in grouped if option.help != argparse.SUPPRESS]
+        hidden = [option for option in shown if option.dest not in SHORT and not isinstance(option, HelpAll)]
         if not self.help_is_short:
             return text
         kept = [option.help for option in hidden]

@@ -94,6 +94,8 @@ class OneStepCLI(OpenCLI):
             parser: its parser.
             command: its name.
         """
+        assert isinstance(parser, TrainerParser)
+        parser.help_is_short = True
         parser.add_argument("--help_all", action=HelpAll, help="List all options, and exit.")
         if command in COMMANDS_WITH_RUN:
             parser.add_argument("--run", type=str, default=None, help=RUN_HELP)
@@ -195,7 +197,16 @@ class OneStepCLI(OpenCLI):
 
 
 @says_when_stopped
-def main(args: ArgsType = None, kind: type[OneStepCLI] = OneStepCLI) -> None:
+def main(args: ArgsType = None) -> None:
+    """Run a command.
+
+    Args:
+        args: the command line as a list; None is that of the process.
+    """
+    run(args)
+
+
+def run(args: ArgsType = None, kind: type[OneStepCLI] = OneStepCLI) -> None:
     """Run a command; mistakes that a user can mend end with ``error: ...`` and status 2.
 
     Args:

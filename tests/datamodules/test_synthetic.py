@@ -205,8 +205,8 @@ def test_old_scenes_are_never_mixed_with_new_ones(tmp_path, capsys):
         {"--size": "1000000 1000000"},
         {"--antialias": "0"},
         {"--workers": "1000000000"},
-        {"--val-fraction": "nan"},
-        {"--tilt-shift-fraction": "-1.5"},
+        {"--val_fraction": "nan"},
+        {"--tilt_shift_fraction": "-1.5"},
     ],
     ids=str,
 )

@@ -233,8 +233,8 @@ class Commands(internals.OpenCLI):
     def subcommands():
         return {"fit": {"model", "datamodule"}, "validate": {"model", "datamodule", "verbose"}}
 
-    def other_parsers(self):
-        return {"draw": LightningArgumentParser(description="Runs elsewhere.")}
+    def add_other_commands(self, add):
+        add("draw", LightningArgumentParser(), help="Runs elsewhere.")
 
     def add_arguments_to_command(self, parser, command):
         if command == "validate":

@@ -63,9 +63,11 @@ def parts_of(size: str, device: str, data: str | None) -> list[Part]:
     few = ("--repeats", "3", "--warmup", "1")
     is_tiny = size == "tiny"
     step = ("benchmarks.train_step", *network, *few) + (("--images", "2", "--batch-size", "2") if is_tiny else hardware)
-    marked = "tests/lightning_modules/test_host_waits.py" if device == "cpu" else "tests"
+    tests = (
+        ("not gpu and not slow", "tests/lightning_modules/test_host_waits.py") if device == "cpu" else ("gpu", "tests")
+    )
     found = [
-        Part("tests", ("pytest", "-q", "-m", "gpu or not slow" if device == "cpu" else "gpu", marked)),
+        Part("tests", ("pytest", "-m", *tests)),
         Part(
             "gradients", ("benchmarks.numerics", *network, *(("--no-compile",) if is_tiny else ("--batch-size", "1")))
         ),
@@ -134,7 +136,7 @@ def _figures(results: Mapping[str, Any]) -> list[str]:
     """Return a figure for every candidate of a benchmark."""
     if "ratio" in results:
         measured, planned = (results[key] / 2**30 for key in ("measured", "planned"))
-        return [f"planned {planned:.2f} GiB, measured {measured:.2f} GiB: {results['ratio']}"]
+        return [f"planned {planned:.3f} GiB, measured {measured:.3f} GiB: {results['ratio']}"]
     figures = []
     for name, candidate in results.items():
         if not isinstance(candidate, dict):

@@ -76,7 +76,7 @@ def run(options: Any, scratch: Path) -> dict[str, Any]:  # noqa: ANN401 - argpar
     situation = Situation(options.image_size, options.batch_size or settings.batch_size, 2, settings.precision)
     with base_of(options.size, scratch) as base:
         with without_weights():
-            shapes = settings.build(base, torch.device("cpu"))
+            shapes = settings.build(base)
         planned = simulate(shapes, situation, for_gpu=device.type == "cuda")
         estimator = settings.build(base, device)
     held = sum(tensor.untyped_storage().nbytes() for tensor in (*estimator.parameters(), *estimator.buffers()))

@@ -1,23 +1,20 @@
-"""The command ``plan``."""
+"""The command ``onestep plan``."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from geometry.command_line import Command, Option
 from geometry.errors import InputError
 from geometry.writing import write_whole
-from lightning_modules.planning.cards import card_named
-from lightning_modules.planning.plan import largest_micro_batch, make_plan
-from lightning_modules.planning.report import as_record, describe, describe_on
-from lightning_modules.planning.setting import read_setting
-from lightning_modules.planning.ways_to_fit import cheapest_way
+from lightning_modules.command_line.console import quieten
+from lightning_modules.inference.arguments import find_run_configs
 
 
 def plan(
-    config: list[str],
-    gpu: list[str] | None = None,
-    image_size: tuple[int, int] | None = None,
+    run_config: Annotated[tuple[str, ...], Option(metavar="FILE")] = (),
+    gpu: Annotated[tuple[str, ...], Option(metavar="CARD")] = (),
+    image_size: Annotated[tuple[int, int] | None, Option(metavar=("H", "W"))] = None,
     utilisation: float = 0.3,
     out: Path | None = None,
 ) -> int:
@@ -28,8 +25,9 @@ def plan(
     what kernels need for themselves, is not seen.
 
     Args:
-        config: Configuration to plan: a file or the name of a shipped one; given several times, laid over one another.
-        gpu: GPU to fit, such as H100, or its memory, such as 24GB; may be given several times.
+        run_config: Configuration of a training, a file or the name of a shipped one; several are laid over one another.
+            --config takes such a file, too.
+        gpu: GPU to fit, such as H100, or its memory, such as 24GB; several are answered one by one.
         image_size: Height and width of all images. By default those of the prepared data sets, else their usual ones.
         utilisation: Share of the speed that makers state which is assumed to be reached.
         out: JSON file to write, too.
@@ -37,10 +35,16 @@ def plan(
     Raises:
         InputError: the configuration cannot be planned.
     """
+    from lightning_modules.planning.cards import card_named
+    from lightning_modules.planning.plan import largest_micro_batch, make_plan
+    from lightning_modules.planning.report import as_record, describe, describe_on
+    from lightning_modules.planning.setting import read_setting
+    from lightning_modules.planning.ways_to_fit import cheapest_way
+
     if not 0 < utilisation <= 1:
         raise InputError(f"--utilisation {utilisation}: give a share above 0 and up to 1.")
-    cards = [card_named(name) for name in gpu or []]
-    found = make_plan(read_setting(config, image_size))
+    cards = [card_named(name) for name in gpu]
+    found = make_plan(read_setting(run_config, image_size))
     print("\n".join(describe(found)), flush=True)
     record: dict[str, Any] = as_record(found)
     for card in cards:
@@ -59,19 +63,4 @@ def plan(
     return 0
 
 
-def main(args: Sequence[str] | None = None) -> int:
-    """Run the command from a command line.
-
-    Args:
-        args: the words; None is those of the process.
-    """
-    import argparse
-
-    parser = argparse.ArgumentParser(prog="python -m lightning_modules.planning", description=plan.__doc__)
-    parser.add_argument("--config", action="append", required=True)
-    parser.add_argument("--gpu", action="append")
-    parser.add_argument("--image_size", type=int, nargs=2)
-    parser.add_argument("--utilisation", type=float, default=0.3)
-    parser.add_argument("--out", type=Path)
-    options = vars(parser.parse_args(args))
-    return plan(**options | {"image_size": tuple(options["image_size"]) if options["image_size"] else None})
+COMMAND = Command(plan, prepare_words=find_run_configs, before=quieten)

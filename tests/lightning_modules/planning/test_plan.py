@@ -156,7 +156,7 @@ def test_the_cheapest_way_costs_no_more_than_it_must(tmp_path):
 
 def test_a_plan_is_printed_and_written(tmp_path, capsys):
     out = tmp_path / "plan.json"
-    assert plan([config_file(tmp_path)], gpu=["H200"], image_size=SIZE, out=out) == 0
+    assert plan((config_file(tmp_path),), gpu=("H200",), image_size=SIZE, out=out) == 0
     text = capsys.readouterr().out
     for words in ("peak of tensors:", "by phase:", "largest tensors there:", "H200: fits", "steps per hour"):
         assert words in text
@@ -168,13 +168,13 @@ def test_a_plan_is_printed_and_written(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"gpu": ["H1000"]}, "there is no GPU 'H1000'"),
+        ({"gpu": ("H1000",)}, "there is no GPU 'H1000'"),
         ({"utilisation": 1.5}, "--utilisation 1.5"),
-        ({"config": ["no_such"]}, "no such file"),
+        ({"run_config": ("no_such",)}, "no such file"),
     ],
 )
 def test_mistakes_end_in_one_line(tmp_path, change, message):
-    options = {"config": [config_file(tmp_path)], "image_size": SIZE} | change
+    options = {"run_config": (config_file(tmp_path),), "image_size": SIZE} | change
     with pytest.raises(InputError, match=message):
         plan(**options)
 

@@ -28,7 +28,7 @@ def test_what_fails_is_said_with_its_output_and_the_rest_goes_on(tmp_path, monke
     assert results["failing"]["state"] == "failed"
     assert "no_such_module" in results["failing"]["output"]
     assert results["done"]["state"] == "done"
-    assert (tmp_path / "on_gpu.md").read_text().count("\n| ") == 3
+    assert (tmp_path / "on_gpu.md").read_text().count("\n| ") == 2
 
 
 def test_nothing_is_begun_without_time(tmp_path, monkeypatch):

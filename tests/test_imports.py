@@ -120,6 +120,8 @@ def test_every_folder_of_sources_is_installed():
 NEEDED_IN_GEOMETRY = {
     "image_files.py": {"PIL", "numpy", "simplejpeg"},
     "locks.py": {"filelock"},
+    "npy_arrays.py": {"numpy"},
+    "npy_header.py": {"numpy"},
     **{file.name: {"numpy"} for file in (ROOT / "geometry/modalities").glob("*.py")},
 }
 

@@ -20,6 +20,9 @@ from datamodules.preparation.statistics import SplitStatistics
 from datamodules.shards.files import file_sha256
 from datamodules.shards.manifest import FILE_NAME, DatasetManifest, ShardInfo, parse_manifest, read_dataset
 from geometry.errors import InputError
+from geometry.files import read_regular_file
+from geometry.json_text import parse_json
+from geometry.limits import MAX_TEXT_BYTES
 
 FOLDER_NAME = "preparation"
 PLAN_NAME = "plan.json"
@@ -180,7 +183,7 @@ class Journal:
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
-            return json.loads((self.place / name).read_text(encoding="utf-8"))
+            return parse_json(read_regular_file(self.place / name, MAX_TEXT_BYTES), MAX_TEXT_BYTES)
         except FileNotFoundError:
             return None
         except ValueError as error:

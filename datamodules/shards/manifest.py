@@ -14,8 +14,8 @@ from datamodules.shards import version_1
 from datamodules.shards.codecs import IMAGE
 from datamodules.shards.transfer import CHUNK_BYTES as CHUNK_BYTES
 from datamodules.shards.transfer import DEFAULT_TRANSFER, Transfer, is_remote, open_url
-from datamodules.untrusted.json_text import is_finite_number, parse_json
 from geometry.errors import InputError
+from geometry.json_text import is_finite_number, parse_json
 from geometry.limits import (
     MAX_BYTES_AFTER_SHARD,
     MAX_FILE_NAME_LETTERS,

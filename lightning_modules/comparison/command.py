@@ -24,7 +24,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(_parser(), arguments)
     from lightning_modules.command_line.tables import format_table
     from lightning_modules.comparison import tables
-    from lightning_modules.comparison.runs import differing_settings, read_run
+    from lightning_modules.comparison.runs import differing_settings, read_run, require_different
     from lightning_modules.comparison.visualisations import write_most_different
     from lightning_modules.evaluation.files import make_writable
 
@@ -34,6 +34,7 @@ def main(arguments: Sequence[str]) -> int:
         if getattr(options, name) < lowest:
             raise InputError(f"--{name.replace('_', '-')} must be at least {lowest}, got {getattr(options, name)}.")
     runs = [read_run(run) for run in options.runs]
+    require_different(runs)
     metrics = tables.chosen_metrics(runs, options.metrics or [])
     comparisons = tables.compare_runs(runs, metrics, options.resamples, options.seed)
     rows, settings = tables.comparison_rows(comparisons, runs[0].name), differing_settings(runs)

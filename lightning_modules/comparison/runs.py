@@ -69,6 +69,22 @@ def read_run(source: str) -> EvaluatedRun:
     return EvaluatedRun(source.rstrip("/"), folder, document, datasets, samples)
 
 
+def require_different(runs: Sequence[EvaluatedRun]) -> None:
+    """Check that no two runs are the same results by other names.
+
+    Args:
+        runs: the runs.
+
+    Raises:
+        InputError: two are.
+    """
+    seen: dict[Path, str] = {}
+    for run in runs:
+        other = seen.setdefault(run.folder.resolve(), run.name)
+        if other != run.name:
+            raise InputError(f"{other} and {run.name} are the same results; name two tests.")
+
+
 def differing_settings(runs: Sequence[EvaluatedRun]) -> list[list[str]]:
     """Return a heading and one row per setting that is not the same in all runs; absent values are empty.
 

@@ -82,7 +82,7 @@ class SavedPredictions(Estimator):
         except FileNotFoundError as error:
             raise InputError(f"the prediction {path} is missing.") from error
         values = values[None] if values.ndim == 2 else values
-        if values.ndim != 3 or len(values) != channels or values.dtype.kind not in "uif":
+        if values.ndim != 3 or len(values) != channels or values.dtype.kind not in "uif" or not values.size:
             raise InputError(
                 f"the prediction {path} is {values.dtype} {values.shape}, not {channels} x height x width."
             )

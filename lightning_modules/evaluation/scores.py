@@ -74,7 +74,7 @@ def scores_from(document: dict[str, Any]) -> DatasetScores:
         ValueError: it is something else, or its name leads elsewhere; or TypeError, KeyError or AttributeError.
     """
     scores = {name: math.nan if value is None else value for name, value in document["scores"].items()}
-    found = _SCORES.validate_python({**document, "scores": scores}, strict=True)
+    found = _SCORES.validate_python({**document, "scores": scores})
     if not _is_file_name(found.name) or any(printable(name) != name for name in scores):
         raise ValueError(f"{printable(found.name)[:60]!r} or one of its metrics is no usable name")
     return found

@@ -180,7 +180,10 @@ def _add_point_cloud(group: "argparse._ArgumentGroup") -> None:
         "--near-white", action="store_true", help="write a 16-bit grey PNG: nearest white, farthest black"
     )
     group.add_argument(
-        "--millimetres", action="store_true", help="write a 16-bit PNG in millimetres between --near-m and --far-m"
+        "--millimetres",
+        action="store_true",
+        help="write a 16-bit PNG in millimetres between --near-m and --far-m; an image with --anchors has one of "
+        "measured millimetres anyway, and gets no other",
     )
     group.add_argument(
         "--intrinsics",

@@ -100,6 +100,8 @@ def _colmap_rows(folder: Path) -> list[tuple[str, float, float, float]]:
             third_row = np.array([2 * (qx * qz - qw * qy), 2 * (qy * qz + qw * qx), 1 - 2 * (qx**2 + qy**2)])
             for x, y, number in zip(observed[::3], observed[1::3], observed[2::3], strict=True):
                 depth = third_row @ points[int(number)] + tz if int(number) in points else 0.0
+                if not all(map(math.isfinite, (float(x), float(y), depth))):
+                    raise ValueError("a number is not finite")
                 if depth > 0:
                     rows.append((" ".join(head[9:]), float(x), float(y), float(depth)))
     except (ValueError, IndexError) as error:

@@ -88,8 +88,10 @@ def test_published_depth_of_other_parameterizations_is_fitted_in_their_own_space
     assert f"depth as {name}" in sentence and "20 of 25 " not in sentence
 
 
-@pytest.mark.parametrize("image", ["1 1 0 0 0 0 0 3 1", "1 1 0 0 0 0 0 3", "1 x 0 0 0 0 0 3 1 a.png"])
-def test_an_image_of_colmap_without_a_name_is_not_taken_for_any_photo(tmp_path, photos, image):
+@pytest.mark.parametrize(
+    "image", ["1 1 0 0 0 0 0 3 1", "1 1 0 0 0 0 0 3", "1 x 0 0 0 0 0 3 1 a.png", "1 1 0 0 0 0 0 inf 1 a.png"]
+)
+def test_an_image_of_colmap_without_a_name_or_place_is_refused(tmp_path, photos, image):
     (tmp_path / "images.txt").write_text(f"{image}\n5.5 6.5 7\n")
     (tmp_path / "points3D.txt").write_text("7 -2 0.5 4 255 0 0 0.1 1 0\n")
     with pytest.raises(InputError, match="not as COLMAP writes them"):

@@ -122,6 +122,11 @@ NEEDED_IN_GEOMETRY = {
     "locks.py": {"filelock"},
     "npy_arrays.py": {"numpy"},
     "npy_header.py": {"numpy"},
+    # Commands of both packages are read by the same parser.
+    "jsonargparse_internals.py": {"jsonargparse"},
+    "command.py": {"jsonargparse"},
+    "options.py": {"docstring_parser", "jsonargparse"},
+    "parser.py": {"jsonargparse", "yaml"},
     **{file.name: {"numpy"} for file in (ROOT / "geometry/modalities").glob("*.py")},
 }
 

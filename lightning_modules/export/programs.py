@@ -135,7 +135,7 @@ def write_onnx(estimator: Estimator, folder: Path, dtype: str, metadata: Mapping
     """
     _require_onnx()
     if dtype == "bfloat16":
-        raise InputError("ONNX Runtime does not compute in bfloat16; choose --dtype float32 or float16.")
+        raise InputError("ONNX Runtime does not compute in bfloat16; choose --precision float32 or float16.")
     program = torch.onnx.export(
         _trace(estimator, dtype),
         opset_version=OPSET,

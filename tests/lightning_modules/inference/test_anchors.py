@@ -169,4 +169,4 @@ class TestMistakes:
         assert predict(*words, "--point-cloud", "--near-m", 1) == 2
         assert "leave out the one or the other" in capsys.readouterr().err
         assert predict(*words, "--anchor-tolerance", 0) == 2
-        assert "--anchor-tolerance must lie between" in capsys.readouterr().err
+        assert "--anchor_tolerance must lie between" in capsys.readouterr().err

@@ -3,6 +3,7 @@
 import re
 import shlex
 from pathlib import Path
+from string import Template
 
 import pytest
 
@@ -25,8 +26,7 @@ def command_lines(text):
     """Command lines of our program in code blocks, comments and variables of the shell left out."""
     blocks = re.findall(r"^ *```(?:bash|console)\n(.*?)^ *```", text, flags=re.MULTILINE | re.DOTALL)
     lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
-    for name, value in VARIABLES.items():
-        lines = [re.sub(rf"\\$({name}\\b|{{{name}}})", value, line) for line in lines]
+    lines = [Template(line).safe_substitute(VARIABLES) for line in lines]
     for line in [*lines, *re.findall(r"^# ((?:\w+=\S+ )?onestep .*)", text, flags=re.MULTILINE)]:
         for part in line.removeprefix("$ ").split("&&"):
             found = re.fullmatch(r"\s*(?:[A-Z_]+=\S+ +)*(?:onestep|python train\.py) (.*)", part)

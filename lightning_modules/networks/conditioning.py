@@ -18,6 +18,7 @@ from geometry.writing import write_whole
 from lightning_modules.networks.base_files import TEXT_ENCODER, TOKENIZER, Base
 from lightning_modules.networks.family import Family, skeleton
 from lightning_modules.networks.pretrained import load_encoder, load_part, quiet_transformers
+from lightning_modules.networks.weightless import is_weightless
 
 # Beside the base's model_index.json; read in place of the encoders where it is.
 FILE_NAME = "conditioning.safetensors"
@@ -95,6 +96,8 @@ def encode_empty_prompt(base: Base, family: Family, config: Mapping[str, Any]) -
     Raises:
         InputError: a part cannot be read, or they do not fit together.
     """
+    if is_weightless():
+        return {name: torch.zeros(shape) for name, shape in family.conditioning_shapes(config).items()}
     import diffusers
 
     classes = base.read_json("model_index.json")

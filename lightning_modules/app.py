@@ -54,7 +54,7 @@ def serve(options: argparse.Namespace, is_waiting: bool = True) -> Any:  # noqa:
     except ImportError as error:
         raise InputError("the page needs Gradio: pip install -e '.[app]'.") from error
     model = load_from_arguments(options)
-    predictor = Predictor(model.estimator, options.processing_res, device=options.device)
+    predictor = Predictor(model.estimator, options.processing_res, device=options.device, modality=options.modality)
     folder = Path(tempfile.mkdtemp(prefix="onestep-page-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     page = Page(predictor, round(options.max_megapixels * 1e6), folder)

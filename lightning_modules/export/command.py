@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from geometry.errors import InputError, one_line
@@ -23,20 +24,31 @@ def main(arguments: Sequence[str]) -> int:
     """
     options = parse(_parser(), arguments)
     from lightning_modules.export.writing import ExportOptions, check_output, export_model
+    from lightning_modules.networks.pipeline_folder import EXPORT_RECORD
+    from lightning_modules.single_task import alone
 
     if options.private and options.push_to_hub is None:
         raise InputError("--private concerns a repository on the hub: give --push-to-hub OWNER/NAME, or leave it out.")
     if options.push_to_hub is not None:
         check_repository(options.push_to_hub)
-    check_output(options.output, options.overwrite)
+    if not options.overwrite or (options.output / EXPORT_RECORD).is_file():
+        check_output(options.output, options.overwrite)  # before the model is loaded
     model = load_from_arguments(options)
-    record = export_model(model, ExportOptions(options.output, options.format, options.dtype, options.overwrite))
-    found = record.agreement
-    print(
-        f"{options.output}: {record.predicts}, {record.format}, {record.dtype}"
-        f"{', moving average' if record.moving_average else ''}. Largest difference from the checkpoint over "
-        f"{found.num_comparisons} predictions: {found.maximum:.2g}, mean {found.mean:.2g}."
-    )
+    names = [kind.name for kind in model.estimator.task.modalities]
+    single = options.modality is not None or len(names) == 1
+    if not single and options.push_to_hub:
+        raise InputError(f"--push-to-hub takes one export, but the model predicts {', '.join(names)}: give --modality.")
+    for name in [options.modality] if single else names:
+        output = options.output if single else options.output / name
+        check_output(output, options.overwrite)
+        chosen = replace(model, estimator=alone(model.estimator, name))
+        record = export_model(chosen, ExportOptions(output, options.format, options.dtype, options.overwrite))
+        found = record.agreement
+        print(
+            f"{output}: {record.predicts}, {record.format}, {record.dtype}"
+            f"{', moving average' if record.moving_average else ''}. Largest difference from the checkpoint over "
+            f"{found.num_comparisons} predictions: {found.maximum:.2g}, mean {found.mean:.2g}."
+        )
     if options.push_to_hub:
         print(f"uploaded to {push(options.output, options.push_to_hub, options.private)}")
     return 0
@@ -90,7 +102,13 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add_model_arguments(parser)
-    parser.add_argument("--output", type=path_argument, required=True, metavar="DIR", help="folder to write")
+    parser.add_argument(
+        "--output",
+        type=path_argument,
+        required=True,
+        metavar="DIR",
+        help="folder to write; of a model of several modalities, one with an export of each",
+    )
     parser.add_argument(
         "--format",
         choices=("diffusers", "torch", "onnx"),

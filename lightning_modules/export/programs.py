@@ -10,6 +10,7 @@ from geometry.errors import InputError, one_line
 from geometry.torch_internals import is_refusal_to_trace
 from lightning_modules.estimator import Estimator
 from lightning_modules.networks.latent_network import LatentNetwork
+from lightning_modules.networks.task_switch import latents_of_outputs
 from lightning_modules.single_step import SingleStepEstimator
 
 TORCH_FILE, ONNX_FILE = "model.pt2", "model.onnx"
@@ -56,12 +57,16 @@ class Program(nn.Module):
         # What the task makes of a decoded image, without the losses and metrics that are modules of the task.
         self.predict, self.publish = estimator.task.predict, estimator.task.modality.publish
         self.dtype = dtype
+        switch = network.switch
+        self.outputs = [] if switch is None else [switch.output_of(estimator.task.modality.name)]
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the published predictions for images."""
         codec = self.network.codec
-        latent = codec.normalize(codec.latent_mean((image * 2 - 1).to(self.dtype)))
-        clean = self.network.clean_latent(latent, torch.zeros_like(latent))
+        image = (image * 2 - 1).to(self.dtype)
+        latent = codec.normalize(codec.latent_mean(image))
+        given = self.network.image_conditioning(image)
+        clean = latents_of_outputs(self.network, latent, torch.zeros_like(latent), given, self.outputs)[0]
         decoded = codec.decoded(codec.denormalize(clean)).float()
         return self.publish(self.predict(decoded))
 

@@ -41,6 +41,11 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
         help="configuration, a file or the name of a shipped one such as demo: with --run, laid over the run's own; "
         "otherwise in its place",
     )
+    group.add_argument(
+        "--modality",
+        metavar="NAME",
+        help="which modality to take, of a model of several; by default, predict and export take all of them",
+    )
     group.add_argument("--base", metavar="DIR", help="base model in place of the configured one, if that has moved")
     group.add_argument(
         "--ema",

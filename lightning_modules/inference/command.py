@@ -12,7 +12,13 @@ from geometry.paths import path_argument
 from lightning_modules.inference.arguments import add_model_arguments, load_from_arguments, parse
 
 if TYPE_CHECKING:
-    from lightning_modules.inference.batch_run import Report
+    from collections.abc import Mapping
+
+    import numpy as np
+
+    from lightning_modules.estimator import Estimator
+    from lightning_modules.inference.batch_run import BatchRun, Report
+    from lightning_modules.inference.point_cloud import PointCloudCamera
     from lightning_modules.inference.predictor import Predictor
 
 _CAMERA_OPTIONS = ("intrinsics", "fov_deg", "near_m", "far_m")
@@ -31,43 +37,65 @@ def main(arguments: Sequence[str]) -> int:
         InputError: options, model or images cannot be found or used.
     """
     options = parse(_parser(), arguments)
-    from lightning_modules.inference.anchored_metres import AnchoredMetres
     from lightning_modules.inference.anchors import read_anchors
-    from lightning_modules.inference.batch_run import BatchRun
-    from lightning_modules.inference.camera_estimate import CameraEstimator
     from lightning_modules.inference.photos import find_photos
     from lightning_modules.inference.point_cloud import PointCloudCamera
-    from lightning_modules.inference.predictor import Predictor
+    from lightning_modules.single_task import alone
 
     camera = PointCloudCamera(**_described_camera(options))
     photos = find_photos(options.images, options.output)
     anchors = None if options.anchors is None else read_anchors(options.anchors, photos)
+    estimator = load_from_arguments(options).estimator
+    kinds = estimator.task.modalities
+    single = [alone(estimator, options.modality)] if options.modality else [alone(estimator, k.name) for k in kinds]
+    # What concerns depth is for those of several modalities that can be shown in space.
+    in_space = [each for each in single if each.task.modality.has_surface] or single
+    num_failed = 0
+    for each in single:
+        run = _run_of(options, each, anchors, camera) if each in in_space else _run_of(options, each)
+        with sole_use(options.output):
+            report = run.predict(photos, show_progress=not options.quiet)
+        if anchors is not None and each in in_space and len(anchors) < len(photos):
+            print(f"{len(photos) - len(anchors)} of {len(photos)} images have no anchors, so no depth in metres")
+        _print_report(report, run.predictor, options.output)
+        num_failed += len(report.failed)
+    return 1 if num_failed else 0
+
+
+def _run_of(
+    options: argparse.Namespace,
+    estimator: "Estimator",
+    anchors: "Mapping[Path, np.ndarray] | None" = None,
+    camera: "PointCloudCamera | None" = None,
+) -> "BatchRun":
+    """Return the run of a modality; without a camera, of one that has nothing to do with space."""
+    from lightning_modules.inference.anchored_metres import AnchoredMetres
+    from lightning_modules.inference.batch_run import BatchRun
+    from lightning_modules.inference.camera_estimate import CameraEstimator
+    from lightning_modules.inference.predictor import Predictor
+
     predictor = Predictor(
-        load_from_arguments(options).estimator,
+        estimator,
         options.processing_res,
         options.tile_size,
         options.device,
         options.precision,
         options.seed,
     )
-    estimator = None if options.normals is None else CameraEstimator(predictor.modality, options.normals.expanduser())
+    if camera is None:
+        return BatchRun(predictor, options.output, options.batch_size, options.overwrite)
+    estimates = None if options.normals is None else CameraEstimator(predictor.modality, options.normals.expanduser())
     metric = None if anchors is None else AnchoredMetres(predictor.modality, anchors, options.anchor_tolerance)
-    run = BatchRun(
+    return BatchRun(
         predictor,
         options.output,
         options.batch_size,
         options.overwrite,
         metric,
-        estimator,
+        estimates,
         _surface_files(options),
         camera,
     )
-    with sole_use(options.output):
-        report = run.predict(photos, show_progress=not options.quiet)
-    if anchors is not None and len(anchors) < len(photos):
-        print(f"{len(photos) - len(anchors)} of {len(photos)} images have no anchors, so no depth in metres")
-    _print_report(report, predictor, options.output)
-    return 1 if report.failed else 0
 
 
 def _print_report(report: "Report", predictor: "Predictor", output: Path) -> None:

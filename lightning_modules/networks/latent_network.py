@@ -159,7 +159,7 @@ class LatentNetwork(nn.Module):
         return self.codec.known_latents(known)
 
     def image_conditioning(self, image: Tensor) -> dict[str, Tensor]:
-        """Return what the denoiser is given that depends on the image (B,3,H,W): (B,...) by name; nothing by default."""
+        """Return what the denoiser is given that depends on the image (B,3,H,W): (B,...) by name; by default {}."""
         return {}
 
     def model_output(self, latents: Tensor, timesteps: Tensor, given: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -211,7 +211,7 @@ class LatentNetwork(nn.Module):
         return latents_of_outputs(self, image_latent, noise, self.image_conditioning(image), outputs, dataset)
 
     def predict_latent(self, image: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
-        """Return the clean latent (B,C,h,w) of the prediction: see ``predict_latents``. Of a switch, the first output's.
+        """Return the clean latent (B,C,h,w) of the prediction, or the switch's first output: see ``predict_latents``.
 
         Args:
             image: (B,3,H,W) in [-1, 1].

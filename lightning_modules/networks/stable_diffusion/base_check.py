@@ -23,10 +23,10 @@ from lightning_modules.networks.config_checks import (
     check_sizes,
     is_finite,
 )
-from lightning_modules.networks.hub import download_missing, find_base, read_index
+from lightning_modules.networks.hub import download_missing, find_base
 from lightning_modules.networks.stable_diffusion.image_embedding import ENCODER, PROCESSOR_PART
+from lightning_modules.networks.stable_diffusion.label_check import check_labels, check_published_switch, embeds_image
 from lightning_modules.networks.task_switch import TaskSwitch
-from lightning_modules.shipped import find_folder
 
 PARTS = {"unet": MODEL, "vae": MODEL, "text_encoder": TEXT_ENCODER, "tokenizer": TOKENIZER, "scheduler": SCHEDULER}
 # Those of a base that embeds the image in place of a prompt.
@@ -59,8 +59,6 @@ _VAE_DEFAULTS = {"in_channels": 3, "out_channels": 3, "latent_channels": 4, "sca
 _TEXT_DEFAULTS = {"hidden_size": 512, "max_position_embeddings": 77}
 _IMAGE_DEFAULTS = {"projection_dim": 512, "image_size": 224}
 _LARGEST_IMAGE = 1024
-# GeoWizard's pipeline, and the switch that its checkpoints were trained with.
-_GEOWIZARD, _GEOWIZARD_OUTPUTS = "DepthNormalEstimationPipeline", ["normals", "depth"]
 
 
 def check_base(name: str, switch: TaskSwitch | None = None) -> Base:
@@ -78,7 +76,7 @@ def check_base(name: str, switch: TaskSwitch | None = None) -> Base:
         InputError: there is no such folder or model, it lacks a part, a file is damaged, or it needs what this
             project does not have.
     """
-    parts = IMAGE_PARTS if _embeds_image(name, switch) else PARTS
+    parts = IMAGE_PARTS if embeds_image(name, switch) else PARTS
     base = find_base(name, parts)
     _check_index(base, switch)
     if missing := [absence(base, file) for file in missing_configs(base)]:
@@ -102,39 +100,12 @@ def check_base(name: str, switch: TaskSwitch | None = None) -> Base:
         told_by, width = "text_encoder", text["hidden_size"]
     unet = _UNET_DEFAULTS | configs["unet"]
     _check_unet(base, unet, vae["latent_channels"])
-    _check_labels(base, unet, switch)
+    check_labels(base, unet, switch)
     _check_prompt_width(base, unet["cross_attention_dim"], told_by, width)
     _check_scheduler(base, configs["scheduler"])
     download_missing(base)
     check_weights(base)
     return base
-
-
-def _embeds_image(name: str, switch: TaskSwitch | None) -> bool:
-    """Return whether a base has an image encoder in place of the text encoder.
-
-    Raises:
-        InputError: it has, and is to be used without a switch, with which all such bases were trained.
-    """
-    if folder := find_folder(name):
-        found = (folder / ENCODER).is_dir() and not (folder / "text_encoder").exists()
-    elif switch is None:
-        return False
-    else:
-        index = read_index(name).read_json(INDEX)
-        found = bool(_class_of(index, ENCODER)) and not _class_of(index, "text_encoder")
-    if found and switch is None:
-        raise InputError(
-            f"the base folder {name} cannot be used so: it embeds the image in place of a prompt, and takes class "
-            "labels. Write the network.switch that it was trained with; configs/recipes/geowizard_e2e.yaml has "
-            "GeoWizard's."
-        )
-    return found
-
-
-def _class_of(index: dict[str, Any], part: str) -> object:
-    entry = index.get(part)
-    return entry[1] if isinstance(entry, list) and len(entry) == 2 else None
 
 
 def _check_index(base: Base, switch: TaskSwitch | None) -> None:
@@ -144,19 +115,7 @@ def _check_index(base: Base, switch: TaskSwitch | None) -> None:
     index = base.read_json(INDEX)
     if index.get("_class_name") == "StableDiffusionInstructPix2PixPipeline":
         raise base.refusal(INDEX, "is InstructPix2Pix, whose UNet takes the noisy latent first; here it comes second.")
-    if index.get("_class_name") == _GEOWIZARD and switch is not None:
-        if "text_encoder" in base.parts:
-            raise base.refusal(
-                INDEX,
-                "is a second version of GeoWizard, which wants a prompt that names the domain; prompts with words are "
-                "missing here. Needed: the first version, which embeds the image.",
-            )
-        if switch.outputs != _GEOWIZARD_OUTPUTS or not switch.joint or switch.domain is None:
-            raise base.refusal(
-                INDEX,
-                f"is GeoWizard. Needed: network.switch with outputs: [{', '.join(_GEOWIZARD_OUTPUTS)}], joint: true and "
-                "a domain.",
-            )
+    check_published_switch(base, index, switch)
     for modality in registered().values():
         stock = modality.stock_pipeline
         if stock and stock.class_name == index.get("_class_name") and (difference := stock.differs(index)):
@@ -193,23 +152,6 @@ def _check_unet(base: Base, config: dict[str, Any], latent_channels: int) -> Non
             f"has out_channels: {config['out_channels']!r}, but the VAE's latents have {latent_channels} channels. "
             "Needed: as many.",
         )
-
-
-def _check_labels(base: Base, config: dict[str, Any], switch: TaskSwitch | None) -> None:
-    """Check that a UNet that takes labels is given some, of the kind that there is."""
-    file, kind = "unet/config.json", config.get("class_embed_type")
-    if kind is None or kind is False:
-        return
-    if kind != "projection":
-        raise base.refusal(file, f"has class_embed_type: {kind!r}. Needed: projection, or none.")
-    width = config.get("projection_class_embeddings_input_dim")
-    if switch is None:
-        raise base.refusal(
-            file,
-            f"has class_embed_type: {kind!r}: this UNet wants class labels of {width} numbers. Needed: the "
-            "network.switch that it was trained with, for instance {outputs: [annotation, image]} for Lotus.",
-        )
-    check_counts(base, file, config, "projection_class_embeddings_input_dim")
 
 
 def _check_prompt_width(base: Base, widths: object, told_by: str, width: int) -> None:

@@ -1,5 +1,6 @@
 """The embedding of the image itself in place of a prompt's, as in variations of images."""
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -33,7 +34,7 @@ class ImageEmbedding(nn.Module):
     def __init__(self, encoder: "CLIPVisionModelWithProjection", mean: list[float], std: list[float]) -> None:
         super().__init__()
         self.encoder = encoder.eval().requires_grad_(False)
-        self.side = encoder.config.image_size
+        self.side: int = encoder.config.image_size  # type: ignore[assignment]
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
 
@@ -82,9 +83,8 @@ def load_image_embedding(base: Base) -> ImageEmbedding:
 
 def _three(base: Base, file: str, config: dict[str, Any], name: str) -> list[float]:
     values = config.get(name)
-    is_right = isinstance(values, list) and len(values) == 3 and all(type(each) in (int, float) for each in values)
-    if not is_right or not torch.tensor(values).isfinite().all():
-        raise base.refusal(file, f"has {name}: {values!r}. Needed: three numbers.")
-    return [float(each) for each in values]
-
-
+    if isinstance(values, list) and len(values) == 3 and all(type(each) in (int, float) for each in values):
+        numbers = [float(each) for each in values]
+        if all(map(math.isfinite, numbers)):
+            return numbers
+    raise base.refusal(file, f"has {name}: {values!r}. Needed: three numbers.")

@@ -54,7 +54,7 @@ def join_self_attention(unet: "UNet2DConditionModel", num_outputs: int) -> None:
     """
     for name, module in unet.named_modules():
         if name.rpartition(".")[2] == "attn1":
-            module.set_processor(JointSelfAttention(num_outputs))  # type: ignore[operator]
+            module.set_processor(JointSelfAttention(num_outputs))
 
 
 def _by_head(tokens: Tensor, num_heads: int) -> Tensor:

@@ -85,7 +85,7 @@ class Estimator(LightningModule, ABC):
             raise InputError(f"the model needs a gradient_clip_norm above 0, or null, got {gradient_clip_norm}.")
         self.strict_loading = False  # frozen weights are in no checkpoint
         self.network = network
-        self.task = task
+        self.task = task.members[0] if len(task.members) == 1 else task
         self.make_optimizer = optimizer
         self.warmup_steps = warmup_steps
         self.decay_steps = decay_steps

@@ -12,7 +12,7 @@ from geometry.errors import InputError
 from geometry.modalities import modality_named
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.export.diffusers_folder import pipeline_model
-from lightning_modules.export.programs import LARGEST_BATCH, ONNX_FILE, OPSET, TORCH_FILE
+from lightning_modules.export.programs import ONNX_FILE, OPSET, TORCH_FILE, largest_batch
 from lightning_modules.export.verification import Agreement
 from lightning_modules.inference.loading import LoadedModel, read_part_of
 from lightning_modules.inference.run_config import last_scores
@@ -140,7 +140,7 @@ def _usage(model: LoadedModel, record: ExportRecord) -> str:
     low, high = modality.value_range
     output = f"`prediction` (B,{modality.num_channels},H,W) float32 in [{low:g}, {high:g}]"
     shapes = (
-        f"Input `image` (B,3,H,W) float32 in [0, 1], RGB; output {output}. Any batch up to {LARGEST_BATCH}; any height "
+        f"Input `image` (B,3,H,W) float32 in [0, 1], RGB; output {output}. Any batch up to {largest_batch(model.estimator.network)}; any height "
         f"and width that are multiples of {record.size_multiple}."
     )
     if record.format == "torch":

@@ -32,10 +32,15 @@ def largest_size(network: LatentNetwork) -> int:
     return _LARGEST_SIDE // multiple if most is None else most // multiple - 1
 
 
+def largest_batch(network: LatentNetwork) -> int:
+    """Return how many images a program of a network takes at once: outputs that see each other share the batch."""
+    return LARGEST_BATCH // (len(network.switch.outputs) if network.switch and network.switch.joint else 1)
+
+
 class Program(nn.Module):
     """Maps images (B,3,H,W) in [0, 1] to published predictions (B,C,H,W), all float32.
 
-    Height and width are multiples of the network's size_multiple; B is at most ``LARGEST_BATCH``.
+    Height and width are multiples of the network's size_multiple; B is at most ``largest_batch``.
 
     Args:
         estimator: a trained estimator of a single step that needs no noise; it stays as it is.
@@ -155,7 +160,7 @@ def _trace(estimator: Estimator, dtype: str) -> torch.export.ExportedProgram:
     multiple = network.size_multiple
     most = largest_size(network)
     example = torch.rand(_TRACED_BATCH, 3, *(multiple * min(side, most) for side in _TRACED_SIZE))
-    batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
+    batch = torch.export.Dim("batch", min=1, max=largest_batch(network))
     rows, columns = (torch.export.Dim(name, min=2, max=most) for name in ("rows", "columns"))
     program = Program(estimator, getattr(torch, dtype)).eval().requires_grad_(False)
     shapes = {0: batch, 2: multiple * rows, 3: multiple * columns}

@@ -140,8 +140,8 @@ def _usage(model: LoadedModel, record: ExportRecord) -> str:
     low, high = modality.value_range
     output = f"`prediction` (B,{modality.num_channels},H,W) float32 in [{low:g}, {high:g}]"
     shapes = (
-        f"Input `image` (B,3,H,W) float32 in [0, 1], RGB; output {output}. Any batch up to {largest_batch(model.estimator.network)}; any height "
-        f"and width that are multiples of {record.size_multiple}."
+        f"Input `image` (B,3,H,W) float32 in [0, 1], RGB; output {output}. Any batch up to "
+        f"{largest_batch(model.estimator.network)}; any height and width that are multiples of {record.size_multiple}."
     )
     if record.format == "torch":
         return _code(f'program = torch.export.load("{TORCH_FILE}").module()', "prediction = program(image)") + shapes

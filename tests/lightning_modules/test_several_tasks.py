@@ -264,7 +264,7 @@ def test_export_writes_a_folder_of_each_modality_and_says_how_far_each_is_from_t
     for name in ("depth", "normals"):
         assert f"{tmp_path / 'out' / name}: {name}, diffusers, float32. Largest difference" in said
         record = json.loads((tmp_path / "out" / name / "onestep.json").read_text())
-        assert record["predicts"] == name and record["agreement"]["maximum"] < 1e-4
+        assert record["predicts"] == name and record["agreement"]["maximum"] < 1e-3
         config = json.loads((tmp_path / "out" / name / "unet/config.json").read_text())
         assert config["class_embed_type"] is None, "a stock pipeline gives no label"
     train.main([*command, "--overwrite"])

@@ -4,6 +4,20 @@ from geometry.errors import InputError
 from lightning_modules.estimator import Estimator
 
 
+def choose(estimator: Estimator, modality: str | None = None) -> list[Estimator]:
+    """Return an estimator of each of the modalities, or of the one that is named alone.
+
+    Args:
+        estimator: one that is trained.
+        modality: name of a modality.
+
+    Raises:
+        InputError: this one is not predicted.
+    """
+    names = [modality] if modality else [kind.name for kind in estimator.task.modalities]
+    return [alone(estimator, name) for name in names]
+
+
 def alone(estimator: Estimator, modality: str | None = None) -> Estimator:
     """Return an estimator of a single one of the modalities, with the same network: itself where there is one.
 

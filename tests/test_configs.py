@@ -53,7 +53,7 @@ def base(tmp_path_factory):
 @pytest.mark.parametrize("config", CONFIGS, ids=stem)
 def test_every_configuration_says_how_to_run_it_and_can_be_printed(config, capsys):
     first = config.read_text().splitlines()[0]
-    assert first.startswith("#") and f"python train.py fit --config configs/{config.name}" in first
+    assert first.startswith("#") and f"onestep fit --config configs/{config.name}" in first
     with pytest.raises(SystemExit) as leaving:
         train.main(["fit", "--config", str(config), "--print_config"])
     assert leaving.value.code == 0

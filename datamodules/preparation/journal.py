@@ -64,7 +64,7 @@ class Journal:
         try:
             self.place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"{self.folder} cannot be made ({error.strerror}). Choose another --out.") from error
+            raise InputError(f"{self.folder} cannot be made ({error.strerror}). Choose another --output.") from error
         found = self.read_plan()
         if found is None:
             shards = [(shard.split, shard.file) for shard in plan.shards]
@@ -72,7 +72,7 @@ class Journal:
         elif found[0].plan_sha256 != plan.manifest.plan_sha256:
             raise InputError(
                 f"{self.folder} holds an unfinished preparation with {_differences(found[0], plan.manifest)}. Run the "
-                "command with the options it was begun with, choose another --out, or pass --overwrite."
+                "command with the options it was begun with, choose another --output, or pass --overwrite."
             )
 
     def join(self, other: "Journal") -> None:

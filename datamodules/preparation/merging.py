@@ -25,7 +25,7 @@ def merge_parts(folders: Sequence[str | Path], report: Callable[[str], None] = p
     """
     for folder in folders:
         if Path(folder).exists() and not Path(folder).is_dir():
-            raise InputError(f"{folder} is a file. Give folders that `python -m datamodules.prepare` wrote into.")
+            raise InputError(f"{folder} is a file. Give folders that `onestep prepare` wrote into.")
     with sole_use(Path(folders[0])):
         return _merge_alone(folders, report)
 

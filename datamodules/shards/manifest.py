@@ -159,7 +159,7 @@ def read_dataset(
     """
     root = str(path).rstrip("/") if is_remote(str(path)) else os.path.abspath(given_path(path, "the data set's path"))
     source = locate(root, FILE_NAME)
-    remedy = "Give the folder that `python -m datamodules.prepare` wrote (its --out)."
+    remedy = "Give the folder that `onestep prepare` wrote (its --output)."
     if not is_remote(root) and not os.path.isdir(root):
         raise InputError(f"{root} is not a folder. {remedy}")
     try:

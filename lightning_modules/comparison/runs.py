@@ -98,7 +98,7 @@ def _folder_of(source: str) -> Path:
         return folder
     found = sorted(path.parent for path in folder.glob("test*/results.json"))
     if not found:
-        raise InputError(f"{source} holds no results.json; test the run first: python train.py test ...")
+        raise InputError(f"{source} holds no results.json; test the run first: onestep test ...")
     if len(found) > 1:
         names = ", ".join(str(path) for path in found)
         raise InputError(f"{source} holds results of several tests; name the one that is meant: {names}.")

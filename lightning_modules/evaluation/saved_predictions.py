@@ -44,7 +44,7 @@ class SavedPredictions(Estimator):
             InputError: it is another stage.
         """
         if stage != "test":
-            raise InputError("SavedPredictions cannot be trained; they are for python train.py test.")
+            raise InputError("SavedPredictions cannot be trained; they are for onestep test.")
 
     def fingerprint(self) -> list[tuple[str, int, int]]:
         """Return name, size and time of every prediction, so that scores of other predictions are not reused."""

@@ -106,7 +106,7 @@ def _check_is_one_function(estimator: Estimator) -> None:
     elif estimator.network.denoiser.untraceable:
         model = type(estimator.network.denoiser.model).__name__
         raise InputError(
-            f"{model} {estimator.network.denoiser.untraceable}. Use python train.py predict, or Predictor in Python."
+            f"{model} {estimator.network.denoiser.untraceable}. Use onestep predict, or Predictor in Python."
         )
     if reason is not None:
         raise InputError(f"{reason}; export it with --format diffusers, or fine-tune it to a single step from zeros.")
@@ -145,7 +145,7 @@ def write_onnx(estimator: Estimator, folder: Path, dtype: str, metadata: Mapping
     """
     _require_onnx()
     if dtype == "bfloat16":
-        raise InputError("ONNX Runtime does not compute in bfloat16; choose --dtype float32 or float16.")
+        raise InputError("ONNX Runtime does not compute in bfloat16; choose --precision float32 or float16.")
     program = torch.onnx.export(
         _trace(estimator, dtype),
         opset_version=OPSET,

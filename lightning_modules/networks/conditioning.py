@@ -1,6 +1,6 @@
 """What a denoiser is given for the empty prompt: computed once by the base's own encoders, or read from a small file.
 
-``python -m lightning_modules.write_conditioning`` writes such a file on a machine that has the encoders;
+``onestep conditioning`` writes such a file on a machine that has the encoders;
 training then needs neither them nor their memory.
 """
 
@@ -53,7 +53,7 @@ def read_conditioning(file: Path, family: Family, config: Mapping[str, Any]) -> 
     if pipeline != family.pipeline:
         raise InputError(
             f"the conditioning {file} was written for a {pipeline}, but the base is a {family.pipeline}. Write one for "
-            "this base: python -m lightning_modules.write_conditioning."
+            "this base: onestep conditioning."
         )
     _check(found, family, config, f"the conditioning {file}")
     return found

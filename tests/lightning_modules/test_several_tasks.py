@@ -238,8 +238,8 @@ def run(tmp_path_factory):
 def test_predict_writes_the_files_of_every_modality_or_of_the_one_that_is_asked_for(run, tmp_path, capsys):
     cv2 = pytest.importorskip("cv2")
     cv2.imwrite(str(tmp_path / "room.png"), photo(16, 24))
-    common = ["predict", str(tmp_path / "room.png"), f"--run={run}", "--processing-res=0", "--quiet"]
-    train.main([*common, f"--output={tmp_path / 'both'}", "--point-cloud"])
+    common = ["predict", str(tmp_path / "room.png"), f"--run={run}", "--processing_res=0", "--quiet"]
+    train.main([*common, f"--output={tmp_path / 'both'}", "--point_cloud"])
     said = capsys.readouterr().out
     assert "depth in" in said and "normals in" in said
     names = {file.name for file in (tmp_path / "both").iterdir()}
@@ -269,8 +269,8 @@ def test_export_writes_a_folder_of_each_modality_and_says_how_far_each_is_from_t
         assert config["class_embed_type"] is None, "a stock pipeline gives no label"
     train.main([*command, "--overwrite"])
     with pytest.raises(SystemExit):
-        train.main([*command, "--overwrite", "--push-to-hub=me/model"])
-    assert "--push-to-hub takes one export" in capsys.readouterr().err
+        train.main([*command, "--overwrite", "--push_to_hub=me/model"])
+    assert "--push_to_hub takes one export" in capsys.readouterr().err
 
 
 def test_a_test_scores_the_one_modality_that_is_chosen_and_says_so_if_none_is(run, tmp_path, capsys):

@@ -9,12 +9,14 @@ Source: the data set's page UrbanSyn/UrbanSyn on the hub, arXiv 2312.12176.
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from datamodules.sources.array_files import read_array_file
 from datamodules.sources.image_files import read_image
 from datamodules.sources.planar_frames import Array, PlanarFrame, PlanarFrames
+from datamodules.sources.registry import raw_dataset
 from datamodules.untrusted.json_text import is_finite_number, parse_json
+from geometry.command_line import Option
 from geometry.errors import InputError
 from geometry.files import read_regular_file
 from geometry.limits import MAX_JSON_BYTES
@@ -92,3 +94,25 @@ def read_camera(path: Path) -> tuple[float, float, float]:
     if not all(is_finite_number(number) and number > 0 for number in numbers):
         raise InputError(f"{path}: {', '.join(_NAMES)} must be numbers above 0, not {numbers}.")
     return numbers
+
+
+@raw_dataset
+def urbansyn(
+    raw: Path,
+    size: Annotated[tuple[int, int], Option(metavar=("H", "W"))] = (512, 1024),
+    normals: Literal["from-depth", "none"] = "from-depth",
+    val_frames: int = 0,
+    far_m: float = 80.0,
+    name: str = "urbansyn",
+) -> UrbanSyn:
+    """Prepare UrbanSyn.
+
+    Args:
+        raw: Folder of the data set as released.
+        size: Height and width of the samples; the frames have 1024 2048.
+        normals: from-depth: compute normals; none: leave them out.
+        val_frames: How many frames, of the highest numbers, are held out for validation.
+        far_m: Depth in metres beyond which nothing is known; the sky is stored as farther than any.
+        name: Name in logs and shard names.
+    """
+    return UrbanSyn(raw, size, normals, (), name, far_plane_m=far_m, val_frames=val_frames)

@@ -11,6 +11,7 @@ pytest.importorskip("OpenEXR")
 from datamodules.preparation.checking import check_dataset
 from datamodules.preparation.plan import ShardOptions
 from datamodules.preparation.run import prepare_dataset
+from datamodules.prepare import main
 from datamodules.sources.tartanair import TartanAir
 from datamodules.sources.unreal_stereo_4k import UnrealStereo4K
 from datamodules.sources.urbansyn import UrbanSyn
@@ -68,6 +69,17 @@ def test_it_is_prepared_resized_and_found_good(kind, tmp_path):
     assert check.problems == [] and check.samples == 1
     content = json.loads((tmp_path / "out/dataset.json").read_text())
     assert content["name"] == dataset.name
+
+
+def test_each_is_a_command_of_prepare(tmp_path, capsys):
+    for kind in ("tartanair_1", "urbansyn", "unreal_stereo_4k"):
+        write(kind, tmp_path / kind)
+        command = kind.removesuffix("_1")
+        out = tmp_path / "out" / command
+        assert main([command, f"--raw={tmp_path / kind}", f"--out={out}", "--workers=1", "--quiet"]) == 0
+        content = json.loads((out / "dataset.json").read_text())
+        assert content["name"] == command and content["options"]["source"] == command
+    assert "no scene is held out" in capsys.readouterr().out
 
 
 def test_both_versions_of_tartanair_with_and_without_the_folder_that_archives_repeat_are_found(tmp_path):

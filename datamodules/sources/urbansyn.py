@@ -15,10 +15,10 @@ from datamodules.sources.array_files import read_array_file
 from datamodules.sources.image_files import read_image
 from datamodules.sources.planar_frames import Array, PlanarFrame, PlanarFrames
 from datamodules.sources.registry import raw_dataset
-from datamodules.untrusted.json_text import is_finite_number, parse_json
 from geometry.command_line import Option
 from geometry.errors import InputError
 from geometry.files import read_regular_file
+from geometry.json_text import is_finite_number, parse_json
 from geometry.limits import MAX_JSON_BYTES
 
 _METRES_PER_UNIT = 1e5

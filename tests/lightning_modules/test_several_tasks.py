@@ -2,11 +2,13 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+import yaml
 from diffusers import UNet2DConditionModel
 from transformers import CLIPVisionModelWithProjection
 
@@ -17,6 +19,7 @@ from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.loss_terms import ImageReconstruction, LatentConsistency
 from lightning_modules.networks.task_switch import TaskSwitch
 from lightning_modules.normalized_losses import NormalizedL1
+from lightning_modules.planning.simulated_step import make_batch as make_planned_batch
 from lightning_modules.single_task import alone
 from tests.helpers.benchmark_archives import write_depth_archive, write_normals
 from tests.helpers.labelled_bases import build_geowizard, build_lotus
@@ -292,3 +295,20 @@ def test_the_config_of_lotus_published_weights_scores_a_folder_in_their_layout(l
     options = [f"--data.root={tmp_path / 'data'}", "--data.num_workers=0", f"--trainer.default_root_dir={tmp_path}"]
     train.main(["test", *config, *options, "--trainer.accelerator=cpu", "--evaluation.num_pictures=0"])
     assert "nyuv2: abs_rel" in capsys.readouterr().out
+
+
+def test_a_plan_takes_its_step_with_the_truth_of_all_tasks(tmp_path):
+    network = StableDiffusion(str(build_base(tmp_path)), switch=TaskSwitch(["depth", "normals"]))
+    estimator = SingleStepEstimator(network, SeveralTasks([Depth(), Normals()]))
+    batch = make_planned_batch(estimator, 2, (16, 16), "32-true")
+    assert {name: target.values.shape[1] for name, target in batch.targets.items()} == {"depth": 1, "normals": 3}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lotus_d", "geowizard_e2e"])
+def test_recipes_with_a_switch_can_be_planned(name, lotus, geowizard, tmp_path, capsys):
+    recipe = yaml.safe_load(Path(f"configs/recipes/{name}.yaml").read_text())
+    recipe["model"]["init_args"]["network"]["init_args"]["base"] = str(lotus if name == "lotus_d" else geowizard)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    train.main(["plan", f"--run_config={tmp_path / 'recipe.yaml'}", "--image_size", "32", "32"])
+    assert "TFLOP per image" in capsys.readouterr().out

@@ -13,7 +13,8 @@ from datamodules.streaming.batches import BatchAssembler
 from datamodules.streaming.loading import Workers
 from datamodules.streaming.order import STREAM_COUNTS, count_streams
 from datamodules.streaming.packing import PackedBatch
-from datamodules.streaming.train_loader import TrainLoader, TrainOrder, TrainSource
+from datamodules.streaming.train_loader import TrainLoader
+from datamodules.streaming.train_order import TrainOrder, TrainSource
 from datamodules.streaming.val_loader import ValLoader
 from geometry.batch import DatasetInfo, GeometryBatch
 from geometry.errors import InputError

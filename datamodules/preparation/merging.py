@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from datamodules.preparation.journal import Journal, storage_error
+from datamodules.preparation.sidecars import copy_shard, finish, finished, read_sidecars, storage_error
 from datamodules.preparation.summaries import SplitSummary, summarize
 from geometry.errors import InputError
 from geometry.locks import sole_use
@@ -31,32 +31,32 @@ def merge_parts(folders: Sequence[str | Path], report: Callable[[str], None] = p
 
 
 def _merge_alone(folders: Sequence[str | Path], report: Callable[[str], None]) -> list[SplitSummary]:
-    target, *others = (Journal(Path(folder)) for folder in folders)
-    manifest = target.finished()
+    target, *others = map(Path, folders)
+    manifest = finished(target)
     if manifest:
-        report(f"{target.folder} is complete already: nothing to do.")
+        report(f"{target} is complete already: nothing to do.")
         return summarize(manifest)
-    begun = {journal: plan for journal in (target, *others) if (plan := journal.read_plan())}
-    missing_plan = [str(journal.folder) for journal in others if journal not in begun]
-    if missing_plan or not begun:
-        raise InputError(f"{(missing_plan or [str(target.folder)])[0]} holds no part of a preparation to merge.")
-    if len({plan.plan_sha256 for plan, _ in begun.values()}) > 1:
+    found = {folder: list(read_sidecars(folder)) for folder in (target, *others)}
+    if len({whole.manifest.plan_sha256 for shards in found.values() for whole, _ in shards}) > 1:
         raise InputError(
             f"{', '.join(map(str, folders))} hold parts of different data sets, or made with other options."
         )
     try:
-        target.join(next(iter(begun)))
-        files = [file for _, file in next(iter(begun.values()))[1]]
-        for file in files:
-            if target.record(file) is None:
-                any(target.adopt(other, file) for other in others)
-        manifest = target.finish()
+        there = {sidecar.info.file for _, sidecar in found[target]}
+        for folder in others:
+            for whole, sidecar in found[folder]:
+                if sidecar.info.file not in there:
+                    copy_shard(folder, target, whole, sidecar)
+                    there.add(sidecar.info.file)
+        manifest, missing = finish(target)
     except OSError as error:
-        raise storage_error(error, target.folder) from error
+        raise storage_error(error, target) from error
     if manifest is None:
-        missing = [file for file in files if target.record(file) is None]
+        empty = [folder for folder in (*others, target) if not found[folder]]
+        if not missing or any(folder in others for folder in empty):
+            raise InputError(f"{empty[0]} holds no part of a preparation to merge.")
         raise InputError(
-            f"{len(missing)} of {len(files)} shards are not finished (such as {missing[0]}). Run the parts they belong "
-            "to again, then merge."
+            f"{len(missing)} of {len(missing) + len(there)} shards are not finished (such as {missing[0]}). Run the "
+            "parts they belong to again, then merge."
         )
     return summarize(manifest)

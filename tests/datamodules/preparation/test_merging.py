@@ -1,5 +1,7 @@
 """Parts that several machines prepare make the same data set as one machine does."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -75,6 +77,22 @@ def test_three_parts_in_three_folders_merge_to_the_whole(raw, tmp_path, whole, t
     assert [summary.samples for summary in summaries] == [6, 2]  # of 7 and 2
     assert summaries[0].counts["skipped"] == 1
     assert merge(tmp_path / target) == summaries
+
+
+def test_parts_copied_into_one_folder_by_hand_are_the_whole_once_merged(raw, tmp_path, whole):
+    for number in (1, 2, 3):
+        prepare(raw, tmp_path / str(number), part=(number, 3))
+        shutil.copytree(tmp_path / str(number), tmp_path / "all", dirs_exist_ok=True)
+    merge(tmp_path / "all")
+    assert content(tmp_path / "all") == whole
+
+
+def test_a_part_without_a_shard_is_no_hindrance(raw, tmp_path, whole):
+    parts = [tmp_path / str(number) for number in range(1, 8)]  # of 5 shards
+    for number, folder in enumerate(parts, start=1):
+        prepare(raw, folder, part=(number, len(parts)))
+    merge(*parts)
+    assert content(parts[0]) == whole
 
 
 def test_a_part_that_is_not_there_is_an_error_with_the_shards_that_are_missing(raw, tmp_path):

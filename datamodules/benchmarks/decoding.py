@@ -12,7 +12,7 @@ import numpy as np
 from datamodules.sources import image_files
 from datamodules.sources.array_files import read_array_file
 from datamodules.sources.image_files import decode_png
-from datamodules.untrusted import npy_arrays
+from geometry import npy_arrays
 from geometry.errors import InputError
 
 Array = np.ndarray

@@ -1,10 +1,11 @@
 """Brings the parts of a data set together that several machines have prepared."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from datamodules.preparation.sidecars import copy_shard, finish, finished, read_sidecars, storage_error
+from datamodules.preparation.sidecars import Sidecar, Whole, copy_shard, finish, finished, read_sidecars, storage_error
 from datamodules.preparation.summaries import SplitSummary, summarize
+from datamodules.shards.manifest import DatasetManifest
 from geometry.errors import InputError
 from geometry.locks import sole_use
 
@@ -25,7 +26,7 @@ def merge_parts(folders: Sequence[str | Path], report: Callable[[str], None] = p
     """
     for folder in folders:
         if Path(folder).exists() and not Path(folder).is_dir():
-            raise InputError(f"{folder} is a file. Give folders that `python -m datamodules.prepare` wrote into.")
+            raise InputError(f"{folder} is a file. Give folders that `onestep prepare` wrote into.")
     with sole_use(Path(folders[0])):
         return _merge_alone(folders, report)
 
@@ -33,30 +34,42 @@ def merge_parts(folders: Sequence[str | Path], report: Callable[[str], None] = p
 def _merge_alone(folders: Sequence[str | Path], report: Callable[[str], None]) -> list[SplitSummary]:
     target, *others = map(Path, folders)
     manifest = finished(target)
+    found = {folder: list(read_sidecars(folder)) for folder in (target, *others)}
     if manifest:
+        _require_same(manifest, target, found)
         report(f"{target} is complete already: nothing to do.")
         return summarize(manifest)
-    found = {folder: list(read_sidecars(folder)) for folder in (target, *others)}
-    if len({whole.manifest.plan_sha256 for shards in found.values() for whole, _ in shards}) > 1:
+    if len({whole.plan for shards in found.values() for whole, _ in shards}) > 1:
         raise InputError(
             f"{', '.join(map(str, folders))} hold parts of different data sets, or made with other options."
         )
     try:
         there = {sidecar.info.file for _, sidecar in found[target]}
-        for folder in others:
-            for whole, sidecar in found[folder]:
-                if sidecar.info.file not in there:
-                    copy_shard(folder, target, whole, sidecar)
-                    there.add(sidecar.info.file)
+        parts = [(folder, whole, sidecar) for folder in others for whole, sidecar in found[folder]]
+        for folder, whole, sidecar in parts:
+            if sidecar.info.file not in there:
+                copy_shard(folder, target, whole, sidecar)
+                there.add(sidecar.info.file)
         manifest, missing = finish(target)
     except OSError as error:
         raise storage_error(error, target) from error
     if manifest is None:
-        empty = [folder for folder in (*others, target) if not found[folder]]
-        if not missing or any(folder in others for folder in empty):
-            raise InputError(f"{empty[0]} holds no part of a preparation to merge.")
+        nothing = [folder for folder in others if not found[folder]] or ([] if there else [target])
         raise InputError(
-            f"{len(missing)} of {len(missing) + len(there)} shards are not finished (such as {missing[0]}). Run the "
-            "parts they belong to again, then merge."
+            f"{nothing[0]} holds no part of a preparation to merge."
+            if nothing
+            else f"{len(missing)} of {len(missing) + len(there)} shards are not finished (such as {missing[0]}). Run "
+            "the parts they belong to again, then merge."
         )
     return summarize(manifest)
+
+
+def _require_same(
+    manifest: DatasetManifest, target: Path, found: Mapping[Path, Sequence[tuple[Whole, Sidecar]]]
+) -> None:
+    for folder, shards in found.items():
+        if any(whole.manifest.plan_sha256 != manifest.plan_sha256 for whole, _ in shards):
+            raise InputError(
+                f"{target} is a complete data set already, and {folder} holds parts of another one. Name another "
+                "folder first."
+            )

@@ -81,7 +81,7 @@ def prepare_dataset(
         InputError: there is nothing to prepare, too many frames cannot be used, or another data set is already there.
     """
     _check_options(raw, options, part, overwrite, max_errors, workers)
-    check_writable(Path(out), "--out")
+    check_writable(Path(out), "--output")
     frames = raw.list_frames()
     for notice in frames.notices:
         report(notice)
@@ -112,7 +112,7 @@ def _prepare_alone(
         remove_sidecars(out, (shard.file for shard in plan.shards))
         return summarize(manifest)
     if manifest and not overwrite:
-        raise InputError(f"{out} already holds a prepared data set. Choose another --out, or pass --overwrite.")
+        raise InputError(f"{out} already holds a prepared data set. Choose another --output, or pass --overwrite.")
     try:
         done = {} if manifest else finished_shards(out, plan)
     except InputError:
@@ -148,10 +148,7 @@ def _write_shards(
     report: Callable[[str], None],
 ) -> list[Sidecar]:
     """Write the shards that are not finished yet, and return the sidecars of all."""
-    records, whole = (
-        {shard.file: done[shard.file] for shard in shards if shard.file in done},
-        Whole(plan.manifest, plan.counts),
-    )
+    records = {shard.file: done[shard.file] for shard in shards if shard.file in done}
     pending = [shard for shard in shards if shard.file not in records]
     if records and pending:
         report(f"Continuing: {len(records)} of {len(shards)} shards are finished.")
@@ -174,7 +171,7 @@ def _write_shards(
             info = write_shard(out, shard.file, samples)
             size = (out / shard.file).stat().st_size if info.samples else 0
             records[shard.file] = Sidecar(info, size, statistics)
-            write_sidecar(out, whole, records[shard.file])
+            write_sidecar(out, Whole(plan.manifest, plan.counts), records[shard.file])
     return [records[shard.file] for shard in shards]
 
 
@@ -194,7 +191,7 @@ class _ErrorGate:
         self.max_errors, self.found, self.report = max_errors, found, report
         if found > max_errors:
             raise InputError(
-                f"finished shards lack {found} broken samples. Pass --max-errors {found} or more to continue with them."
+                f"finished shards lack {found} broken samples. Pass --max_errors {found} or more to continue with them."
             )
 
     def watch(self, frames: Iterable[EncodedFrame]) -> Iterator[EncodedFrame]:
@@ -210,7 +207,7 @@ class _ErrorGate:
         before = f" It is broken sample number {self.found}." if self.found > 1 else ""
         return (
             f"sample {frame.key}: {frame.problem}{before} Finished shards are kept: mend it and run the command again, "
-            f"or skip such samples with --max-errors N (N > {self.max_errors})."
+            f"or skip such samples with --max_errors N (N > {self.max_errors})."
         )
 
 
@@ -231,13 +228,13 @@ def _check_options(
             f"{MAX_SAMPLE_PIXELS / 1e6:.0f} megapixels are stored. Give --size or --crop."
         )
     if options.samples_per_shard < 1:
-        raise InputError(f"--samples-per-shard must be at least 1, not {options.samples_per_shard}.")
+        raise InputError(f"--samples_per_shard must be at least 1, not {options.samples_per_shard}.")
     if not 1 <= options.image_quality <= 100:
-        raise InputError(f"--image-quality must be from 1 to 100, not {options.image_quality}.")
+        raise InputError(f"--image_quality must be from 1 to 100, not {options.image_quality}.")
     if not 0 <= options.max_invalid_ratio <= 1:
-        raise InputError(f"--max-invalid-ratio must be from 0 to 1, not {options.max_invalid_ratio}.")
+        raise InputError(f"--max_invalid_ratio must be from 0 to 1, not {options.max_invalid_ratio}.")
     if max_errors < 0:
-        raise InputError(f"--max-errors must be 0 or more, not {max_errors}.")
+        raise InputError(f"--max_errors must be 0 or more, not {max_errors}.")
     if overwrite and part[1] > 1:
         raise InputError(
             "--overwrite would remove what other parts have written: empty the folder, then run the parts."

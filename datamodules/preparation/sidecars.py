@@ -18,13 +18,17 @@ from typing import Any
 from datamodules.preparation.plan import Plan, shard_files
 from datamodules.preparation.statistics import SplitStatistics
 from datamodules.shards.files import file_sha256
-from datamodules.shards.manifest import FILE_NAME, DatasetManifest, ShardInfo, parse_manifest, read_dataset
-from geometry.errors import InputError
+from datamodules.shards.manifest import FILE_NAME, DatasetManifest, ShardInfo, is_inside, parse_manifest, read_dataset
+from geometry.errors import InputError, one_line
+from geometry.files import read_regular_file
+from geometry.json_text import parse_json
+from geometry.limits import MAX_TEXT_BYTES
 from geometry.writing import write_whole
 
 _PATTERN = "*/*-[0-9][0-9][0-9][0-9][0-9][0-9].json"
 # Where earlier versions noted what to do, and what was finished.
 _FORMER_PLAN = "preparation/plan.json"
+_MAX_SHARDS = 10**6
 
 
 @dataclass(frozen=True)
@@ -54,24 +58,24 @@ class Whole:
     manifest: DatasetManifest
     counts: dict[str, int]
 
+    @property
+    def plan(self) -> tuple[str, str]:
+        """What is the same for all shards of one preparation, and for no others."""
+        return self.manifest.plan_sha256, str(self.counts)
+
 
 def finished_shards(folder: Path, plan: Plan) -> dict[str, Sidecar]:
     """Return what is finished of a plan in a folder, by file.
 
     Raises:
-        InputError: it holds an unfinished preparation of something else, or one that version 0.1 began.
+        InputError: it holds an unfinished preparation of something else.
     """
-    if (folder / _FORMER_PLAN).exists():
-        raise InputError(
-            f"{folder} holds an unfinished preparation of an earlier version of this program. Finish it with that "
-            "version, choose another --out, or pass --overwrite."
-        )
     found = {}
     for whole, sidecar in read_sidecars(folder):
         if whole.manifest.plan_sha256 != plan.manifest.plan_sha256:
             raise InputError(
                 f"{folder} holds an unfinished preparation with {_differences(whole.manifest, plan.manifest)}. Run the "
-                "command with the options it was begun with, choose another --out, or pass --overwrite."
+                "command with the options it was begun with, choose another --output, or pass --overwrite."
             )
         found[sidecar.info.file] = sidecar
     return found
@@ -83,22 +87,39 @@ def read_sidecars(folder: Path) -> Iterator[tuple[Whole, Sidecar]]:
     A sidecar without its shard, or with one of another size, is passed over.
 
     Raises:
-        InputError: a sidecar is damaged.
+        InputError: a sidecar is damaged, or an earlier version of this program wrote into the folder.
     """
+    if (folder / _FORMER_PLAN).exists():
+        raise InputError(
+            f"{folder} holds an unfinished preparation of an earlier version of this program. Finish it with that "
+            "version, choose another --output, or pass --overwrite."
+        )
     for path in sorted(folder.glob(_PATTERN)):
         try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            info = ShardInfo(**document["info"])
-            statistics = SplitStatistics.from_json(document["statistics"])
-            whole = Whole(parse_manifest(document["data_set"], str(path)), document["shards"])
-            sidecar = Sidecar(info, document["num_bytes"], statistics)
+            whole, sidecar = _parse(parse_json(read_regular_file(path, MAX_TEXT_BYTES), MAX_TEXT_BYTES), path)
         except FileNotFoundError:  # another part has just finished the data set
             continue
-        except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{path} is damaged ({error}). Remove it and run the command again.") from error
-        shard = folder / info.file
-        if info.samples == 0 or (shard.is_file() and shard.stat().st_size == sidecar.num_bytes):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            why = one_line(str(error).removeprefix(f"{path}: "), 100)
+            raise InputError(f"{path} is damaged ({why}). Remove it and run the command again.") from error
+        shard = path.with_suffix(".tar")
+        if sidecar.info.samples == 0 or (shard.is_file() and shard.stat().st_size == sidecar.num_bytes):
             yield whole, sidecar
+
+
+def _parse(document: dict[str, Any], path: Path) -> tuple[Whole, Sidecar]:
+    """Return what a sidecar says; raise any error of values and types where it is not what was written."""
+    statistics = SplitStatistics()
+    statistics.add(SplitStatistics.from_json(document["statistics"]))
+    info, counts = ShardInfo(**document["info"]), document["shards"]
+    whole = Whole(parse_manifest(document["data_set"], str(path)), counts)
+    if not all(type(count) is int and 0 <= count <= _MAX_SHARDS for count in counts.values()):
+        raise ValueError(f"it counts {counts} shards")
+    if info.file != f"{path.parent.name}/{path.stem}.tar" or counts.get(path.parent.name, 0) < 1:
+        raise ValueError("it is about another shard")
+    if not all(is_inside(split) for split in counts):
+        raise ValueError("it names files outside its folder")
+    return whole, Sidecar(info, document["num_bytes"], statistics)
 
 
 def write_sidecar(folder: Path, whole: Whole, sidecar: Sidecar) -> None:
@@ -125,7 +146,7 @@ def copy_shard(source: Path, target: Path, whole: Whole, sidecar: Sidecar) -> No
         temporary = (target / file).with_suffix(".tar.tmp")
         temporary.unlink(missing_ok=True)
         try:
-            os.link(source / file, temporary)
+            os.link((source / file).resolve(), temporary)  # a link would lead elsewhere from here
         except OSError:
             shutil.copyfile(source / file, temporary)
         if file_sha256(temporary) != sidecar.info.sha256:

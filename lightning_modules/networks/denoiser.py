@@ -12,6 +12,7 @@ from lightning_modules.lightning_internals import repeated_blocks
 from lightning_modules.networks.frozen import keep_little
 from lightning_modules.networks.lora import LoRA, merge_adapters
 from lightning_modules.networks.plain import plain_copy
+from lightning_modules.networks.quantization import Quantization, quantize
 
 InputMode = Literal["concatenated", "sequence", "image", "residual"]
 
@@ -32,6 +33,7 @@ class Denoiser(ABC):
         lora: Low-rank adapters in place of the model's own weights.
         checkpointing: Recompute the model's activations in the backward pass to save memory.
         trains_first_layer: Train the first layer beside the adapters, because it was widened.
+        quantization: Keep the frozen weights of the model's blocks in 4 bits.
 
     Raises:
         InputError: There is no such input mode, the family has not got it, or the adapters do not fit.
@@ -63,6 +65,7 @@ class Denoiser(ABC):
         lora: LoRA | None = None,
         checkpointing: bool = False,
         trains_first_layer: bool = False,
+        quantization: Quantization | None = None,
     ) -> None:
         self.check_input_mode(input_mode)
         self.model: Any = model
@@ -71,6 +74,9 @@ class Denoiser(ABC):
         idle = self.idle_layers(model)
         for name in idle:
             model.get_submodule(name).requires_grad_(False)
+        if quantization is not None:
+            quantize(self.sharded_blocks())
+            model.float()
         if lora is not None:
             lora.apply(model, self.lora_targets, idle)
             if trains_first_layer:

@@ -13,9 +13,9 @@ from datamodules.preparation.run import prepare_dataset
 from datamodules.preparation.summaries import ModalitySummary, SplitSummary
 from datamodules.shards.manifest import FILE_NAME
 from geometry.errors import InputError, printable
+from geometry.files.paths import folder_or_url, path_argument
 from geometry.modalities import modality_named
 from geometry.one_line_parser import OneLineParser
-from geometry.paths import folder_or_url, path_argument
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from geometry.batch import GeometryBatch
 from lightning_modules.estimator import Estimator
-from lightning_modules.loss_terms import LatentConsistency
+from lightning_modules.losses.auxiliary import LatentConsistency
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.tasks import Task
 

@@ -43,10 +43,10 @@ GENERIC = (
     "lightning_modules/inference/loading.py",
     "lightning_modules/inference/predictor.py",
     "lightning_modules/inference/results.py",
-    "lightning_modules/loss_base.py",
-    "lightning_modules/metric_base.py",
+    "lightning_modules/losses/base.py",
+    "lightning_modules/metrics/base.py",
     "lightning_modules/networks/*.py",
-    "lightning_modules/page.py",
+    "lightning_modules/app/page.py",
     "lightning_modules/single_step.py",
     "lightning_modules/training/*.py",
 )

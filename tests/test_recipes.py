@@ -13,7 +13,7 @@ from lightning_modules.inference.loading import load_model
 from tests.helpers.planes import make_dataset
 from tests.helpers.runs import differences
 from tests.helpers.tiny import build_base
-from tests.lightning_modules.test_feature_alignment import WIDTH, build_teacher
+from tests.lightning_modules.losses.test_feature_alignment import WIDTH, build_teacher
 from tests.tiny_bases import write_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from PIL import Image
 
 from datamodules.synthetic import __main__ as synthetic
-from geometry.paths import folder_or_url, path_argument
+from geometry.files.paths import folder_or_url, path_argument
 from tests.helpers import runs
 from tests.helpers.benchmark_archives import write_depth_archive
 

@@ -9,8 +9,8 @@ from datamodules.sources.folder_cameras import FolderCameras
 from datamodules.sources.folder_frames import IMAGE_SUFFIXES, FolderSplit, NamedFiles, suffixes_of
 from datamodules.sources.image_files import read_image
 from geometry.errors import InputError
+from geometry.files.paths import folder_or_url, given_path, path_argument
 from geometry.modalities import Depth, Normals, modality_named, registered
-from geometry.paths import folder_or_url, given_path, path_argument
 
 
 def folder_dataset(options: argparse.Namespace) -> FolderDataset:

@@ -6,7 +6,7 @@ from pathlib import Path
 from datamodules.preparation.journal import Journal, storage_error
 from datamodules.preparation.summaries import SplitSummary, summarize
 from geometry.errors import InputError
-from geometry.locks import sole_use
+from geometry.files.locks import sole_use
 
 
 def merge_parts(folders: Sequence[str | Path], report: Callable[[str], None] = print) -> list[SplitSummary]:

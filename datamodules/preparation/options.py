@@ -10,7 +10,7 @@ from datamodules.sources.hypersim import DEFAULT_MODALITIES, Hypersim, NormalsSo
 from datamodules.sources.hypersim_frames import SPLITS, HypersimSelection
 from datamodules.sources.hypersim_targets import readers
 from datamodules.sources.virtual_kitti import CONDITIONS, PRESETS, SCENES, VirtualKitti
-from geometry.paths import path_argument
+from geometry.files.paths import path_argument
 
 
 def add_hypersim(commands: argparse._SubParsersAction) -> argparse.ArgumentParser:

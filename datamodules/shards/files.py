@@ -24,7 +24,7 @@ from datamodules.shards.samples import Gatherer
 from datamodules.shards.transfer import DEFAULT_TRANSFER, Transfer, is_remote, open_url
 from datamodules.untrusted.text import shorten
 from geometry.errors import InputError
-from geometry.limits import MAX_ARRAY_BYTES
+from geometry.files.limits import MAX_ARRAY_BYTES
 
 _log = logging.getLogger(__name__)
 

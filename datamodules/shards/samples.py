@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datamodules.shards.archives import Member
 from datamodules.shards.codecs import INFO, entry_roles
 from datamodules.untrusted.text import shorten
-from geometry.limits import MAX_KEY_LETTERS, MAX_MEMBER_BYTES, MAX_MEMBERS_PER_SAMPLE, MIB
+from geometry.files.limits import MAX_KEY_LETTERS, MAX_MEMBER_BYTES, MAX_MEMBERS_PER_SAMPLE, MIB
 
 
 @dataclass(frozen=True)

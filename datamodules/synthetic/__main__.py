@@ -9,8 +9,8 @@ from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
 from datamodules.synthetic.rooms import STYLES
 from datamodules.synthetic.streets import WEATHER
 from geometry.errors import InputError, printable
+from geometry.files.paths import path_argument
 from geometry.one_line_parser import OneLineParser
-from geometry.paths import path_argument
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from geometry.errors import InputError
-from geometry.limits import MAX_JSON_BYTES
+from geometry.files.limits import MAX_JSON_BYTES
 
 
 def parse_json(data: bytes, max_bytes: int = MAX_JSON_BYTES) -> Any:  # noqa: ANN401

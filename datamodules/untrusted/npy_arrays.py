@@ -5,8 +5,8 @@ import zipfile
 import numpy as np
 
 from datamodules.untrusted.npy_header import read_npy_header
-from geometry.files import require_bytes
-from geometry.limits import MAX_ARRAY_BYTES, MIB
+from geometry.files.limits import MAX_ARRAY_BYTES, MIB
+from geometry.files.reading import require_bytes
 
 Array = np.ndarray
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from geometry.errors import InputError
-from geometry.limits import MAX_ARRAY_BYTES, MAX_NPY_HEADER_BYTES
+from geometry.files.limits import MAX_ARRAY_BYTES, MAX_NPY_HEADER_BYTES
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from typing import NoReturn
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from geometry.errors import InputError, one_line, printable
-from geometry.storage import storage_problem
+from geometry.files.storage import storage_problem
 from lightning_modules.command_line.bars import is_bar_open, log_above_bars
 
 _NO_NEWS = (

@@ -14,8 +14,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from geometry.errors import InputError, one_line
-from geometry.files import read_text_file
-from geometry.paths import given_path
+from geometry.files.paths import given_path
+from geometry.files.reading import read_text_file
 from lightning_modules.command_line.console import leave, plain_help, readable_error
 from lightning_modules.lightning_internals import OpenParser, groups_of, options_of
 from lightning_modules.shipped import find_config

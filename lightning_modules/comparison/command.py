@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 
 from geometry.errors import InputError
-from geometry.paths import path_argument
-from geometry.writing import write_whole
+from geometry.files.paths import path_argument
+from geometry.files.writing import write_whole
 from lightning_modules.inference.arguments import parse
 
 

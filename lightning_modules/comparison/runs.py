@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from geometry.errors import InputError
-from geometry.files import read_text_file
+from geometry.files.reading import read_text_file
 from lightning_modules.evaluation.scores import DatasetScores, read_samples, scores_from
 from lightning_modules.inference.run_config import config_beside, read_config
 

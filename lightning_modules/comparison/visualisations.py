@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from geometry.errors import InputError
-from geometry.writing import write_whole
+from geometry.files.writing import write_whole
 from lightning_modules.comparison.runs import EvaluatedRun
 from lightning_modules.comparison.tables import paired_values
 from lightning_modules.evaluation.tables import more_is_better

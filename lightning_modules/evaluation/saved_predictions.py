@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError
-from geometry.paths import given_path
+from geometry.files.paths import given_path
 from lightning_modules.estimator import Estimator
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.tasks import Task

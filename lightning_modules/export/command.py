@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from geometry.errors import InputError, one_line
-from geometry.paths import path_argument
+from geometry.files.paths import path_argument
 from lightning_modules.inference.arguments import add_model_arguments, load_from_arguments, parse
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from geometry.errors import InputError, printable
-from geometry.paths import given_path
+from geometry.files.paths import given_path
 from lightning_modules.lightning_internals import options_of
 from lightning_modules.shipped import find_config
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geometry.errors import InputError, printable
-from geometry.locks import sole_use
-from geometry.paths import path_argument
+from geometry.files.locks import sole_use
+from geometry.files.paths import path_argument
 from lightning_modules.inference.arguments import add_model_arguments, load_from_arguments, parse
 
 if TYPE_CHECKING:

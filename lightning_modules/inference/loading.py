@@ -12,7 +12,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from geometry.errors import InputError, one_line
-from geometry.paths import given_path
+from geometry.files.paths import given_path
 from lightning_modules.command_line.console import input_error_behind, readable_error
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.estimator import Estimator

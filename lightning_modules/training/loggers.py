@@ -17,7 +17,7 @@ from torch import Tensor
 
 from geometry.colorize import eight_bit
 from geometry.errors import InputError, one_line
-from geometry.writing import write_whole
+from geometry.files.writing import write_whole
 
 # In a run's folder: which files or pages its loggers write to, so that a run that goes on adds to the same ones.
 RECORD = "loggers.json"

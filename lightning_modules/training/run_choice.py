@@ -9,7 +9,7 @@ from typing import Any
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from geometry.errors import InputError
-from geometry.paths import given_path
+from geometry.files.paths import given_path
 from lightning_modules.training.checkpoint_files import LAST, damage
 from lightning_modules.training.found_runs import best_checkpoint
 from lightning_modules.training.run_folders import OnDamage, has_checkpoint, last_checkpoint, newest_run, next_run

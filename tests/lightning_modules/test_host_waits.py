@@ -5,8 +5,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_modules import Depth, Normals, SingleStepEstimator, StableDiffusion
-from lightning_modules.loss_terms import GradientMatching
 from lightning_modules.losses import AngularLoss, ScaleShiftInvariantLoss
+from lightning_modules.losses.auxiliary import GradientMatching
 from tests.helpers.tiny import build_base, make_batch
 
 # What makes the host wait for a GPU: the value of a tensor, or a shape that depends on values.

@@ -120,6 +120,11 @@ def test_every_folder_of_sources_is_installed():
 NEEDED_IN_GEOMETRY = {
     "images.py": {"PIL", "numpy", "simplejpeg"},
     "locks.py": {"filelock"},
+    # Commands of both packages are read by the same parser.
+    "jsonargparse_internals.py": {"jsonargparse"},
+    "command.py": {"jsonargparse"},
+    "options.py": {"docstring_parser", "jsonargparse"},
+    "parser.py": {"jsonargparse", "yaml"},
     **{file.name: {"numpy"} for file in (ROOT / "geometry/modalities").glob("*.py")},
 }
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 from datamodules.shards.codecs import IMAGE
 from datamodules.shards.manifest import DatasetManifest
@@ -17,15 +17,16 @@ class ShardOptions:
     """How samples are stored.
 
     Attributes:
-        samples_per_shard: samples in every shard but the last of a split.
-        image_format: "jpg" or "png".
+        samples_per_shard: Samples in every shard but the last of a split; training reads a data set in as many parts at
+            a time as it has shards, up to 48.
+        image_format: jpg is small, png lossless.
         image_quality: JPEG quality from 1 to 100.
-        seed: seed of the order in which training samples are dealt to shards.
-        max_invalid_ratio: samples with a larger share of unknown pixels are left out.
+        seed: Seed of the order in which training frames go to shards.
+        max_invalid_ratio: Leave out samples with a larger share of unknown pixels.
     """
 
     samples_per_shard: int = 256
-    image_format: str = "jpg"
+    image_format: Literal["jpg", "png"] = "jpg"
     image_quality: int = 95
     seed: int = 0
     max_invalid_ratio: float = 1.0

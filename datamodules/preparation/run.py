@@ -174,7 +174,7 @@ class _ErrorGate:
         self.max_errors, self.found, self.report = max_errors, found, report
         if found > max_errors:
             raise InputError(
-                f"finished shards lack {found} broken samples. Pass --max-errors {found} or more to continue with them."
+                f"finished shards lack {found} broken samples. Pass --max_errors {found} or more to continue with them."
             )
 
     def watch(self, frames: Iterable[EncodedFrame]) -> Iterator[EncodedFrame]:
@@ -190,7 +190,7 @@ class _ErrorGate:
         before = f" It is broken sample number {self.found}." if self.found > 1 else ""
         return (
             f"sample {frame.key}: {frame.problem}{before} Finished shards are kept: mend it and run the command again, "
-            f"or skip such samples with --max-errors N (N > {self.max_errors})."
+            f"or skip such samples with --max_errors N (N > {self.max_errors})."
         )
 
 
@@ -211,13 +211,13 @@ def _check_options(
             f"{MAX_SAMPLE_PIXELS / 1e6:.0f} megapixels are stored. Give --size or --crop."
         )
     if options.samples_per_shard < 1:
-        raise InputError(f"--samples-per-shard must be at least 1, not {options.samples_per_shard}.")
+        raise InputError(f"--samples_per_shard must be at least 1, not {options.samples_per_shard}.")
     if not 1 <= options.image_quality <= 100:
-        raise InputError(f"--image-quality must be from 1 to 100, not {options.image_quality}.")
+        raise InputError(f"--image_quality must be from 1 to 100, not {options.image_quality}.")
     if not 0 <= options.max_invalid_ratio <= 1:
-        raise InputError(f"--max-invalid-ratio must be from 0 to 1, not {options.max_invalid_ratio}.")
+        raise InputError(f"--max_invalid_ratio must be from 0 to 1, not {options.max_invalid_ratio}.")
     if max_errors < 0:
-        raise InputError(f"--max-errors must be 0 or more, not {max_errors}.")
+        raise InputError(f"--max_errors must be 0 or more, not {max_errors}.")
     if overwrite and part[1] > 1:
         raise InputError(
             "--overwrite would remove what other parts have written: empty the folder, then run the parts."

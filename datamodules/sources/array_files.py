@@ -132,7 +132,7 @@ def _read_npz(path: Path, channels: int, name: str | None) -> Array:
         wanted = name or (names[0] if len(names) == 1 else default)
         if wanted not in names:
             raise InputError(
-                f"{path} has no array {wanted!r}; it holds {', '.join(names) or 'none'}. Choose one by --array-name."
+                f"{path} has no array {wanted!r}; it holds {', '.join(names) or 'none'}. Choose one by --array_name."
             )
         return read_npz_member(archive, wanted)
 
@@ -158,7 +158,7 @@ def _read_exr(path: Path, channels: int, name: str | None) -> Array:
         wanted = "R"
     if wanted not in planes:
         asked = f"channel {wanted!r}" if wanted else f"channel among {', '.join(_EXR_DEPTH_CHANNELS)}"
-        raise InputError(f"{path} has no {asked}; it holds {found}. Choose one by --array-name.")
+        raise InputError(f"{path} has no {asked}; it holds {found}. Choose one by --array_name.")
     return planes[wanted]
 
 

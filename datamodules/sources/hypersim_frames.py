@@ -116,7 +116,7 @@ def list_hypersim_frames(raw: Path, selection: HypersimSelection) -> FrameList:
     frames = _listed_frames(color, selection, notices) if selection.file_lists else color
     table = selection.split_table(raw)
     if table is None:
-        notices.append(f"Splits: no {SPLIT_TABLE} found or given by --split-csv, so every frame goes to train.")
+        notices.append(f"Splits: no {SPLIT_TABLE} found or given by --split_csv, so every frame goes to train.")
         splits = {"train": sorted(frames)}
     else:
         splits = _split_by_table(frames, table, selection, notices)

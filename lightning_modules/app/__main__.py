@@ -1,45 +1,70 @@
-"""A web page for one model: ``python -m lightning_modules.app --run runs/NAME``."""
+"""The command ``onestep serve``: a web page for one model."""
 
-import argparse
 import atexit
 import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from geometry.command_line import Command, Option, say_new_spelling
 from geometry.errors import InputError
 from lightning_modules.app.origin import OwnOrigin
 from lightning_modules.app.page import EXAMPLES, Page, build_page
-from lightning_modules.command_line.console import leave, quieten
-from lightning_modules.inference.arguments import add_model_arguments, load_from_arguments, parse
+from lightning_modules.command_line.console import quieten
+from lightning_modules.inference.arguments import ModelChoice, find_run_configs
 from lightning_modules.inference.predictor import Predictor
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Serve the page until it is stopped.
+@dataclass(frozen=True)
+class PageOptions:
+    """Page.
+
+    Attributes:
+        host: Address to listen on; 0.0.0.0 lets others in.
+        allow_host: Further host names that the page is asked for by, for instance a proxy's; others are refused.
+        port: Port to listen on.
+        max_megapixels: Larger images are refused.
+        max_upload_mb: Larger files are refused.
+        processing_res: Processing resolution that is chosen at first; 0 is the image's own size. By default that of the
+            training, which the model says.
+        device: cpu, cuda, ...; auto takes a GPU where there is one.
+
+    Raises:
+        InputError: A limit leaves nothing.
+    """
+
+    host: str = "127.0.0.1"
+    allow_host: Annotated[tuple[str, ...], Option(metavar="NAME")] = ()
+    port: int = 7860
+    max_megapixels: float = 50.0
+    max_upload_mb: int = 50
+    processing_res: Annotated[int | None, Option(metavar="PX")] = None
+    device: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.max_megapixels <= 0 or self.max_upload_mb <= 0:
+            raise InputError("--max_megapixels and --max_upload_mb must be larger than 0.")
+
+
+def serve(model: ModelChoice, page: PageOptions) -> None:
+    """Show a web page for one model, until it is stopped.
 
     Args:
-        arguments: words after the program's name; those of this process by default.
+        model: Model.
+        page: Page.
     """
-    quieten()
-    try:
-        options = parse(make_parser(), sys.argv[1:] if arguments is None else arguments)
-        if options.max_megapixels <= 0 or options.max_upload_mb <= 0:
-            raise InputError("--max-megapixels and --max-upload-mb must be larger than 0.")
-        serve(options)
-    except InputError as error:
-        leave(str(error))
-    except KeyboardInterrupt:
-        print("Stopped.")
+    start(model, page)
 
 
-def serve(options: argparse.Namespace, is_waiting: bool = True) -> Any:  # noqa: ANN401 - Gradio may not be there
+def start(model: ModelChoice, options: PageOptions, is_waiting: bool = True) -> Any:  # noqa: ANN401 - Gradio may be missing
     """Load the model and serve its page.
 
     Args:
-        options: of the command line.
+        model: the model.
+        options: of the page.
         is_waiting: return only when the page is stopped, as a command does.
 
     Returns:
@@ -53,12 +78,12 @@ def serve(options: argparse.Namespace, is_waiting: bool = True) -> Any:  # noqa:
         from starlette.middleware import Middleware
     except ImportError as error:
         raise InputError("the page needs Gradio: pip install -e '.[app]'.") from error
-    model = load_from_arguments(options)
-    predictor = Predictor(model.estimator, options.processing_res, device=options.device)
+    loaded = model.load()
+    predictor = Predictor(loaded.estimator, options.processing_res, device=options.device)
     folder = Path(tempfile.mkdtemp(prefix="onestep-page-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     page = Page(predictor, round(options.max_megapixels * 1e6), folder)
-    running = build_page(page, f"Model: `{model.taken or options.model}`")
+    running = build_page(page, f"Model: `{loaded.taken or model.pretrained}`")
     try:
         running.launch(
             server_name=options.host,
@@ -66,7 +91,7 @@ def serve(options: argparse.Namespace, is_waiting: bool = True) -> Any:  # noqa:
             max_file_size=f"{options.max_upload_mb}mb",
             allowed_paths=[str(folder), str(EXAMPLES)],
             share=False,
-            app_kwargs={"middleware": [Middleware(OwnOrigin, options.host, options.allow_host)]},
+            app_kwargs={"middleware": [Middleware(OwnOrigin, options.host, list(options.allow_host))]},
             prevent_thread_lock=not is_waiting,
         )
     except OSError as error:
@@ -76,39 +101,18 @@ def serve(options: argparse.Namespace, is_waiting: bool = True) -> Any:  # noqa:
     return running
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command's options."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lightning_modules.app", description="A web page for one model.", allow_abbrev=False
-    )
-    add_model_arguments(parser)
-    group = parser.add_argument_group("page")
-    group.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0 lets others in (default: %(default)s)"
-    )
-    group.add_argument(
-        "--allow-host",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="further host name that the page is asked for by, for instance a proxy's; others are refused. May be "
-        "given several times",
-    )
-    group.add_argument("--port", type=int, default=7860, help="port to listen on (default: %(default)s)")
-    group.add_argument(
-        "--max-megapixels", type=float, default=50, help="larger images are refused (default: %(default)s)"
-    )
-    group.add_argument("--max-upload-mb", type=int, default=50, help="larger files are refused (default: %(default)s)")
-    group.add_argument(
-        "--processing-res",
-        type=int,
-        metavar="PX",
-        help="processing resolution that is chosen at first; 0 is the image's own size. By default that of the "
-        "training, which the model says",
-    )
-    group.add_argument("--device", default="auto", help="cpu, cuda, ...; auto takes a GPU where there is one")
-    return parser
+COMMAND = Command(serve, prepare_words=find_run_configs, before=quieten)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command, as version 0.1 called it.
+
+    Args:
+        arguments: words after the program's name; those of this process by default.
+    """
+    return COMMAND.main(sys.argv[1:] if arguments is None else arguments, "onestep serve")
 
 
 if __name__ == "__main__":
-    main()
+    say_new_spelling("python -m lightning_modules.app", "onestep serve")
+    sys.exit(main())

@@ -14,7 +14,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 _EVERY_ADDRESS = frozenset({"0.0.0.0", "::", ""})
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([\w.-]+))(?::\d{1,5})?", re.ASCII | re.IGNORECASE)
-_REFUSAL = b"Refused: this page is not served under that name, or another page asks. See --allow-host.\n"
+_REFUSAL = b"Refused: this page is not served under that name, or another page asks. See --allow_host.\n"
 
 
 class OwnOrigin:

@@ -35,7 +35,7 @@ _NEEDED = {
 }
 # Settings of the trainer that would change nothing here, and what to do in their place.
 _IDLE = {
-    "model_registry": "export has --push-to-hub",
+    "model_registry": "export has --push_to_hub",
     "gradient_clip_algorithm": "set gradient_clip_norm of the model",
 }
 

@@ -8,17 +8,18 @@ from typing import Any
 
 import yaml
 
-from geometry.errors import InputError
 from geometry.modalities import modality_named
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.export.diffusers_folder import pipeline_model
-from lightning_modules.export.programs import LARGEST_BATCH, ONNX_FILE, OPSET, TORCH_FILE
+from lightning_modules.export.licence import licence_line, licence_of, public_name
+from lightning_modules.export.metadata import PUBLISHED_FRAME
+from lightning_modules.export.programs import LARGEST_BATCH, OPSET
+from lightning_modules.export.snippets import onnx_snippet, torch_snippet
 from lightning_modules.export.verification import Agreement
-from lightning_modules.inference.loading import LoadedModel, read_part_of
+from lightning_modules.inference.loading import LoadedModel
 from lightning_modules.inference.run_config import last_scores
 from lightning_modules.networks.pipeline_folder import EXPORT_RECORD, VARIANTS
-from lightning_modules.shipped import find_folder
-from lightning_modules.trained_on import DEFAULT_PROCESSING_RES
+from lightning_modules.trained_on import DEFAULT_PROCESSING_RES, default_resolution
 
 _PAPER = "[Martin Garcia et al., 2025](https://arxiv.org/abs/2409.11355)"
 _MARIGOLD = "[Ke et al., 2024](https://arxiv.org/abs/2312.02145)"
@@ -43,6 +44,8 @@ class ExportRecord:
         ensemble_size: number of predictions that the checkpoint combines; an export makes one.
         trained_on: what the model was trained on; None if the checkpoint does not say.
         meaning: what a predicted value says.
+        frame: camera frame of predicted vectors; None where there are none.
+        licence: of the base, as its card states it; None if it does not.
         details: what the family adds; written beside the rest.
     """
 
@@ -60,6 +63,8 @@ class ExportRecord:
     ensemble_size: int = 1
     trained_on: dict[str, Any] | None = None
     meaning: str = ""
+    frame: str | None = None
+    licence: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -88,6 +93,8 @@ def describe(model: LoadedModel, export_format: str, dtype: str, agreements: lis
         ensemble_size=sampling.ensemble_size if sampling else 1,
         trained_on=estimator.trained_on.to_record() if estimator.trained_on else None,
         meaning=estimator.task.modality.describe_published(),
+        frame=PUBLISHED_FRAME if estimator.task.modality.frame else None,
+        licence=licence_of(model.base),
         details=network.export_details(),
     )
 
@@ -102,8 +109,8 @@ def write_card(model: LoadedModel, record: ExportRecord, folder: Path, name: str
         name: title of the card.
     """
     (folder / EXPORT_RECORD).write_text(record.to_json(), encoding="utf-8")
-    base = _public_name(model.base)
-    licence = _licence_of(model.base)
+    base = public_name(model.base)
+    licence = record.licence
     head: dict[str, Any] = {"license": licence or "other", "tags": ["onestep", "single-step", record.predicts]}
     stock = modality_named(record.predicts).stock_pipeline
     head["pipeline_tag"] = stock.tag if stock else "image-to-image"
@@ -118,7 +125,7 @@ def write_card(model: LoadedModel, record: ExportRecord, folder: Path, name: str
         f"## How it was made\n\n{_recipe(model, record, base)}",
         f"## Scores\n\n{_scores(model)}",
         f"## Check of this export\n\n{_check(record)}",
-        f"## Licence\n\n{_licence_line(base, licence)} Data sets have licences of their own.",
+        f"## Licence\n\n{licence_line(base, licence)} Data sets have licences of their own.",
     ]
     (folder / "README.md").write_text("\n\n".join(sections) + "\n", encoding="utf-8")
 
@@ -136,20 +143,20 @@ def _usage(model: LoadedModel, record: ExportRecord) -> str:
     if record.format == "diffusers":
         handed = pipeline_model(model)
         return handed.network.pipeline_folder().usage(handed, VARIANTS.get(record.dtype))
-    modality = modality_named(record.predicts)
+    modality = model.estimator.task.modality
     low, high = modality.value_range
     output = f"`prediction` (B,{modality.num_channels},H,W) float32 in [{low:g}, {high:g}]"
-    shapes = (
-        f"Input `image` (B,3,H,W) float32 in [0, 1], RGB; output {output}. Any batch up to {LARGEST_BATCH}; any height "
-        f"and width that are multiples of {record.size_multiple}."
-    )
     if record.format == "torch":
-        return _code(f'program = torch.export.load("{TORCH_FILE}").module()', "prediction = program(image)") + shapes
-    code = _code(
-        f'session = onnxruntime.InferenceSession("{ONNX_FILE}")',
-        'prediction = session.run(None, {"image": image})[0]',
+        snippet, where = torch_snippet, "an extra file `onestep.json`; sides below its `smallest_side` are refused"
+    else:
+        snippet, where = onnx_snippet, f"`session.get_modelmeta().custom_metadata_map`. Opset {OPSET}"
+    shapes = (
+        f"Input `image` (B,3,H,W) float32 in [0, 1], RGB; output {output}. Any batch up to {LARGEST_BATCH}, any height "
+        f"and width: what the network sees is padded with the last row and column to multiples of "
+        f"{record.size_multiple}, and its output is cropped. The file holds what the values mean as metadata: {where}."
     )
-    return f"{code}{shapes} Opset {OPSET}."
+    code = snippet(modality, default_resolution(model.estimator.trained_on), record.size_multiple)
+    return "\n".join(["```python", *code, "```", "", shapes])
 
 
 def _resolution(model: LoadedModel) -> str:
@@ -164,10 +171,6 @@ def _resolution(model: LoadedModel) -> str:
         f"**{trained.processing_res}**"
         f"{f', for it was trained on images of {sizes}' if sizes else ''}. Far from it, predictions are wrong."
     )
-
-
-def _code(*lines: str) -> str:
-    return "\n".join(["```python", *lines, "```", "", ""])
 
 
 def _recipe(model: LoadedModel, record: ExportRecord, base: str | None) -> str:
@@ -215,29 +218,3 @@ def _check(record: ExportRecord) -> str:
         if found
     ]
     return "\n".join(lines)
-
-
-def _public_name(base: str) -> str | None:
-    """Return a hub id as it is, of a folder its name alone, and None for a network without a base."""
-    if not base:
-        return None
-    return Path(base).name if find_folder(base) else base
-
-
-def _licence_line(base: str | None, licence: str | None) -> str:
-    if base is None:
-        return "The network has no base."
-    if licence is None:
-        return f"The licence of the base, {base}, applies; it was not found."
-    return f"The base's licence is `{licence}`."
-
-
-def _licence_of(base: str) -> str | None:
-    """Return the licence that the base's own card states, if it has a card within reach."""
-    try:
-        text = read_part_of(base, "README.md") if base else ""
-        head = yaml.safe_load(text.split("---")[1]) if text.startswith("---") else {}
-    except (InputError, yaml.YAMLError, IndexError):
-        return None
-    licence = head.get("license") if isinstance(head, dict) else None
-    return None if licence == "other" else licence

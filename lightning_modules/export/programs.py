@@ -1,5 +1,7 @@
 """Programs of one piece: an image in, a prediction out, as torch.export or ONNX."""
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,12 @@ from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.single_step import SingleStepEstimator
 
 TORCH_FILE, ONNX_FILE = "model.pt2", "model.onnx"
+# What the file of a torch.export program says of itself, among its extra files.
+METADATA = "onestep.json"
 OPSET = 20
 _LARGEST_SIDE = 32768
+# Names of the free dimensions of a program's input and output.
+DIMENSIONS = {0: "batch", 2: "height", 3: "width"}
 # From 64 images on, diffusers' upsampling takes another path, which the traced program does not hold.
 LARGEST_BATCH = 63
 # Of the images that the program is traced with, in the network's size_multiple; the sizes it is checked at differ.
@@ -34,7 +40,8 @@ def largest_size(network: LatentNetwork) -> int:
 class Program(nn.Module):
     """Maps images (B,3,H,W) in [0, 1] to published predictions (B,C,H,W), all float32.
 
-    Height and width are multiples of the network's size_multiple; B is at most ``LARGEST_BATCH``.
+    Height and width are any: what the network sees is padded with the image's last row and column to multiples of its
+    size_multiple, as ``Predictor`` does, and its output is cropped. B is at most ``LARGEST_BATCH``.
 
     Args:
         estimator: a trained estimator of a single step that needs no noise; it stays as it is.
@@ -55,15 +62,28 @@ class Program(nn.Module):
         network.timestep = timestep  # half precision does not hold all of them
         # What the task makes of a decoded image, without the losses and metrics that are modules of the task.
         self.predict, self.publish = estimator.task.predict, estimator.task.modality.publish
-        self.dtype = dtype
+        self.dtype, self.multiple = dtype, network.size_multiple
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the published predictions for images."""
-        codec = self.network.codec
-        latent = codec.normalize(codec.latent_mean((image * 2 - 1).to(self.dtype)))
+        codec, (height, width) = self.network.codec, image.shape[-2:]
+        padded = _pad_with_edge(_pad_with_edge(image, 2, self.multiple), 3, self.multiple)
+        latent = codec.normalize(codec.latent_mean((padded * 2 - 1).to(self.dtype)))
         clean = self.network.clean_latent(latent, torch.zeros_like(latent))
         decoded = codec.decoded(codec.denormalize(clean)).float()
-        return self.publish(self.predict(decoded))
+        return _first(_first(self.publish(self.predict(decoded)), 2, height), 3, width)
+
+
+def _pad_with_edge(images: Tensor, dim: int, multiple: int) -> Tensor:
+    """Return images whose length along an axis is the next multiple; the last row or column is repeated."""
+    length = images.shape[dim]
+    places = torch.arange((length + multiple - 1) // multiple * multiple, device=images.device)
+    return images.index_select(dim, places.clamp(max=length - 1))
+
+
+def _first(images: Tensor, dim: int, length: int) -> Tensor:
+    """Return the first rows or columns. By index: of a slice, the tracer wants to know whether it leaves out any."""
+    return images.index_select(dim, torch.arange(length, device=images.device))
 
 
 def _check_is_one_function(estimator: Estimator) -> None:
@@ -82,38 +102,50 @@ def _check_is_one_function(estimator: Estimator) -> None:
         raise InputError(f"{reason}; export it with --format diffusers, or fine-tune it to a single step from zeros.")
 
 
-def write_torch(estimator: Estimator, folder: Path, dtype: str) -> None:
+def write_torch(estimator: Estimator, folder: Path, dtype: str, metadata: Mapping[str, str]) -> None:
     """Write a ``torch.export`` program with dynamic batch, height and width.
 
     Args:
         estimator: a trained estimator.
         folder: where to.
         dtype: arithmetic of the program: float32, float16 or bfloat16.
+        metadata: texts that the file holds beside the program, as JSON under ``METADATA``.
 
     Raises:
         InputError: the estimator cannot be exported.
     """
-    torch.export.save(_trace(estimator, dtype), folder / TORCH_FILE)
+    program = _trace(estimator, dtype)
+    # The tracer takes a side that is 1 somewhere inside for a constant; the program refuses images as small as that.
+    smallest = max(int(found.lower) for found in program.range_constraints.values())
+    texts = {METADATA: json.dumps({**metadata, "smallest_side": str(smallest)}, indent=2)}
+    torch.export.save(program, folder / TORCH_FILE, extra_files=texts)
 
 
-def write_onnx(estimator: Estimator, folder: Path, dtype: str) -> None:
+def write_onnx(estimator: Estimator, folder: Path, dtype: str, metadata: Mapping[str, str]) -> None:
     """Write an ONNX graph with dynamic batch, height and width.
 
     Args:
         estimator: a trained estimator.
         folder: where to.
         dtype: arithmetic of the graph: float32 or float16.
+        metadata: texts that the file holds beside the graph.
 
     Raises:
         InputError: the estimator cannot be exported, or packages are missing.
     """
     _require_onnx()
     if dtype == "bfloat16":
-        raise InputError("ONNX Runtime does not compute in bfloat16; choose --dtype float32 or float16.")
+        raise InputError("ONNX Runtime does not compute in bfloat16; choose --precision float32 or float16.")
     program = torch.onnx.export(
-        _trace(estimator, dtype), opset_version=OPSET, input_names=["image"], output_names=["prediction"], verbose=False
+        _trace(estimator, dtype),
+        opset_version=OPSET,
+        input_names=["image"],
+        output_names=["prediction"],
+        dynamic_shapes={"image": DIMENSIONS},
+        verbose=False,
     )
     assert program is not None
+    program.model.metadata_props.update(metadata)
     program.save(folder / ONNX_FILE)
 
 
@@ -150,10 +182,9 @@ def _trace(estimator: Estimator, dtype: str) -> torch.export.ExportedProgram:
     multiple = network.size_multiple
     most = largest_size(network)
     example = torch.rand(_TRACED_BATCH, 3, *(multiple * min(side, most) for side in _TRACED_SIZE))
-    batch = torch.export.Dim("batch", min=1, max=LARGEST_BATCH)
-    rows, columns = (torch.export.Dim(name, min=2, max=most) for name in ("rows", "columns"))
     program = Program(estimator, getattr(torch, dtype)).eval().requires_grad_(False)
-    shapes = {0: batch, 2: multiple * rows, 3: multiple * columns}
+    side = torch.export.Dim.DYNAMIC(min=multiple + 1, max=multiple * most)
+    shapes = {0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH), 2: side, 3: side}
     try:
         with torch.no_grad():
             return torch.export.export(program, (example,), dynamic_shapes=(shapes,))

@@ -17,6 +17,7 @@ from geometry.files.storage import storage_problem
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.export.card import ExportRecord, describe, write_card
 from lightning_modules.export.diffusers_folder import write_diffusers
+from lightning_modules.export.metadata import program_metadata
 from lightning_modules.export.programs import largest_size, run_onnx, run_torch, write_onnx, write_torch
 from lightning_modules.export.verification import Agreement, compare, probe
 from lightning_modules.inference.loading import LoadedModel
@@ -27,11 +28,11 @@ Format = Literal["diffusers", "torch", "onnx"]
 Dtype = Literal["float32", "float16", "bfloat16"]
 FORMATS: dict[str, Callable[[LoadedModel, Path, str], None]] = {
     "diffusers": write_diffusers,
-    "torch": lambda model, folder, dtype: write_torch(model.estimator, folder, dtype),
-    "onnx": lambda model, folder, dtype: write_onnx(model.estimator, folder, dtype),
+    "torch": lambda model, folder, dtype: write_torch(model.estimator, folder, dtype, program_metadata(model)),
+    "onnx": lambda model, folder, dtype: write_onnx(model.estimator, folder, dtype, program_metadata(model)),
 }
 _SEEDS = (0, 1, 2)
-# Of the images that exports are checked on, in the network's size_multiple, and pixels more if the format takes them.
+# Of the images that exports are checked on, in the network's size_multiple; pixels more are what has to be padded.
 _CHECKED_SIZES = ((8, 12), (14, 7))
 _ODD_PIXELS = (1, 2)
 
@@ -135,7 +136,7 @@ def _check(model: LoadedModel, folder: Path, options: ExportOptions) -> list[Agr
 
 
 def _program_pairs(model: LoadedModel, folder: Path, export_format: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    first, second = _images(model, (0, 0))
+    first, second = _images(model)
     for batch in (np.stack([first, first[::-1], first[:, ::-1]]), second[None]):
         outputs = _run_program(folder, export_format, batch)
         for expected, found in zip(_native(model, 0).predict(list(batch)), outputs, strict=True):
@@ -161,20 +162,20 @@ def _run_program(folder: Path, export_format: str, images: np.ndarray) -> np.nda
 
 
 def _stock_pairs(model: LoadedModel, folder: Path, variant: str | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    images = _images(model, _ODD_PIXELS)
+    images = _images(model)
     found = model.estimator.network.pipeline_folder().predictions(folder, images, _SEEDS, variant)
     for image in images:
         for seed in _SEEDS:
             yield _native(model, seed)(image), next(found)
 
 
-def _images(model: LoadedModel, extra: tuple[int, int]) -> list[np.ndarray]:
+def _images(model: LoadedModel) -> list[np.ndarray]:
     network = model.estimator.network
-    most = largest_size(network)  # below the network's own, so that extra pixels fit, too
+    most = largest_size(network) - 1  # so that the pixels more fit, too
     images = []
     for seed, size in enumerate(_CHECKED_SIZES):
         height, width = (min(side, most) * network.size_multiple for side in size)
-        images.append(probe(height + extra[0], width + extra[1], seed))
+        images.append(probe(height + _ODD_PIXELS[0], width + _ODD_PIXELS[1], seed))
     return images
 
 

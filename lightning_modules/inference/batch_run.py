@@ -71,7 +71,7 @@ class BatchRun:
         camera: PointCloudCamera | None = None,
     ) -> None:
         if batch_size < 1:
-            raise InputError(f"--batch-size must be at least 1, got {batch_size}.")
+            raise InputError(f"--batch_size must be at least 1, got {batch_size}.")
         if surface_files and not predictor.modality.has_surface:
             surfaces = " or ".join(sorted(kind.title for kind in registered().values() if kind.has_surface))
             raise InputError(
@@ -192,5 +192,5 @@ def _num_pixels(groups: Iterable[list[tuple[Photo, np.ndarray]]]) -> int:
 def reason_of(error: BaseException) -> str:
     """Say in one line why an image could not be predicted."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "memory" in str(error):
-        return "out of memory; try a smaller --tile-size or --processing-res."
+        return "out of memory; try a smaller --tile_size or --processing_res."
     return one_line(error, 300) or type(error).__name__

@@ -11,9 +11,10 @@ from typing import Any, Literal, get_args
 import torch
 from jsonargparse import ArgumentParser
 
+from geometry.command_line.messages import readable_error
 from geometry.errors import InputError, one_line
 from geometry.files.paths import given_path
-from lightning_modules.command_line.console import input_error_behind, readable_error
+from lightning_modules.command_line.console import input_error_behind
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.estimator import Estimator
 from lightning_modules.inference.run_config import (

@@ -57,6 +57,27 @@ class UNetDenoiser(Denoiser):
     def make_traceable(self) -> None:
         """Let the UNet take sizes from its skip connections always, not only at sizes that it cannot halve evenly."""
         self.model.num_upsamplers = _MOST_LEVELS
+        for level in self.model.up_blocks:
+            if isinstance(level.upsamplers, nn.ModuleList):
+                level.upsamplers = nn.ModuleList(map(_TraceableUpsampler, level.upsamplers))
+
+
+class _TraceableUpsampler(nn.Module):
+    """An upsampler of the UNet that compares no sizes: the tracer makes a rule of what a comparison said.
+
+    Args:
+        upsampler: diffusers' own, whose convolution is taken.
+    """
+
+    conv: nn.Module
+
+    def __init__(self, upsampler: nn.Module) -> None:
+        super().__init__()
+        self.add_module("conv", upsampler.get_submodule("conv"))
+
+    def forward(self, features: Tensor, output_size: tuple[int, int]) -> Tensor:
+        """Return features at a size."""
+        return self.conv(nn.functional.interpolate(features, size=output_size, mode="nearest"))
 
 
 def fit_input(

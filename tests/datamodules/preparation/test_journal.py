@@ -123,7 +123,7 @@ def test_a_full_disk_stops_with_what_is_written_kept(raw, tmp_path, monkeypatch)
 
 
 def start(raw, out):
-    words = f"hypersim --raw {raw} --out {out} --size 24 32 --samples-per-shard 2 --workers 2 --quiet".split()
+    words = f"hypersim --raw {raw} --out {out} --size 24 32 --samples_per_shard 2 --workers 2 --quiet".split()
     command = [sys.executable, "-m", "datamodules.prepare", *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lightning_modules.app.__main__ import main, make_parser, serve
+from lightning_modules.app.__main__ import COMMAND, main, start
 from lightning_modules.inference import Predictor
 from tests.browser import Browser, free_port, is_installed, wait_for_port
 from tests.lightning_modules.inference.runs import make_run, photo
@@ -46,13 +46,14 @@ def files(tmp_path_factory):
 @pytest.fixture(scope="module")
 def url(run):
     words = ["--ckpt_path", run, "--processing-res", 256, "--port", free_port(), "--max-upload-mb", 2]
-    running = serve(make_parser().parse_args(list(map(str, words))), is_waiting=False)
+    choice = COMMAND.part.values(vars(COMMAND.parse(list(map(str, words)))))
+    running = start(choice["model"], choice["page"], is_waiting=False)
     yield running.local_url
     running.close()
 
 
 def test_it_listens_on_this_machine_alone_unless_told_otherwise(url):
-    assert make_parser().parse_args(["--model", "m"]).host == "127.0.0.1"
+    assert COMMAND.parse(["--pretrained", "m"]).host == "127.0.0.1"
     assert url.startswith("http://127.0.0.1:")
 
 
@@ -134,7 +135,7 @@ def test_in_a_browser_a_photo_becomes_images_and_downloads_and_other_files_a_mes
 @pytest.mark.slow
 def test_the_command_serves_and_says_where_and_a_taken_port_is_one_clear_line(run, tmp_path):
     port = free_port()
-    command = [sys.executable, "-m", "lightning_modules.app", "--ckpt_path", str(run), "--port", str(port)]
+    command = [sys.executable, "train.py", "serve", "--ckpt_path", str(run), "--port", str(port)]
     with (tmp_path / "log.txt").open("w") as log:
         server = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log)
         try:
@@ -150,13 +151,13 @@ def test_the_command_serves_and_says_where_and_a_taken_port_is_one_clear_line(ru
 
 def test_mistakes_are_one_clear_line(run, capsys):
     for words, message in (
-        ([], "one of --run, --ckpt_path and --model is needed"),
+        ([], "one of --run, --ckpt_path and --pretrained is needed"),
         (["--model", "no/such/folder"], "is no checkpoint"),
         (["--ckpt_path", str(run), "--max-megapixels", "0"], "must be larger than 0"),
         (["--ckpt_path", str(run), "--processing-res", "-1"], "must not be negative"),
     ):
         with pytest.raises(SystemExit) as ended:
-            main(words)
+            sys.exit(main(words))
         error = capsys.readouterr().err
         assert ended.value.code == 2 and error.startswith("error: ") and error.count("\n") == 1
         assert message in error

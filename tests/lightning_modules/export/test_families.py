@@ -43,7 +43,7 @@ def test_what_is_traced_predicts_what_the_network_does_and_what_is_not_says_why(
             Program(model.estimator, torch.float32)
         return
     multiple = model.estimator.network.size_multiple
-    image = photo(3 * multiple, 5 * multiple)
+    image = photo(3 * multiple - 1, 5 * multiple - 3)
     found = Program(model.estimator, torch.float32)(torch.from_numpy(image).permute(2, 0, 1)[None] / 255)[0, 0]
     assert np.abs(found.numpy() - Predictor(model.estimator, processing_res=0, device="cpu")(image)).max() < 1e-4
 

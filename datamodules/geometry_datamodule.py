@@ -32,7 +32,7 @@ class DatasetSource:
     """A prepared data set and the part it plays.
 
     Args:
-        path: Folder of the data set (the ``--out`` of ``python -m datamodules.prepare``), or its URL.
+        path: Folder of the data set (the ``--output`` of ``onestep prepare``), or its URL.
         weight: How often batches are drawn from it, relative to the other data sets; 9 and 1 give nine to one.
         name: Name in logs and batches. By default the name that the data set was prepared under.
         split: Split to read. By default "train" for training and "val" for validation.

@@ -120,6 +120,8 @@ def test_every_folder_of_sources_is_installed():
 NEEDED_IN_GEOMETRY = {
     "images.py": {"PIL", "numpy", "simplejpeg"},
     "locks.py": {"filelock"},
+    "npy_arrays.py": {"numpy"},
+    "npy_header.py": {"numpy"},
     # Commands of both packages are read by the same parser.
     "jsonargparse_internals.py": {"jsonargparse"},
     "command.py": {"jsonargparse"},

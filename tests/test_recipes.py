@@ -45,7 +45,7 @@ def test_every_recipe_is_tried_and_begins_with_its_command_licence_figures_or_so
     for name in EXPORTS:
         text = (FOLDER / f"{name}.yaml").read_text()
         header = " ".join(line.removeprefix("# ") for line in text.splitlines() if line.startswith("#"))
-        assert header.startswith(f"DATA_ROOT=/data/shards python train.py fit --config configs/recipes/{name}.yaml")
+        assert header.startswith(f"DATA_ROOT=/data/shards onestep fit --config configs/recipes/{name}.yaml")
         for word in ("Base: ", "Source: ", "arXiv ", "Not yet run with real weights", "Export: "):
             assert word in header or (word == "Source: " and "Source" in header), (name, word)
         assert read(name)["name"] == name, "runs of two recipes must not share a folder"

@@ -1,4 +1,4 @@
-"""The data module of ``python train.py test``: the zero-shot benchmarks under one folder."""
+"""The data module of ``onestep test``: the zero-shot benchmarks under one folder."""
 
 from collections.abc import Collection
 from math import inf
@@ -106,7 +106,7 @@ class Benchmarks(LightningDataModule):
                 there at all, or a file list cannot be used.
         """
         if stage != "test":
-            raise InputError("datamodules.Benchmarks is for python train.py test; it has nothing to train on.")
+            raise InputError("datamodules.Benchmarks is for onestep test; it has nothing to train on.")
         import_all()
         known = benchmarks_of(self.modality)
         self._check_options(known)

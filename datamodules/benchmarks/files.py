@@ -8,10 +8,10 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from datamodules.untrusted.npy_arrays import read_zip_member
 from geometry.errors import InputError
 from geometry.files.limits import MAX_ARRAY_BYTES, MIB
 from geometry.files.listing import is_junk
+from geometry.files.npy_arrays import read_zip_member
 from geometry.files.reading import read_regular_file, require_bytes
 
 _BLOCK_BYTES = 512

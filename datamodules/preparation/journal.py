@@ -10,7 +10,8 @@ import json
 import os
 import shutil
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,11 @@ from typing import Any
 from datamodules.preparation.plan import Plan
 from datamodules.preparation.statistics import SplitStatistics
 from datamodules.shards.files import file_sha256
-from datamodules.shards.manifest import FILE_NAME, DatasetManifest, ShardInfo, parse_manifest, read_dataset
-from geometry.errors import InputError
+from datamodules.shards.manifest import FILE_NAME, DatasetManifest, ShardInfo, is_inside, parse_manifest, read_dataset
+from geometry.errors import InputError, one_line
+from geometry.files.json_text import parse_json
+from geometry.files.limits import MAX_TEXT_BYTES
+from geometry.files.reading import read_regular_file
 
 FOLDER_NAME = "preparation"
 PLAN_NAME = "plan.json"
@@ -64,7 +68,7 @@ class Journal:
         try:
             self.place.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"{self.folder} cannot be made ({error.strerror}). Choose another --out.") from error
+            raise InputError(f"{self.folder} cannot be made ({error.strerror}). Choose another --output.") from error
         found = self.read_plan()
         if found is None:
             shards = [(shard.split, shard.file) for shard in plan.shards]
@@ -72,7 +76,7 @@ class Journal:
         elif found[0].plan_sha256 != plan.manifest.plan_sha256:
             raise InputError(
                 f"{self.folder} holds an unfinished preparation with {_differences(found[0], plan.manifest)}. Run the "
-                "command with the options it was begun with, choose another --out, or pass --overwrite."
+                "command with the options it was begun with, choose another --output, or pass --overwrite."
             )
 
     def join(self, other: "Journal") -> None:
@@ -91,17 +95,27 @@ class Journal:
         document = self._read(PLAN_NAME)
         if document is None:
             return None
-        manifest = parse_manifest(document["manifest"], str(self.place / PLAN_NAME))
-        return manifest, [(split, file) for split, file in document["shards"]]
+        with self._as_written(PLAN_NAME):
+            manifest = parse_manifest(document["manifest"], str(self.place / PLAN_NAME))
+            shards = [(str(split), str(file)) for split, file in document["shards"]]
+            if not all(is_inside(file) for _, file in shards):
+                raise ValueError("it names files outside its folder")
+        return manifest, shards
 
     def record(self, file: str) -> ShardRecord | None:
         """Return the record of a shard; None if it is not finished, its file is gone, or an older version wrote it."""
         document = self._read(f"{Path(file).stem}.json")
-        if document is None or "modalities" not in document["statistics"]:
+        if document is None:
             return None
-        statistics = SplitStatistics.from_json(document["statistics"])
-        record = ShardRecord(ShardInfo(**document["info"]), document["num_bytes"], statistics)
-        return record if record.exists_in(self.folder) else None
+        with self._as_written(f"{Path(file).stem}.json"):
+            if "modalities" not in document["statistics"]:
+                return None
+            statistics = SplitStatistics()
+            statistics.add(SplitStatistics.from_json(document["statistics"]))
+            record = ShardRecord(ShardInfo(**document["info"]), document["num_bytes"], statistics)
+            if record.info.file != file:
+                raise ValueError("it is about another shard")
+            return record if record.exists_in(self.folder) else None
 
     def add(self, record: ShardRecord) -> None:
         """Note that a shard is finished."""
@@ -126,7 +140,7 @@ class Journal:
             temporary = target.with_name(f"{target.name}.tmp")
             temporary.unlink(missing_ok=True)
             try:
-                os.link(other.folder / file, temporary)
+                os.link((other.folder / file).resolve(), temporary)  # a link would lead elsewhere from here
             except OSError:
                 shutil.copyfile(other.folder / file, temporary)
             if file_sha256(temporary) != record.info.sha256:
@@ -178,14 +192,33 @@ class Journal:
         (self.folder / FILE_NAME).unlink(missing_ok=True)
         self.remove()
 
+    @contextmanager
+    def _as_written(self, name: str) -> Iterator[None]:
+        """Say that a note is damaged where what it holds is not what was written.
+
+        Raises:
+            InputError: it is.
+        """
+        try:
+            yield
+        except InputError:
+            raise
+        except (KeyError, ValueError, TypeError, AttributeError, OverflowError) as error:
+            raise InputError(
+                f"{self.place / name} is damaged ({one_line(error, 100)}). Remove it and run the command again."
+            ) from error
+
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
-            return json.loads((self.place / name).read_text(encoding="utf-8"))
+            document = parse_json(read_regular_file(self.place / name, MAX_TEXT_BYTES), MAX_TEXT_BYTES)
+            if not isinstance(document, dict):
+                raise InputError("it holds no JSON object")
+            return document
         except FileNotFoundError:
             return None
         except ValueError as error:
             raise InputError(
-                f"{self.place / name} is damaged ({error}). Remove it and run the command again."
+                f"{self.place / name} is damaged ({one_line(error)}). Remove it and run the command again."
             ) from error
 
     def _write(self, name: str, document: dict[str, Any], target: Path | None = None) -> None:

@@ -25,7 +25,7 @@ def merge_parts(folders: Sequence[str | Path], report: Callable[[str], None] = p
     """
     for folder in folders:
         if Path(folder).exists() and not Path(folder).is_dir():
-            raise InputError(f"{folder} is a file. Give folders that `python -m datamodules.prepare` wrote into.")
+            raise InputError(f"{folder} is a file. Give folders that `onestep prepare` wrote into.")
     with sole_use(Path(folders[0])):
         return _merge_alone(folders, report)
 
@@ -34,6 +34,13 @@ def _merge_alone(folders: Sequence[str | Path], report: Callable[[str], None]) -
     target, *others = (Journal(Path(folder)) for folder in folders)
     manifest = target.finished()
     if manifest:
+        for other in others:
+            plan = other.read_plan()
+            if plan and plan[0].plan_sha256 != manifest.plan_sha256:
+                raise InputError(
+                    f"{target.folder} is a complete data set already, and {other.folder} holds parts of another one. "
+                    "Name another folder first."
+                )
         report(f"{target.folder} is complete already: nothing to do.")
         return summarize(manifest)
     begun = {journal: plan for journal in (target, *others) if (plan := journal.read_plan())}

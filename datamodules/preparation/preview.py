@@ -39,7 +39,7 @@ def preview_dataset(path: str | Path, out: str | Path, samples_per_split: int = 
     if samples_per_split < 1:
         raise InputError(f"--samples must be at least 1, not {samples_per_split}.")
     if format_name not in ("png", "jpg"):
-        raise InputError(f"--out must end in .png or .jpg, not {target.name!r}.")
+        raise InputError(f"--output must end in .png or .jpg, not {target.name!r}.")
     rows = [
         _row(dataset, split, sample)
         for split in dataset.manifest.splits
@@ -52,7 +52,7 @@ def preview_dataset(path: str | Path, out: str | Path, samples_per_split: int = 
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, data)
     except OSError as error:
-        raise InputError(f"{target} cannot be written ({error.strerror}). Choose another --out.") from error
+        raise InputError(f"{target} cannot be written ({error.strerror}). Choose another --output.") from error
     return target
 
 

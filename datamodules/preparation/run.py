@@ -70,7 +70,7 @@ def prepare_dataset(
         InputError: there is nothing to prepare, too many frames cannot be used, or another data set is already there.
     """
     _check_options(raw, options, part, overwrite, max_errors, workers)
-    check_writable(Path(out), "--out")
+    check_writable(Path(out), "--output")
     frames = raw.list_frames()
     for notice in frames.notices:
         report(notice)
@@ -102,7 +102,7 @@ def _prepare_alone(
         journal.remove()
         return summarize(manifest)
     if manifest and not overwrite:
-        raise InputError(f"{out} already holds a prepared data set. Choose another --out, or pass --overwrite.")
+        raise InputError(f"{out} already holds a prepared data set. Choose another --output, or pass --overwrite.")
     begun = journal.read_plan()
     if manifest or (overwrite and begun and begun[0].plan_sha256 != plan.manifest.plan_sha256):
         journal.discard()

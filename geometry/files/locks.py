@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from geometry.errors import InputError
+from geometry.files.json_text import read_json_file
 
 LOCK_NAME = ".lock"
 _NOTE_SUFFIX = ".holder"
@@ -74,7 +75,7 @@ def _write_note(note: Path) -> None:
 def _holder(note: Path) -> str:
     """Return how to find the process that holds a lock."""
     try:
-        found = json.loads(note.read_text(encoding="utf-8")[:1000])
+        found = read_json_file(note, 1000)
         return f"process {int(found['pid'])} on {ascii(str(found['host']))[1:-1]}"
-    except (OSError, ValueError, KeyError, TypeError):  # it is being written, or of another program
+    except (ValueError, KeyError, TypeError):  # it is being written, or of another program
         return "another process"

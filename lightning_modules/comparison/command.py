@@ -37,7 +37,7 @@ def compare(
     """
     from lightning_modules.command_line.tables import format_table
     from lightning_modules.comparison import tables
-    from lightning_modules.comparison.runs import differing_settings, read_run
+    from lightning_modules.comparison.runs import differing_settings, read_run, require_different
     from lightning_modules.comparison.visualisations import write_most_different
     from lightning_modules.evaluation.files import make_writable
 
@@ -47,6 +47,7 @@ def compare(
         if value < lowest:
             raise InputError(f"--{name} must be at least {lowest}, got {value}.")
     found = [read_run(run) for run in runs]
+    require_different(found)
     chosen = tables.chosen_metrics(found, metrics or [])
     comparisons = tables.compare_runs(found, chosen, resamples, seed)
     rows, settings = tables.comparison_rows(comparisons, found[0].name), differing_settings(found)

@@ -109,7 +109,7 @@ def chosen_metrics(runs: Sequence[EvaluatedRun], asked: Sequence[str]) -> list[s
     for name in asked:
         if name not in known:
             raise InputError(f"--metrics: no run has {name!r}; there are {', '.join(known)}.")
-    published = {table.metric for table in PUBLISHED} | {run.document.get("headline") for run in runs}
+    published = {table.metric for table in PUBLISHED} | {str(run.document.get("headline")) for run in runs}
     return list(asked) or [name for name in known if name in published or name == "ordinal_accuracy"] or known[:1]
 
 

@@ -96,7 +96,7 @@ def _check_is_one_function(estimator: Estimator) -> None:
     elif estimator.network.denoiser.untraceable:
         model = type(estimator.network.denoiser.model).__name__
         raise InputError(
-            f"{model} {estimator.network.denoiser.untraceable}. Use python train.py predict, or Predictor in Python."
+            f"{model} {estimator.network.denoiser.untraceable}. Use onestep predict, or Predictor in Python."
         )
     if reason is not None:
         raise InputError(f"{reason}; export it with --format diffusers, or fine-tune it to a single step from zeros.")

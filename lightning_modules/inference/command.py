@@ -54,7 +54,8 @@ class Surface:
         point_cloud: Write a PLY file of coloured points beside depth.
         mesh: Write a surface, as GLB and as PLY with faces.
         near_white: Write a 16-bit grey PNG: nearest white, farthest black.
-        millimetres: Write a 16-bit PNG in millimetres between --near_m and --far_m.
+        millimetres: Write a 16-bit PNG in millimetres between --near_m and --far_m; an image with --anchors has one of
+            measured millimetres anyway, and gets no other.
         intrinsics: Focal lengths and principal point in pixels of the images.
         fov_deg: Field of view along the longer side in degrees, by default 55.
         normals: Where the camera is unknown: folder with results of a model of normals for the same images, from which

@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser
 from geometry.command_line.messages import readable_error
 from geometry.errors import InputError, one_line
 from geometry.files.paths import given_path
+from geometry.files.reading import read_text_file
 from lightning_modules.command_line.console import input_error_behind
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.estimator import Estimator
@@ -215,7 +216,7 @@ def read_part_of(base: str, name: str) -> str:
     folder = find_folder(base)
     try:
         file = folder / name if folder else Path(huggingface_hub.hf_hub_download(base, name))
-        return file.read_text(encoding="utf-8")
+        return read_text_file(file)
     except Exception as error:  # whatever the hub's client raises
         raise InputError(f"cannot read {name} of {base}: {one_line(error, 200)}") from error
 

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from geometry.errors import InputError
 from lightning_modules.networks.hub import one_line
+from lightning_modules.networks.weightless import is_weightless
 
 # Of ImageNet, in [0, 1], which DINOv2 and DINOv3 were trained with.
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -39,13 +40,17 @@ class Teacher:
         """
         if self._model is not None:
             return
-        from transformers import AutoModel
+        from transformers import AutoConfig, AutoModel
         from transformers.utils import logging
 
         logging.disable_progress_bar()
         options: dict[str, Any] = {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
         try:
-            model, report = AutoModel.from_pretrained(self.source, dtype=torch.float32, **options)
+            if is_weightless():
+                with torch.device("meta"):
+                    model, report = AutoModel.from_config(AutoConfig.from_pretrained(self.source)), {"missing_keys": ()}
+            else:
+                model, report = AutoModel.from_pretrained(self.source, dtype=torch.float32, **options)
         except Exception as error:  # whatever the library raises on a folder that somebody else wrote
             raise InputError(f"the teacher {self.source} cannot be loaded: {one_line(str(error))}") from error
         if report["missing_keys"]:
@@ -58,6 +63,11 @@ class Teacher:
             )
         self._model = model.eval().requires_grad_(False)
 
+    @property
+    def model(self) -> nn.Module | None:
+        """The model, if it is loaded."""
+        return self._model
+
     def features(self, image: Tensor) -> Tensor:
         """Return the features (B,D,h,w) of the patches, with the graph of the image.
 
@@ -65,7 +75,8 @@ class Teacher:
             image: (B,3,H,W) in [-1, 1].
         """
         self.load()
-        self._model.to(image.device)
+        if self._model.device != image.device:
+            self._model.to(image.device)
         patch = self._model.config.patch_size
         shrink = self.input_size / max(image.shape[-2:])
         rows, columns = (max(1, round(side * shrink / patch)) for side in image.shape[-2:])

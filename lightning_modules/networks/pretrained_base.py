@@ -87,10 +87,7 @@ def _stored(base: Base, conditioning: str | None) -> Path | None:
         return beside if beside.is_file() else None
     file = given_path(conditioning, "conditioning")
     if not file.is_file():
-        raise InputError(
-            f"there is no file of conditioning {conditioning}; write one: "
-            "python -m lightning_modules.write_conditioning."
-        )
+        raise InputError(f"there is no file of conditioning {conditioning}; write one: onestep conditioning.")
     return file
 
 

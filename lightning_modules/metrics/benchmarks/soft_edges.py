@@ -55,6 +55,12 @@ class SoftEdgeError(AlignedMetric):
         super().__init__(protocol, space, limits, max_fit_size_px)
         self.jump = jump
 
+    def for_dataset(self, dataset: DatasetInfo) -> Self:
+        """Return a new metric of the same edges with the depth range and the size for fitting of a dataset."""
+        found = super().for_dataset(dataset)
+        found.jump = self.jump
+        return found
+
     def update(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> None:
         """Add images.
 

@@ -1,5 +1,7 @@
 """Parts that several machines prepare make the same data set as one machine does."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -117,3 +119,65 @@ def test_a_part_that_does_not_exist_is_refused(raw, tmp_path, part):
 def test_overwriting_with_a_part_would_destroy_the_others_and_is_refused(raw, tmp_path):
     with pytest.raises(InputError, match="--overwrite would remove"):
         prepare_dataset(Hypersim(raw, SIZE), tmp_path, OPTIONS, overwrite=True, part=(1, 2))
+
+
+class TestWhatLiesInAPart:
+    """Of folders that came from other machines, or from other people."""
+
+    @pytest.fixture
+    def parts(self, raw, tmp_path):
+        for number in (1, 2):
+            prepare(raw, tmp_path / str(number), part=(number, 2))
+        return tmp_path / "1", tmp_path / "2"
+
+    def test_a_finished_data_set_does_not_swallow_parts_of_another(self, raw, whole, tmp_path):
+        prepare(raw, tmp_path / "whole")
+        prepare(raw, tmp_path / "1", part=(1, 2), options=ShardOptions(samples_per_shard=2, seed=7))
+        with pytest.raises(InputError, match=r"complete data set already, and .* holds parts of another one"):
+            merge(tmp_path / "whole", tmp_path / "1")
+
+    def test_one_part_twice_is_not_the_whole(self, parts):
+        with pytest.raises(InputError, match="are not finished"):
+            merge(parts[0], parts[0])
+
+    @pytest.mark.parametrize("kind", ["pipe", "folder", "devzero", "cut"])
+    def test_a_shard_that_is_something_else_counts_as_missing(self, parts, kind):
+        shard = next((parts[1] / "train").glob("*.tar"))
+        data = shard.read_bytes()
+        shard.unlink()
+        if kind == "cut":
+            shard.write_bytes(data[:3000])
+        else:
+            make = {"pipe": os.mkfifo, "folder": os.mkdir, "devzero": lambda path: os.symlink("/dev/zero", path)}
+            make[kind](shard)
+        with pytest.raises(InputError, match=f"such as train/{shard.name}"):
+            merge(*parts)
+
+    def test_a_shard_that_is_a_link_is_taken_as_the_file_that_it_names(self, parts, whole):
+        shard = next((parts[1] / "train").glob("*.tar"))
+        shard.rename(parts[1] / "elsewhere.tar")
+        shard.symlink_to("../elsewhere.tar")
+        merge(*parts)
+        assert content(parts[0]) == whole
+        assert not any(path.is_symlink() for path in parts[0].rglob("*"))
+
+    @pytest.mark.parametrize("name", ["plan.json", "hypersim-train-000000.json"])
+    @pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, '{"shards": 1, "statistics": 2, "info": 3}', "{}"])
+    def test_notes_that_are_damaged_are_named(self, parts, name, text):
+        (parts[0] / "preparation" / name).write_text(text)
+        with pytest.raises(InputError, match=rf"{name} is damaged"):
+            merge(*parts)
+
+    def test_a_pipe_in_place_of_a_note_keeps_nobody_waiting(self, parts):
+        plan = parts[0] / "preparation/plan.json"
+        plan.unlink()
+        os.mkfifo(plan)
+        with pytest.raises(InputError, match="no regular file"):
+            merge(*parts)
+
+    @pytest.mark.parametrize("name", ["plan.json", "hypersim-train-000000.json"])
+    def test_notes_name_no_file_outside_the_folder(self, parts, name):
+        note = parts[0] / "preparation" / name
+        note.write_text(note.read_text().replace("train/hypersim-train-000000.tar", "../../evil.tar"))
+        with pytest.raises(InputError, match=rf"{name} is damaged \(it (names files outside|is about another)"):
+            merge(*parts)

@@ -34,6 +34,14 @@ def soft_errors(prediction, depth):
 
 
 class TestSoftEdges:
+    @pytest.mark.parametrize("metric", [SoftEdgeError("metric", jump=1e6), SoftAngularEdgeError(jump_deg=181)])
+    def test_the_edges_that_were_asked_for_are_those_of_every_dataset(self, metric):
+        of_dataset = metric.for_dataset(DatasetInfo("x"))
+        channels = 3 if isinstance(metric, SoftAngularEdgeError) else 1
+        images = [step(column=column).expand(1, channels, -1, -1) for column in (20, 21)]
+        of_dataset.update(*images, everywhere(images[0][:, :1]))
+        assert of_dataset.num_images == 0
+
     def test_an_edge_that_is_shifted_by_one_pixel_costs_only_without_a_neighbourhood(self):
         depth, shifted = step(column=20), step(column=21)
         found = soft_errors(shifted, depth)

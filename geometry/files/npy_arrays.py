@@ -1,12 +1,14 @@
 """Arrays in NumPy's own formats, .npy and .npz: never unpickled, and never larger than they may be."""
 
 import zipfile
+from pathlib import Path
 
 import numpy as np
 
-from datamodules.untrusted.npy_header import read_npy_header
+from geometry.errors import InputError
 from geometry.files.limits import MAX_ARRAY_BYTES, MIB
-from geometry.files.reading import require_bytes
+from geometry.files.npy_header import read_npy_header
+from geometry.files.reading import read_regular_file, require_bytes
 
 Array = np.ndarray
 
@@ -32,6 +34,27 @@ def decode_npy(data: bytes, max_bytes: int = MAX_ARRAY_BYTES) -> Array:
     numbers = np.frombuffer(data, header.dtype, header.num_elements, header.num_bytes)
     array = numbers.reshape(header.shape, order="F" if header.fortran_order else "C")
     return array.astype(header.dtype.newbyteorder("="), copy=False)
+
+
+def read_npy_file(path: Path, max_bytes: int = MAX_ARRAY_BYTES) -> Array:
+    """Return the array in a .npy file.
+
+    Args:
+        path: the file; links are followed.
+        max_bytes: largest size of the array.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        InputError: it is no regular file, cannot be read, holds something else or is cut off; names it.
+    """
+    try:
+        return decode_npy(read_regular_file(path, max_bytes + MIB), max_bytes)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror or error}).") from error
+    except ValueError as error:
+        raise InputError(str(error) if str(path) in str(error) else f"{path}: {error}.") from error
 
 
 def read_npz_member(archive: zipfile.ZipFile, name: str, max_bytes: int = MAX_ARRAY_BYTES) -> Array:

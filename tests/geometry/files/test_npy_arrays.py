@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from datamodules.sources.array_files import read_array_file
-from datamodules.untrusted.npy_arrays import decode_npy
 from geometry.errors import InputError
+from geometry.files.npy_arrays import decode_npy
 
 
 def npy(header, data=b""):

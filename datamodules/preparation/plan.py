@@ -2,8 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any, Literal
 
 from datamodules.shards.codecs import IMAGE
@@ -59,6 +61,11 @@ class Plan:
     manifest: DatasetManifest
     shards: list[PlannedShard]
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of shards by split."""
+        return dict(Counter(shard.split for shard in self.shards))
+
     def part(self, number: int, parts: int) -> list[PlannedShard]:
         """Return every ``parts``-th shard, from the ``number``-th on (counted from 1).
 
@@ -81,12 +88,12 @@ def make_plan(raw: RawDataset, splits: dict[str, list[Any]], options: ShardOptio
     Returns:
         The plan.
     """
-    shards = []
+    members, size = [], options.samples_per_shard
     for split, frames in splits.items():
         ordered = shard_order(frames, options.seed) if split == "train" else list(frames)
-        for index, start in enumerate(range(0, len(ordered), options.samples_per_shard)):
-            members = ordered[start : start + options.samples_per_shard]
-            shards.append(PlannedShard(split, f"{split}/{raw.name}-{split}-{index:06d}.tar", members))
+        members.append([ordered[start : start + size] for start in range(0, len(ordered), size)])
+    files = shard_files(raw.name, {split: len(shards) for split, shards in zip(splits, members, strict=True)})
+    shards = [PlannedShard(*place, frames) for place, frames in zip(files, chain(*members), strict=True)]
     manifest = DatasetManifest(
         name=raw.name,
         image_size=raw.image_size,
@@ -98,6 +105,13 @@ def make_plan(raw: RawDataset, splits: dict[str, list[Any]], options: ShardOptio
     content = [manifest.to_document(), [(shard.file, [frame.key for frame in shard.frames]) for shard in shards]]
     checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return Plan(replace(manifest, plan_sha256=checksum), shards)
+
+
+def shard_files(name: str, counts: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Return split and file of every shard of a data set of that name, in order, from their number by split."""
+    return [
+        (split, f"{split}/{name}-{split}-{index:06d}.tar") for split, count in counts.items() for index in range(count)
+    ]
 
 
 def shard_order(frames: Sequence[Any], seed: int) -> list[Any]:

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -18,9 +18,20 @@ from typing import Any
 from tqdm import tqdm
 
 from datamodules.preparation.encoding import EncodedFrame, encode_frames
-from datamodules.preparation.journal import Journal, ShardRecord, storage_error, with_records
 from datamodules.preparation.plan import Plan, PlannedShard, ShardOptions, make_plan
 from datamodules.preparation.processes import MAX_PROCESSES
+from datamodules.preparation.sidecars import (
+    Sidecar,
+    Whole,
+    discard,
+    finish,
+    finished,
+    finished_shards,
+    remove_sidecars,
+    storage_error,
+    with_shards,
+    write_sidecar,
+)
 from datamodules.preparation.statistics import SplitStatistics
 from datamodules.preparation.summaries import SplitSummary, summarize
 from datamodules.shards.files import EncodedSample, write_shard
@@ -95,24 +106,28 @@ def _prepare_alone(
     max_errors: int,
 ) -> list[SplitSummary]:
     """Prepare what the plan says, in a folder that no other process prepares the same part in."""
-    journal, mine = Journal(out), plan.part(*part)
-    manifest = journal.finished()
+    mine, manifest = plan.part(*part), finished(out)
     if manifest and manifest.plan_sha256 == plan.manifest.plan_sha256 and not overwrite:
         report(f"{out} is complete already: nothing to do.")
-        journal.remove()
+        remove_sidecars(out, (shard.file for shard in plan.shards))
         return summarize(manifest)
     if manifest and not overwrite:
         raise InputError(f"{out} already holds a prepared data set. Choose another --output, or pass --overwrite.")
-    begun = journal.read_plan()
-    if manifest or (overwrite and begun and begun[0].plan_sha256 != plan.manifest.plan_sha256):
-        journal.discard()
-    journal.begin(plan)
-    records = _write_shards(raw, journal, mine, options, workers, max_errors, progress, report)
-    manifest = journal.finish()
+    try:
+        done = {} if manifest else finished_shards(out, plan)
+    except InputError:
+        if not overwrite:
+            raise
+        manifest, done = None, {}
+        discard(out)
+    if manifest:
+        discard(out)
+    sidecars = _write_shards(raw, out, plan, mine, done, options, workers, max_errors, progress, report)
+    manifest, _ = finish(out)
     if manifest is None and part[1] > 1:
         report(f"Part {part[0]} of {part[1]} is finished: {len(mine)} of {len(plan.shards)} shards.")
     splits = [shard.split for shard in mine]
-    return summarize(manifest or with_records(plan.manifest, zip(splits, records, strict=True)))
+    return summarize(manifest or with_shards(plan.manifest, zip(splits, sidecars, strict=True)))
 
 
 def default_workers() -> int:
@@ -122,16 +137,18 @@ def default_workers() -> int:
 
 def _write_shards(
     raw: RawDataset,
-    journal: Journal,
+    out: Path,
+    plan: Plan,
     shards: Sequence[PlannedShard],
+    done: Mapping[str, Sidecar],
     options: ShardOptions,
     workers: int,
     max_errors: int,
     progress: bool,
     report: Callable[[str], None],
-) -> list[ShardRecord]:
-    """Write the shards that are not finished yet, and return the records of all."""
-    records = {shard.file: record for shard in shards if (record := journal.record(shard.file))}
+) -> list[Sidecar]:
+    """Write the shards that are not finished yet, and return the sidecars of all."""
+    records = {shard.file: done[shard.file] for shard in shards if shard.file in done}
     pending = [shard for shard in shards if shard.file not in records]
     if records and pending:
         report(f"Continuing: {len(records)} of {len(shards)} shards are finished.")
@@ -151,10 +168,10 @@ def _write_shards(
         for shard in pending:
             statistics = SplitStatistics()
             samples = _count(gate.watch(islice(stream, len(shard.frames))), statistics, bar)
-            info = write_shard(journal.folder, shard.file, samples)
-            size = (journal.folder / shard.file).stat().st_size if info.samples else 0
-            records[shard.file] = ShardRecord(info, size, statistics)
-            journal.add(records[shard.file])
+            info = write_shard(out, shard.file, samples)
+            size = (out / shard.file).stat().st_size if info.samples else 0
+            records[shard.file] = Sidecar(info, size, statistics)
+            write_sidecar(out, Whole(plan.manifest, plan.counts), records[shard.file])
     return [records[shard.file] for shard in shards]
 
 

@@ -103,7 +103,7 @@ class DatasetManifest:
         Args:
             folder: folder of the data set; it must exist.
         """
-        write_whole(folder / FILE_NAME, json.dumps(self.to_document(), indent=2) + "\n")
+        write_whole(folder / FILE_NAME, json.dumps(self.to_document(), indent=2) + "\n", is_lasting=True)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
 """Parts that several machines prepare make the same data set as one machine does."""
 
+import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -77,6 +79,22 @@ def test_three_parts_in_three_folders_merge_to_the_whole(raw, tmp_path, whole, t
     assert [summary.samples for summary in summaries] == [6, 2]  # of 7 and 2
     assert summaries[0].counts["skipped"] == 1
     assert merge(tmp_path / target) == summaries
+
+
+def test_parts_copied_into_one_folder_by_hand_are_the_whole_once_merged(raw, tmp_path, whole):
+    for number in (1, 2, 3):
+        prepare(raw, tmp_path / str(number), part=(number, 3))
+        shutil.copytree(tmp_path / str(number), tmp_path / "all", dirs_exist_ok=True)
+    merge(tmp_path / "all")
+    assert content(tmp_path / "all") == whole
+
+
+def test_a_part_without_a_shard_is_no_hindrance(raw, tmp_path, whole):
+    parts = [tmp_path / str(number) for number in range(1, 8)]  # of 5 shards
+    for number, folder in enumerate(parts, start=1):
+        prepare(raw, folder, part=(number, len(parts)))
+    merge(*parts)
+    assert content(parts[0]) == whole
 
 
 def test_a_part_that_is_not_there_is_an_error_with_the_shards_that_are_missing(raw, tmp_path):
@@ -161,23 +179,35 @@ class TestWhatLiesInAPart:
         assert content(parts[0]) == whole
         assert not any(path.is_symlink() for path in parts[0].rglob("*"))
 
-    @pytest.mark.parametrize("name", ["plan.json", "hypersim-train-000000.json"])
+    @pytest.fixture
+    def note(self, parts):
+        return parts[0] / "train/hypersim-train-000000.json"
+
     @pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, '{"shards": 1, "statistics": 2, "info": 3}', "{}"])
-    def test_notes_that_are_damaged_are_named(self, parts, name, text):
-        (parts[0] / "preparation" / name).write_text(text)
-        with pytest.raises(InputError, match=rf"{name} is damaged"):
+    def test_notes_that_are_damaged_are_named(self, parts, note, text):
+        note.write_text(text)
+        with pytest.raises(InputError, match=r"hypersim-train-000000\.json is damaged"):
             merge(*parts)
 
-    def test_a_pipe_in_place_of_a_note_keeps_nobody_waiting(self, parts):
-        plan = parts[0] / "preparation/plan.json"
-        plan.unlink()
-        os.mkfifo(plan)
+    @pytest.mark.parametrize("counts", [{"train": 10**12}, {"../..": 1}, {"train": -1}, {"train": "4"}, {}, [4]])
+    def test_notes_of_an_impossible_number_of_shards_are_named(self, parts, note, counts):
+        note.write_text(json.dumps({**json.loads(note.read_text()), "shards": counts}))
+        with pytest.raises(InputError, match=r"hypersim-train-000000\.json is damaged"):
+            merge(*parts)
+
+    def test_a_pipe_in_place_of_a_note_keeps_nobody_waiting(self, parts, note):
+        note.unlink()
+        os.mkfifo(note)
         with pytest.raises(InputError, match="no regular file"):
             merge(*parts)
 
-    @pytest.mark.parametrize("name", ["plan.json", "hypersim-train-000000.json"])
-    def test_notes_name_no_file_outside_the_folder(self, parts, name):
-        note = parts[0] / "preparation" / name
+    def test_notes_name_no_file_but_the_one_beside_them(self, parts, note):
         note.write_text(note.read_text().replace("train/hypersim-train-000000.tar", "../../evil.tar"))
-        with pytest.raises(InputError, match=rf"{name} is damaged \(it (names files outside|is about another)"):
+        with pytest.raises(InputError, match=r"000000\.json is damaged \(it is about another shard"):
+            merge(*parts)
+
+    def test_what_an_earlier_version_left_unfinished_is_not_passed_over(self, parts):
+        (parts[1] / "preparation").mkdir()
+        (parts[1] / "preparation/plan.json").write_text("{}")
+        with pytest.raises(InputError, match=r"2 holds an unfinished preparation of an earlier version"):
             merge(*parts)

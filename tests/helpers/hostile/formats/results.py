@@ -4,14 +4,15 @@ import io
 import json
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from safetensors.torch import save
 
-from datamodules.preparation.journal import Journal
+from datamodules.preparation.sidecars import Sidecar, Whole, finish, write_sidecar
 from datamodules.preparation.statistics import SplitStatistics
-from datamodules.shards.manifest import DatasetManifest
+from datamodules.shards.manifest import DatasetManifest, ShardInfo
 from geometry.files.npy_arrays import read_npy_file
 from lightning_modules.comparison import tables
 from lightning_modules.comparison.runs import differing_settings, read_run
@@ -87,25 +88,21 @@ def _read_conditioning(folder: Path, data: bytes) -> None:
         assert tensor.isfinite().all()
 
 
-def _plan() -> bytes:
+def _sidecar() -> bytes:
     manifest = DatasetManifest("x", (24, 32), ("image", "depth"), {}, {"depth": (0.001, 65.0)}, plan_sha256="0" * 64)
-    return json.dumps({"manifest": manifest.to_document(), "shards": [("train", _SHARD)]}).encode()
+    sidecar = Sidecar(ShardInfo(_SHARD, 1, "0" * 64), 1, SplitStatistics(samples=1, num_bytes=1))
+    with TemporaryDirectory() as folder:
+        (Path(folder) / _SHARD).parent.mkdir()
+        write_sidecar(Path(folder), Whole(manifest, {"train": 1}), sidecar)
+        return (Path(folder) / _SHARD).with_suffix(".json").read_bytes()
 
 
-def _record() -> bytes:
-    statistics = SplitStatistics(samples=2, num_bytes=4, modalities={})
-    info = {"file": _SHARD, "samples": 2, "sha256": "0" * 64}
-    return json.dumps({"info": info, "num_bytes": 4, "statistics": statistics.to_json()}).encode()
-
-
-def _finish(name: str, folder: Path, data: bytes) -> None:
-    shard = folder / _SHARD
-    for file, content in (("plan.json", _plan()), (f"{shard.stem}.json", _record())):
-        (folder / "preparation").mkdir(exist_ok=True)
-        (folder / "preparation" / file).write_bytes(data if file == name else content)
-    shard.parent.mkdir()
-    shard.write_bytes(b"tar!")
-    Journal(folder).finish()
+def _finish(folder: Path, data: bytes) -> None:
+    """Bring a preparation to its end whose shard has one byte."""
+    (folder / _SHARD).parent.mkdir()
+    (folder / _SHARD).write_bytes(b"x")
+    (folder / _SHARD).with_suffix(".json").write_bytes(data)
+    finish(folder)
 
 
 FORMATS = [
@@ -116,6 +113,5 @@ FORMATS = [
     Format("COLMAP images", lambda: [_IMAGES], partial(_read_colmap, "images.txt"), TEXT_FORMAT),
     Format("COLMAP points", lambda: [_POINTS], partial(_read_colmap, "points3D.txt"), TEXT_FORMAT),
     Format("conditioning", lambda: [_conditioning()], _read_conditioning),
-    Format("preparation plan", lambda: [_plan()], partial(_finish, "plan.json"), JSON_FORMAT),
-    Format("preparation record", lambda: [_record()], partial(_finish, "x-train-000000.json"), JSON_FORMAT),
+    Format("sidecar of a shard", lambda: [_sidecar()], _finish, JSON_FORMAT),
 ]

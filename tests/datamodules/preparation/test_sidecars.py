@@ -1,6 +1,7 @@
 """A preparation that is killed is continued: no sample is redone, lost or changed."""
 
 import json
+import os
 import random
 import shutil
 import signal
@@ -10,7 +11,7 @@ import time
 
 import pytest
 
-from datamodules.preparation.journal import Journal
+from datamodules.preparation import run
 from datamodules.preparation.plan import ShardOptions
 from datamodules.preparation.run import prepare_dataset
 from datamodules.sources.hypersim import Hypersim
@@ -44,14 +45,14 @@ class Killed(BaseException):
 
 def stop_after(monkeypatch, shards, error=Killed):
     """Stop the run in the moment when it notes the next shard: its file is there, its record is not."""
-    add = Journal.add
+    write = run.write_sidecar
 
-    def add_or_stop(journal, record):
-        if len(list(journal.place.glob("hypersim-*.json"))) == shards:
+    def write_or_stop(folder, *shard):
+        if len(list(folder.glob("*/*.json"))) == shards:
             raise error
-        add(journal, record)
+        write(folder, *shard)
 
-    monkeypatch.setattr(Journal, "add", add_or_stop)
+    monkeypatch.setattr(run, "write_sidecar", write_or_stop)
 
 
 def test_finished_shards_are_kept_and_only_the_others_are_made_again(raw, tmp_path, monkeypatch):
@@ -89,7 +90,7 @@ def test_continuing_with_other_options_is_refused_and_names_them(raw, tmp_path, 
         prepare(raw, tmp_path, options=ShardOptions(samples_per_shard=2, image_quality=80))
     assert content(tmp_path) == before
     prepare(raw, tmp_path, options=ShardOptions(samples_per_shard=3), overwrite=True)
-    assert len(list(tmp_path.rglob("*.tar"))) == 4 and not (tmp_path / "preparation").exists()
+    assert len(list(tmp_path.rglob("*.tar"))) == 4 and not list(tmp_path.glob("*/*.json"))
 
 
 def test_continuing_with_other_frames_is_refused(raw, tmp_path, monkeypatch):
@@ -100,6 +101,28 @@ def test_continuing_with_other_frames_is_refused(raw, tmp_path, monkeypatch):
     write_hypersim_frame(copy, number=12, size=SIZE)
     with pytest.raises(InputError, match="other raw frames"):
         prepare(copy, tmp_path / "out")
+
+
+@pytest.mark.parametrize("moment", range(9))
+def test_a_kill_while_any_file_is_written_leaves_nothing_behind_in_the_end(raw, tmp_path, monkeypatch, moment):
+    options = ShardOptions(samples_per_shard=3)  # four shards, as many sidecars, and dataset.json
+    prepare(raw, tmp_path / "undisturbed", options=options)
+    replaced, replace = [], os.replace
+
+    def replace_or_stop(source, target):
+        if len(replaced) == moment:
+            os._exit(9)
+        replaced.append(target)
+        replace(source, target)
+
+    child = os.fork()
+    if not child:
+        monkeypatch.setattr(os, "replace", replace_or_stop)
+        prepare(raw, tmp_path / "out", options=options)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    prepare(raw, tmp_path / "out", options=options)
+    assert content(tmp_path / "out") == content(tmp_path / "undisturbed")
 
 
 def test_a_finished_data_set_is_not_made_again(raw, tmp_path, monkeypatch):
@@ -131,7 +154,7 @@ def start(raw, out):
 def kill_after(process, out, shards, seconds):
     """Kill the process some time after it has noted a number of shards."""
     deadline = time.monotonic() + 120
-    while len(list(out.glob("preparation/hypersim-*.json"))) < shards:
+    while len(list(out.glob("train/hypersim-*.json"))) < shards:
         assert time.monotonic() < deadline, "no shard was finished"
         if process.poll() is not None:
             return
@@ -170,8 +193,32 @@ def test_a_damaged_record_is_named(raw, tmp_path, monkeypatch):
     with monkeypatch.context() as patched, pytest.raises(Killed):
         stop_after(patched, 2)
         prepare(raw, tmp_path)
-    path = tmp_path / "preparation/hypersim-train-000001.json"
+    path = tmp_path / "train/hypersim-train-000001.json"
     assert json.loads(path.read_text())["info"]["samples"] == 2
     path.write_text("{")
     with pytest.raises(InputError, match=r"hypersim-train-000001\.json is damaged"):
         prepare(raw, tmp_path)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_an_earlier_version_began_is_refused_or_replaced(raw, tmp_path, overwrite):
+    plan = tmp_path / "out/preparation/plan.json"
+    plan.parent.mkdir(parents=True)
+    plan.write_text(json.dumps({"manifest": {}, "shards": [["train", "train/hypersim-train-000009.tar"]]}))
+    (tmp_path / "out/train").mkdir()
+    (tmp_path / "out/train/hypersim-train-000009.tar").write_bytes(b"finished then")
+    if overwrite:
+        prepare(raw, tmp_path / "undisturbed")
+        prepare(raw, tmp_path / "out", overwrite=True)
+        assert content(tmp_path / "out") == content(tmp_path / "undisturbed")
+    else:
+        with pytest.raises(InputError, match=r"out holds .* an earlier version .*Finish it.*--overwrite"):
+            prepare(raw, tmp_path / "out")
+
+
+def test_a_damaged_sidecar_can_be_overwritten(raw, tmp_path):
+    prepare(raw, tmp_path / "undisturbed")
+    (tmp_path / "out/train").mkdir(parents=True)
+    (tmp_path / "out/train/hypersim-train-000001.json").write_text("{")
+    prepare(raw, tmp_path / "out", overwrite=True)
+    assert content(tmp_path / "out") == content(tmp_path / "undisturbed")

@@ -13,7 +13,7 @@ from datamodules.sources import image_files
 from datamodules.sources.array_files import read_array_file
 from datamodules.sources.image_files import decode_png
 from geometry.errors import InputError
-from geometry.files.reading import npy_arrays
+from geometry.files import npy_arrays
 
 Array = np.ndarray
 

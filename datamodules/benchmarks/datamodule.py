@@ -57,7 +57,12 @@ class Benchmarks(LightningDataModule):
         # A rank may get no sample when there are more ranks than samples.
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.root, self.benchmarks = given_path(root, "data.root"), benchmarks
-        self.modality = (modalities or [DEFAULT])[0]
+        self.modality, *others = modalities or [DEFAULT]
+        if others:
+            raise InputError(
+                f"benchmarks score one modality, and the model predicts {', '.join([self.modality, *others])}: choose "
+                f"one, for instance --model.task.only {self.modality}."
+            )
         self.file_lists = {
             name: given_path(path, f"data.file_lists.{name}") for name, path in (file_lists or {}).items()
         }

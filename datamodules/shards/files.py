@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 from datamodules.shards.codecs import DECODERS, check_claim, entry_roles
 from datamodules.shards.manifest import ShardInfo
 from datamodules.shards.samples import EncodedSample as EncodedSample
-from datamodules.shards.samples import shard_pipeline
+from datamodules.shards.samples import scan_shard as scan_shard
 from datamodules.shards.transfer import DEFAULT_TRANSFER, Transfer
 from datamodules.untrusted.text import shorten
 from geometry.errors import InputError
@@ -106,7 +106,7 @@ def iterate_shard(
             that is no sample's, an unknown kind (such as a pickle) or comes twice; or a sample lacks an entry. The
             message names shard and sample.
     """
-    for sample in shard_pipeline(url, roles, skip, transfer, sha256):
+    for sample in scan_shard(url, roles, skip, transfer, sha256):
         if sample.problem:
             raise InputError(sample.problem)
         yield sample

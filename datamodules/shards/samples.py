@@ -46,7 +46,7 @@ class EncodedSample:
     problem: str = ""
 
 
-def shard_pipeline(
+def scan_shard(
     url: str,
     roles: Collection[str],
     skip: int = 0,

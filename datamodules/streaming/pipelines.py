@@ -81,7 +81,7 @@ def read_portions(
 ) -> Iterator[tuple[TrainSource, list[StreamSample]]]:
     """Read the samples of batches, undecoded, from as many streams side by side as there are.
 
-    Every stream reads forward, one shard after the other (``shards.samples.shard_pipeline``), and shuffles in blocks.
+    Every stream reads forward, one shard after the other (``shards.samples.scan_shard``), and shuffles in blocks.
     """
     readers: dict[tuple[int, int], EpochReader | StreamReader] = {}
     for portion in portions:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from datamodules.shards.cache import cached_shard
 from datamodules.shards.manifest import Dataset, ShardInfo
-from datamodules.shards.samples import DamagedShardError, EncodedSample, shard_pipeline
+from datamodules.shards.samples import DamagedShardError, EncodedSample, scan_shard
 from datamodules.shards.transfer import is_remote
 from datamodules.streaming.epoch_order import EpochOrder, Run
 from datamodules.streaming.stream_order import Block, SourceOrder
@@ -72,7 +72,7 @@ class ShardReader:
         dataset, sha256 = self._dataset, shard.sha256
         if dataset.cache_dir is not None and is_remote(url):
             url = str(cached_shard(dataset, shard, dataset.cache_dir))
-        return iter(shard_pipeline(url, self._roles, skip, dataset.transfer, sha256))
+        return iter(scan_shard(url, self._roles, skip, dataset.transfer, sha256))
 
 
 def _wrong_count(url: str, found: str, shard: ShardInfo) -> str:

@@ -16,6 +16,7 @@ from lightning_modules.app.page import EXAMPLES, Page, build_page
 from lightning_modules.command_line.console import quieten
 from lightning_modules.inference.arguments import ModelChoice, find_run_configs
 from lightning_modules.inference.predictor import Predictor
+from lightning_modules.single_task import alone
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def start(model: ModelChoice, options: PageOptions, is_waiting: bool = True) -> 
     except ImportError as error:
         raise InputError("the page needs Gradio: pip install -e '.[app]'.") from error
     loaded = model.load()
-    predictor = Predictor(loaded.estimator, options.processing_res, device=options.device)
+    single = alone(loaded.estimator, model.modality)
+    predictor = Predictor(single, options.processing_res, device=options.device)
     folder = Path(tempfile.mkdtemp(prefix="onestep-page-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     page = Page(predictor, round(options.max_megapixels * 1e6), folder)

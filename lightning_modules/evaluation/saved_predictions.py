@@ -63,7 +63,7 @@ class SavedPredictions(Estimator):
         Raises:
             InputError: a prediction is missing or cannot be read.
         """
-        self.task.target(batch)
+        self.task.check_has_truth(batch)
         predictions = [self._read(self.folder / batch.dataset.name / f"{key}.npy") for key in batch.key]
         return {"prediction": torch.stack(predictions).to(batch.image.device)}
 

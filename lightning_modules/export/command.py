@@ -1,7 +1,7 @@
 """The command ``onestep export``."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -36,7 +36,7 @@ def export(
     """Hand a trained model over. The export is compared with the checkpoint before it is declared done.
 
     Args:
-        output: Folder to write.
+        output: Folder to write; of a model of several modalities, one with an export of each.
         model: Model.
         upload: Upload.
         format: diffusers: a folder for a stock pipeline; torch: a torch.export program; onnx: an ONNX graph.
@@ -47,19 +47,30 @@ def export(
         InputError: the model cannot be found, loaded or exported.
     """
     from lightning_modules.export.writing import ExportOptions, check_output, export_model
+    from lightning_modules.networks.pipeline_folder import EXPORT_RECORD
+    from lightning_modules.single_task import choose
 
     if upload.private and upload.push_to_hub is None:
         raise InputError("--private concerns a repository on the hub: give --push_to_hub OWNER/NAME, or leave it out.")
     if upload.push_to_hub is not None:
         check_repository(upload.push_to_hub)
-    check_output(output, overwrite)
-    record = export_model(model.load(), ExportOptions(output, format, precision, overwrite))
-    found = record.agreement
-    print(
-        f"{output}: {record.predicts}, {record.format}, {record.dtype}"
-        f"{', moving average' if record.moving_average else ''}. Largest difference from the checkpoint over "
-        f"{found.num_comparisons} predictions: {found.maximum:.2g}, mean {found.mean:.2g}."
-    )
+    if not overwrite or (output / EXPORT_RECORD).is_file():
+        check_output(output, overwrite)  # before the model is loaded
+    loaded = model.load()
+    singles = choose(loaded.estimator, model.modality)
+    if len(singles) > 1 and upload.push_to_hub:
+        names = ", ".join(single.task.modality.name for single in singles)
+        raise InputError(f"--push_to_hub takes one export, but the model predicts {names}: give --modality.")
+    for single in singles:
+        folder = output if len(singles) == 1 else output / single.task.modality.name
+        check_output(folder, overwrite)
+        record = export_model(replace(loaded, estimator=single), ExportOptions(folder, format, precision, overwrite))
+        found = record.agreement
+        print(
+            f"{folder}: {record.predicts}, {record.format}, {record.dtype}"
+            f"{', moving average' if record.moving_average else ''}. Largest difference from the checkpoint over "
+            f"{found.num_comparisons} predictions: {found.maximum:.2g}, mean {found.mean:.2g}."
+        )
     if upload.push_to_hub:
         print(f"uploaded to {push(output, upload.push_to_hub, upload.private)}")
     return 0

@@ -31,6 +31,7 @@ class ModelChoice:
             the run's own; otherwise in its place. --config takes such a file, too.
         base: Base model in place of the configured one, if that has moved.
         ema: Take the moving average of the weights; auto takes it where there is one.
+        modality: Which modality to take, of a model of several; by default, predict and export take all of them.
 
     Raises:
         InputError: The model is not named, or twice.
@@ -42,6 +43,7 @@ class ModelChoice:
     run_config: Annotated[tuple[str, ...], Option(metavar="FILE")] = ()
     base: Annotated[str | None, Option(metavar="DIR")] = None
     ema: EmaChoice = "auto"
+    modality: Annotated[str | None, Option(metavar="NAME")] = None
 
     def __post_init__(self) -> None:
         named = [option for option in ("run", "ckpt_path", "pretrained") if getattr(self, option) is not None]

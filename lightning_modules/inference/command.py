@@ -14,7 +14,13 @@ from lightning_modules.inference.arguments import ModelChoice, find_run_configs
 from lightning_modules.inference.predictor import Precision, Predictor
 
 if TYPE_CHECKING:
-    from lightning_modules.inference.batch_run import Report
+    from collections.abc import Mapping
+
+    import numpy as np
+
+    from lightning_modules.estimator import Estimator
+    from lightning_modules.inference.batch_run import BatchRun, Report
+    from lightning_modules.inference.point_cloud import PointCloudCamera
 
 _CAMERA_OPTIONS = ("intrinsics", "fov_deg", "near_m", "far_m")
 
@@ -114,34 +120,58 @@ def predict(
     Raises:
         InputError: options, model or images cannot be found or used.
     """
-    from lightning_modules.inference.anchored_metres import AnchoredMetres
     from lightning_modules.inference.anchors import read_anchors
-    from lightning_modules.inference.batch_run import BatchRun
-    from lightning_modules.inference.camera_estimate import CameraEstimator
     from lightning_modules.inference.photos import find_photos
     from lightning_modules.inference.point_cloud import PointCloudCamera
+    from lightning_modules.single_task import choose
 
     camera = PointCloudCamera(**_described_camera(surface, metres))
     photos = find_photos(images, output)
     anchors = None if metres.anchors is None else read_anchors(metres.anchors, photos)
+    singles = choose(model.load().estimator, model.modality)
+    # What concerns depth is for those of several modalities that can be shown in space.
+    in_space = [single for single in singles if single.task.modality.has_surface] or singles
+    num_failed = 0
+    for single in singles:
+        if single in in_space:
+            run = _run_of(single, output, computation, surface, metres, anchors, camera)
+        else:
+            run = _run_of(single, output, computation, Surface(), Metres())
+        with sole_use(output):
+            report = run.predict(photos, show_progress=not computation.quiet)
+        if anchors is not None and single in in_space and len(anchors) < len(photos):
+            print(f"{len(photos) - len(anchors)} of {len(photos)} images have no anchors, so no depth in metres")
+        _print_report(report, run.predictor, output)
+        num_failed += len(report.failed)
+    return 1 if num_failed else 0
+
+
+def _run_of(
+    estimator: "Estimator",
+    output: Path,
+    computation: Computation,
+    surface: Surface,
+    metres: Metres,
+    anchors: "Mapping[Path, np.ndarray] | None" = None,
+    camera: "PointCloudCamera | None" = None,
+) -> "BatchRun":
+    """Return the run of one modality."""
+    from lightning_modules.inference.anchored_metres import AnchoredMetres
+    from lightning_modules.inference.batch_run import BatchRun
+    from lightning_modules.inference.camera_estimate import CameraEstimator
+
     predictor = Predictor(
-        model.load().estimator,
+        estimator,
         computation.processing_res,
         computation.tile_size,
         computation.device,
         computation.precision,
         computation.seed,
     )
-    estimator = None if surface.normals is None else CameraEstimator(predictor.modality, surface.normals)
+    estimates = None if surface.normals is None else CameraEstimator(predictor.modality, surface.normals)
     metric = None if anchors is None else AnchoredMetres(predictor.modality, anchors, metres.anchor_tolerance)
     files = _surface_files(surface)
-    run = BatchRun(predictor, output, computation.batch_size, computation.overwrite, metric, estimator, files, camera)
-    with sole_use(output):
-        report = run.predict(photos, show_progress=not computation.quiet)
-    if anchors is not None and len(anchors) < len(photos):
-        print(f"{len(photos) - len(anchors)} of {len(photos)} images have no anchors, so no depth in metres")
-    _print_report(report, predictor, output)
-    return 1 if report.failed else 0
+    return BatchRun(predictor, output, computation.batch_size, computation.overwrite, metric, estimates, files, camera)
 
 
 def _print_report(report: "Report", predictor: Predictor, output: Path) -> None:

@@ -189,7 +189,7 @@ def _training_of_export(folder: str, estimator: Estimator) -> TrainedOn | None:
     resolution = _json_part(folder, INDEX).get("default_processing_resolution")
     if type(resolution) is not int:
         return None
-    known = replace(describe_training({}, estimator.task.modality), processing_res=resolution)
+    known = replace(describe_training({}, [estimator.task.modality]), processing_res=resolution)
     return read_record(known.to_record(), f"{folder}/{INDEX}")
 
 

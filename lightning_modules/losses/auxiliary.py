@@ -86,3 +86,16 @@ class LatentConsistency(Loss):
         dtype = torch.promote_types(prediction.dtype, torch.float32)
         squared = (prediction.to(dtype) - target.to(dtype)).square().mean(dim=1, keepdim=True)
         return masked_mean(squared, valid_mask, "pixel")
+
+
+class ImageReconstruction(LatentConsistency):
+    """The output that shall reconstruct the image stays close to the image's latent, which keeps details (Lotus).
+
+    Args:
+        weight: Factor on the term before it is added.
+    """
+
+    name = "image_reconstruction"
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__(weight)

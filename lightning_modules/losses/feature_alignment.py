@@ -114,6 +114,8 @@ class FeatureAlignment(Loss):
                 f"FeatureAlignment: layer {self.layer} did not run before the loss. It works in training alone, with "
                 "a layer that every step uses."
             )
+        if len(seen) != len(inputs.batch):
+            raise InputError("FeatureAlignment does not work with network.switch, whose outputs share a batch.")
         with torch.autocast(inputs.prediction.device.type, enabled=False):
             layer = self._as_image(seen, *inputs.batch.image.shape[-2:])
             features = self.projector(layer.float())

@@ -156,6 +156,9 @@ class _Step:
             batch = make_batch(estimator, situation.val_batch_size, situation.image_size, situation.precision)
             with torch.autocast("cpu", half) if half else nullcontext():
                 network = estimator.network
+                if network.switch is not None:
+                    estimator.predict_batch(batch.image, batch, [0] * len(batch))
+                    return
                 latent = network.encode(batch.image)
                 latent = network.model_output(network.denoiser.input_of(latent, latent), network.timestep)
                 estimator.task.predict(network.decode(latent))
@@ -182,13 +185,13 @@ def make_batch(estimator: Estimator, num_images: int, size: tuple[int, int], pre
         size: (height, width) in pixels.
         precision: the trainer's.
     """
-    modality = estimator.task.modality
     dtype = _WHOLE_HALF.get(precision, torch.float32)
     mask = torch.ones(num_images, 1, *size, dtype=torch.bool)
-    values = torch.ones(num_images, modality.num_channels, *size)
+    kinds = estimator.task.modalities
+    targets = {kind.name: Target(torch.ones(num_images, kind.num_channels, *size), mask.clone()) for kind in kinds}
     return GeometryBatch(
         image=torch.zeros(num_images, 3, *size, dtype=dtype),
-        targets={modality.name: Target(values, mask)},
+        targets=targets,
         key=[str(number) for number in range(num_images)],
         dataset=DatasetInfo("plan"),
         camera=torch.eye(3).expand(num_images, -1, -1),

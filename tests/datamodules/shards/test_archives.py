@@ -3,7 +3,7 @@ import tarfile
 
 import pytest
 
-from datamodules.shards.samples import shard_pipeline
+from datamodules.shards.samples import scan_shard
 from geometry.errors import InputError
 from geometry.files.limits import MAX_MEMBERS_PER_SAMPLE, MAX_TAR_HEADERS_IN_A_ROW
 from tests.helpers.planes import encode_plane
@@ -58,7 +58,7 @@ HOSTILE = {
 
 def scan(folder, content, source="{}"):
     (folder / "shard.tar").write_bytes(content)
-    return list(shard_pipeline(source.format(folder / "shard.tar"), ROLES))
+    return list(scan_shard(source.format(folder / "shard.tar"), ROLES))
 
 
 @pytest.mark.parametrize("source", ["{}", "pipe:cat {}"])
@@ -143,4 +143,4 @@ def test_what_follows_a_shard_without_end_is_not_read_for_ever(tmp_path):
 def test_what_is_no_regular_file_is_not_read(tmp_path, source):
     (tmp_path / "folder").mkdir()
     with pytest.raises(InputError, match="no regular file"):
-        list(shard_pipeline(str(tmp_path / source), ROLES))
+        list(scan_shard(str(tmp_path / source), ROLES))

@@ -7,8 +7,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_modules import Depth, Normals, SingleStepEstimator, StableDiffusion
-from lightning_modules.loss_terms import GradientMatching, LatentConsistency
 from lightning_modules.losses import AngularLoss, ScaleShiftInvariantLoss
+from lightning_modules.losses.auxiliary import GradientMatching, LatentConsistency
 from lightning_modules.networks.lora import LoRA
 from lightning_modules.training.ema import ExponentialMovingAverage
 from tests.helpers.tiny import build_base, make_batch

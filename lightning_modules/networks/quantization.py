@@ -9,6 +9,7 @@ from torch import nn
 from geometry.errors import InputError
 
 Quantization = Literal["nf4"]
+_BLOCK = 64  # weights that share a scale
 
 
 def check_quantization(quantization: str | None, has_adapters: bool, is_compiled: bool) -> None:
@@ -34,16 +35,24 @@ def check_quantization(quantization: str | None, has_adapters: bool, is_compiled
 
 
 def quantize(blocks: Sequence[nn.Module]) -> None:
-    """Store the weights of all linear layers within blocks as NF4, 4.13 bits each; biases stay as they are.
+    """Store the weights of linear layers within blocks as NF4, 4.13 bits each; biases stay as they are.
+
+    A layer whose inputs are not a multiple of 64 stays as it is: the library's code for the CPU gives a block of 64
+    weights that reaches over two rows the scale of another one (bitsandbytes 0.50.2). Generators have few of them.
 
     Args:
         blocks: parts of a model, on the CPU.
+
+    Raises:
+        InputError: no layer can be stored so.
     """
     library = _bitsandbytes()
     for block in blocks:
         for name, layer in [*block.named_modules()]:
-            if type(layer) is nn.Linear:
+            if type(layer) is nn.Linear and layer.in_features % _BLOCK == 0:
                 block.set_submodule(name, _quantized(layer, library))
+    if not any(is_quantized(block) for block in blocks):
+        raise InputError(f"quantization: nf4 finds no layer whose inputs are a multiple of {_BLOCK}; leave it out.")
 
 
 def is_quantized(model: nn.Module) -> bool:

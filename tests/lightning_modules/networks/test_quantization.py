@@ -54,11 +54,22 @@ def test_a_weight_takes_little_more_than_4_bits():
     assert is_quantized(model)
 
 
-@pytest.mark.parametrize("base", KINDS, indirect=True)
+def test_rows_that_a_block_would_reach_over_keep_their_bits():
+    wide, narrow = nn.Linear(128, 48), nn.Linear(48, 128)
+    expected = narrow.weight.clone()
+    model = nn.Sequential(wide, narrow)
+    quantize([model])
+    assert is_quantized(model[0])
+    assert torch.equal(model[1].weight, expected)
+    with pytest.raises(InputError, match="no layer whose inputs are a multiple of 64"):
+        quantize([nn.Sequential(narrow)])
+
+
+@pytest.mark.parametrize("base", sorted({*KINDS} - {"z_image"}), indirect=True)  # whose toy has 32 inputs at most
 def test_values_and_gradients_are_those_of_the_dequantised_weights(base):
     small, plain = build(base), build(base, quantization=None)
     found = layers(small)
-    assert len(found) > 10
+    assert found
     for name, layer in found.items():
         weight = plain.get_submodule(name).weight
         assert 0 < (dequantised(layer) - weight).norm() < 0.15 * weight.norm()

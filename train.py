@@ -13,7 +13,7 @@ COMMANDS = {
     "test": (TRAINER, "Score a trained model on benchmarks."),
     "predict": ("lightning_modules.inference.command:COMMAND", "Predict depth or normals of images."),
     "export": ("lightning_modules.export.command:COMMAND", "Hand a model over: diffusers, torch.export or ONNX."),
-    "serve": ("lightning_modules.app:COMMAND", "Show a web page for a trained model."),
+    "serve": ("lightning_modules.app.__main__:COMMAND", "Show a web page for a trained model."),
     "compare": ("lightning_modules.comparison.command:COMMAND", "Compare tested runs, image by image."),
     "prepare": ("datamodules.prepare:GROUP", "Prepare a data set for training, check it, look at it."),
     "synthesize": ("datamodules.synthetic.__main__:GROUP", "Render scenes in the raw layout of a data set."),

@@ -28,7 +28,7 @@ from typing import Any
 import torch
 
 from benchmarks.measuring import ROOT, describe_machine
-from geometry.writing import write_whole
+from geometry.files.writing import write_whole
 
 _TAIL = 2000
 # A part is not begun with less than this left, in seconds.

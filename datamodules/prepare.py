@@ -18,8 +18,8 @@ from datamodules.sources.protocol import RawDataset
 from datamodules.sources.registry import raw_datasets
 from geometry.command_line import Command, Group, Option, say_new_spelling
 from geometry.errors import InputError, printable
+from geometry.files.paths import folder_or_url
 from geometry.modalities import modality_named
-from geometry.paths import folder_or_url
 
 Output = Annotated[Path, Option(also=("out",))]
 Shards = Annotated[str, Option(parse=folder_or_url)]

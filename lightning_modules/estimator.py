@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from geometry.batch import GeometryBatch
 from geometry.contract import training_data
 from geometry.errors import InputError
-from lightning_modules.metric_base import GeometryMetric, all_scores
+from lightning_modules.metrics.base import GeometryMetric, all_scores
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.networks.noise import seed_from
 from lightning_modules.networks.sharding import shard_blocks

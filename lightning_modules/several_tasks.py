@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from geometry.batch import DatasetInfo, GeometryBatch
 from geometry.errors import InputError
-from lightning_modules.loss_base import Loss
-from lightning_modules.metric_base import GeometryMetric
+from lightning_modules.losses.base import Loss
+from lightning_modules.metrics.base import GeometryMetric
 from lightning_modules.tasks import Task
 
 

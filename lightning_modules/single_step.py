@@ -9,7 +9,7 @@ from torch import Tensor
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError
 from lightning_modules.estimator import Estimator
-from lightning_modules.loss_terms import ImageReconstruction, LatentConsistency
+from lightning_modules.losses.auxiliary import ImageReconstruction, LatentConsistency
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.networks.task_switch import IMAGE
 from lightning_modules.tasks import Task

@@ -12,10 +12,10 @@ from geometry.errors import InputError
 from geometry.modalities import Modality
 from geometry.modalities.normals import Frame
 from geometry.normals import closest_member, convert_frame
-from lightning_modules.loss_base import Loss, LossInputs, total_loss
 from lightning_modules.losses import AngularLoss, ModalityLoss, ScaleShiftInvariantLoss
-from lightning_modules.metric_base import GeometryMetric, MeanError
+from lightning_modules.losses.base import Loss, LossInputs, total_loss
 from lightning_modules.metrics import AffineInvariantDepth, NormalsError
+from lightning_modules.metrics.base import GeometryMetric, MeanError
 
 EnsembleBy = Literal["pixel", "member"]
 

@@ -23,7 +23,7 @@ GENERIC = (
     "lightning_modules/export/*.py",
     "lightning_modules/inference/*.py",
     "lightning_modules/networks/*.py",
-    "lightning_modules/page.py",
+    "lightning_modules/app/page.py",
     "lightning_modules/planning/*.py",
     "lightning_modules/single_step.py",
     "lightning_modules/tasks.py",

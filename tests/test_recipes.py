@@ -16,7 +16,7 @@ from tests.helpers.labelled_bases import build_geowizard
 from tests.helpers.planes import make_dataset
 from tests.helpers.runs import differences
 from tests.helpers.tiny import build_base
-from tests.lightning_modules.test_feature_alignment import WIDTH, build_teacher
+from tests.lightning_modules.losses.test_feature_alignment import WIDTH, build_teacher
 from tests.tiny_bases import write_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")

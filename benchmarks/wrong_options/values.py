@@ -13,7 +13,7 @@ from PIL import Image
 
 from datamodules import Benchmarks
 from datamodules.synthetic import __main__ as synthetic
-from geometry.paths import folder_or_url, path_argument
+from geometry.files.paths import folder_or_url, path_argument
 from lightning_modules.evaluation.files import save_array
 from tests.helpers import runs
 from tests.helpers.benchmark_archives import write_depth_archive

@@ -16,8 +16,8 @@ from datamodules.streaming.loading import Workers
 from datamodules.streaming.order import even_subset
 from geometry.batch import DatasetInfo
 from geometry.errors import InputError, printable
+from geometry.files.paths import given_path
 from geometry.modalities import DEFAULT
-from geometry.paths import given_path
 
 
 class Benchmarks(LightningDataModule):

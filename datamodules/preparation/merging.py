@@ -7,7 +7,7 @@ from datamodules.preparation.sidecars import Sidecar, Whole, copy_shard, finish,
 from datamodules.preparation.summaries import SplitSummary, summarize
 from datamodules.shards.manifest import DatasetManifest
 from geometry.errors import InputError
-from geometry.locks import sole_use
+from geometry.files.locks import sole_use
 
 
 def merge_parts(folders: Sequence[str | Path], report: Callable[[str], None] = print) -> list[SplitSummary]:

@@ -11,8 +11,8 @@ from datamodules.shards.files import EncodedSample, decode_sample, iterate_shard
 from datamodules.shards.manifest import Dataset, read_dataset
 from datamodules.streaming.order import even_subset
 from geometry.errors import InputError
+from geometry.files.writing import write_whole
 from geometry.modalities import modality_named
-from geometry.writing import write_whole
 
 Array = np.ndarray
 

@@ -38,9 +38,9 @@ from datamodules.shards.files import EncodedSample, write_shard
 from datamodules.shards.manifest import NAME_PATTERN
 from datamodules.sources.protocol import RawDataset
 from geometry.errors import InputError
-from geometry.limits import MAX_SAMPLE_PIXELS
-from geometry.locks import sole_use
-from geometry.paths import check_writable
+from geometry.files.limits import MAX_SAMPLE_PIXELS
+from geometry.files.locks import sole_use
+from geometry.files.paths import check_writable
 
 # Shards are files of that name and a number.
 _LONGEST_NAME = 100

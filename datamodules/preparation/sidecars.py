@@ -20,10 +20,10 @@ from datamodules.preparation.statistics import SplitStatistics
 from datamodules.shards.files import file_sha256
 from datamodules.shards.manifest import FILE_NAME, DatasetManifest, ShardInfo, is_inside, parse_manifest, read_dataset
 from geometry.errors import InputError, one_line
-from geometry.files import read_regular_file
-from geometry.json_text import parse_json
-from geometry.limits import MAX_TEXT_BYTES
-from geometry.writing import write_whole
+from geometry.files.json_text import parse_json
+from geometry.files.limits import MAX_TEXT_BYTES
+from geometry.files.reading import read_regular_file
+from geometry.files.writing import write_whole
 
 _PATTERN = "*/*-[0-9][0-9][0-9][0-9][0-9][0-9].json"
 # Where earlier versions noted what to do, and what was finished.

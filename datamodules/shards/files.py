@@ -23,7 +23,7 @@ from datamodules.shards.samples import scan_shard as scan_shard
 from datamodules.shards.transfer import DEFAULT_TRANSFER, Transfer
 from datamodules.untrusted.text import shorten
 from geometry.errors import InputError
-from geometry.limits import MAX_ARRAY_BYTES
+from geometry.files.limits import MAX_ARRAY_BYTES
 
 _log = logging.getLogger(__name__)
 

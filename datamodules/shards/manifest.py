@@ -15,8 +15,8 @@ from datamodules.shards.codecs import IMAGE
 from datamodules.shards.transfer import CHUNK_BYTES as CHUNK_BYTES
 from datamodules.shards.transfer import DEFAULT_TRANSFER, Transfer, is_remote, open_url
 from geometry.errors import InputError
-from geometry.json_text import is_finite_number, parse_json
-from geometry.limits import (
+from geometry.files.json_text import is_finite_number, parse_json
+from geometry.files.limits import (
     MAX_BYTES_AFTER_SHARD,
     MAX_FILE_NAME_LETTERS,
     MAX_JSON_BYTES,
@@ -26,9 +26,9 @@ from geometry.limits import (
     MAX_SAMPLES_PER_SHARD,
     MIB,
 )
+from geometry.files.paths import given_path
+from geometry.files.writing import write_whole
 from geometry.modalities import registered
-from geometry.paths import given_path
-from geometry.writing import write_whole
 
 FORMAT_VERSION = 2
 UNITS = "m"

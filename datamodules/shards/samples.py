@@ -19,7 +19,7 @@ from datamodules.shards.codecs import INFO, entry_roles
 from datamodules.shards.transfer import DEFAULT_TRANSFER, Transfer, is_remote, open_url
 from datamodules.untrusted.text import shorten
 from geometry.errors import InputError
-from geometry.limits import MAX_KEY_LETTERS, MAX_MEMBER_BYTES, MAX_MEMBERS_PER_SAMPLE, MIB
+from geometry.files.limits import MAX_KEY_LETTERS, MAX_MEMBER_BYTES, MAX_MEMBERS_PER_SAMPLE, MIB
 
 # What is wrong with a sample, among its entries.
 _PROBLEM = "__problem__"

@@ -11,9 +11,9 @@ import numpy as np
 
 from datamodules.sources.image_files import decode_png
 from geometry.errors import InputError
-from geometry.files import open_regular_file, read_regular_file, require_bytes
-from geometry.limits import MAX_ARRAY_BYTES, MAX_IMAGE_BYTES, MIB
-from geometry.npy_arrays import decode_npy, read_npz_member
+from geometry.files.limits import MAX_ARRAY_BYTES, MAX_IMAGE_BYTES, MIB
+from geometry.files.npy_arrays import decode_npy, read_npz_member
+from geometry.files.reading import open_regular_file, read_regular_file, require_bytes
 
 ARRAY_SUFFIXES = (".png", ".npy", ".npz", ".exr", ".pfm")
 # Files that hold several arrays or channels, by name.

@@ -15,7 +15,7 @@ from datamodules.sources.folder_frames import IMAGE_SUFFIXES
 from datamodules.sources.pinhole import matrix_of, pinhole_matrix
 from datamodules.sources.tables import read_csv
 from geometry.errors import InputError
-from geometry.files import read_text_file
+from geometry.files.reading import read_text_file
 
 _CSV_COLUMNS = ("image", "fx", "fy", "cx", "cy")
 CAMERA_SUFFIXES = (".txt", ".json")

@@ -12,10 +12,10 @@ from datamodules.sources.array_files import ARRAY_SUFFIXES
 from datamodules.sources.protocol import FrameList
 from datamodules.streaming.order import stable_hash
 from geometry.errors import InputError
-from geometry.files import read_text_file
-from geometry.listing import is_junk
+from geometry.files.listing import is_junk
+from geometry.files.photo_kinds import HEIF_SUFFIXES, can_read_heif, describe_unreadable
+from geometry.files.reading import read_text_file
 from geometry.modalities import modality_named
-from geometry.photo_kinds import HEIF_SUFFIXES, can_read_heif, describe_unreadable
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"),

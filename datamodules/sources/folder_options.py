@@ -13,8 +13,8 @@ from datamodules.sources.image_files import read_image
 from datamodules.sources.registry import raw_dataset
 from geometry.command_line import Option
 from geometry.errors import InputError
+from geometry.files.paths import folder_or_url, given_path
 from geometry.modalities import Depth, Normals, modality_named, registered
-from geometry.paths import folder_or_url, given_path
 
 Size = Annotated[tuple[int, int] | None, Option(metavar=("H", "W"))]
 

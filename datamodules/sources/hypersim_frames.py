@@ -11,7 +11,7 @@ from datamodules.sources.hypersim_files import CONTENTS, HypersimFiles
 from datamodules.sources.protocol import FrameList
 from datamodules.sources.tables import read_csv
 from geometry.errors import InputError
-from geometry.files import read_text_file
+from geometry.files.reading import read_text_file
 
 SPLIT_TABLE = "metadata_images_split_scene_v1.csv"
 SPLITS = ("train", "val", "test")

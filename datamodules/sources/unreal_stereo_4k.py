@@ -21,7 +21,7 @@ from datamodules.sources.planar_frames import Array, PlanarFrame, PlanarFrames
 from datamodules.sources.registry import raw_dataset
 from geometry.command_line import Option
 from geometry.errors import InputError
-from geometry.files import read_text_file
+from geometry.files.reading import read_text_file
 
 
 @dataclass(frozen=True)

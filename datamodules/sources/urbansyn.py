@@ -17,9 +17,9 @@ from datamodules.sources.planar_frames import Array, PlanarFrame, PlanarFrames
 from datamodules.sources.registry import raw_dataset
 from geometry.command_line import Option
 from geometry.errors import InputError
-from geometry.files import read_regular_file
-from geometry.json_text import is_finite_number, parse_json
-from geometry.limits import MAX_JSON_BYTES
+from geometry.files.json_text import is_finite_number, parse_json
+from geometry.files.limits import MAX_JSON_BYTES
+from geometry.files.reading import read_regular_file
 
 _METRES_PER_UNIT = 1e5
 _HELD_OUT = "held_out"

@@ -5,7 +5,7 @@ import sys
 from typing import NoReturn
 
 from geometry.errors import InputError, printable
-from geometry.storage import storage_problem
+from geometry.files.storage import storage_problem
 
 _MAX_LETTERS = 1500
 # Lines of jsonargparse's errors that repeat what was given, or what else would have been accepted.

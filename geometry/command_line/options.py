@@ -11,7 +11,7 @@ import docstring_parser
 from jsonargparse import ActionYesNo
 
 from geometry.errors import one_line
-from geometry.paths import path_argument
+from geometry.files.paths import path_argument
 
 _METAVARS: dict[Any, str] = {int: "N", float: "X", Path: "PATH"}
 

@@ -15,9 +15,9 @@ from yaml import YAMLError
 
 from geometry.command_line.messages import leave, plain_help, readable_error
 from geometry.errors import InputError, one_line
-from geometry.files import read_text_file
+from geometry.files.paths import given_path
+from geometry.files.reading import read_text_file
 from geometry.jsonargparse_internals import OpenParser, groups_of, options_of
-from geometry.paths import given_path
 
 CONFIG_HELP = "YAML file with values of these options. What follows on the command line is laid over it."
 PRINT_CONFIG_HELP = "Print all options with their values as such a file, and exit."

@@ -9,7 +9,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from geometry.command_line.messages import mistake_behind
 from geometry.errors import one_line
-from geometry.storage import storage_problem
+from geometry.files.storage import storage_problem
 from lightning_modules.command_line.bars import is_bar_open, log_above_bars
 
 _NO_NEWS = (

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 from jsonargparse import Namespace
 
 from geometry.errors import InputError
-from geometry.paths import check_writable, given_path
+from geometry.files.paths import check_writable, given_path
 from lightning_modules.command_line.links import class_of
 from lightning_modules.training.precision import check_precision
 

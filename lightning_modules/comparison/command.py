@@ -6,7 +6,7 @@ from typing import Annotated
 
 from geometry.command_line import Command, Option
 from geometry.errors import InputError
-from geometry.writing import write_whole
+from geometry.files.writing import write_whole
 from lightning_modules.command_line.console import quieten
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from geometry.errors import InputError, one_line, printable
-from geometry.json_text import read_json_file
+from geometry.files.json_text import read_json_file
 from lightning_modules.evaluation.scores import DatasetScores, read_samples, scores_from
 from lightning_modules.inference.run_config import config_beside, read_config
 

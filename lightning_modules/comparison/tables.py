@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from geometry.errors import InputError
-from lightning_modules.benchmark_metrics.choice import protocol_title
-from lightning_modules.benchmark_metrics.published import PUBLISHED
 from lightning_modules.command_line.tables import format_latex, format_markdown
 from lightning_modules.comparison.bootstrap import PairedDifference, paired_difference
 from lightning_modules.comparison.runs import EvaluatedRun
 from lightning_modules.evaluation.tables import more_is_better, number
+from lightning_modules.metrics.benchmarks.choice import protocol_title
+from lightning_modules.metrics.benchmarks.published import PUBLISHED
 
 _DIGITS = 4
 

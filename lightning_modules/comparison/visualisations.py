@@ -6,9 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from geometry.image_files import open_image
-from geometry.limits import MAX_SAMPLE_PIXELS
-from geometry.writing import write_whole
+from geometry.files.images import open_image
+from geometry.files.limits import MAX_SAMPLE_PIXELS
+from geometry.files.writing import write_whole
 from lightning_modules.comparison.runs import EvaluatedRun
 from lightning_modules.comparison.tables import paired_values
 from lightning_modules.evaluation.tables import more_is_better

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError
-from geometry.npy_arrays import read_npy_file
-from geometry.paths import given_path
+from geometry.files.npy_arrays import read_npy_file
+from geometry.files.paths import given_path
 from lightning_modules.estimator import Estimator
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.tasks import Task

@@ -10,8 +10,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from geometry.errors import printable
-from geometry.files import read_text_file
-from geometry.json_text import read_json_file
+from geometry.files.json_text import read_json_file
+from geometry.files.reading import read_text_file
 from lightning_modules.evaluation.files import to_json, write_file
 
 

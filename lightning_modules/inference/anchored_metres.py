@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from geometry.anchored_depth import AnchoredFit, fit_anchors
+from geometry.alignment.anchored import AnchoredFit, fit_anchors
 from geometry.errors import InputError
+from geometry.files.writing import write_whole
 from geometry.modalities import Depth, Modality
-from geometry.writing import write_whole
 from lightning_modules.inference.results import npy_bytes, png_bytes
 
 _MILLIMETRES_PER_M = 1000.0

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from geometry.errors import InputError
-from geometry.files import read_text_file
+from geometry.files.reading import read_text_file
 from lightning_modules.inference.photos import Photo
 
 _IMAGE_COLUMNS = ("image", "name")

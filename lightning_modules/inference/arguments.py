@@ -11,8 +11,8 @@ import yaml
 from geometry.command_line import Option
 from geometry.command_line.options import Parameter
 from geometry.errors import InputError, printable
-from geometry.files import read_text_file
-from geometry.paths import given_path
+from geometry.files.paths import given_path
+from geometry.files.reading import read_text_file
 from lightning_modules.inference.loading import EmaChoice, LoadedModel, load_model
 from lightning_modules.shipped import find_config
 from lightning_modules.training.found_runs import find_run

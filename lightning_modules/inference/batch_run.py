@@ -9,9 +9,9 @@ import torch
 from tqdm import tqdm
 
 from geometry.errors import InputError, one_line
+from geometry.files.storage import concerns_all_files
+from geometry.files.writing import write_whole
 from geometry.modalities import registered
-from geometry.storage import concerns_all_files
-from geometry.writing import write_whole
 from lightning_modules.inference.anchored_metres import AnchoredMetres
 from lightning_modules.inference.camera_estimate import CameraEstimator
 from lightning_modules.inference.photos import Photo

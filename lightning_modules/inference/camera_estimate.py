@@ -9,8 +9,8 @@ import torch
 
 from geometry.camera_recovery import recover_camera
 from geometry.errors import InputError
+from geometry.files.npy_arrays import read_npy_file
 from geometry.modalities import Depth, Modality
-from geometry.npy_arrays import read_npy_file
 from lightning_modules.inference.photos import Photo
 from lightning_modules.inference.point_cloud import PointCloudCamera
 

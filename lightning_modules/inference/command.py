@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from geometry.command_line import Command, Option
 from geometry.errors import InputError, printable
-from geometry.locks import sole_use
+from geometry.files.locks import sole_use
 from lightning_modules.command_line.console import quieten
 from lightning_modules.inference.arguments import ModelChoice, find_run_configs
 from lightning_modules.inference.predictor import Precision, Predictor

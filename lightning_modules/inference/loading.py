@@ -13,8 +13,8 @@ from jsonargparse import ArgumentParser
 
 from geometry.command_line.messages import readable_error
 from geometry.errors import InputError, one_line
-from geometry.files import read_text_file
-from geometry.paths import given_path
+from geometry.files.paths import given_path
+from geometry.files.reading import read_text_file
 from lightning_modules.command_line.console import input_error_behind
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.estimator import Estimator

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from geometry.errors import InputError, one_line
-from geometry.files import read_regular_file
-from geometry.json_text import parse_json
-from geometry.limits import MAX_TEXT_BYTES
+from geometry.files.json_text import parse_json
+from geometry.files.limits import MAX_TEXT_BYTES
+from geometry.files.reading import read_regular_file
 from lightning_modules.networks.weightless import is_weightless
 from lightning_modules.shipped import find_folder
 

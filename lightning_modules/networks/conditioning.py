@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from geometry.errors import InputError, one_line
-from geometry.files import open_regular_file
-from geometry.writing import write_whole
+from geometry.files.reading import open_regular_file
+from geometry.files.writing import write_whole
 from lightning_modules.networks.base_files import TEXT_ENCODER, TOKENIZER, Base
 from lightning_modules.networks.family import Family, skeleton
 from lightning_modules.networks.pretrained import load_encoder, load_part, quiet_transformers

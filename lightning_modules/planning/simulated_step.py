@@ -13,9 +13,9 @@ from geometry.batch import DatasetInfo, GeometryBatch, Target
 from geometry.errors import InputError, one_line
 from geometry.torch_internals import fake_tensors
 from lightning_modules.estimator import Estimator
+from lightning_modules.losses.teacher import Teacher
 from lightning_modules.planning.gpu_casts import AnsweringZero, gpu_casts
 from lightning_modules.planning.ledger import Books, Ledger
-from lightning_modules.teacher import Teacher
 
 TRAINED, FROZEN, STATES, GRADIENTS = "weights that train", "frozen weights", "optimiser states", "gradients"
 AVERAGE, BUCKETS, BATCH = "average of the weights", "buckets of gradients", "batch"

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from geometry.colorize import eight_bit
 from geometry.errors import InputError, one_line
-from geometry.json_text import read_json_file
-from geometry.writing import write_whole
+from geometry.files.json_text import read_json_file
+from geometry.files.writing import write_whole
 
 # In a run's folder: which files or pages its loggers write to, so that a run that goes on adds to the same ones.
 RECORD = "loggers.json"

@@ -9,8 +9,8 @@ from typing import Any
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from geometry.errors import InputError
-from geometry.files import read_text_file
-from geometry.paths import given_path
+from geometry.files.paths import given_path
+from geometry.files.reading import read_text_file
 from lightning_modules.training.checkpoint_files import LAST, damage
 from lightning_modules.training.found_runs import best_checkpoint
 from lightning_modules.training.run_folders import OnDamage, has_checkpoint, last_checkpoint, newest_run, next_run

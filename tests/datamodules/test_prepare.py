@@ -7,7 +7,7 @@ import pytest
 
 from datamodules.prepare import main
 from datamodules.shards.manifest import read_dataset
-from geometry.locks import sole_use
+from geometry.files.locks import sole_use
 from tests.helpers.planes import make_dataset, write_hypersim_frame, write_virtual_kitti_frame
 
 
@@ -113,7 +113,7 @@ def test_preview_on_a_full_disk_leaves_the_image_that_was_there(tmp_path, capsys
     def fill(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("geometry.writing.os.replace", fill)
+    monkeypatch.setattr("geometry.files.writing.os.replace", fill)
     before = sorted(file.name for file in tmp_path.iterdir())
     assert main(["preview", str(tmp_path), "--out", str(tmp_path / "sheet.png")]) == 2
     assert (tmp_path / "sheet.png").read_bytes() == b"before"

@@ -16,9 +16,9 @@ import train
 from geometry.errors import InputError
 from lightning_modules import Depth, Normals, SeveralTasks, SingleStepEstimator, StableDiffusion
 from lightning_modules.diffusion import DiffusionEstimator
-from lightning_modules.loss_terms import ImageReconstruction, LatentConsistency
+from lightning_modules.losses.auxiliary import ImageReconstruction, LatentConsistency
+from lightning_modules.losses.normalized import NormalizedL1
 from lightning_modules.networks.task_switch import TaskSwitch
-from lightning_modules.normalized_losses import NormalizedL1
 from lightning_modules.planning.simulated_step import make_batch as make_planned_batch
 from lightning_modules.single_task import alone
 from tests.helpers.benchmark_archives import write_depth_archive, write_normals

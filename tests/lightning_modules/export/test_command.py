@@ -6,7 +6,7 @@ import huggingface_hub
 import pytest
 
 import train
-from geometry.locks import sole_use
+from geometry.files.locks import sole_use
 from tests.lightning_modules.inference.runs import make_run
 
 pytestmark = pytest.mark.filterwarnings("ignore")

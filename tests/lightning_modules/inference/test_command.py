@@ -12,7 +12,7 @@ from PIL import Image
 
 import train
 from geometry.errors import InputError
-from geometry.locks import sole_use
+from geometry.files.locks import sole_use
 from lightning_modules.inference import Predictor
 from lightning_modules.inference.pictures import read_picture
 from tests.lightning_modules.inference.runs import make_run, photo

@@ -11,7 +11,8 @@ from diffusers import DiffusionPipeline
 
 import train
 from geometry.errors import InputError
-from lightning_modules import Depth, SingleStepEstimator, StableDiffusion, app
+from lightning_modules import Depth, SingleStepEstimator, StableDiffusion
+from lightning_modules.app import __main__ as app
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.export.writing import ExportOptions, export_model
 from lightning_modules.inference.loading import LoadedModel, load_model

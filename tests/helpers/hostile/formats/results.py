@@ -13,7 +13,7 @@ from safetensors.torch import save
 from datamodules.preparation.sidecars import Sidecar, Whole, finish, write_sidecar
 from datamodules.preparation.statistics import SplitStatistics
 from datamodules.shards.manifest import DatasetManifest, ShardInfo
-from geometry.npy_arrays import read_npy_file
+from geometry.files.npy_arrays import read_npy_file
 from lightning_modules.comparison import tables
 from lightning_modules.comparison.runs import differing_settings, read_run
 from lightning_modules.inference.anchors import read_anchors

@@ -7,11 +7,11 @@ from typing import Any
 from torch import Tensor
 
 from lightning_modules import Depth, Normals, SeveralTasks, SingleStepEstimator, Task
-from lightning_modules.loss_terms import ImageReconstruction, LatentConsistency
-from lightning_modules.losses import ScaleShiftInvariantLoss
+from lightning_modules.losses.auxiliary import ImageReconstruction, LatentConsistency
+from lightning_modules.losses.normalized import NormalizedGradientL1, NormalizedL1, NormalizedMSE
+from lightning_modules.losses.pixel import ScaleShiftInvariantLoss
+from lightning_modules.losses.sink import SinkLoss
 from lightning_modules.networks.task_switch import TaskSwitch
-from lightning_modules.normalized_losses import NormalizedGradientL1, NormalizedL1, NormalizedMSE
-from lightning_modules.sink_loss import SinkLoss
 from research.paper_in_miniature.networks import TINY_BASE, RememberingStableDiffusion
 
 LOTUS = TaskSwitch(["annotation", "image"])

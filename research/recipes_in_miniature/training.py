@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from lightning.pytorch import seed_everything
+from lightning_modules.benchmark_metrics.choice import MetricChoice
 from torch import Tensor
 from torch.optim import AdamW
 
-from lightning_modules.benchmark_metrics.choice import MetricChoice
 from lightning_modules.evaluation.scoring import Scorer, Tally
 from lightning_modules.networks.noise import seed_from
 from lightning_modules.single_step import SingleStepEstimator

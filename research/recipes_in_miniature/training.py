@@ -8,11 +8,11 @@ from typing import Any
 
 import torch
 from lightning.pytorch import seed_everything
-from lightning_modules.benchmark_metrics.choice import MetricChoice
 from torch import Tensor
 from torch.optim import AdamW
 
 from lightning_modules.evaluation.scoring import Scorer, Tally
+from lightning_modules.metrics.benchmarks.choice import MetricChoice
 from lightning_modules.networks.noise import seed_from
 from lightning_modules.single_step import SingleStepEstimator
 from lightning_modules.single_task import choose

@@ -76,7 +76,7 @@ def dequantize(model: nn.Module) -> None:
 
 
 def _has_4_bits(layer: nn.Module) -> bool:
-    return getattr(layer._parameters.get("weight"), "quant_state", None) is not None
+    return getattr(getattr(layer, "weight", None), "quant_state", None) is not None
 
 
 def _quantized(layer: nn.Linear, library: Any) -> nn.Module:  # noqa: ANN401 - a module of Python

@@ -1,6 +1,6 @@
 """Losses: what a configuration names as ``lightning_modules.losses.NAME``."""
 
-from lightning_modules.losses.auxiliary import GradientMatching, LatentConsistency
+from lightning_modules.losses.auxiliary import GradientMatching, ImageReconstruction, LatentConsistency
 from lightning_modules.losses.base import Aligned, Loss, LossInputs
 from lightning_modules.losses.feature_alignment import FeatureAlignment, FeatureMatching
 from lightning_modules.losses.frequency import FourierLoss, WaveletLoss
@@ -17,6 +17,7 @@ __all__ = [
     "FourierLoss",
     "GradientMatching",
     "HuberGradient",
+    "ImageReconstruction",
     "LatentConsistency",
     "Loss",
     "LossInputs",

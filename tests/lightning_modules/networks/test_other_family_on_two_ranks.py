@@ -8,7 +8,12 @@ pytestmark = [pytest.mark.filterwarnings("ignore"), pytest.mark.slow]
 runs.start_server()
 
 NETWORK = {"class_path": "tests.lightning_modules.networks.test_other_family.TinyFlow"}
-TWO_RANKS = ("--data.num_workers=1", "--trainer.max_steps=3", "--data.val_batch_size=1", "--checkpoints.every_n_steps=1")
+TWO_RANKS = (
+    "--data.num_workers=1",
+    "--trainer.max_steps=3",
+    "--data.val_batch_size=1",
+    "--checkpoints.every_n_steps=1",
+)
 SHARDED = ("--trainer.strategy.class_path=lightning_modules.FullySharded",)
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from datamodules.sources.folder_frames import IMAGE_SUFFIXES
 from datamodules.sources import image_files
+from datamodules.sources.folder_frames import IMAGE_SUFFIXES
 from lightning_modules.inference.image_inputs import read_image
 from tests.helpers.hostile.formats import Format, assert_finite
 

@@ -12,8 +12,8 @@ from geometry.errors import InputError
 from geometry.files.writing import write_whole
 from geometry.modalities import Modality
 from lightning_modules.inference.batch_run import reason_of
+from lightning_modules.inference.image_inputs import read_image
 from lightning_modules.inference.mesh import glb_bytes
-from lightning_modules.inference.pictures import read_picture
 from lightning_modules.inference.point_cloud import PointCloudCamera, point_cloud, stretched
 from lightning_modules.inference.predictor import Predictor
 from lightning_modules.inference.results import npy_bytes, png16_bytes, visualise
@@ -58,7 +58,7 @@ class Page:
             raise InputError("choose an image first.")
         started_s = time.perf_counter()
         try:
-            image = read_picture(file, self.max_pixels)
+            image = read_image(file, self.max_pixels)
         except InputError as error:
             raise InputError(str(error).replace(str(file), Path(file).name)) from error
         read_s = time.perf_counter()

@@ -13,7 +13,8 @@ from geometry.errors import InputError
 from lightning_modules.command_line.console import leave, quieten
 from lightning_modules.inference.arguments import add_model_arguments, load_from_arguments, parse
 from lightning_modules.inference.predictor import Predictor
-from lightning_modules.page import EXAMPLES, Page, build_page
+from lightning_modules.page import EXAMPLES, Page
+from lightning_modules.page_layout import build_page
 from lightning_modules.page_origin import OwnOrigin
 
 

@@ -1,231 +1,83 @@
-"""Fine-tune an image diffusion model to predict depth or surface normals in a single step."""
+"""OneStep: fine-tune an image diffusion model to predict depth or surface normals in a single step, and use it."""
 
 import sys
-from typing import Any
+from importlib import import_module
+from typing import Any, NoReturn
 
-from jsonargparse import Namespace
-from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.cli import ArgsType, LightningArgumentParser
-
-from geometry.errors import InputError
-from lightning_modules.command_line.console import input_error_behind, leave, quieten
-from lightning_modules.command_line.links import modalities_of
-from lightning_modules.command_line.own_commands import COMMANDS, run_command
-from lightning_modules.command_line.parser import Parser
-from lightning_modules.command_line.run_option import COMMANDS_WITH_RUN, RUN_HELP, name_run
-from lightning_modules.command_line.settings import settle
-from lightning_modules.command_line.stopping import says_when_stopped
-from lightning_modules.command_line.trainer_parts import TRAINER_DEFAULTS, callbacks_of, default_logger, plugins_of
-from lightning_modules.estimator import Estimator
-from lightning_modules.evaluation.callback import Evaluation, begin_evaluation
-from lightning_modules.lightning_internals import OpenCLI
-from lightning_modules.training.attention import Attention, prefer_attention
-from lightning_modules.training.callbacks import ValidationPanels
-from lightning_modules.training.checkpoints import Checkpoints
-from lightning_modules.training.csv_curves import CsvCurves
-from lightning_modules.training.ema import ExponentialMovingAverage
-from lightning_modules.training.loggers import check_packages, close_services, open_services, placed
-from lightning_modules.training.precision import TF32, set_tf32
-from lightning_modules.training.preemption import StopSignals
-from lightning_modules.training.resuming import logged_under_last_step
-from lightning_modules.training.run_choice import choose_run
-from lightning_modules.training.run_folders import keep_checkpoints_in
-from lightning_modules.training.run_record import RunRecord
-from lightning_modules.training.run_settings import RunSettings, plain_config
-from lightning_modules.training.val_scores import ValidationScores
-
-TF32_HELP = (
-    "Where GPUs may round float32 to TF32: none, convolutions (PyTorch's default, and the paper's), or all, which is "
-    "fastest."
-)
-ATTENTION_HELP = (
-    "Kernel of attention: flash, efficient, cudnn or math; where it cannot be used, the next best. By default, PyTorch "
-    "chooses."
-)
+# Every command: where it is, and one line on it. Those with a trainer share a parser; any other is a
+# geometry.command_line.Command (or a Group of such) named COMMAND (or GROUP). A new one is a line here.
+TRAINER = "lightning_modules.command_line.trainer_commands"
+COMMANDS = {
+    "fit": (TRAINER, "Train a model; validate it while it trains, and at the end."),
+    "validate": (TRAINER, "Score a trained model on its validation data."),
+    "test": (TRAINER, "Score a trained model on benchmarks."),
+    "predict": ("lightning_modules.inference.command:COMMAND", "Predict depth or normals of images."),
+    "export": ("lightning_modules.export.command:COMMAND", "Hand a model over: diffusers, torch.export or ONNX."),
+    "serve": ("lightning_modules.app.__main__:COMMAND", "Show a web page for a trained model."),
+    "compare": ("lightning_modules.comparison.command:COMMAND", "Compare tested runs, image by image."),
+    "prepare": ("datamodules.prepare:GROUP", "Prepare a data set for training, check it, look at it."),
+    "synthesize": ("datamodules.synthetic.__main__:GROUP", "Render scenes in the raw layout of a data set."),
+    "plan": ("lightning_modules.planning.command:COMMAND", "Say what a configuration needs of a GPU before it runs."),
+    "conditioning": ("lightning_modules.write_conditioning:COMMAND", "Store the empty prompt's encoding of a base."),
+}
 
 
-class OneStepCLI(OpenCLI):
-    """The commands that need a trainer: fit, validate and test.
-
-    A run's files go to ``<trainer.default_root_dir>/<name>/version_N``. A new fit gets the next free number;
-    ``--ckpt_path last`` takes the newest run of that name that has a checkpoint, and goes on in its folder.
-    """
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """Return the commands and the arguments of their methods that are no options."""
-        return {
-            "fit": {"model", "train_dataloaders", "val_dataloaders", "datamodule", "weights_only"},
-            "validate": {"model", "dataloaders", "datamodule", "weights_only", "verbose"},
-            "test": {"model", "dataloaders", "datamodule", "weights_only", "verbose"},
-        }
-
-    def other_commands(self) -> dict[str, str]:
-        """Return the commands that need no trainer, for the help."""
-        return {name: text for name, (_, text) in COMMANDS.items()}
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the run's name, checkpoints, average and panels, and let the data follow the task.
-
-        Args:
-            parser: the parser of a command.
-        """
-        parser.add_argument("--name", type=str, default="onestep", help="Name of the run; its files go to runs/NAME.")
-        parser.add_lightning_class_args(Checkpoints, "checkpoints")
-        parser.add_argument("--tf32", type=TF32, default="convolutions", help=TF32_HELP)
-        parser.add_argument("--attention", type=Attention, default="auto", help=ATTENTION_HELP)
-        parser.add_lightning_class_args(ExponentialMovingAverage, "ema")
-        parser.add_lightning_class_args(ValidationPanels, "panels")
-        parser.link_arguments("model.init_args.task", "data.init_args.modalities", compute_fn=modalities_of)
-
-    def add_arguments_to_command(self, parser: LightningArgumentParser, command: str) -> None:
-        """Add what belongs to a single command.
-
-        Args:
-            parser: its parser.
-            command: its name.
-        """
-        if command in COMMANDS_WITH_RUN:
-            parser.add_argument("--run", type=str, default=None, help=RUN_HELP)
-        if command == "test":
-            parser.add_lightning_class_args(Evaluation, "evaluation")
-
-    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Read the command line, and check what needs no model and no data.
-
-        Args:
-            parser: the parser of all commands.
-            args: the command line.
-        """
-        words = sys.argv[1:] if args is None else args
-        super().parse_arguments(parser, name_run(words) if isinstance(words, list) else words)
-        settle(self.config.subcommand, self.config[self.config.subcommand])
-
-    def before_instantiate_classes(self) -> None:
-        """Find the checkpoint that ``last`` means."""
-        config = self._options()
-        set_tf32(config.tf32)
-        prefer_attention(config.attention)
-        check_packages(config.trainer.logger)
-        if self.subcommand != "fit":
-            self.save_config_callback = None
-        if self.subcommand != "fit" or config.trainer.enable_checkpointing is False:
-            self.command_parser.callback_keys.remove("checkpoints")
-        else:
-            StopSignals().leave_at_once()  # until there are steps to finish
-        self._run = choose_run(config.as_dict(), self.subcommand == "fit")
-        self._curves = CsvCurves(self._run.goes_on)
-        config.ckpt_path = self._run.checkpoint
-        self.save_config_kwargs |= {"folder": self._run.folder}
-
-    def instantiate_classes(self) -> None:
-        """Make model, data and trainer; a run that goes on logs where it did before.
-
-        A checkpoint of another kind of run is refused before anything is loaded.
-        """
-        self._settings = RunSettings(plain_config(self.command_parser, self._options()))
-        self._settings.check(self._options().get("ckpt_path"), self.subcommand == "fit")
-        with placed(self._options().trainer.logger, self._run.folder, self._run.goes_on):
-            super().instantiate_classes()
-        open_services(self.trainer.loggers)
-        self._curves.put_aside(self.trainer.loggers)
-
-    def instantiate_trainer(self, **kwargs: Any) -> Trainer:  # noqa: ANN401
-        """Return the trainer, with the run's folder and a progress bar.
-
-        Args:
-            **kwargs: arguments of the trainer that go before the configuration's.
-        """
-        config, name = self.made_options.trainer, self.made_options.name
-        is_fit = self.subcommand == "fit"
-        if config.logger in (None, True):
-            kwargs["logger"] = default_logger(config, name, self._run.folder.name) if is_fit else False
-        kwargs["plugins"] = plugins_of(config, [type(self.datamodule).__qualname__])
-        callbacks = callbacks_of(config, self._run, self._curves, self._settings)
-        callbacks += [ValidationScores(self._run.folder)] * is_fit
-        try:
-            trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
-        except (TypeError, ValueError, RuntimeError, ImportError) as error:
-            raise InputError(f"the trainer cannot be set up like this: {error}") from error
-        if is_fit:
-            keep_checkpoints_in(self._run.folder, trainer)
-        return trainer
-
-    def after_fit(self) -> None:
-        """Validate the final weights, if the last validation came before them."""
-        trainer = self.trainer
-        if trainer.enable_validation and self.model.last_validated_step != trainer.global_step:
-            with logged_under_last_step(trainer):
-                trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
-        close_services(self.trainer.loggers)
-
-    def after_validate(self) -> None:
-        """Say so if there was nothing to validate on."""
-        if self.model.last_validated_step < 0:
-            raise InputError(
-                "there is nothing to validate on: no data set of the configuration has a split val with samples. Name "
-                "one in data.val_datasets."
-            )
-
-    def before_test(self) -> None:
-        """Tell the evaluation what is evaluated."""
-        config = self._options()
-        begin_evaluation(self.trainer, config.name, config.model.as_dict(), config.ckpt_path)
-
-    def run_arguments(self, command: str) -> dict[str, Any]:
-        """Never unpickle a checkpoint: a file from elsewhere could run code. Print our own table of results.
-
-        Args:
-            command: name of the command.
-        """
-        return {"weights_only": True} | ({"verbose": False} if command != "fit" else {})
-
-    def _options(self) -> Namespace:
-        return self.config[str(self.subcommand)]
-
-
-@says_when_stopped
-def main(args: ArgsType = None) -> None:
+def main(args: list[str] | None = None) -> None:
     """Run a command; mistakes that a user can mend end with ``error: ...`` and status 2.
 
     Args:
-        args: the command line as a list; None is that of the process.
+        args: the command line; None is that of the process.
     """
-    quieten()
-    words = sys.argv[1:] if args is None else args
-    if isinstance(words, list) and words and words[0] in COMMANDS:
-        status = run_command(words)
-        if status:
-            sys.exit(status)
-        return
-    usage = "python train.py {command} --config CONFIG [options]"
-    try:
-        OneStepCLI(
-            Estimator,
-            LightningDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            trainer_defaults=TRAINER_DEFAULTS,
-            seed_everything_default=0,
-            save_config_callback=RunRecord,
-            save_config_kwargs={"overwrite": True},
-            parser_kwargs={
-                "parser_mode": "omegaconf",
-                "description": __doc__,
-                **{
-                    command: {"parser_mode": "omegaconf", "usage": usage.format(command=command)}
-                    for command in OneStepCLI.subcommands()
-                },
-            },
-            parser_class=Parser,
-            auto_configure_optimizers=False,
-            args=args,
-        )
-    except Exception as error:
-        mistake = input_error_behind(error)
-        if mistake is None:
-            raise
-        leave(mistake)
+    words = sys.argv[1:] if args is None else [str(word) for word in args]
+    first = words[0].replace("-", "_") if words else ""
+    if first in ("_h", "__help", "__help_all") or not words:
+        print(_help())
+        if not words:
+            _leave("a command is needed, for instance fit.")
+        sys.exit(0)
+    if first.partition("=")[0] == "__print_completion":
+        kind = first.partition("=")[2] or (words[1] if len(words) > 1 else "")
+        others = {name: find_command(place) for name, (place, _) in COMMANDS.items() if place != TRAINER}
+        return import_module("lightning_modules.command_line.completion").print_completion(kind, others)
+    place = COMMANDS.get(words[0], (TRAINER, ""))[0]
+    if words[0] not in COMMANDS and not words[0].startswith("-"):
+        _leave(f"there is no command {words[0]!r}; one of {', '.join(COMMANDS)}.")
+    if place == TRAINER:
+        return import_module(TRAINER).main(args)
+    if status := find_command(place).main(words[1:], f"onestep {words[0]}"):
+        sys.exit(status)
+
+
+def _leave(message: str) -> NoReturn:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+def find_command(place: str) -> Any:  # noqa: ANN401 - a Command or a Group, which are slow to import
+    """Return the command that stands at a place.
+
+    Args:
+        place: module and name, as in ``COMMANDS``.
+    """
+    module, _, name = place.partition(":")
+    return getattr(import_module(module), name)
+
+
+def _help() -> str:
+    """Return the list of commands."""
+    width = max(map(len, COMMANDS))
+    return "\n".join(
+        [
+            "usage: onestep COMMAND [options]        (python train.py is the same program)",
+            "",
+            __doc__ or "",
+            "",
+            *(f"  {name.ljust(width)}  {text}" for name, (_, text) in COMMANDS.items()),
+            "",
+            "onestep COMMAND --help lists the options of a command. Every command takes --config FILE and",
+            "--print_config. onestep --print_completion shtab-bash prints a script that completes commands in bash.",
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -70,12 +70,12 @@ class Settings:
         """Return the settings with other arguments of the network."""
         return replace(self, network={**self.network, **options})
 
-    def build(self, base: Path, device: torch.device) -> Estimator:
-        """Return an estimator of depth on a device, ready to train."""
+    def build(self, base: Path, device: torch.device | None = None) -> Estimator:
+        """Return an estimator of depth on a device, ready to train; without a device, where it comes from."""
         network = {"class_path": "lightning_modules.StableDiffusion", "init_args": {"base": str(base), **self.network}}
         init_args = {"network": network, "task": {"class_path": "lightning_modules.Depth"}}
         estimator = build_estimator({"class_path": "lightning_modules.SingleStepEstimator", "init_args": init_args})
-        return estimator.to(device)
+        return estimator if device is None else estimator.to(device)
 
     def autocast(self, device: torch.device) -> Any:  # noqa: ANN401 - a context
         """Return the context in which the trainer would compute."""

@@ -4,8 +4,9 @@ Every trial trains the tests' tiny model with ``--ckpt_path last`` until it is d
 SIGTERM, SIGUSR1, SIGINT and SIGHUP at random moments and at random micro-steps, checkpoints cut off or with a wrong
 bit, damaged shards (mended before the next start), shards replaced while they are read, by the same bytes or by a part
 of them, a clock that is set back, two runs at once, and a disk that is full or turns read-only (a tmpfs of a few
-megabytes, where mounting is allowed). Curves go to TensorBoard or to a CSV file. Weights, optimiser, schedule and every
-logged value must end bit for bit as without faults. Run it from the project's folder:
+megabytes, where mounting is allowed). All kinds come once, in an order drawn by lot, before any comes again. Curves go
+to TensorBoard or to a CSV file. Weights, optimiser, schedule and every logged value must end bit for bit as without
+faults. Run it from the project's folder:
 
     python -m benchmarks.soak --minutes 60 --seed 0
 """
@@ -57,7 +58,7 @@ def small_disk(folder: Path) -> Iterator[None]:
 def soak(minutes: float, seed: int, folder: Path, keep: Path) -> Tally:
     """Break runs for so many minutes and return what happened; copy the runs of a mismatch to a folder."""
     config = runs.prepare(folder / "data")
-    tally, chance = Tally(), random.Random(seed)
+    tally, chance, deck = Tally(), random.Random(seed), list[str]()
     for name, curves in CURVES.items():
         own, again = folder / name, folder / f"{name}-again"
         begin_s = time.monotonic()
@@ -70,7 +71,7 @@ def soak(minutes: float, seed: int, folder: Path, keep: Path) -> Tally:
         own = folder / f"trial-{tally.trials}"
         with small_disk(own / "runs"):
             name = chance.choice(list(CURVES))
-            trial = Trial(own, config, chance, tally, duration_s, name)
+            trial = Trial(own, config, chance, tally, duration_s, name, deck)
             trial.finish(num_faults=chance.randint(1, 5), num_workers=chance.choice((0, 1, 3)))
             try:
                 runs.assert_same_end(trial.runs, folder / name, CURVES[name])

@@ -21,6 +21,11 @@ from tests.helpers import runs
 SPARE_BYTES = 100 << 10
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 REQUEUE, STOPPED, MISTAKE = 75, 130, 2
+FAULTS = (
+    *(number.name for number in SIGNALS),
+    *("damaged checkpoint", "clock set back", "two at once", "damaged shard", "replaced shard"),
+    *("full disk", "read-only disk"),
+)
 NUM_STEPS, MICRO_STEPS_PER_STEP = 9, 3
 
 
@@ -55,6 +60,7 @@ class Trial:
         tally: where to count.
         duration_s: how long an undisturbed run takes.
         logger: name of the logger.
+        deck: the kinds of fault that are still to come; refilled by trials.
     """
 
     def __init__(
@@ -65,8 +71,10 @@ class Trial:
         tally: Tally,
         duration_s: float,
         logger: str,
+        deck: list[str],
     ) -> None:
         self._folder, self._chance, self._tally, self._duration_s = folder, chance, tally, duration_s
+        self._deck = deck
         self._data = shutil.copytree(config.parent, folder / "data")
         self._config = self._data / config.name
         # Checkpoints name their base: it stays where that of the undisturbed run is.
@@ -78,14 +86,28 @@ class Trial:
     def finish(self, num_faults: int, num_workers: int) -> None:
         """Train with so many faults, then to the end."""
         for _ in range(num_faults):
-            disk, shard = (self._disk, self._read_only), (self._shard, self._replaced_shard)
-            others = (self._damage_checkpoint, self._clock, self._two_at_once)
-            fault = self._chance.choice((*[self._signal] * 3, *others, *shard, *disk))
-            if fault(num_workers) == [0]:
+            kind, before = next_fault(self._deck, self._chance), self._tally.faults.total()
+            status = self._faults()[kind](num_workers)
+            if self._tally.faults.total() == before:
+                self._deck.insert(0, kind)  # it did not come about; it is the last of those that are to come
+            if status == [0]:
                 return  # it was over before the fault
         status = self._start(num_workers)
         if status != [0]:
             self._tally.unexpected.append(f"end: status {status}, {runs.log_of(self.runs)[-300:]}")
+
+    def _faults(self) -> dict[str, Callable[[int], list[int]]]:
+        """Return what brings about each kind of fault, given a number of loader processes."""
+        return {
+            **{number.name: partial(self._signal, number=number) for number in SIGNALS},
+            "damaged checkpoint": self._damage_checkpoint,
+            "clock set back": self._clock,
+            "two at once": self._two_at_once,
+            "damaged shard": self._shard,
+            "replaced shard": self._replaced_shard,
+            "full disk": self._disk,
+            "read-only disk": self._read_only,
+        }
 
     def _start(
         self, num_workers: int, *options: str, after_s: float | None = None, fault: Callable[[Any], object] = bool
@@ -123,9 +145,9 @@ class Trial:
         """Return what the starts so far printed."""
         return runs.log_of(self.runs) if (self.runs / "log-0.txt").exists() else ""
 
-    def _signal(self, num_workers: int) -> list[int]:
-        number = self._chance.choice(SIGNALS)
-        name = signal.Signals(number).name
+    def _signal(self, num_workers: int, number: signal.Signals | None = None) -> list[int]:
+        number = number or self._chance.choice(SIGNALS)
+        name = number.name
         if self._chance.random() < 0.5:
             kill = partial(_send, number)
             status = self._start(num_workers, after_s=self._some_time_s(), fault=kill)
@@ -222,6 +244,18 @@ class Trial:
         status = self._start(num_workers)
         filler.unlink()
         return self._note("full disk", status, MISTAKE)
+
+
+def next_fault(deck: list[str], chance: random.Random) -> str:
+    """Take the next kind of fault: all kinds come once, in an order drawn by lot, before any comes again.
+
+    Args:
+        deck: kinds that are still to come, the next one last; filled anew when it is empty.
+        chance: source of the order.
+    """
+    if not deck:
+        deck += chance.sample(FAULTS, len(FAULTS))
+    return deck.pop()
 
 
 def log_with(logger: str, folder: Path) -> list[str]:

@@ -17,8 +17,8 @@ from datamodules.sources.virtual_kitti import VirtualKitti
 from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
 from datamodules.synthetic.rooms import HALLS
 from geometry.errors import InputError
-from geometry.locks import sole_use
-from geometry.paths import given_path
+from geometry.files.locks import sole_use
+from geometry.files.paths import given_path
 
 _ROOM_SIZE = (64, 96)
 _STREET_SIZE = (64, 224)

@@ -1,4 +1,4 @@
-"""The data module: mixes prepared data sets for training and validates on each of them."""
+"""The data module: mixes prepared data sets for training and validates on each; ``streaming/pipelines.py`` has how."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from datamodules.streaming.batches import BatchAssembler
 from datamodules.streaming.loading import Workers
 from datamodules.streaming.order import STREAM_COUNTS, count_streams
 from datamodules.streaming.packing import PackedBatch
-from datamodules.streaming.train_loader import TrainLoader, TrainOrder, TrainSource
+from datamodules.streaming.train_loader import TrainLoader
+from datamodules.streaming.train_order import TrainOrder, TrainSource
 from datamodules.streaming.val_loader import ValLoader
 from geometry.batch import DatasetInfo, GeometryBatch
 from geometry.errors import InputError
@@ -32,7 +33,7 @@ class DatasetSource:
     """A prepared data set and the part it plays.
 
     Args:
-        path: Folder of the data set (the ``--out`` of ``python -m datamodules.prepare``), or its URL.
+        path: Folder of the data set (the ``--output`` of ``onestep prepare``), or its URL.
         weight: How often batches are drawn from it, relative to the other data sets; 9 and 1 give nine to one.
         name: Name in logs and batches. By default the name that the data set was prepared under.
         split: Split to read. By default "train" for training and "val" for validation.
@@ -168,9 +169,8 @@ class GeometryDataModule(LightningDataModule):
         val = [self._open(source, "val", self.val_datasets is not None) for source in candidates]
         self._val = [source for source in val if source.dataset.manifest.num_samples(source.split)]
         for sources in (self._train, self._val):
-            names = [source.name for source in sources]
             for source in sources:
-                if names.count(source.name) > 1:
+                if [other.name for other in sources].count(source.name) > 1:
                     raise InputError(
                         f"two data sets are named {source.name!r} ({source.dataset.root} is one). "
                         "Give one of them another `name` in data.datasets or data.val_datasets."
@@ -244,7 +244,7 @@ class GeometryDataModule(LightningDataModule):
         self._train_loader, self._val_loaders = None, None
 
     def _make_train_loader(self) -> TrainLoader:
-        if self.trainer is not None and getattr(self.trainer, "overfit_batches", False):
+        if getattr(self.trainer, "overfit_batches", False):
             raise InputError("trainer.overfit_batches is not supported. Prepare a small data set and train on that.")
         sources = tuple(
             TrainSource(s.dataset, self._assembler(s), s.source.weight, tuple(s.dataset.manifest.splits[s.split]))
@@ -261,8 +261,8 @@ class GeometryDataModule(LightningDataModule):
         changes = self.horizontal_flip, self.augmentation
         order = TrainOrder(self.seed, sources, num_streams, self.shuffle_buffer, *changes)
         per_step = workers.world_size * self.batch_size
-        total = sum(source.num_samples for source in sources)
-        return TrainLoader(order, self.batch_size, self.batches_per_epoch or max(1, total // per_step), workers)
+        per_epoch = max(1, sum(source.num_samples for source in sources) // per_step)
+        return TrainLoader(order, self.batch_size, self.batches_per_epoch or per_epoch, workers)
 
     def _workers(self, num_workers: int) -> Workers:
         trainer = self.trainer

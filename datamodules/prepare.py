@@ -1,86 +1,90 @@
-"""The command ``python -m datamodules.prepare hypersim|virtual_kitti|folder|merge|check|preview``."""
+"""The commands ``onestep prepare hypersim|virtual_kitti|folder|merge|check|preview``."""
 
-import argparse
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import make_dataclass
+from pathlib import Path
+from typing import Annotated, Any
 
 from datamodules.preparation.checking import DEFAULT_COMPARED, ModalityCheck, check_dataset, comparable
 from datamodules.preparation.merging import merge_parts
-from datamodules.preparation.options import add_folder, add_hypersim, add_virtual_kitti
 from datamodules.preparation.plan import ShardOptions
 from datamodules.preparation.preview import preview_dataset
-from datamodules.preparation.run import prepare_dataset
+from datamodules.preparation.run import default_workers, prepare_dataset
 from datamodules.preparation.summaries import ModalitySummary, SplitSummary
 from datamodules.shards.manifest import FILE_NAME
+from datamodules.sources.protocol import RawDataset
+from datamodules.sources.registry import raw_datasets
+from geometry.command_line import Command, Group, Option, say_new_spelling
 from geometry.errors import InputError, printable
+from geometry.files.paths import folder_or_url
 from geometry.modalities import modality_named
-from geometry.one_line_parser import OneLineParser
-from geometry.paths import folder_or_url, path_argument
+
+Output = Annotated[Path, Option(also=("out",))]
+Shards = Annotated[str, Option(parse=folder_or_url)]
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
+def prepare(
+    data_set: RawDataset,
+    output: Output,
+    shards: ShardOptions,
+    workers: int = default_workers(),
+    part: str = "1/1",
+    max_errors: int = 0,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> int:
+    """Prepare a data set.
 
     Args:
-        arguments: words after the program's name; those of this process by default.
-
-    Returns:
-        Exit status: 0 if all went well, 1 if ``check`` found problems, 2 for input that cannot be used, 130 if stopped
-        by Ctrl-C.
+        data_set: The data set.
+        output: Folder to write shards and dataset.json into.
+        shards: How samples are stored.
+        workers: Processes that read and encode frames, by default one per core; the result does not depend on it.
+        part: Prepare only every N-th shard, from the I-th on, for instance 3/8 on the third of eight machines; parts
+            may share --output, or be brought together by prepare merge.
+        max_errors: Broken samples to name and skip, per part; the next one stops the run.
+        overwrite: Replace another data set in --output.
+        quiet: Show no progress bar.
     """
-    options = _parser().parse_args(arguments)
-    try:
-        return options.run(options)
-    except InputError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped. What is finished is kept; to continue, run the same command again.", file=sys.stderr)
-        return 130
-
-
-def _run_preparation(options: argparse.Namespace) -> int:
-    shards = ShardOptions(
-        options.samples_per_shard,
-        options.image_format,
-        options.image_quality,
-        options.seed,
-        options.max_invalid_ratio,
-    )
     summaries = prepare_dataset(
-        options.raw_dataset(options),
-        options.out,
-        shards,
-        options.workers,
-        options.overwrite,
-        not options.quiet,
-        report=_say,
-        part=options.part,
-        max_errors=options.max_errors,
+        data_set, output, shards, workers, overwrite, not quiet, report=_say, part=_part(part), max_errors=max_errors
     )
     _print_summaries(summaries)
     for summary in summaries:
         for name, facts in summary.modalities.items():
             if summary.samples and facts.share == 0:
                 raise InputError(
-                    f"{options.out}: not one pixel of the split {summary.split} has valid {name}, so nothing can be "
-                    "learnt from it. Check its unit and the range that counts as valid, then give --overwrite."
+                    f"{output}: not one pixel of the split {summary.split} has valid {name}, so nothing can be learnt "
+                    "from it. Check its unit and the range that counts as valid, then give --overwrite."
                 )
-    if (options.out / FILE_NAME).exists():
-        print(f"Wrote {options.out}/{FILE_NAME}.")
+    if (output / FILE_NAME).exists():
+        print(f"Wrote {output}/{FILE_NAME}.")
     else:
-        print(f"When all parts are finished: python -m datamodules.prepare merge {options.out} [OTHER FOLDERS]")
+        print(f"When all parts are finished: onestep prepare merge {output} [OTHER FOLDERS]")
     return 0
+
+
+def _part(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)/(\d+)", text)
+    if not match:
+        raise InputError(f"--part: expected I/N, for instance 3/8, not {text!r}.")
+    return int(match[1]), int(match[2])
 
 
 def _say(notice: str) -> None:
     print(printable(notice))
 
 
-def _run_merge(options: argparse.Namespace) -> int:
-    _print_summaries(merge_parts(options.folders))
-    print(f"Wrote {options.folders[0]}/{FILE_NAME}.")
-    return 0
+def merge(folders: list[Path], /) -> None:
+    """Bring parts that were prepared with --part together in one data set.
+
+    Args:
+        folders: The folder to complete, then the other parts' folders; their shards are linked or copied.
+    """
+    _print_summaries(merge_parts(folders))
+    print(f"Wrote {folders[0]}/{FILE_NAME}.")
 
 
 def _print_summaries(summaries: Sequence[SplitSummary]) -> None:
@@ -115,30 +119,54 @@ def _difference(name: str, found: ModalityCheck) -> str:
     return "-" if found.difference is None else f"{found.difference:.1f} {modality_named(name).difference_unit}"
 
 
-def _run_check(options: argparse.Namespace) -> int:
-    compare = {name: getattr(options, f"compare_{name}") for name in comparable()}
-    checks = check_dataset(options.shards, not options.quiet, compare)
+def check(shards: Shards, /, compared: Any, max_lines: int = 20, quiet: bool = False) -> int:  # noqa: ANN401
+    """Compare every shard with dataset.json and every sample with the format.
+
+    Args:
+        shards: Folder or URL of a prepared data set.
+        compared: What is compared.
+        max_lines: Number of problems to print.
+        quiet: Show no progress bar.
+    """
+    checks = check_dataset(shards, not quiet, {name: getattr(compared, f"compare_{name}") for name in comparable()})
     names = list(checks[0].modalities) if checks else []
-    compared = [name for name in names if comparable().get(name) in names]
+    compared_names = [name for name in names if comparable().get(name) in names]
     rows = []
-    for check in checks:
-        verdict = f"{len(check.problems)} problems" if check.problems else "good"
-        values = [_values(name, check.modalities[name]) for name in names]
-        differences = [_difference(name, check.modalities[name]) for name in compared]
-        rows.append([check.split, str(check.samples), str(check.shards), *values, *differences, verdict])
-    titles = [f"{name} to {comparable()[name]}" for name in compared]
+    for found in checks:
+        verdict = f"{len(found.problems)} problems" if found.problems else "good"
+        values = [_values(name, found.modalities[name]) for name in names]
+        differences = [_difference(name, found.modalities[name]) for name in compared_names]
+        rows.append([found.split, str(found.samples), str(found.shards), *values, *differences, verdict])
+    titles = [f"{name} to {comparable()[name]}" for name in compared_names]
     print_table(["split", "samples", "shards", *names, *titles, "verdict"], rows)
-    problems = [problem for check in checks for problem in check.problems]
-    for problem in problems[: options.max_lines]:
+    problems = [problem for found in checks for problem in found.problems]
+    for problem in problems[:max_lines]:
         print(printable(problem), file=sys.stderr)
-    if len(problems) > options.max_lines:
-        print(f"... and {len(problems) - options.max_lines} more.", file=sys.stderr)
+    if len(problems) > max_lines:
+        print(f"... and {len(problems) - max_lines} more.", file=sys.stderr)
     return 1 if problems else 0
 
 
-def _run_preview(options: argparse.Namespace) -> int:
-    print(f"Wrote {preview_dataset(options.shards, options.out, options.samples)}.")
-    return 0
+def comparisons() -> Callable[..., Any]:
+    """Return a dataclass with an option for every modality that can be compared with another."""
+    texts = ["What is compared.", "", "Attributes:"]
+    for name, other in comparable().items():
+        texts.append(
+            f"    compare_{name}: Samples per split whose {name} are compared with those computed from {other}."
+        )
+    fields = [(f"compare_{name}", int, DEFAULT_COMPARED) for name in comparable()]
+    return make_dataclass("Comparisons", fields, namespace={"__doc__": "\n".join(texts)})
+
+
+def preview(shards: Shards, /, output: Output, samples: int = 4) -> None:
+    """Make a contact sheet: a few samples, each with its image and all modalities.
+
+    Args:
+        shards: Folder or URL of a prepared data set.
+        output: Image to write, .png or .jpg.
+        samples: Samples to show per split.
+    """
+    print(f"Wrote {preview_dataset(shards, output, samples)}.")
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -148,47 +176,37 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(prog="python -m datamodules.prepare", description="Prepare data sets for training.")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    add_hypersim(commands).set_defaults(run=_run_preparation)
-    add_virtual_kitti(commands).set_defaults(run=_run_preparation)
-    add_folder(commands).set_defaults(run=_run_preparation)
+def commands() -> dict[str, Command]:
+    """Return the commands by name: one for each registered data set, and those for prepared ones."""
+    return {
+        **{name: _preparation(factory) for name, factory in raw_datasets().items()},
+        "merge": Command(merge),
+        "check": Command(check, parts={"compared": comparisons()}),
+        "preview": Command(preview),
+    }
 
-    merge = commands.add_parser("merge", help="bring parts that were prepared with --part together in one data set")
-    merge.add_argument(
-        "folders",
-        type=path_argument,
-        nargs="+",
-        metavar="OUT",
-        help="the folder to complete, then the other parts' folders; their shards are linked or copied",
-    )
-    merge.set_defaults(run=_run_merge)
 
-    check = commands.add_parser("check", help="compare every shard with dataset.json and every sample with the format")
-    check.add_argument("shards", type=folder_or_url, help="folder or URL of a prepared data set")
-    check.add_argument("--max-lines", type=int, default=20, help="number of problems to print (default: %(default)s)")
-    for name, other in comparable().items():
-        check.add_argument(
-            f"--compare-{name}",
-            dest=f"compare_{name}",
-            type=int,
-            default=DEFAULT_COMPARED,
-            metavar="N",
-            help=f"samples per split whose {name} are compared with those computed from {other} (default: %(default)s)",
-        )
-    check.add_argument("--quiet", action="store_true", help="show no progress bar")
-    check.set_defaults(run=_run_check)
+def _preparation(factory: Callable[..., RawDataset]) -> Command:
+    kept = "What is finished is kept; to continue, run the same command again."
+    return Command(prepare, parts={"data_set": factory}, kept=kept, title=factory)
 
-    preview = commands.add_parser(
-        "preview", help="make a contact sheet: a few samples, each with its image and all modalities"
-    )
-    preview.add_argument("shards", type=folder_or_url, help="folder or URL of a prepared data set")
-    preview.add_argument("--out", type=path_argument, required=True, help="image to write, .png or .jpg")
-    preview.add_argument("--samples", type=int, default=4, help="samples to show per split (default: %(default)s)")
-    preview.set_defaults(run=_run_preview)
-    return parser
+
+GROUP = Group("Prepare data sets for training.", commands)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Args:
+        arguments: words after the program's name; those of this process by default.
+
+    Returns:
+        Exit status: 0 if all went well, 1 if ``check`` found problems, 2 for input that cannot be used, 130 if stopped
+        by Ctrl-C.
+    """
+    return GROUP.main(sys.argv[1:] if arguments is None else arguments, "onestep prepare")
 
 
 if __name__ == "__main__":
+    say_new_spelling("python -m datamodules.prepare", "onestep prepare")
     sys.exit(main())

@@ -1,6 +1,6 @@
 """What data modules and estimators share: maths on tensors, and the border that files from elsewhere have to pass.
 
-Imports torch alone; ``geometry.image_files``, which is imported where images are opened, also Pillow and simplejpeg.
+Imports torch alone; ``geometry.files.images``, which is imported where images are opened, also Pillow and simplejpeg.
 """
 
 from geometry.alignment import align_scale_shift, alignment_is_defined

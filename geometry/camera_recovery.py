@@ -66,7 +66,7 @@ def recover_camera(depth: Tensor, normals: Tensor, is_shift_known: bool = False)
     inverse = float(unknowns[0]) if unknowns is not None else 0.0
     shift = float(unknowns[1]) / inverse if unknowns is not None and inverse > 0 and not is_shift_known else 0.0
     if not inverse > 0 or not float(depth.min()) + shift > 0:
-        raise InputError("no camera makes depth and normals agree; give --intrinsics or --fov-deg.")
+        raise InputError("no camera makes depth and normals agree; give --intrinsics or --fov_deg.")
     return RecoveredCamera(1 / inverse, shift, len(right))
 
 

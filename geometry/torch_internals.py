@@ -4,19 +4,28 @@ It lies in ``geometry`` because both packages above need it and neither may impo
 ``tests/geometry/test_torch_internals.py`` holds each part against the installed version, by what it does.
 """
 
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from inspect import signature
 from typing import Any
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
+from torch.utils._python_dispatch import TorchDispatchMode as DispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 from torch.utils.data import DataLoader
 
 __all__ = [
+    "ATTENTION",
+    "ATTENTION_BACKWARD",
+    "CONVOLUTIONS",
     "LAST_RATES",
+    "DispatchMode",
+    "cast_under_autocast",
     "compiler_modes",
     "end_workers",
+    "fake_tensors",
     "is_refusal_to_trace",
     "is_to_be_compiled",
     "raise_recompile_limit",
@@ -29,6 +38,53 @@ __all__ = [
 
 #: Key of the learning rates in the state of a scheduler.
 LAST_RATES = "_last_lr"
+
+_ATEN = torch.ops.aten
+#: What attention is on a CPU, and its backward pass; they keep what flash attention on a GPU keeps.
+ATTENTION = _ATEN._scaled_dot_product_flash_attention_for_cpu
+ATTENTION_BACKWARD = _ATEN._scaled_dot_product_flash_attention_for_cpu_backward
+#: The operations that convolutions are, backward passes included.
+CONVOLUTIONS = (_ATEN.convolution, _ATEN._convolution, _ATEN.convolution_backward)
+
+
+def fake_tensors() -> AbstractContextManager[Any]:
+    """Return a context in which tensors have shape and type, but neither memory nor values."""
+    from torch._subclasses.fake_tensor import FakeTensorMode  # slow to import
+
+    return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+@contextmanager
+def cast_under_autocast(names: Sequence[str], dtype: torch.dtype) -> Iterator[None]:
+    """Let autocast on CPUs compute further operations in a wider type than that of their half-precision inputs.
+
+    Args:
+        names: operations of ``torch.ops.aten``, with their overloads.
+        dtype: the type.
+    """
+    key = torch._C.DispatchKeySet(torch._C.DispatchKey.AutocastCPU)
+    library = torch.library.Library("aten", "IMPL")
+
+    def casting(operation: Any) -> Any:  # noqa: ANN401
+        def cast(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+            with torch._C._ExcludeDispatchKeyGuard(key):
+                wide = tree_map_only(torch.Tensor, widened, (args, kwargs))
+                return operation(*wide[0], **wide[1])
+
+        return cast
+
+    def widened(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(dtype) if tensor.dtype in (torch.bfloat16, torch.float16) else tensor
+
+    try:
+        for name in names:
+            full = f"aten::{name}"
+            if not torch._C._dispatch_has_kernel_for_dispatch_key(full, "AutocastCPU"):
+                packet, _, overload = name.partition(".")
+                library.impl(name, casting(getattr(getattr(_ATEN, packet), overload or "default")), "AutocastCPU")
+        yield
+    finally:
+        library._destroy()
 
 
 def skips_by_itself(optimizer: Optimizer) -> bool:

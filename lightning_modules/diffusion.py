@@ -54,6 +54,11 @@ class DiffusionEstimator(Estimator):
     ) -> None:
         super().__init__(network, task, **options)
         network.check_denoises()
+        if network.switch is not None or len(task.members) > 1:
+            raise InputError(
+                "a diffusion estimator has a single task and a network without a switch; train several tasks with "
+                "lightning_modules.SingleStepEstimator."
+            )
         if not 0 <= noise_strength <= 1:
             raise InputError(f"the model needs 0 <= noise_strength <= 1, got {noise_strength}.")
         network.noise_process.make_sampler(sampling.num_steps, sampling.spacing)  # which refuses what cannot be

@@ -18,7 +18,7 @@ from torch.optim.lr_scheduler import LambdaLR
 from geometry.batch import GeometryBatch
 from geometry.contract import training_data
 from geometry.errors import InputError
-from lightning_modules.metric_base import GeometryMetric, all_scores
+from lightning_modules.metrics.base import GeometryMetric, all_scores
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.networks.noise import seed_from
 from lightning_modules.networks.sharding import shard_blocks
@@ -85,7 +85,7 @@ class Estimator(LightningModule, ABC):
             raise InputError(f"the model needs a gradient_clip_norm above 0, or null, got {gradient_clip_norm}.")
         self.strict_loading = False  # frozen weights are in no checkpoint
         self.network = network
-        self.task = task
+        self.task = task.members[0] if len(task.members) == 1 else task
         self.make_optimizer = optimizer
         self.warmup_steps = warmup_steps
         self.decay_steps = decay_steps
@@ -109,6 +109,16 @@ class Estimator(LightningModule, ABC):
     @abstractmethod
     def training_loss(self, batch: GeometryBatch, seeds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar loss of a batch, and further scalars worth logging by name."""
+
+    def predict_batch(self, image: Tensor, batch: GeometryBatch, seeds: Sequence[int]) -> Tensor:
+        """Return the prediction (B,C,H,W) float32 for the images of a batch, whose data set may count.
+
+        Args:
+            image: (B,3,H,W) in [-1, 1], of a size that fits the network.
+            batch: what the images come from.
+            seeds: one seed per image.
+        """
+        return self(image, seeds)
 
     def configure_callbacks(self) -> list[Callback]:
         """Return what goes on beside the steps: clipping, curves, proof of compiled parts, unsharding to validate."""
@@ -135,7 +145,7 @@ class Estimator(LightningModule, ABC):
             nn.ModuleList(self.task.make_metrics(dataset)) for dataset in data.val_dataset_infos
         )
         if stage == "fit":
-            self.trained_on = describe_training(data.image_sizes, self.task.modality)
+            self.trained_on = describe_training(data.image_sizes, self.task.modalities)
             check_monitors(self)
             for loss in self.task.losses:
                 loss.attach(self.network)
@@ -195,7 +205,7 @@ class Estimator(LightningModule, ABC):
             batch_idx: number of the batch.
             dataloader_idx: number of the data set.
         """
-        prediction = self(batch.image, [seed_from(key) for key in batch.key])
+        prediction = self.predict_batch(batch.image, batch, [seed_from(key) for key in batch.key])
         self.task.update_metrics(self._metrics_of(dataloader_idx), prediction, batch)
         return {"prediction": prediction}
 
@@ -207,10 +217,10 @@ class Estimator(LightningModule, ABC):
             batch_idx: number of the batch.
             dataloader_idx: number of the data set.
         """
-        self.task.target(batch)
+        self.task.check_has_truth(batch)
         height, width = batch.image.shape[-2:]
         image = pad_to_multiple(batch.image, self.network.size_multiple)
-        prediction = self(image, [seed_from(key) for key in batch.key])
+        prediction = self.predict_batch(image, batch, [seed_from(key) for key in batch.key])
         return {"prediction": prediction[..., :height, :width]}
 
     def on_validation_epoch_end(self) -> None:

@@ -1,15 +1,12 @@
 """What this package uses of Lightning, and of the libraries around it, without their promise to keep it.
 
-Every private name of Lightning, jsonargparse and argparse (Lightning's command line), torchmetrics and diffusers stands
-here and nowhere else; those of PyTorch stand in ``geometry.torch_internals``, for ``datamodules`` needs them, too. The
+Every private name of Lightning, torchmetrics and diffusers stands here and nowhere else; those of PyTorch and of
+jsonargparse stand in ``geometry``, for ``datamodules`` needs them, too. The
 classes are Lightning's own with public names for what subclasses add to.
 ``tests/lightning_modules/test_lightning_internals.py`` holds each part against the installed version, by what it does.
 """
 
-import argparse
-import os
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
 from jsonargparse import Namespace
@@ -152,49 +149,18 @@ class OpenModelCheckpoint(ModelCheckpoint):
         self.remove_file(trainer, filepath)
 
 
-class OpenParser(LightningArgumentParser):
-    """Lightning's parser; subclasses say how the text of a configuration is read, and see what there is to explain."""
-
-    def read_config(self, content: str, path: str | os.PathLike[str], read: Callable[[str], Namespace]) -> Namespace:
-        """Return what a configuration says.
-
-        Args:
-            content: its text.
-            path: file that it comes from; empty for words of the command line.
-            read: jsonargparse's own reading of a text.
-        """
-        return read(content)
-
-    def _load_config_parser_mode(
-        self,
-        content: str,
-        path: str | os.PathLike[str] = "",
-        ext_vars: dict[str, Any] | None = None,
-        prev_cfg: Namespace | None = None,
-    ) -> Namespace:
-        read = partial(super()._load_config_parser_mode, path=path, ext_vars=ext_vars, prev_cfg=prev_cfg)
-        return self.read_config(content, path, read)
-
-
-def options_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """Return the options of a parser, with their help."""
-    return list(parser._actions)
-
-
-def groups_of(parser: argparse.ArgumentParser) -> list[tuple[Any, Sequence[argparse.Action]]]:
-    """Return the groups of options in a parser's help, which have a title, each with its options."""
-    return [(group, group._group_actions) for group in parser._action_groups]
-
-
 class OpenCLI(LightningCLI):
     """Lightning's command line; subclasses add to its commands.
 
     No checkpoint changes the configuration: what a file names is not what somebody asked for.
     """
 
-    def other_commands(self) -> dict[str, str]:
-        """Return the commands that run elsewhere, and one line on each, for the help."""
-        return {}
+    def add_other_commands(self, add: Callable[..., Any]) -> None:
+        """Add parsers of commands that run elsewhere, for the completion of shells.
+
+        Args:
+            add: takes a name and a parser, and ``help``: one line.
+        """
 
     def add_arguments_to_command(self, parser: LightningArgumentParser, command: str) -> None:
         """Add the options of a single command.
@@ -227,8 +193,7 @@ class OpenCLI(LightningCLI):
     def _add_subcommands(self, parser: LightningArgumentParser, **kwargs: Any) -> None:  # noqa: ANN401
         super()._add_subcommands(parser, **kwargs)
         commands: Any = parser._subcommands_action
-        for name, text in self.other_commands().items():
-            commands.add_subcommand(name, type(parser)(), help=text)
+        self.add_other_commands(commands.add_subcommand)
 
     def _prepare_subcommand_parser(self, klass: type, subcommand: str, **kwargs: Any) -> LightningArgumentParser:  # noqa: ANN401
         parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)

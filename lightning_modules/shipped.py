@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from geometry.errors import InputError
-from geometry.paths import given_path
+from geometry.files.paths import given_path
 
 _PACKAGES = Path(__file__).parents[1]
 # A wheel has them in its package onestep, a clone beside the packages: pyproject.toml maps the one to the other.

@@ -12,10 +12,10 @@ from geometry.errors import InputError
 from geometry.modalities import Modality
 from geometry.modalities.normals import Frame
 from geometry.normals import closest_member, convert_frame
-from lightning_modules.loss_base import Loss, LossInputs, total_loss
 from lightning_modules.losses import AngularLoss, ModalityLoss, ScaleShiftInvariantLoss
-from lightning_modules.metric_base import GeometryMetric, MeanError
+from lightning_modules.losses.base import Loss, LossInputs, total_loss
 from lightning_modules.metrics import AffineInvariantDepth, NormalsError
+from lightning_modules.metrics.base import GeometryMetric, MeanError
 
 EnsembleBy = Literal["pixel", "member"]
 
@@ -56,6 +56,29 @@ class Task(nn.Module):
     def constant_metric(self) -> str:
         """What the best constant prediction scores as ``headline_metric``; empty if that is not known."""
         return self._metrics[0].constant
+
+    @property
+    def members(self) -> "list[Task]":
+        """The tasks that share the network, each of a single modality: the task itself."""
+        return [self]
+
+    @property
+    def modalities(self) -> list[Modality]:
+        """What is predicted, by all members."""
+        return [member.modality for member in self.members]
+
+    def parts_of(self, prediction: Tensor) -> "list[tuple[Task, Tensor]]":
+        """Return each member with its channels of a prediction (B,C,H,W) of all."""
+        return [(self, prediction)]
+
+    def check_has_truth(self, batch: GeometryBatch) -> None:
+        """Check that a batch holds the truth of all members.
+
+        Raises:
+            InputError: it does not; names the task and the data set.
+        """
+        for member in self.members:
+            member.target(batch)
 
     @property
     def losses(self) -> list[Loss]:
@@ -178,7 +201,8 @@ class Normals(Task):
     Args:
         loss: The main loss; the paper's by default.
         frame: The camera frame that the network predicts normals in: opengl (x right, y up, z toward the viewer) is
-            ours, and dsine (x left) that of the checkpoints of the paper's authors. Predictions are converted to ours.
+            ours, dsine (x left) that of the checkpoints of the paper's authors, and opencv (x right, y down, z forward)
+            that of GeoWizard. Predictions are converted to ours.
         extra_losses: Losses to add, such as GradientMatching; each is logged under its own name.
         metrics: What is measured in validation and test; the first one's headline sums up. By default angular errors.
         clip_decoded: Clip the decoded image to [-1, 1] before it is divided by its length, which turns vectors beyond.

@@ -1,7 +1,7 @@
 """What a model was trained on, as far as those who use it must know: sizes of images, and what its values mean."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
@@ -43,7 +43,7 @@ class TrainedOn:
         processing_res: longest side in pixels at which the network should see an image; 0 is the image's own size.
         image_sizes: (height, width) of the images of every data set, by name, the one with the largest weight first;
             empty of a model from elsewhere.
-        modality: name of what is predicted.
+        modality: name of what is predicted; of several, joined by +.
         frame: camera frame of the network's vectors; None where there are none.
         value_range: smallest and largest published value.
     """
@@ -58,27 +58,32 @@ class TrainedOn:
         """Return plain values."""
         return asdict(self)
 
+    def of(self, modalities: Sequence[Modality]) -> "TrainedOn":
+        """Return the same for some of the modalities.
+
+        Args:
+            modalities: which.
+        """
+        return replace(self, **_meaning(modalities))
+
     def sizes_text(self) -> str:
         """Return the sizes for people, for instance ``64x96 pixels``; empty if they are not known."""
         sizes = dict.fromkeys(f"{height}x{width}" for height, width in self.image_sizes.values())
         return f"{' and '.join(sizes)} pixels" if sizes else ""
 
 
-def describe_training(image_sizes: Mapping[str, tuple[int, int]], modality: Modality) -> TrainedOn:
+def describe_training(image_sizes: Mapping[str, tuple[int, int]], modalities: Sequence[Modality]) -> TrainedOn:
     """Return what a model is trained on.
 
     Args:
         image_sizes: (height, width) by data set, the most important one first.
-        modality: what is predicted.
+        modalities: what is predicted.
     """
     sizes = {name: (int(height), int(width)) for name, (height, width) in image_sizes.items()}
-    low, high = modality.value_range
     return TrainedOn(
         processing_res=max(next(iter(sizes.values()), (DEFAULT_PROCESSING_RES,))),
         image_sizes=sizes,
-        modality=modality.name,
-        frame=modality.frame,
-        value_range=(float(low), float(high)),
+        **_meaning(modalities),
     )
 
 
@@ -115,8 +120,8 @@ def check_same_values(trained: TrainedOn, estimator: "Estimator", place: object)
     Raises:
         InputError: another modality, or another frame.
     """
-    modality = estimator.task.modality
-    here = (modality.name, modality.frame)
+    meaning = _meaning(estimator.task.modalities)
+    here = (meaning["modality"], meaning["frame"])
     if here != (trained.modality, trained.frame):
         raise InputError(
             f"{place} was trained to predict {_named(trained.modality, trained.frame)}, and the configuration says "
@@ -153,6 +158,17 @@ def concern(processing_res: int, trained: TrainedOn | None) -> str:
         f"a processing resolution of {processing_res} is far from that of the training ({trained_at}); predictions may "
         f"be wrong. {trained.processing_res} is right."
     )
+
+
+def _meaning(modalities: Sequence[Modality]) -> dict[str, Any]:
+    """Return what values mean, of all modalities together: names joined by +, frames too, the range of all."""
+    frames = [modality.frame for modality in modalities if modality.frame]
+    ranges = [modality.value_range for modality in modalities]
+    return {
+        "modality": "+".join(modality.name for modality in modalities),
+        "frame": "+".join(frames) or None,
+        "value_range": (float(min(low for low, _ in ranges)), float(max(high for _, high in ranges))),
+    }
 
 
 def _named(modality: str, frame: str | None) -> str:

@@ -12,6 +12,7 @@ from datamodules.preparation.run import prepare_dataset
 from datamodules.sources.hypersim import Hypersim
 from datamodules.sources.virtual_kitti import VirtualKitti
 from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
+from lightning_modules.command_line.trainer_commands import OneStepCLI
 from tests.helpers.tiny import build_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -53,7 +54,7 @@ def base(tmp_path_factory):
 @pytest.mark.parametrize("config", CONFIGS, ids=stem)
 def test_every_configuration_says_how_to_run_it_and_can_be_printed(config, capsys):
     first = config.read_text().splitlines()[0]
-    assert first.startswith("#") and f"python train.py fit --config configs/{config.name}" in first
+    assert first.startswith("#") and f"onestep fit --config configs/{config.name}" in first
     with pytest.raises(SystemExit) as leaving:
         train.main(["fit", "--config", str(config), "--print_config"])
     assert leaving.value.code == 0
@@ -72,7 +73,7 @@ def test_every_overlay_says_how_to_run_it_on_what_and_for_how_long(overlay):
 @pytest.mark.parametrize(("config", "overlay"), [*product(RECIPES, [None, *OVERLAYS])], ids=stem)
 def test_every_recipe_can_be_built_on_all_hardware_and_keeps_the_papers_batch(config, overlay, base, monkeypatch):
     built = []
-    monkeypatch.setattr(train.OneStepCLI, "_run_subcommand", lambda self, subcommand: built.append(self))
+    monkeypatch.setattr(OneStepCLI, "_run_subcommand", lambda self, subcommand: built.append(self))
     files = [word for file in (config, overlay) if file for word in ("--config", str(file))]
     # On the CPU; what kind of device the overlay asks for is in its file alone.
     train.main(["fit", *files, f"--model.init_args.network.init_args.base={base}", "--trainer.accelerator=cpu"])
@@ -100,7 +101,7 @@ def test_normals_are_spoken_in_the_frame_of_the_checkpoint_that_training_starts_
 @pytest.mark.parametrize("stem", ["depth_marigold_v1_1", "normals_marigold_v1_1"])
 def test_recipes_from_marigold_v1_1_ask_for_a_prediction_from_noise_alone(stem, base, monkeypatch):
     built = []
-    monkeypatch.setattr(train.OneStepCLI, "_run_subcommand", lambda self, subcommand: built.append(self.model.network))
+    monkeypatch.setattr(OneStepCLI, "_run_subcommand", lambda self, subcommand: built.append(self.model.network))
     options = [f"--model.init_args.network.init_args.base={base}", "--trainer.accelerator=cpu"]
     train.main(["fit", "--config", str(ROOT / f"configs/{stem}.yaml"), *options])
     assert built[0].noise_process.last_alpha < 1e-8

@@ -96,7 +96,7 @@ def test_a_training_checkpoint_and_its_export_are_evaluated_with_the_recipe_that
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.stem)
 def test_the_shipped_configurations_evaluate_a_published_checkpoint(marigold, tmp_path, config):
-    assert f"python train.py test --config configs/{config.name}" in config.read_text().splitlines()[0]
+    assert f"onestep test --config configs/{config.name}" in config.read_text().splitlines()[0]
     is_depth = config.stem.endswith("depth")
     (write_depth_archive if is_depth else write_normals)(tmp_path / "data", "scannet", num_samples=1)
     results = evaluate(config, marigold, tmp_path)

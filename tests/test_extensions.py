@@ -16,8 +16,8 @@ from datamodules.sources.protocol import FrameList, PreparedSample
 from geometry.modalities import Modality, modality_named
 from lightning_modules.inference import Predictor
 from lightning_modules.inference.run_config import last_scores
-from lightning_modules.loss_base import Loss
-from lightning_modules.metric_base import GeometryMetric
+from lightning_modules.losses.base import Loss
+from lightning_modules.metrics.base import GeometryMetric
 from lightning_modules.training.run_folders import newest_run
 from tests.lightning_modules.inference.runs import photo
 

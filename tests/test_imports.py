@@ -118,8 +118,15 @@ def test_every_folder_of_sources_is_installed():
 # Both packages need these, and neither may import the other.
 # Modalities say how they lie in files, in which values are arrays of NumPy.
 NEEDED_IN_GEOMETRY = {
-    "image_files.py": {"PIL", "numpy", "simplejpeg"},
+    "images.py": {"PIL", "numpy", "simplejpeg"},
     "locks.py": {"filelock"},
+    "npy_arrays.py": {"numpy"},
+    "npy_header.py": {"numpy"},
+    # Commands of both packages are read by the same parser.
+    "jsonargparse_internals.py": {"jsonargparse"},
+    "command.py": {"jsonargparse"},
+    "options.py": {"docstring_parser", "jsonargparse"},
+    "parser.py": {"jsonargparse", "yaml"},
     **{file.name: {"numpy"} for file in (ROOT / "geometry/modalities").glob("*.py")},
 }
 

@@ -8,8 +8,10 @@ import yaml
 from PIL import Image
 
 import train
+from geometry.command_line import Command
 from geometry.errors import InputError
 from lightning_modules.inference import load_model
+from lightning_modules.inference.arguments import ModelChoice, find_run_configs
 from lightning_modules.training.found_runs import find_run
 from tests.helpers.runs import prepare
 from tests.lightning_modules.inference.runs import photo
@@ -25,7 +27,7 @@ def folder(tmp_path_factory):
     options = ["--trainer.accumulate_grad_batches=1", "--trainer.val_check_interval=2", "--checkpoints.keep=2"]
     options += [
         "--model.warmup_steps=0",
-        "--model.optimizer=Adam",
+        "--model.optimizer=torch.optim.Adam",
         "--model.optimizer.lr=0.01",
         "--checkpoints.monitor=val/a/abs_rel",
         f"--trainer.default_root_dir={folder}/runs",
@@ -33,6 +35,23 @@ def folder(tmp_path_factory):
     run("fit", "--config", config, *options)
     run("fit", "--config", config, *options, "--trainer.max_steps=1")
     return folder
+
+
+def load(choice: ModelChoice) -> None:
+    """Take a model.
+
+    Args:
+        choice: Model.
+    """
+    LOADED.append(choice.load())
+
+
+LOADED = []
+
+
+def chosen(words):
+    assert Command(load, prepare_words=find_run_configs).main(words, "load") == 0
+    return LOADED.pop()
 
 
 def run(*words):
@@ -88,14 +107,8 @@ def test_validate_and_test_need_nothing_but_the_run(folder, command, capsys, cap
 def test_what_is_given_beside_the_run_is_laid_over_its_configuration(folder, tmp_path):
     over = tmp_path / "over.yaml"
     over.write_text(yaml.safe_dump({"model": {"init_args": {"warmup_steps": 77}}}))
-    import argparse
-
-    from lightning_modules.inference.arguments import add_model_arguments, load_from_arguments, parse
-
-    parser = argparse.ArgumentParser()
-    add_model_arguments(parser)
     words = ["--run", str(folder / "runs/tiny/version_0"), "--config", str(over), "--ckpt_path", "best"]
-    model = load_from_arguments(parse(parser, words))
+    model = chosen(words)
     assert model.estimator.warmup_steps == 77 and model.config["name"] == "tiny"
     assert "a-abs_rel" in model.source
 
@@ -104,7 +117,7 @@ def test_what_is_given_beside_the_run_is_laid_over_its_configuration(folder, tmp
     ("words", "message"),
     [
         (["validate", "--run", "runs/none"], "runs/none is no checkpoint, no folder of a run"),
-        (["predict", "a.png", "--output", "o"], "one of --run, --ckpt_path and --model is needed"),
+        (["predict", "a.png", "--output", "o"], "one of --run, --ckpt_path and --pretrained is needed"),
         (["predict", "a.png", "--output", "o", "--run", "r", "--model", "m"], "both name a model"),
         (["fit", "--run", "runs/tiny"], "unrecognized arguments: --run"),
         (["validate", "--run"], "--run needs a value"),

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from geometry.locks import sole_use
+from geometry.files.locks import sole_use
 from tests.helpers import runs
 
 runs.start_server()

@@ -49,7 +49,7 @@ def test_the_transcript_of_the_readme_is_what_happens(demo, monkeypatch, capsys)
     for command in terminal.removeprefix("$ ").split("\n$ "):
         words, shown = command.strip().split("\n", 1)
         capsys.readouterr()
-        train.main(words.removeprefix("python train.py ").split())
+        train.main(words.removeprefix("onestep ").split())
         assert without_numbers(capsys.readouterr().out.strip()) == without_numbers(shown.strip())
 
     code = "\n".join(line.removeprefix(">>> ") for line in session.splitlines() if line.startswith(">>> "))

@@ -85,8 +85,13 @@ def training_cases(command: str, material: Material) -> Iterator[Case]:
     own = [command, f"--config={material.config}"]
     if command != "fit":
         own.append(f"--ckpt_path={material.run}/checkpoints/last.ckpt")
+    with_weights = own
     if command == "test":
-        own += ["--data=datamodules.Benchmarks", f"--data.root={material.folder}/benchmarks", "--data.num_workers=0"]
+        data = ["--data=datamodules.Benchmarks", f"--data.root={material.folder}/benchmarks", "--data.num_workers=0"]
+        with_weights = [*own, *data]
+        # Images of benchmarks are large: predicting them anew would take most of the time.
+        saved = ["--model=lightning_modules.SavedPredictions", f"--model.init_args.folder={material.predictions}"]
+        own = [*own[:2], *saved, "--model.init_args.task=lightning_modules.Depth", *data]
     for owner, prefix, *needed in _SECTIONS["all"] + _SECTIONS.get(command, []):
         for name, value in options_of(owner, prefix, material):
             yield Case(f"{command} {name}", (*own, *needed, f"--{name}={value}"), train.main)
@@ -95,7 +100,7 @@ def training_cases(command: str, material: Material) -> Iterator[Case]:
             yield Case(f"{command} {name}", (*own, f"--{name}={value}"), train.main)
     for name in ("ckpt_path", "config"):
         for value in material.paths():
-            yield Case(f"{command} {name}", (*own, f"--{name}={value}"), train.main)
+            yield Case(f"{command} {name}", (*with_weights, f"--{name}={value}"), train.main)
 
 
 # The classes whose arguments are options, where they stand, and the options that put them there.

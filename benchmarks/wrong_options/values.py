@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
+import numpy as np
 from PIL import Image
 
+from datamodules import Benchmarks
 from datamodules.synthetic import __main__ as synthetic
-from geometry.paths import folder_or_url, path_argument
+from geometry.files.paths import folder_or_url, path_argument
+from lightning_modules.evaluation.files import save_array
 from tests.helpers import runs
 from tests.helpers.benchmark_archives import write_depth_archive
 
@@ -50,6 +53,14 @@ class Material:
     def _write_benchmarks(self) -> None:
         for name in ("nyuv2", "kitti"):
             write_depth_archive(self.folder / "benchmarks", name, 2)
+        self.predictions = self.folder / "predictions"
+        data = Benchmarks(str(self.folder / "benchmarks"), num_workers=0)
+        data.setup("test")
+        for loader in data.test_dataloader():
+            for batch in loader:
+                for key in batch.key:
+                    ramp = np.linspace(0.1, 1, 48 * 64, dtype=np.float32).reshape(48, 64)
+                    save_array(self.predictions / batch.dataset.name / f"{key}.npy", ramp)
 
     def _write_wrong_files(self) -> None:
         self.wrong = self.folder / "wrong"

@@ -9,8 +9,8 @@ import numpy as np
 from datamodules.benchmarks.decoding import decode_image
 from datamodules.benchmarks.files import BenchmarkFiles
 from datamodules.benchmarks.protocol import Array, Benchmark, NoGroundTruthError, Sample
-from datamodules.untrusted.json_text import parse_json
-from geometry.limits import MAX_MANIFEST_BYTES
+from geometry.files.json_text import parse_json
+from geometry.files.limits import MAX_MANIFEST_BYTES
 
 _POINTS = ("point1", "point2")
 

@@ -1,4 +1,4 @@
-"""The data module of ``python train.py test``: the zero-shot benchmarks under one folder."""
+"""The data module of ``onestep test``: the zero-shot benchmarks under one folder."""
 
 from collections.abc import Collection
 from math import inf
@@ -16,8 +16,8 @@ from datamodules.streaming.loading import Workers
 from datamodules.streaming.order import even_subset
 from geometry.batch import DatasetInfo
 from geometry.errors import InputError, printable
+from geometry.files.paths import given_path
 from geometry.modalities import DEFAULT
-from geometry.paths import given_path
 
 
 class Benchmarks(LightningDataModule):
@@ -57,7 +57,12 @@ class Benchmarks(LightningDataModule):
         # A rank may get no sample when there are more ranks than samples.
         self.allow_zero_length_dataloader_with_multiple_devices = True
         self.root, self.benchmarks = given_path(root, "data.root"), benchmarks
-        self.modality = (modalities or [DEFAULT])[0]
+        self.modality, *others = modalities or [DEFAULT]
+        if others:
+            raise InputError(
+                f"benchmarks score one modality, and the model predicts {', '.join([self.modality, *others])}: choose "
+                f"one, for instance --model.task.only {self.modality}."
+            )
         self.file_lists = {
             name: given_path(path, f"data.file_lists.{name}") for name, path in (file_lists or {}).items()
         }
@@ -106,7 +111,7 @@ class Benchmarks(LightningDataModule):
                 there at all, or a file list cannot be used.
         """
         if stage != "test":
-            raise InputError("datamodules.Benchmarks is for python train.py test; it has nothing to train on.")
+            raise InputError("datamodules.Benchmarks is for onestep test; it has nothing to train on.")
         import_all()
         known = benchmarks_of(self.modality)
         self._check_options(known)

@@ -12,8 +12,8 @@ import numpy as np
 from datamodules.sources import image_files
 from datamodules.sources.array_files import read_array_file
 from datamodules.sources.image_files import decode_png
-from datamodules.untrusted import npy_arrays
 from geometry.errors import InputError
+from geometry.files import npy_arrays
 
 Array = np.ndarray
 

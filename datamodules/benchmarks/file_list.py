@@ -4,7 +4,7 @@ from pathlib import Path
 
 from datamodules.benchmarks.files import BenchmarkFiles
 from geometry.errors import InputError
-from geometry.files import read_text_file
+from geometry.files.reading import read_text_file
 
 # What stands in a list in place of a file that does not exist.
 NO_FILE = "None"

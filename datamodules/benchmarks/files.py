@@ -8,11 +8,11 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
-from datamodules.untrusted.npy_arrays import read_zip_member
 from geometry.errors import InputError
-from geometry.files import read_regular_file, require_bytes
-from geometry.limits import MAX_ARRAY_BYTES, MIB
-from geometry.listing import is_junk
+from geometry.files.limits import MAX_ARRAY_BYTES, MIB
+from geometry.files.listing import is_junk
+from geometry.files.npy_arrays import read_zip_member
+from geometry.files.reading import read_regular_file, require_bytes
 
 _BLOCK_BYTES = 512
 _MAX_FILE_BYTES = MAX_ARRAY_BYTES + MIB

@@ -8,7 +8,7 @@ import numpy as np
 from datamodules.benchmarks.decoding import decode_floats
 from datamodules.benchmarks.files import BenchmarkFiles
 from datamodules.benchmarks.protocol import Array, Benchmark
-from geometry.limits import MAX_IMAGE_PIXELS
+from geometry.files.limits import MAX_IMAGE_PIXELS
 
 _TAG = 202021.25
 _HEADER_BYTES = 12

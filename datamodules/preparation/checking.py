@@ -21,10 +21,10 @@ from datamodules.shards.manifest import (
     open_url,
     read_dataset,
 )
-from datamodules.untrusted.json_text import is_finite_number
 from datamodules.untrusted.text import shorten
 from geometry.errors import InputError
-from geometry.limits import MAX_JSON_BYTES
+from geometry.files.json_text import is_finite_number
+from geometry.files.limits import MAX_JSON_BYTES
 from geometry.modalities import modality_named, registered
 from geometry.modalities.stored import rounded_limits
 

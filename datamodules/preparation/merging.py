@@ -1,12 +1,13 @@
 """Brings the parts of a data set together that several machines have prepared."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from datamodules.preparation.journal import Journal, storage_error
+from datamodules.preparation.sidecars import Sidecar, Whole, copy_shard, finish, finished, read_sidecars, storage_error
 from datamodules.preparation.summaries import SplitSummary, summarize
+from datamodules.shards.manifest import DatasetManifest
 from geometry.errors import InputError
-from geometry.locks import sole_use
+from geometry.files.locks import sole_use
 
 
 def merge_parts(folders: Sequence[str | Path], report: Callable[[str], None] = print) -> list[SplitSummary]:
@@ -25,38 +26,50 @@ def merge_parts(folders: Sequence[str | Path], report: Callable[[str], None] = p
     """
     for folder in folders:
         if Path(folder).exists() and not Path(folder).is_dir():
-            raise InputError(f"{folder} is a file. Give folders that `python -m datamodules.prepare` wrote into.")
+            raise InputError(f"{folder} is a file. Give folders that `onestep prepare` wrote into.")
     with sole_use(Path(folders[0])):
         return _merge_alone(folders, report)
 
 
 def _merge_alone(folders: Sequence[str | Path], report: Callable[[str], None]) -> list[SplitSummary]:
-    target, *others = (Journal(Path(folder)) for folder in folders)
-    manifest = target.finished()
+    target, *others = map(Path, folders)
+    manifest = finished(target)
+    found = {folder: list(read_sidecars(folder)) for folder in (target, *others)}
     if manifest:
-        report(f"{target.folder} is complete already: nothing to do.")
+        _require_same(manifest, target, found)
+        report(f"{target} is complete already: nothing to do.")
         return summarize(manifest)
-    begun = {journal: plan for journal in (target, *others) if (plan := journal.read_plan())}
-    missing_plan = [str(journal.folder) for journal in others if journal not in begun]
-    if missing_plan or not begun:
-        raise InputError(f"{(missing_plan or [str(target.folder)])[0]} holds no part of a preparation to merge.")
-    if len({plan.plan_sha256 for plan, _ in begun.values()}) > 1:
+    if len({whole.plan for shards in found.values() for whole, _ in shards}) > 1:
         raise InputError(
             f"{', '.join(map(str, folders))} hold parts of different data sets, or made with other options."
         )
     try:
-        target.join(next(iter(begun)))
-        files = [file for _, file in next(iter(begun.values()))[1]]
-        for file in files:
-            if target.record(file) is None:
-                any(target.adopt(other, file) for other in others)
-        manifest = target.finish()
+        there = {sidecar.info.file for _, sidecar in found[target]}
+        parts = [(folder, whole, sidecar) for folder in others for whole, sidecar in found[folder]]
+        for folder, whole, sidecar in parts:
+            if sidecar.info.file not in there:
+                copy_shard(folder, target, whole, sidecar)
+                there.add(sidecar.info.file)
+        manifest, missing = finish(target)
     except OSError as error:
-        raise storage_error(error, target.folder) from error
+        raise storage_error(error, target) from error
     if manifest is None:
-        missing = [file for file in files if target.record(file) is None]
+        nothing = [folder for folder in others if not found[folder]] or ([] if there else [target])
         raise InputError(
-            f"{len(missing)} of {len(files)} shards are not finished (such as {missing[0]}). Run the parts they belong "
-            "to again, then merge."
+            f"{nothing[0]} holds no part of a preparation to merge."
+            if nothing
+            else f"{len(missing)} of {len(missing) + len(there)} shards are not finished (such as {missing[0]}). Run "
+            "the parts they belong to again, then merge."
         )
     return summarize(manifest)
+
+
+def _require_same(
+    manifest: DatasetManifest, target: Path, found: Mapping[Path, Sequence[tuple[Whole, Sidecar]]]
+) -> None:
+    for folder, shards in found.items():
+        if any(whole.manifest.plan_sha256 != manifest.plan_sha256 for whole, _ in shards):
+            raise InputError(
+                f"{target} is a complete data set already, and {folder} holds parts of another one. Name another "
+                "folder first."
+            )

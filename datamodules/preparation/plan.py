@@ -2,9 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import chain
+from typing import Any, Literal
 
 from datamodules.shards.codecs import IMAGE
 from datamodules.shards.manifest import DatasetManifest
@@ -17,15 +19,16 @@ class ShardOptions:
     """How samples are stored.
 
     Attributes:
-        samples_per_shard: samples in every shard but the last of a split.
-        image_format: "jpg" or "png".
+        samples_per_shard: Samples in every shard but the last of a split; training reads a data set in as many parts at
+            a time as it has shards, up to 48.
+        image_format: jpg is small, png lossless.
         image_quality: JPEG quality from 1 to 100.
-        seed: seed of the order in which training samples are dealt to shards.
-        max_invalid_ratio: samples with a larger share of unknown pixels are left out.
+        seed: Seed of the order in which training frames go to shards.
+        max_invalid_ratio: Leave out samples with a larger share of unknown pixels.
     """
 
     samples_per_shard: int = 256
-    image_format: str = "jpg"
+    image_format: Literal["jpg", "png"] = "jpg"
     image_quality: int = 95
     seed: int = 0
     max_invalid_ratio: float = 1.0
@@ -58,6 +61,11 @@ class Plan:
     manifest: DatasetManifest
     shards: list[PlannedShard]
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of shards by split."""
+        return dict(Counter(shard.split for shard in self.shards))
+
     def part(self, number: int, parts: int) -> list[PlannedShard]:
         """Return every ``parts``-th shard, from the ``number``-th on (counted from 1).
 
@@ -80,12 +88,12 @@ def make_plan(raw: RawDataset, splits: dict[str, list[Any]], options: ShardOptio
     Returns:
         The plan.
     """
-    shards = []
+    members, size = [], options.samples_per_shard
     for split, frames in splits.items():
         ordered = shard_order(frames, options.seed) if split == "train" else list(frames)
-        for index, start in enumerate(range(0, len(ordered), options.samples_per_shard)):
-            members = ordered[start : start + options.samples_per_shard]
-            shards.append(PlannedShard(split, f"{split}/{raw.name}-{split}-{index:06d}.tar", members))
+        members.append([ordered[start : start + size] for start in range(0, len(ordered), size)])
+    files = shard_files(raw.name, {split: len(shards) for split, shards in zip(splits, members, strict=True)})
+    shards = [PlannedShard(*place, frames) for place, frames in zip(files, chain(*members), strict=True)]
     manifest = DatasetManifest(
         name=raw.name,
         image_size=raw.image_size,
@@ -97,6 +105,13 @@ def make_plan(raw: RawDataset, splits: dict[str, list[Any]], options: ShardOptio
     content = [manifest.to_document(), [(shard.file, [frame.key for frame in shard.frames]) for shard in shards]]
     checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return Plan(replace(manifest, plan_sha256=checksum), shards)
+
+
+def shard_files(name: str, counts: Mapping[str, int]) -> list[tuple[str, str]]:
+    """Return split and file of every shard of a data set of that name, in order, from their number by split."""
+    return [
+        (split, f"{split}/{name}-{split}-{index:06d}.tar") for split, count in counts.items() for index in range(count)
+    ]
 
 
 def shard_order(frames: Sequence[Any], seed: int) -> list[Any]:

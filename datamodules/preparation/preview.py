@@ -11,8 +11,8 @@ from datamodules.shards.files import EncodedSample, decode_sample, iterate_shard
 from datamodules.shards.manifest import Dataset, read_dataset
 from datamodules.streaming.order import even_subset
 from geometry.errors import InputError
+from geometry.files.writing import write_whole
 from geometry.modalities import modality_named
-from geometry.writing import write_whole
 
 Array = np.ndarray
 
@@ -39,7 +39,7 @@ def preview_dataset(path: str | Path, out: str | Path, samples_per_split: int = 
     if samples_per_split < 1:
         raise InputError(f"--samples must be at least 1, not {samples_per_split}.")
     if format_name not in ("png", "jpg"):
-        raise InputError(f"--out must end in .png or .jpg, not {target.name!r}.")
+        raise InputError(f"--output must end in .png or .jpg, not {target.name!r}.")
     rows = [
         _row(dataset, split, sample)
         for split in dataset.manifest.splits
@@ -52,7 +52,7 @@ def preview_dataset(path: str | Path, out: str | Path, samples_per_split: int = 
         target.parent.mkdir(parents=True, exist_ok=True)
         write_whole(target, data)
     except OSError as error:
-        raise InputError(f"{target} cannot be written ({error.strerror}). Choose another --out.") from error
+        raise InputError(f"{target} cannot be written ({error.strerror}). Choose another --output.") from error
     return target
 
 

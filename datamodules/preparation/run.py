@@ -8,7 +8,7 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -18,18 +18,29 @@ from typing import Any
 from tqdm import tqdm
 
 from datamodules.preparation.encoding import EncodedFrame, encode_frames
-from datamodules.preparation.journal import Journal, ShardRecord, storage_error, with_records
 from datamodules.preparation.plan import Plan, PlannedShard, ShardOptions, make_plan
 from datamodules.preparation.processes import MAX_PROCESSES
+from datamodules.preparation.sidecars import (
+    Sidecar,
+    Whole,
+    discard,
+    finish,
+    finished,
+    finished_shards,
+    remove_sidecars,
+    storage_error,
+    with_shards,
+    write_sidecar,
+)
 from datamodules.preparation.statistics import SplitStatistics
 from datamodules.preparation.summaries import SplitSummary, summarize
 from datamodules.shards.files import EncodedSample, write_shard
 from datamodules.shards.manifest import NAME_PATTERN
 from datamodules.sources.protocol import RawDataset
 from geometry.errors import InputError
-from geometry.limits import MAX_SAMPLE_PIXELS
-from geometry.locks import sole_use
-from geometry.paths import check_writable
+from geometry.files.limits import MAX_SAMPLE_PIXELS
+from geometry.files.locks import sole_use
+from geometry.files.paths import check_writable
 
 # Shards are files of that name and a number.
 _LONGEST_NAME = 100
@@ -70,7 +81,7 @@ def prepare_dataset(
         InputError: there is nothing to prepare, too many frames cannot be used, or another data set is already there.
     """
     _check_options(raw, options, part, overwrite, max_errors, workers)
-    check_writable(Path(out), "--out")
+    check_writable(Path(out), "--output")
     frames = raw.list_frames()
     for notice in frames.notices:
         report(notice)
@@ -95,24 +106,28 @@ def _prepare_alone(
     max_errors: int,
 ) -> list[SplitSummary]:
     """Prepare what the plan says, in a folder that no other process prepares the same part in."""
-    journal, mine = Journal(out), plan.part(*part)
-    manifest = journal.finished()
+    mine, manifest = plan.part(*part), finished(out)
     if manifest and manifest.plan_sha256 == plan.manifest.plan_sha256 and not overwrite:
         report(f"{out} is complete already: nothing to do.")
-        journal.remove()
+        remove_sidecars(out, (shard.file for shard in plan.shards))
         return summarize(manifest)
     if manifest and not overwrite:
-        raise InputError(f"{out} already holds a prepared data set. Choose another --out, or pass --overwrite.")
-    begun = journal.read_plan()
-    if manifest or (overwrite and begun and begun[0].plan_sha256 != plan.manifest.plan_sha256):
-        journal.discard()
-    journal.begin(plan)
-    records = _write_shards(raw, journal, mine, options, workers, max_errors, progress, report)
-    manifest = journal.finish()
+        raise InputError(f"{out} already holds a prepared data set. Choose another --output, or pass --overwrite.")
+    try:
+        done = {} if manifest else finished_shards(out, plan)
+    except InputError:
+        if not overwrite:
+            raise
+        manifest, done = None, {}
+        discard(out)
+    if manifest:
+        discard(out)
+    sidecars = _write_shards(raw, out, plan, mine, done, options, workers, max_errors, progress, report)
+    manifest, _ = finish(out)
     if manifest is None and part[1] > 1:
         report(f"Part {part[0]} of {part[1]} is finished: {len(mine)} of {len(plan.shards)} shards.")
     splits = [shard.split for shard in mine]
-    return summarize(manifest or with_records(plan.manifest, zip(splits, records, strict=True)))
+    return summarize(manifest or with_shards(plan.manifest, zip(splits, sidecars, strict=True)))
 
 
 def default_workers() -> int:
@@ -122,16 +137,18 @@ def default_workers() -> int:
 
 def _write_shards(
     raw: RawDataset,
-    journal: Journal,
+    out: Path,
+    plan: Plan,
     shards: Sequence[PlannedShard],
+    done: Mapping[str, Sidecar],
     options: ShardOptions,
     workers: int,
     max_errors: int,
     progress: bool,
     report: Callable[[str], None],
-) -> list[ShardRecord]:
-    """Write the shards that are not finished yet, and return the records of all."""
-    records = {shard.file: record for shard in shards if (record := journal.record(shard.file))}
+) -> list[Sidecar]:
+    """Write the shards that are not finished yet, and return the sidecars of all."""
+    records = {shard.file: done[shard.file] for shard in shards if shard.file in done}
     pending = [shard for shard in shards if shard.file not in records]
     if records and pending:
         report(f"Continuing: {len(records)} of {len(shards)} shards are finished.")
@@ -151,10 +168,10 @@ def _write_shards(
         for shard in pending:
             statistics = SplitStatistics()
             samples = _count(gate.watch(islice(stream, len(shard.frames))), statistics, bar)
-            info = write_shard(journal.folder, shard.file, samples)
-            size = (journal.folder / shard.file).stat().st_size if info.samples else 0
-            records[shard.file] = ShardRecord(info, size, statistics)
-            journal.add(records[shard.file])
+            info = write_shard(out, shard.file, samples)
+            size = (out / shard.file).stat().st_size if info.samples else 0
+            records[shard.file] = Sidecar(info, size, statistics)
+            write_sidecar(out, Whole(plan.manifest, plan.counts), records[shard.file])
     return [records[shard.file] for shard in shards]
 
 
@@ -174,7 +191,7 @@ class _ErrorGate:
         self.max_errors, self.found, self.report = max_errors, found, report
         if found > max_errors:
             raise InputError(
-                f"finished shards lack {found} broken samples. Pass --max-errors {found} or more to continue with them."
+                f"finished shards lack {found} broken samples. Pass --max_errors {found} or more to continue with them."
             )
 
     def watch(self, frames: Iterable[EncodedFrame]) -> Iterator[EncodedFrame]:
@@ -190,7 +207,7 @@ class _ErrorGate:
         before = f" It is broken sample number {self.found}." if self.found > 1 else ""
         return (
             f"sample {frame.key}: {frame.problem}{before} Finished shards are kept: mend it and run the command again, "
-            f"or skip such samples with --max-errors N (N > {self.max_errors})."
+            f"or skip such samples with --max_errors N (N > {self.max_errors})."
         )
 
 
@@ -211,13 +228,13 @@ def _check_options(
             f"{MAX_SAMPLE_PIXELS / 1e6:.0f} megapixels are stored. Give --size or --crop."
         )
     if options.samples_per_shard < 1:
-        raise InputError(f"--samples-per-shard must be at least 1, not {options.samples_per_shard}.")
+        raise InputError(f"--samples_per_shard must be at least 1, not {options.samples_per_shard}.")
     if not 1 <= options.image_quality <= 100:
-        raise InputError(f"--image-quality must be from 1 to 100, not {options.image_quality}.")
+        raise InputError(f"--image_quality must be from 1 to 100, not {options.image_quality}.")
     if not 0 <= options.max_invalid_ratio <= 1:
-        raise InputError(f"--max-invalid-ratio must be from 0 to 1, not {options.max_invalid_ratio}.")
+        raise InputError(f"--max_invalid_ratio must be from 0 to 1, not {options.max_invalid_ratio}.")
     if max_errors < 0:
-        raise InputError(f"--max-errors must be 0 or more, not {max_errors}.")
+        raise InputError(f"--max_errors must be 0 or more, not {max_errors}.")
     if overwrite and part[1] > 1:
         raise InputError(
             "--overwrite would remove what other parts have written: empty the folder, then run the parts."

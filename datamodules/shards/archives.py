@@ -7,7 +7,7 @@ from functools import partial
 from io import BufferedReader
 from typing import BinaryIO
 
-from geometry.limits import MAX_MEMBER_BYTES, MAX_TAR_HEADER_BYTES, MAX_TAR_HEADERS_IN_A_ROW
+from geometry.files.limits import MAX_MEMBER_BYTES, MAX_TAR_HEADER_BYTES, MAX_TAR_HEADERS_IN_A_ROW
 
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd"}
 

@@ -1,10 +1,13 @@
-"""Copies of remote shards on this machine, each complete and verified before it gets its name."""
+"""Copies of remote shards on this machine, each complete and verified before it gets its name.
+
+fsspec's ``simplecache`` is no such thing: after a connection that broke off it takes the half of a file for the whole.
+"""
 
 import hashlib
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from filelock import FileLock
 
 from datamodules.shards.manifest import Dataset, ShardInfo
 from datamodules.shards.transfer import CHUNK_BYTES, open_url
@@ -37,7 +40,7 @@ def cached_shard(dataset: Dataset, shard: ShardInfo, cache_dir: str) -> Path:
         return target
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with _alone(target.with_suffix(".lock")):
+        with FileLock(target.with_suffix(".lock")):
             if not target.exists():
                 _fetch(dataset, shard, target)
     except OSError as error:
@@ -89,17 +92,3 @@ def _write(file: int, data: bytes) -> None:
             view = view[os.write(file, view) :]
     except OSError as error:
         raise InputError(f"the cache is full or cannot be written ({error.strerror}). Make room.") from error
-
-
-@contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Hold a lock on a file; it ends with the process, however that ends."""
-    import fcntl
-
-    with open(lock, "ab") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            with suppress(OSError):
-                fcntl.flock(file, fcntl.LOCK_UN)

@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 from numcodecs import blosc
 
-from datamodules.untrusted.json_text import parse_json
-from datamodules.untrusted.npy_header import read_npy_header
 from geometry.errors import InputError
-from geometry.image_files import decode_whole_jpeg, require_whole_jpeg, require_whole_png
-from geometry.limits import MAX_ARRAY_BYTES, MAX_JPEG_SCANS, MAX_NPY_HEADER_BYTES
+from geometry.files.images import decode_whole_jpeg, require_whole_jpeg, require_whole_png
+from geometry.files.json_text import parse_json
+from geometry.files.limits import MAX_ARRAY_BYTES, MAX_JPEG_SCANS, MAX_NPY_HEADER_BYTES
+from geometry.files.npy_header import read_npy_header
 from geometry.modalities import registered
 
 IMAGE, INFO = "image", "info"

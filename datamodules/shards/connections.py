@@ -1,6 +1,8 @@
-"""Single connections to remote files: HTTP, commands, and whatever else webdataset opens.
+"""Single connections to remote files: HTTP, commands, and stores that fsspec opens (S3, Google Cloud, Hugging Face).
 
-Every failure is an ``OSError``; those that another attempt cannot mend are a ``PermanentError``.
+HTTP is ours: fsspec's takes 3.0 GB of memory for an answer of 3 GB that it asked 5 MB of, waits for a server that has
+fallen silent (40 s here, 5 minutes at most), and throws away what came before a connection broke off. Every failure is
+an ``OSError``; those that another attempt cannot mend are a ``PermanentError``.
 """
 
 import os
@@ -10,13 +12,22 @@ import signal
 import subprocess
 import urllib.error
 import urllib.request
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.client import HTTPException, HTTPResponse
-from typing import Protocol
+from typing import Any, Protocol
 
-import webdataset
+import fsspec
+
+from geometry.errors import one_line
 
 _SKIP_BYTES = 1 << 20
+# Of stores. Every stream of a data set holds up to two.
+_BLOCK_BYTES = 4 << 20
+# What stores call the version of a file.
+_VERSIONS = ("etag", "generation", "checksum", "oid", "size")
+_SHORTER = "the file is shorter than it was: it was replaced while it was read"
+_REPLACED = "the file was replaced while it was read"
 # Too many requests and time-outs pass; a missing file or a refused password does not.
 _TEMPORARY_STATUS = frozenset({408, 425, 429})
 # How long a command may take to end after its last byte.
@@ -53,10 +64,10 @@ def open_connection(url: str, offset: int, version: tuple[str | None, ...], time
     """Open a remote file at some byte.
 
     Args:
-        url: ``http://``, ``https://`` or another URL that webdataset opens, or ``pipe:command``.
+        url: ``http(s)://``, what fsspec opens (``s3://``, ``gs://``, ``hf://``, ...), or ``pipe:command``.
         offset: number of bytes to leave out.
         version: version of the content that the bytes before came from.
-        timeout_s: seconds without a byte after which reading fails (for HTTP and commands).
+        timeout_s: seconds without a byte after which HTTP and commands fail; stores have limits of their own.
 
     Returns:
         The connection.
@@ -66,13 +77,24 @@ def open_connection(url: str, offset: int, version: tuple[str | None, ...], time
     """
     if url.startswith(("http://", "https://")):
         return HttpConnection(url, offset, version, timeout_s)
-    connection = CommandConnection(url.removeprefix("pipe:"), timeout_s) if url.startswith("pipe:") else _Other(url)
-    while offset:
-        skipped = len(connection.read(min(offset, _SKIP_BYTES)))
-        if not skipped:
-            raise OSError("there are fewer bytes than before")
-        offset -= skipped
+    if not url.startswith("pipe:"):
+        return StoredConnection(url, offset, version)
+    connection = CommandConnection(url.removeprefix("pipe:"), timeout_s)
+    _skip(connection, offset)
     return connection
+
+
+def _skip(connection: Connection, count: int) -> None:
+    """Read what was read before, where one cannot start in the middle."""
+    try:
+        while count:
+            skipped = len(connection.read(min(count, _SKIP_BYTES)))
+            if not skipped:
+                raise OSError("there are fewer bytes than before")
+            count -= skipped
+    except OSError:
+        connection.close()
+        raise
 
 
 class HttpConnection:
@@ -97,7 +119,7 @@ class HttpConnection:
             error.close()
             temporary = error.code >= 500 or error.code in _TEMPORARY_STATUS
             if error.code == 416:
-                raise PermanentError("the file is shorter than it was: it was replaced while it was read") from error
+                raise PermanentError(_SHORTER) from error
             raise (OSError if temporary else PermanentError)(f"HTTP status {error.code} {error.reason}") from error
         except urllib.error.URLError as error:
             raise OSError(f"no connection ({error.reason})") from error
@@ -107,11 +129,11 @@ class HttpConnection:
         self._remaining = int(length) if length and re.fullmatch("[0-9]{1,18}", length) else None
         resumed = self._response.status == 206
         self.version = self._content_version(offset if resumed else 0)
-        if any(old != new for old, new in zip(version, self.version, strict=False) if old and new):
+        if _differ(version, self.version):
             self.close()
-            raise PermanentError("the file was replaced while it was read")
+            raise PermanentError(_REPLACED)
         if offset and not resumed:
-            self._skip(offset)
+            _skip(self, offset)
 
     def read(self, size: int) -> bytes:
         """Return up to ``size`` bytes; see ``Connection``."""
@@ -135,18 +157,6 @@ class HttpConnection:
         headers = self._response.headers
         total = None if self._remaining is None else str(start + self._remaining)
         return headers.get("ETag"), headers.get("Last-Modified"), total
-
-    def _skip(self, count: int) -> None:
-        """Read what was read before, from a server that cannot start in the middle."""
-        try:
-            while count:
-                data = self.read(min(count, _SKIP_BYTES))
-                if not data:
-                    raise OSError("there are fewer bytes than before")
-                count -= len(data)
-        except OSError:
-            self.close()
-            raise
 
 
 class CommandConnection:
@@ -201,22 +211,63 @@ class CommandConnection:
             raise OSError(f"the command failed with status {status}")
 
 
-class _Other:
-    """A file that webdataset opens: ``gs://``, ``hf://`` and others."""
+class StoredConnection:
+    """A file in a store that fsspec opens.
 
-    version: tuple[str | None, ...] = ()
+    Args:
+        url: address of the file.
+        offset: first byte to read.
+        version: version of the content that the bytes before came from.
+    """
 
-    def __init__(self, url: str) -> None:
-        try:
-            self._stream = webdataset.gopen(url)
-        except (ValueError, ImportError) as error:
-            raise PermanentError(
-                f"addresses of this kind cannot be opened ({error}); name a command that prints the file, such as "
-                "'pipe:aws s3 cp s3://bucket/folder/{} -'"
-            ) from error
+    def __init__(self, url: str, offset: int, version: tuple[str | None, ...]) -> None:
+        with _as_os_errors():
+            system, path = _find_store(url)
+            said = {name.lower(): str(value) for name, value in system.info(path).items() if value is not None}
+            self.version = tuple(said.get(name) for name in _VERSIONS)
+            if _differ(version, self.version):
+                raise PermanentError(_REPLACED)
+            self._file = system.open(path, block_size=_BLOCK_BYTES)
+            self._file.seek(offset)
 
     def read(self, size: int) -> bytes:
-        return self._stream.read(size)
+        """Return up to ``size`` bytes; see ``Connection``."""
+        with _as_os_errors():
+            return self._file.read(size)
 
     def close(self) -> None:
-        self._stream.close()
+        """Let go of the file."""
+        with _as_os_errors():
+            self._file.close()
+
+
+def _find_store(url: str) -> tuple[Any, str]:
+    """Return the file system of an address, and the path in it."""
+    try:
+        return fsspec.url_to_fs(url)
+    except (ValueError, ImportError) as error:
+        known = isinstance(error, ImportError)
+        remedy = "pip install 'onestep-geometry[remote]' brings S3 and Google Cloud; or name" if known else "name"
+        raise PermanentError(
+            f"addresses of this kind cannot be opened ({one_line(error, 100)}); {remedy} a command that prints the "
+            "file, such as 'pipe:aws s3 cp s3://bucket/folder/{} -'"
+        ) from error
+
+
+def _differ(version: tuple[str | None, ...], now: tuple[str | None, ...]) -> bool:
+    return any(old != new for old, new in zip(version, now, strict=False) if old and new)
+
+
+@contextmanager
+def _as_os_errors() -> Iterator[None]:
+    """Turn whatever the library of a store raises into an ``OSError``."""
+    try:
+        yield
+    except (FileNotFoundError, PermissionError) as error:
+        missing = isinstance(error, FileNotFoundError)
+        what = "there is no such file" if missing else "access is refused"
+        raise PermanentError(f"{what} ({one_line(error, 200)})") from error
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {one_line(error, 200)}") from error

@@ -16,21 +16,16 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from datamodules.shards.archives import iterate_members
 from datamodules.shards.codecs import DECODERS, check_claim, entry_roles
 from datamodules.shards.manifest import ShardInfo
 from datamodules.shards.samples import EncodedSample as EncodedSample
-from datamodules.shards.samples import Gatherer
-from datamodules.shards.transfer import DEFAULT_TRANSFER, Transfer, is_remote, open_url
+from datamodules.shards.samples import scan_shard as scan_shard
+from datamodules.shards.transfer import DEFAULT_TRANSFER, Transfer
 from datamodules.untrusted.text import shorten
 from geometry.errors import InputError
-from geometry.limits import MAX_ARRAY_BYTES
+from geometry.files.limits import MAX_ARRAY_BYTES
 
 _log = logging.getLogger(__name__)
-
-
-class DamagedShardError(InputError):
-    """A shard that cannot be read beyond some point, and could not if one tried again."""
 
 
 def write_shard(folder: Path, file: str, samples: Iterable[EncodedSample]) -> ShardInfo:
@@ -115,54 +110,6 @@ def iterate_shard(
         if sample.problem:
             raise InputError(sample.problem)
         yield sample
-
-
-def scan_shard(
-    url: str,
-    roles: Collection[str],
-    skip: int = 0,
-    transfer: Transfer = DEFAULT_TRANSFER,
-    sha256: str | None = None,
-) -> Iterator[EncodedSample]:
-    """Yield the samples of a shard in order, bad ones with their problem and without entries.
-
-    An entry whose name is no sample's is a problem of the sample around it.
-
-    Args:
-        url: as for ``iterate_shard``.
-        roles: as for ``iterate_shard``.
-        skip: as for ``iterate_shard``.
-        transfer: as for ``iterate_shard``.
-        sha256: as for ``iterate_shard``.
-
-    Yields:
-        Every further sample.
-
-    Raises:
-        DamagedShardError: the archive, a file of this machine, breaks off or is none.
-        InputError: the file, connection or command fails, or what came is not what it should be.
-    """
-    gatherer = Gatherer(url, roles, skip)
-    try:
-        with open_url(url, transfer, sha256) as stream:
-            for member in iterate_members(stream, is_seekable=not is_remote(url)):
-                if sample := gatherer.add(member):
-                    yield sample
-    except (EOFError, tarfile.TarError) as error:
-        # What came over a network may come whole when the run is started again.
-        kind = InputError if is_remote(url) else DamagedShardError
-        raise kind(_unreadable(url, gatherer.key, error)) from error
-    except OSError as error:
-        raise InputError(_unreadable(url, gatherer.key, error)) from error
-    if gatherer.is_useless:
-        raise DamagedShardError(gatherer.problem)
-    if sample := gatherer.finish():
-        yield sample
-
-
-def _unreadable(url: str, key: str, error: Exception) -> str:
-    where = f" after sample {key!r}" if key else ""
-    return f"shard {url} cannot be read{where}: {error}. Prepare or copy it again."
 
 
 def decode_sample(sample: EncodedSample, roles: Collection[str], max_bytes: int = MAX_ARRAY_BYTES) -> dict[str, Any]:

@@ -14,9 +14,9 @@ from datamodules.shards import version_1
 from datamodules.shards.codecs import IMAGE
 from datamodules.shards.transfer import CHUNK_BYTES as CHUNK_BYTES
 from datamodules.shards.transfer import DEFAULT_TRANSFER, Transfer, is_remote, open_url
-from datamodules.untrusted.json_text import is_finite_number, parse_json
 from geometry.errors import InputError
-from geometry.limits import (
+from geometry.files.json_text import is_finite_number, parse_json
+from geometry.files.limits import (
     MAX_BYTES_AFTER_SHARD,
     MAX_FILE_NAME_LETTERS,
     MAX_JSON_BYTES,
@@ -26,9 +26,9 @@ from geometry.limits import (
     MAX_SAMPLES_PER_SHARD,
     MIB,
 )
+from geometry.files.paths import given_path
+from geometry.files.writing import write_whole
 from geometry.modalities import registered
-from geometry.paths import given_path
-from geometry.writing import write_whole
 
 FORMAT_VERSION = 2
 UNITS = "m"
@@ -103,7 +103,7 @@ class DatasetManifest:
         Args:
             folder: folder of the data set; it must exist.
         """
-        write_whole(folder / FILE_NAME, json.dumps(self.to_document(), indent=2) + "\n")
+        write_whole(folder / FILE_NAME, json.dumps(self.to_document(), indent=2) + "\n", is_lasting=True)
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def read_dataset(
     """
     root = str(path).rstrip("/") if is_remote(str(path)) else os.path.abspath(given_path(path, "the data set's path"))
     source = locate(root, FILE_NAME)
-    remedy = "Give the folder that `python -m datamodules.prepare` wrote (its --out)."
+    remedy = "Give the folder that `onestep prepare` wrote (its --output)."
     if not is_remote(root) and not os.path.isdir(root):
         raise InputError(f"{root} is not a folder. {remedy}")
     try:
@@ -301,7 +301,13 @@ def _is_shard(value: Any) -> bool:  # noqa: ANN401
     file, samples, sha256 = value["file"], value["samples"], value["sha256"]
     if not isinstance(file, str) or not isinstance(sha256, str) or type(samples) is not int:
         return False
-    if not 1 <= samples <= MAX_SAMPLES_PER_SHARD or len(file) > MAX_FILE_NAME_LETTERS:
+    if not 1 <= samples <= MAX_SAMPLES_PER_SHARD or not is_inside(file):
         return False
-    inside = re.fullmatch(r"[\w.-]+(/[\w.-]+)*", file) is not None and ".." not in file.split("/")
-    return inside and re.fullmatch(r"[0-9a-f]{64}", sha256) is not None
+    return re.fullmatch(r"[0-9a-f]{64}", sha256) is not None
+
+
+def is_inside(file: object) -> bool:
+    """Say whether something is the name of a file below the folder of a data set, and of nothing elsewhere."""
+    if not isinstance(file, str) or len(file) > MAX_FILE_NAME_LETTERS:
+        return False
+    return re.fullmatch(r"[\w.-]+(/[\w.-]+)*", file) is not None and ".." not in file.split("/")

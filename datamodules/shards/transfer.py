@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from datamodules.shards.connections import Connection, PermanentError, open_connection
-from geometry.files import open_regular_file
-from geometry.limits import MAX_BYTES_AFTER_SHARD, MIB
+from geometry.files.limits import MAX_BYTES_AFTER_SHARD, MIB
+from geometry.files.reading import open_regular_file
 
 CHUNK_BYTES = 1 << 20
 

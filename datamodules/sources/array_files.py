@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 
 from datamodules.sources.image_files import decode_png
-from datamodules.untrusted.npy_arrays import decode_npy, read_npz_member
 from geometry.errors import InputError
-from geometry.files import open_regular_file, read_regular_file, require_bytes
-from geometry.limits import MAX_ARRAY_BYTES, MAX_IMAGE_BYTES, MIB
+from geometry.files.limits import MAX_ARRAY_BYTES, MAX_IMAGE_BYTES, MIB
+from geometry.files.npy_arrays import decode_npy, read_npz_member
+from geometry.files.reading import open_regular_file, read_regular_file, require_bytes
 
 ARRAY_SUFFIXES = (".png", ".npy", ".npz", ".exr", ".pfm")
 # Files that hold several arrays or channels, by name.
@@ -132,7 +132,7 @@ def _read_npz(path: Path, channels: int, name: str | None) -> Array:
         wanted = name or (names[0] if len(names) == 1 else default)
         if wanted not in names:
             raise InputError(
-                f"{path} has no array {wanted!r}; it holds {', '.join(names) or 'none'}. Choose one by --array-name."
+                f"{path} has no array {wanted!r}; it holds {', '.join(names) or 'none'}. Choose one by --array_name."
             )
         return read_npz_member(archive, wanted)
 
@@ -158,7 +158,7 @@ def _read_exr(path: Path, channels: int, name: str | None) -> Array:
         wanted = "R"
     if wanted not in planes:
         asked = f"channel {wanted!r}" if wanted else f"channel among {', '.join(_EXR_DEPTH_CHANNELS)}"
-        raise InputError(f"{path} has no {asked}; it holds {found}. Choose one by --array-name.")
+        raise InputError(f"{path} has no {asked}; it holds {found}. Choose one by --array_name.")
     return planes[wanted]
 
 

@@ -137,7 +137,7 @@ class FolderDataset:
         suffixes = {path.suffix.lower() for frame in frames for path in frame.targets.values()}
         if self.depth_format.name is not None and not suffixes & set(NAMING_SUFFIXES):
             raise InputError(
-                f"--array-name {self.depth_format.name}: none of the depth files has arrays with names; "
+                f"--array_name {self.depth_format.name}: none of the depth files has arrays with names; "
                 f"{' and '.join(NAMING_SUFFIXES)} files have. Leave the option out."
             )
         if ".exr" in suffixes:
@@ -146,7 +146,7 @@ class FolderDataset:
         if not self.cameras.known:
             left_out.append(
                 "Cameras: none given, so normals cannot be computed and samples carry no camera. "
-                "Give --intrinsics, --cameras or --fov-deg to change that."
+                "Give --intrinsics, --cameras or --fov_deg to change that."
             )
         return FrameList(listed.splits, [*left_out, *listed.notices])
 
@@ -201,7 +201,7 @@ class FolderDataset:
         scale = self.depth_format.units_per_metre
         if scale is None and stored.dtype.kind != "f":
             raise InputError(
-                f"{path} holds whole numbers ({stored.dtype}): say how many make a metre with --depth-scale "
+                f"{path} holds whole numbers ({stored.dtype}): say how many make a metre with --depth_scale "
                 "(1000 for millimetres, 256 for KITTI)."
             )
         # 32-bit whole numbers and float64 need more digits than float32 has before they are divided.
@@ -234,7 +234,7 @@ class FolderDataset:
         if away.numel() and float(away.float().mean()) > MAX_SHARE_AWAY:
             raise InputError(
                 f"{path}: {100 * float(away.float().mean()):.0f} % of the normals point away from the camera. "
-                f"--normals-frame {self.normals_frame} does not seem to be their frame."
+                f"--normals_frame {self.normals_frame} does not seem to be their frame."
             )
         return (normals if rays is None else face_camera(normals, rays)), "native"
 
@@ -248,7 +248,7 @@ class FolderDataset:
             raise InputError("--normals from-depth needs --depth.")
         scale = self.depth_format.units_per_metre
         if scale is not None and not (np.isfinite(scale) and scale > 0):
-            raise InputError(f"--depth-scale must be a positive number of units per metre, not {scale}.")
+            raise InputError(f"--depth_scale must be a positive number of units per metre, not {scale}.")
         if not 0 < self.near_plane_m < self.far_plane_m <= LARGEST_DEPTH_M:
             raise InputError(
                 f"--near and --far must be metres with 0 < near < far <= {LARGEST_DEPTH_M:.0f}, "
@@ -256,11 +256,11 @@ class FolderDataset:
             )
         if not 0 <= self.depth_format.relative_error < 0.5:
             raise InputError(
-                f"--depth-error is a share of depth such as 0.005, not {self.depth_format.relative_error}."
+                f"--depth_error is a share of depth such as 0.005, not {self.depth_format.relative_error}."
             )
         for wanted, what in (
-            (self.depth_format.kind == "ray-distance", "--depth-kind ray-distance"),
+            (self.depth_format.kind == "ray-distance", "--depth_kind ray-distance"),
             (self.normals == "from-depth", "--normals from-depth"),
         ):
             if wanted and not self.cameras.known:
-                raise InputError(f"{what} needs cameras: give --intrinsics, --cameras or --fov-deg.")
+                raise InputError(f"{what} needs cameras: give --intrinsics, --cameras or --fov_deg.")

@@ -15,7 +15,7 @@ from datamodules.sources.folder_frames import IMAGE_SUFFIXES
 from datamodules.sources.pinhole import matrix_of, pinhole_matrix
 from datamodules.sources.tables import read_csv
 from geometry.errors import InputError
-from geometry.files import read_text_file
+from geometry.files.reading import read_text_file
 
 _CSV_COLUMNS = ("image", "fx", "fy", "cx", "cy")
 CAMERA_SUFFIXES = (".txt", ".json")
@@ -64,9 +64,9 @@ class FolderCameras:
         """
         given = [self.intrinsics is not None, self.files is not None, self.fov_deg is not None]
         if sum(given) > 1:
-            raise InputError("give one of --intrinsics, --cameras and --fov-deg, not several.")
+            raise InputError("give one of --intrinsics, --cameras and --fov_deg, not several.")
         if self.fov_deg is not None and not 0 < self.fov_deg < 180:
-            raise InputError(f"--fov-deg must lie between 0 and 180 degrees, not {self.fov_deg}.")
+            raise InputError(f"--fov_deg must lie between 0 and 180 degrees, not {self.fov_deg}.")
         if self.files is not None and not self.files.exists():
             raise InputError(f"{self.files} does not exist. --cameras takes a file or a folder.")
         if self.files is not None and self.files.is_file():

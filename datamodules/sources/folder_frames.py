@@ -12,10 +12,10 @@ from datamodules.sources.array_files import ARRAY_SUFFIXES
 from datamodules.sources.protocol import FrameList
 from datamodules.streaming.order import stable_hash
 from geometry.errors import InputError
-from geometry.files import read_text_file
-from geometry.listing import is_junk
+from geometry.files.listing import is_junk
+from geometry.files.photo_kinds import HEIF_SUFFIXES, can_read_heif, describe_unreadable
+from geometry.files.reading import read_text_file
 from geometry.modalities import modality_named
-from geometry.photo_kinds import HEIF_SUFFIXES, can_read_heif, describe_unreadable
 
 IMAGE_SUFFIXES = (
     *(".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"),
@@ -90,7 +90,7 @@ class NamedFiles:
             if identifier in found:
                 raise InputError(
                     f"{found[identifier]} and {path} are both the {what} of {identifier!r}. Keep one of them, or tell "
-                    f"them apart by --{what}-pattern."
+                    f"them apart by --{what}_pattern."
                 )
             found[identifier] = path
         if not found:
@@ -141,9 +141,9 @@ class FolderSplit:
             InputError: the share is out of range, a line of the list names nothing, or nothing is left to train on.
         """
         if not 0 <= self.val_fraction < 1:
-            raise InputError(f"--val-fraction must be at least 0 and below 1, not {self.val_fraction}.")
+            raise InputError(f"--val_fraction must be at least 0 and below 1, not {self.val_fraction}.")
         if self.val_list is not None and self.val_fraction:
-            raise InputError("give --val-fraction or --val-list, not both.")
+            raise InputError("give --val_fraction or --val_list, not both.")
         notices = []
         if self.val_list is not None:
             held_out = _read_val_list(self.val_list, frames)
@@ -152,7 +152,7 @@ class FolderSplit:
             notices.append(notice)
         else:
             held_out = set()
-            notices.append("Splits: every image goes to train. Hold some out with --val-fraction or --val-list.")
+            notices.append("Splits: every image goes to train. Hold some out with --val_fraction or --val_list.")
         splits = {
             "train": [frame for frame in frames if frame.identifier not in held_out],
             "val": [frame for frame in frames if frame.identifier in held_out],
@@ -173,7 +173,7 @@ class FolderSplit:
             return held_out, f"Splits: {count} of {len(scenes)} folders held out for validation."
         return held_out, (
             f"Splits: {count} of {len(names)} images held out for validation. All lie in one folder: if they are "
-            "neighbours in a video, put scenes into folders of their own or give --val-list."
+            "neighbours in a video, put scenes into folders of their own or give --val_list."
         )
 
 
@@ -203,7 +203,7 @@ def match_files(
             raise InputError(
                 f"{len(missing)} of {len(paths)} images have no {what}: nothing in {targets[what].folder} belongs "
                 f"to {paths[missing[0]]} (looked for {missing[0]!r}). Names must agree up to the extension; give "
-                f"--image-pattern and --{what}-pattern where they differ, or leave such images out by --missing skip."
+                f"--image_pattern and --{what}_pattern where they differ, or leave such images out by --missing skip."
             )
         if missing:
             notices.append(f"Left out: {len(missing)} image(s) without {what} (such as {missing[0]}).")
@@ -251,5 +251,5 @@ def _read_val_list(path: Path, frames: list[FolderFrame]) -> set[str]:
             raise InputError(f"{path}, line {number}: {name!r} is neither an image nor a folder of images.")
         held_out |= members
     if not held_out:
-        raise InputError(f"{path} names no image and no folder to hold out. Fill it, or leave --val-list out.")
+        raise InputError(f"{path} names no image and no folder to hold out. Fill it, or leave --val_list out.")
     return held_out

@@ -122,7 +122,7 @@ class Hypersim:
         if nominal:
             frames.notices.append(
                 f"Cameras: {len(nominal)} of {len(scenes)} scenes use the nominal 60 degree pinhole "
-                f"({_abridge(nominal)}). That is wrong for some scenes: give --camera-csv {CAMERA_TABLE}."
+                f"({_abridge(nominal)}). That is wrong for some scenes: give --camera_csv {CAMERA_TABLE}."
             )
         return frames
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from geometry.errors import InputError
-from geometry.files import open_regular_file, read_regular_file, require_bytes
-from geometry.limits import MAX_ARRAY_BYTES, MIB
+from geometry.files.limits import MAX_ARRAY_BYTES, MIB
+from geometry.files.reading import open_regular_file, read_regular_file, require_bytes
 
 
 class Content(NamedTuple):

@@ -11,7 +11,7 @@ from datamodules.sources.hypersim_files import CONTENTS, HypersimFiles
 from datamodules.sources.protocol import FrameList
 from datamodules.sources.tables import read_csv
 from geometry.errors import InputError
-from geometry.files import read_text_file
+from geometry.files.reading import read_text_file
 
 SPLIT_TABLE = "metadata_images_split_scene_v1.csv"
 SPLITS = ("train", "val", "test")
@@ -116,7 +116,7 @@ def list_hypersim_frames(raw: Path, selection: HypersimSelection) -> FrameList:
     frames = _listed_frames(color, selection, notices) if selection.file_lists else color
     table = selection.split_table(raw)
     if table is None:
-        notices.append(f"Splits: no {SPLIT_TABLE} found or given by --split-csv, so every frame goes to train.")
+        notices.append(f"Splits: no {SPLIT_TABLE} found or given by --split_csv, so every frame goes to train.")
         splits = {"train": sorted(frames)}
     else:
         splits = _split_by_table(frames, table, selection, notices)

@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 
 from geometry.errors import InputError
-from geometry.files import read_regular_file
-from geometry.image_files import PNG_SIGNATURE, open_image, require_whole_png, rgb_of
-from geometry.limits import MAX_ARRAY_BYTES, MAX_IMAGE_BYTES
+from geometry.files.images import PNG_SIGNATURE, open_image, require_whole_png, rgb_of
+from geometry.files.limits import MAX_ARRAY_BYTES, MAX_IMAGE_BYTES
+from geometry.files.reading import read_regular_file
 
 Array = np.ndarray
 _REMEDY = "Copy or export it again."
@@ -21,7 +21,7 @@ def read_image(path: Path, remedy: str = _REMEDY) -> Array:
     """Return the image in a file as people see it: upright, on white where it is transparent.
 
     Args:
-        path: file of a format in ``geometry.image_files.FORMATS``.
+        path: file of a format in ``geometry.files.images.FORMATS``.
         remedy: sentence that tells a user how to get a whole file.
 
     Returns:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from geometry.errors import InputError
-from geometry.files import read_text_file
+from geometry.files.reading import read_text_file
 
 
 def read_csv(path: Path, columns: Iterable[str]) -> list[dict[str, str]]:

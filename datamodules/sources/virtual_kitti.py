@@ -21,7 +21,7 @@ from datamodules.sources.pinhole import matrix_of, pinhole_matrix
 from datamodules.sources.protocol import FrameList, PreparedSample
 from geometry.camera import camera_from_intrinsics, crop_camera, pixel_rays
 from geometry.errors import InputError
-from geometry.files import read_text_file
+from geometry.files.reading import read_text_file
 from geometry.normals import normals_from_depth
 
 NEAR_PLANE_M = 1e-5

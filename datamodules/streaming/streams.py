@@ -4,8 +4,8 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from datamodules.shards.cache import cached_shard
-from datamodules.shards.files import DamagedShardError, EncodedSample, scan_shard
 from datamodules.shards.manifest import Dataset, ShardInfo
+from datamodules.shards.samples import DamagedShardError, EncodedSample, scan_shard
 from datamodules.shards.transfer import is_remote
 from datamodules.streaming.epoch_order import EpochOrder, Run
 from datamodules.streaming.stream_order import Block, SourceOrder
@@ -69,10 +69,10 @@ class ShardReader:
 
     def _open(self, url: str, shard: ShardInfo, skip: int) -> Iterator[EncodedSample]:
         """Return the samples from one on, of the copy in the cache where there is a cache."""
-        dataset = self._dataset
+        dataset, sha256 = self._dataset, shard.sha256
         if dataset.cache_dir is not None and is_remote(url):
-            return scan_shard(str(cached_shard(dataset, shard, dataset.cache_dir)), self._roles, skip)
-        return scan_shard(url, self._roles, skip, dataset.transfer, shard.sha256)
+            url = str(cached_shard(dataset, shard, dataset.cache_dir))
+        return iter(scan_shard(url, self._roles, skip, dataset.transfer, sha256))
 
 
 def _wrong_count(url: str, found: str, shard: ShardInfo) -> str:

@@ -3,17 +3,15 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import DataLoader
 
 from datamodules.shards.manifest import Dataset
 from datamodules.streaming.batches import BatchAssembler
-from datamodules.streaming.loading import Delivery, Failure, Receiver, Workers, data_loader, end_processes
+from datamodules.streaming.loading import Receiver, Workers, data_loader, end_processes
 from datamodules.streaming.order import even_subset
 from datamodules.streaming.packing import PackedBatch
-from datamodules.streaming.streams import ShardReader
+from datamodules.streaming.pipelines import val_pipeline
 from geometry.batch import GeometryBatch
-from geometry.errors import InputError
 
 
 @dataclass
@@ -49,7 +47,8 @@ class ValLoader:
 
     def __iter__(self) -> Iterator[GeometryBatch | PackedBatch]:
         if self._loader is None:
-            self._loader = data_loader(_ValBatches(self), self.workers)
+            batches = val_pipeline(self.dataset, self.split, self.batch_indices(), self.assembler)
+            self._loader = data_loader(batches, self.workers)
         stream = iter(self._loader)
         while (batch := self._receiver.next(stream)) is not None:
             yield batch
@@ -65,26 +64,3 @@ class ValLoader:
         chosen = even_subset(self.dataset.manifest.num_samples(self.split), self.max_samples)
         batches = [chosen[first : first + self.batch_size] for first in range(0, len(chosen), self.batch_size)]
         return batches[self.workers.rank :: self.workers.world_size]
-
-
-class _ValBatches(IterableDataset):
-    """Batches of a ``ValLoader``; each loader process makes every ``num_workers``-th of them."""
-
-    def __init__(self, loader: ValLoader) -> None:
-        self._dataset, self._assembler, self._split = loader.dataset, loader.assembler, loader.split
-        self._batches = loader.batch_indices()
-
-    def __iter__(self) -> Iterator[Delivery | Failure]:
-        worker = get_worker_info()
-        mine = self._batches[worker.id :: worker.num_workers] if worker else self._batches
-        shards = self._dataset.manifest.splits.get(self._split, [])
-        shard_of = np.repeat(np.arange(len(shards)), [shard.samples for shard in shards])
-        starts = np.cumsum([0, *(shard.samples for shard in shards)])
-        reader = ShardReader(self._dataset, self._assembler.roles)
-        try:
-            for indices in mine:
-                places = [(int(shard_of[index]), index) for index in indices]
-                samples = [reader.read(place, shards[place], index - int(starts[place])) for place, index in places]
-                yield self._assembler.assemble(samples, [False] * len(samples))
-        except InputError as error:
-            yield Failure(str(error))

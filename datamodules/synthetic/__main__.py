@@ -1,107 +1,122 @@
-"""The command ``python -m datamodules.synthetic hypersim|virtual_kitti``."""
+"""The command ``onestep synthesize hypersim|virtual_kitti``."""
 
-import argparse
 import sys
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
 from datamodules.synthetic.rooms import STYLES
 from datamodules.synthetic.streets import WEATHER
-from geometry.errors import InputError, printable
-from geometry.one_line_parser import OneLineParser
-from geometry.paths import path_argument
+from geometry.command_line import Command, Group, Option, say_new_spelling
+
+Style = Annotated[str, Option(choices=tuple(STYLES))]
+Conditions = Annotated[tuple[str, ...], Option(choices=tuple(WEATHER))]
+Size = Annotated[tuple[int, int] | None, Option(metavar=("H", "W"))]
+_ROOMS, _STREETS = SyntheticHypersim(), SyntheticVirtualKitti()
+
+
+@dataclass(frozen=True)
+class Rendering:
+    """Rendering.
+
+    Attributes:
+        output: Folder to write into; made if it is missing.
+        frames: Number of images.
+        seed: Another seed, other scenes.
+        size: Height and width of the frames, by default those of the data set.
+        antialias: Colour rays per pixel in each direction, by default what suits the data set.
+        workers: Processes.
+    """
+
+    output: Annotated[Path, Option(also=("out",))]
+    frames: int
+    seed: int = 0
+    size: Size = None
+    antialias: int | None = None
+    workers: int = 1
+
+    def shared(self, defaults: SyntheticHypersim | SyntheticVirtualKitti) -> dict[str, Any]:
+        """Return the arguments of either data set.
+
+        Args:
+            defaults: for what is not given.
+        """
+        antialias = defaults.antialias if self.antialias is None else self.antialias
+        return {"size": self.size or defaults.size, "antialias": antialias, "seed": self.seed}
+
+    def write(self, data_set: SyntheticHypersim | SyntheticVirtualKitti, name: str) -> None:
+        """Render the frames and say how to go on.
+
+        Args:
+            data_set: what is rendered.
+            name: the command that prepares it.
+        """
+        data_set.write(self.output, self.frames, self.workers)
+        print(f"{self.frames} frames in {self.output}. To make shards of them:")
+        print(f"onestep prepare {name} --raw {self.output} --output SHARDS")
+
+
+def hypersim(
+    rendering: Rendering,
+    frames_per_scene: int = 2,
+    val_fraction: float = 0.1,
+    tilt_shift_fraction: float = 0.1,
+    style: Style = "rooms",
+) -> None:
+    """Render furnished rooms with exact depth and normals as Hypersim's HDF5 frames. Same seed, same files.
+
+    Args:
+        rendering: Rendering.
+        frames_per_scene: Images taken of each room.
+        val_fraction: Share of the rooms held out for validation.
+        tilt_shift_fraction: Share of the rooms taken with a tilted sensor.
+        style: All kinds of rooms, or long halls with a flash.
+    """
+    data_set = SyntheticHypersim(
+        frames_per_scene=frames_per_scene,
+        val_fraction=val_fraction,
+        tilt_shift_fraction=tilt_shift_fraction,
+        style=STYLES[style],
+        **rendering.shared(_ROOMS),
+    )
+    rendering.write(data_set, "hypersim")
+
+
+def virtual_kitti(
+    rendering: Rendering,
+    conditions: Conditions = _STREETS.conditions,
+    cameras: tuple[Literal[0, 1], ...] = (0,),
+) -> None:
+    """Render streets with exact depth as Virtual KITTI 2's JPEG and PNG frames. Same seed, same files.
+
+    Args:
+        rendering: Rendering.
+        conditions: Conditions to render.
+        cameras: Cameras.
+    """
+    rendering.write(
+        SyntheticVirtualKitti(conditions=conditions, cameras=cameras, **rendering.shared(_STREETS)), "virtual_kitti"
+    )
+
+
+_KEPT = "Frames that were finished are kept; the same command renders all anew."
+GROUP = Group(
+    "Render scenes with exact depth and normals in a data set's own raw layout.",
+    lambda: {"hypersim": Command(hypersim, kept=_KEPT), "virtual_kitti": Command(virtual_kitti, kept=_KEPT)},
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Render what the command line asks for; the exit status."""
-    options = _parser().parse_args(arguments)
-    try:
-        _data_set(options).write(options.out, options.frames, options.workers)
-    except InputError as error:
-        print(f"error: {printable(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("Stopped. Frames that were finished are kept; the same command renders all anew.", file=sys.stderr)
-        return 130
-    print(f"{options.frames} frames in {options.out}. To make shards of them:")
-    print(f"python -m datamodules.prepare {options.layout} --raw {options.out} --out SHARDS")
-    return 0
+    """Run the command line and return the exit status.
 
-
-def _data_set(options: argparse.Namespace) -> SyntheticHypersim | SyntheticVirtualKitti:
-    shared: dict[str, Any] = {"size": tuple(options.size), "antialias": options.antialias, "seed": options.seed}
-    if options.layout == "hypersim":
-        return SyntheticHypersim(
-            frames_per_scene=options.frames_per_scene,
-            val_fraction=options.val_fraction,
-            tilt_shift_fraction=options.tilt_shift_fraction,
-            style=STYLES[options.style],
-            **shared,
-        )
-    return SyntheticVirtualKitti(conditions=tuple(options.conditions), cameras=tuple(options.cameras), **shared)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(
-        prog="python -m datamodules.synthetic",
-        description="Render scenes with exact depth and normals in a data set's own raw layout. Same seed, same files.",
-    )
-    layouts = parser.add_subparsers(dest="layout", required=True, metavar="hypersim|virtual_kitti")
-    hypersim = layouts.add_parser("hypersim", help="furnished rooms as Hypersim's HDF5 frames")
-    _add_shared(hypersim, SyntheticHypersim())
-    hypersim.add_argument("--frames-per-scene", type=int, default=2, help="images taken of each room (default: 2)")
-    hypersim.add_argument(
-        "--val-fraction", type=float, default=0.1, help="share of the rooms held out for validation (default: 0.1)"
-    )
-    hypersim.add_argument(
-        "--tilt-shift-fraction",
-        type=float,
-        default=0.1,
-        help="share of the rooms taken with a tilted sensor (default: 0.1)",
-    )
-    hypersim.add_argument(
-        "--style",
-        choices=STYLES,
-        default="rooms",
-        help="all kinds of rooms, or long halls with a flash (default: rooms)",
-    )
-    kitti = layouts.add_parser("virtual_kitti", help="streets as Virtual KITTI 2's JPEG and PNG frames")
-    defaults = SyntheticVirtualKitti()
-    _add_shared(kitti, defaults)
-    kitti.add_argument(
-        "--conditions",
-        nargs="+",
-        choices=list(WEATHER),
-        default=defaults.conditions,
-        metavar="NAME",
-        help=f"conditions to render, of {', '.join(WEATHER)} (default: {' '.join(defaults.conditions)})",
-    )
-    kitti.add_argument("--cameras", nargs="+", type=int, choices=(0, 1), default=(0,), help="cameras (default: 0)")
-    return parser
-
-
-def _add_shared(parser: argparse.ArgumentParser, defaults: SyntheticHypersim | SyntheticVirtualKitti) -> None:
-    parser.add_argument("--out", type=path_argument, required=True, help="folder to write into; made if it is missing")
-    parser.add_argument("--frames", type=int, required=True, help="number of images")
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other scenes (default: 0)")
-    height, width = defaults.size
-    parser.add_argument(
-        "--size",
-        type=int,
-        nargs=2,
-        default=defaults.size,
-        metavar=("H", "W"),
-        help=f"frame size (default: {height} {width})",
-    )
-    parser.add_argument(
-        "--antialias",
-        type=int,
-        default=defaults.antialias,
-        help=f"colour rays per pixel in each direction (default: {defaults.antialias})",
-    )
-    parser.add_argument("--workers", type=int, default=1, help="processes (default: 1)")
+    Args:
+        arguments: words after the program's name; those of this process by default.
+    """
+    return GROUP.main(sys.argv[1:] if arguments is None else arguments, "onestep synthesize")
 
 
 if __name__ == "__main__":
+    say_new_spelling("python -m datamodules.synthetic", "onestep synthesize")
     sys.exit(main())

@@ -20,8 +20,8 @@ from datamodules.synthetic.rooms import ROOMS, RoomStyle, add_flash, random_pose
 from datamodules.synthetic.streets import WEATHER, random_drive, random_street
 from geometry.camera import camera_from_hypersim, camera_from_intrinsics, pixel_rays
 from geometry.errors import InputError
-from geometry.limits import MAX_SAMPLE_PIXELS
-from geometry.paths import check_writable
+from geometry.files.limits import MAX_SAMPLE_PIXELS
+from geometry.files.paths import check_writable
 
 _HYPERSIM_CAMERA = "cam_00"
 _VKITTI_SCENES = ("Scene01", "Scene02", "Scene06", "Scene18", "Scene20")

@@ -11,8 +11,8 @@ import zlib
 import h5py
 import numpy as np
 
-from geometry.files import require_bytes
-from geometry.limits import MAX_ARRAY_BYTES
+from geometry.files.limits import MAX_ARRAY_BYTES
+from geometry.files.reading import require_bytes
 
 Array = np.ndarray
 

@@ -5,7 +5,7 @@ import struct
 import zlib
 from typing import Any
 
-from geometry.limits import MAX_ARRAY_BYTES
+from geometry.files.limits import MAX_ARRAY_BYTES
 
 _HEADER_BYTES = 128
 _COMPRESSED = 15

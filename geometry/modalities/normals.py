@@ -16,7 +16,7 @@ from geometry.modalities.modality import Modality, StockPipeline, known_or
 from geometry.modalities.stored import Array, Comparison, Facts, Size
 from geometry.normals import convert_frame, normals_from_depth
 
-Frame = Literal["opengl", "dsine"]
+Frame = Literal["opengl", "dsine", "opencv"]
 
 # A stored vector of about unit length is a normal; anything else, such as zero, is unknown.
 _MIN_SQUARED_LENGTH, _MAX_SQUARED_LENGTH = 0.25, 4.0
@@ -41,7 +41,8 @@ class Normals(Modality):
 
     Args:
         frame: The camera frame that the network predicts normals in: opengl (x right, y up, z toward the viewer) is
-            ours, and dsine (x left) that of the checkpoints of the paper's authors. Predictions are converted to ours.
+            ours, dsine (x left) that of the checkpoints of the paper's authors, and opencv (x right, y down, z forward)
+            that of GeoWizard. Predictions are converted to ours.
     """
 
     name = "normals"

@@ -1,17 +1,15 @@
-"""What a person at the terminal gets to read: plain help, errors in one message, no noise."""
+"""What a person at the terminal gets to read of Lightning and PyTorch: errors in one message, no noise."""
 
 import logging
-import re
-import sys
 import threading
 import warnings
 from pathlib import Path
-from typing import NoReturn
 
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from geometry.errors import InputError, one_line, printable
-from geometry.storage import storage_problem
+from geometry.command_line.messages import mistake_behind
+from geometry.errors import one_line
+from geometry.files.storage import storage_problem
 from lightning_modules.command_line.bars import is_bar_open, log_above_bars
 
 _NO_NEWS = (
@@ -21,72 +19,13 @@ _NO_NEWS = (
     "`Trainer.fit` stopped: `max_",
 )
 _OWN_CODE = [Path(__file__).parents[2] / name for name in ("datamodules", "geometry", "lightning_modules")]
-_MAX_LETTERS = 1500
-# Lines of jsonargparse's errors that repeat what was given, or what else would have been accepted.
-_NOISE = re.compile(
-    r"\s*(- )?(Does not validate against any of the Union subtypes|Subtypes: |Errors:|Given value( type)?: |"
-    r"Expected a <class 'NoneType'>|Expected a path but .* either not accessible or invalid|"
-    r"Subclass types expect one of:|a class path \(str\)|a dict with)"
-)
-_REWORDED = (
-    (r"Parser key \"([^\"]*)\":", r"\1:"),
-    (r"Problem with given class_path '([^']*)':", r"\1:"),
-    (r"Expected a dot import path string: (\S+)", r"there is no class \1"),
-    (r"Expected a typing\.Literal(\[[^\]]*\])", r"expected one of \1"),
-    (r"Expected a <class '([^']*)'>", r"expected \1"),
-    (r"\. Got value: ", ", got "),
-    (r"Option '([^']*)' is not accepted", r"there is no option \1"),
-    (r'"<unicode string>"', "the configuration"),
-    (
-        r"KeyError raised while resolving interpolation: .*Environment variable '([^']*)' not found\W+full_key: (\S+)"
-        r"( object_type=\w+)?",
-        r"\2 needs the environment variable \1, which is not set",
-    ),
-    (
-        r"Type typing\.Callable.* expects a function or a callable class: No module named '([^']*)', got (\S+)",
-        r"\2 needs the package \1, which is not installed: pip install \1",
-    ),
-)
-_MARKUP = (
-    (r":\w+:`~?(?:[\w.]*\.)?(\w+)`", r"\1"),  # :class:`~a.b.C` -> C
-    (r"``?([^`]+)``?", r"\1"),
-    (r"\s*Default: [^\s].*?\.(?=\s|$)", ""),  # the parser states the default that really holds
-)
-
-
-def plain_help(text: str) -> str:
-    """Return a help text without the markup of docstrings and without the defaults that they repeat.
-
-    Args:
-        text: help of an option.
-    """
-    for pattern, replacement in _MARKUP:
-        text = re.sub(pattern, replacement, text, flags=re.DOTALL)
-    return text
-
-
-def readable_error(message: str) -> str:
-    """Return a parser's error as one line that says where the mistake is, and what it is.
-
-    Args:
-        message: the parser's message, of one line or many.
-    """
-    lines = [
-        line.strip().removeprefix("- ") for line in message.splitlines() if line.strip() and not _NOISE.match(line)
-    ]
-    text = " ".join(lines) or message
-    for pattern, replacement in _REWORDED:
-        text = re.sub(pattern, replacement, text)
-    return text
 
 
 def input_error_behind(error: BaseException) -> str | None:
     """Return the message of the user's mistake that an exception stands for, or None if it is a bug.
 
     Convention:
-        A mistake is an ``InputError``, or Lightning's ``MisconfigurationException``, or a disk that is full or
-        read-only. jsonargparse raises a
-        ``ValueError`` from it, and PyTorch wraps a traceback around it where a loader's process raised it.
+        What ``mistake_behind`` knows, and Lightning's ``MisconfigurationException``.
 
     Args:
         error: what was raised.
@@ -95,11 +34,8 @@ def input_error_behind(error: BaseException) -> str | None:
     while cause is not None:
         if isinstance(cause, MisconfigurationException):
             return _with_remedy(one_line(cause))
-        if isinstance(cause, InputError):
-            return str(cause).rsplit("InputError: ", 1)[-1].strip()
         cause = cause.__cause__
-    problem = storage_problem(error)
-    return f"a file cannot be read or written ({problem}). What was finished before is intact." if problem else None
+    return mistake_behind(error)
 
 
 def _with_remedy(message: str) -> str:
@@ -110,18 +46,6 @@ def _with_remedy(message: str) -> str:
             "auto or cpu; or, if the machine has one, install the driver and a PyTorch that was built for it."
         )
     return message
-
-
-def leave(message: str) -> NoReturn:
-    """Print ``error: message`` as one line and end the process with status 2.
-
-    Args:
-        message: what is wrong and what to do.
-    """
-    if len(message) > _MAX_LETTERS:  # what was given is repeated in most messages, and may have any length
-        message = f"{message[: _MAX_LETTERS - 300]} [...] {message[-290:]}"
-    print(f"error: {printable(message)}", file=sys.stderr)
-    sys.exit(2)
 
 
 def quieten() -> None:
@@ -140,6 +64,7 @@ def quieten() -> None:
         (r"It is recommended to use `self.log\('val/.*sync_dist=True", UserWarning),
         (r"The '\w+' does not have many workers", UserWarning),  # our loaders say what theirs cost
         (r"Be aware that when using `ckpt_path`", UserWarning),
+        (r"LightningCLI's args parameter is intended to run from within Python", UserWarning),
         (r"The `local_dir_use_symlinks` argument is deprecated", UserWarning),
     ):
         warnings.filterwarnings("ignore", message=message, category=category)

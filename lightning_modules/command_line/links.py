@@ -12,6 +12,11 @@ def modalities_of(task: Namespace) -> list[str]:
     Args:
         task: class_path and init_args of the task.
     """
+    several = task.get("init_args", {}).get("tasks")
+    if several is not None:
+        names = [name for member in several for name in modalities_of(member)]
+        only = task.init_args.get("only")
+        return [only] if only in names else names
     fixed = class_of(task.class_path).modality_class
     modality = fixed or class_of(task.init_args.modality.class_path)
     return [modality.name]

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 from jsonargparse import Namespace
 
 from geometry.errors import InputError
-from geometry.paths import check_writable, given_path
+from geometry.files.paths import check_writable, given_path
 from lightning_modules.command_line.links import class_of
 from lightning_modules.training.precision import check_precision
 
@@ -35,7 +35,7 @@ _NEEDED = {
 }
 # Settings of the trainer that would change nothing here, and what to do in their place.
 _IDLE = {
-    "model_registry": "export has --push-to-hub",
+    "model_registry": "export has --push_to_hub",
     "gradient_clip_algorithm": "set gradient_clip_norm of the model",
 }
 

@@ -1,13 +1,13 @@
 """Evaluated runs as ``test`` leaves them, and what their settings differ in."""
 
-import json
+import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from geometry.errors import InputError
-from geometry.files import read_text_file
+from geometry.errors import InputError, one_line, printable
+from geometry.files.json_text import read_json_file
 from lightning_modules.evaluation.scores import DatasetScores, read_samples, scores_from
 from lightning_modules.inference.run_config import config_beside, read_config
 
@@ -56,12 +56,33 @@ def read_run(source: str) -> EvaluatedRun:
     """
     folder = _folder_of(source)
     try:
-        document = json.loads(read_text_file(folder / "results.json"))
+        document = read_json_file(folder / "results.json")
         datasets = {name: scores_from(scores) for name, scores in document["data_sets"].items()}
-        samples = {name: read_samples(folder / name / "samples.csv") for name in datasets}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise InputError(f"the results in {folder} cannot be read ({error}); test the run again.") from error
+        samples = {scores.name: read_samples(folder / scores.name / "samples.csv") for scores in datasets.values()}
+        for name, scores in datasets.items():
+            if len(samples[name]) != scores.num_images:
+                raise ValueError(f"{name}/samples.csv has {len(samples[name])} of {scores.num_images} images")
+    except (ValueError, TypeError, KeyError, AttributeError, csv.Error) as error:
+        raise InputError(
+            f"the results in {folder} cannot be read ({one_line(error, 200)}); test the run again."
+        ) from error
     return EvaluatedRun(source.rstrip("/"), folder, document, datasets, samples)
+
+
+def require_different(runs: Sequence[EvaluatedRun]) -> None:
+    """Check that no two runs are the same results by other names.
+
+    Args:
+        runs: the runs.
+
+    Raises:
+        InputError: two are.
+    """
+    seen: dict[Path, str] = {}
+    for run in runs:
+        other = seen.setdefault(run.folder.resolve(), run.name)
+        if other != run.name:
+            raise InputError(f"{other} and {run.name} are the same results; name two tests.")
 
 
 def differing_settings(runs: Sequence[EvaluatedRun]) -> list[list[str]]:
@@ -72,7 +93,7 @@ def differing_settings(runs: Sequence[EvaluatedRun]) -> list[list[str]]:
     """
     settings = [run.settings for run in runs]
     keys = sorted({key for each in settings for key in each})
-    rows = [[key, *("" if key not in each else str(each[key]) for each in settings)] for key in keys]
+    rows = [[printable(key), *("" if key not in each else printable(each[key]) for each in settings)] for key in keys]
     return [["setting", *(run.name for run in runs)], *(row for row in rows if len(set(row[1:])) > 1)]
 
 
@@ -98,7 +119,7 @@ def _folder_of(source: str) -> Path:
         return folder
     found = sorted(path.parent for path in folder.glob("test*/results.json"))
     if not found:
-        raise InputError(f"{source} holds no results.json; test the run first: python train.py test ...")
+        raise InputError(f"{source} holds no results.json; test the run first: onestep test ...")
     if len(found) > 1:
         names = ", ".join(str(path) for path in found)
         raise InputError(f"{source} holds results of several tests; name the one that is meant: {names}.")

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from geometry.errors import InputError
-from lightning_modules.benchmark_metrics.choice import protocol_title
-from lightning_modules.benchmark_metrics.published import PUBLISHED
 from lightning_modules.command_line.tables import format_latex, format_markdown
 from lightning_modules.comparison.bootstrap import PairedDifference, paired_difference
 from lightning_modules.comparison.runs import EvaluatedRun
 from lightning_modules.evaluation.tables import more_is_better, number
+from lightning_modules.metrics.benchmarks.choice import protocol_title
+from lightning_modules.metrics.benchmarks.published import PUBLISHED
 
 _DIGITS = 4
 
@@ -109,7 +109,7 @@ def chosen_metrics(runs: Sequence[EvaluatedRun], asked: Sequence[str]) -> list[s
     for name in asked:
         if name not in known:
             raise InputError(f"--metrics: no run has {name!r}; there are {', '.join(known)}.")
-    published = {table.metric for table in PUBLISHED} | {run.document.get("headline") for run in runs}
+    published = {table.metric for table in PUBLISHED} | {str(run.document.get("headline")) for run in runs}
     return list(asked) or [name for name in known if name in published or name == "ordinal_accuracy"] or known[:1]
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from geometry.errors import InputError
-from geometry.writing import write_whole
+from geometry.files.images import open_image
+from geometry.files.limits import MAX_SAMPLE_PIXELS
+from geometry.files.writing import write_whole
 from lightning_modules.comparison.runs import EvaluatedRun
 from lightning_modules.comparison.tables import paired_values
 from lightning_modules.evaluation.tables import more_is_better
@@ -87,9 +88,8 @@ def _stacked(panels: Sequence[Path], labels: Sequence[str]) -> bytes:
     """Return a JPEG of panels above each other, each under its label."""
     parts = []
     for panel, label in zip(panels, labels, strict=True):
-        image = cv2.imread(str(panel))
-        if image is None:
-            raise InputError(f"{panel} cannot be read as an image; test the run again.")
+        with open_image(panel, panel, MAX_SAMPLE_PIXELS) as opened:
+            image = np.ascontiguousarray(np.asarray(opened.convert("RGB"))[..., ::-1])
         strip = np.full((_TEXT_HEIGHT_PX, image.shape[1], 3), 255, np.uint8)
         text = label.encode("ascii", "replace").decode()
         cv2.putText(strip, text, (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)

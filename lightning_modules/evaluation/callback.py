@@ -12,9 +12,8 @@ from tqdm import tqdm
 from geometry.batch import DatasetInfo, GeometryBatch
 from geometry.contract import TestData, test_data
 from geometry.errors import InputError
-from geometry.locks import sole_use
-from geometry.paths import given_path
-from lightning_modules.benchmark_metrics.choice import DEFAULT_PROTOCOLS, MetricChoice
+from geometry.files.locks import sole_use
+from geometry.files.paths import given_path
 from lightning_modules.estimator import Estimator
 from lightning_modules.evaluation.files import make_writable, save_array, write_file
 from lightning_modules.evaluation.identity import digest, file_stamp, prediction_settings, weights_digest
@@ -25,6 +24,7 @@ from lightning_modules.evaluation.scores import DatasetScores, read_scores, writ
 from lightning_modules.evaluation.scoring import Scorer, Tally
 from lightning_modules.evaluation.tables import screen_table
 from lightning_modules.evaluation.visualisations import paint_sample
+from lightning_modules.metrics.benchmarks.choice import DEFAULT_PROTOCOLS, MetricChoice
 
 
 class Evaluation(Callback):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from geometry.errors import InputError
-from geometry.writing import write_whole
+from geometry.files.writing import write_whole
 
 
 def save_array(path: Path, values: np.ndarray) -> None:

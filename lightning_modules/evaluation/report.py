@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 
-from lightning_modules.benchmark_metrics.choice import protocol_of, protocol_title
 from lightning_modules.evaluation.files import to_json, write_file
 from lightning_modules.evaluation.scores import DatasetScores
 from lightning_modules.evaluation.tables import (
@@ -17,6 +16,7 @@ from lightning_modules.evaluation.tables import (
     markdown_tables,
     more_is_better,
 )
+from lightning_modules.metrics.benchmarks.choice import protocol_of, protocol_title
 
 
 def write_results(

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError
-from geometry.paths import given_path
+from geometry.files.npy_arrays import read_npy_file
+from geometry.files.paths import given_path
 from lightning_modules.estimator import Estimator
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.tasks import Task
@@ -44,7 +45,7 @@ class SavedPredictions(Estimator):
             InputError: it is another stage.
         """
         if stage != "test":
-            raise InputError("SavedPredictions cannot be trained; they are for python train.py test.")
+            raise InputError("SavedPredictions cannot be trained; they are for onestep test.")
 
     def fingerprint(self) -> list[tuple[str, int, int]]:
         """Return name, size and time of every prediction, so that scores of other predictions are not reused."""
@@ -62,7 +63,7 @@ class SavedPredictions(Estimator):
         Raises:
             InputError: a prediction is missing or cannot be read.
         """
-        self.task.target(batch)
+        self.task.check_has_truth(batch)
         predictions = [self._read(self.folder / batch.dataset.name / f"{key}.npy") for key in batch.key]
         return {"prediction": torch.stack(predictions).to(batch.image.device)}
 
@@ -77,13 +78,11 @@ class SavedPredictions(Estimator):
     def _read(self, path: Path) -> Tensor:
         channels = self.task.modality.num_channels
         try:
-            values = np.load(path, allow_pickle=False)
+            values = read_npy_file(path)
         except FileNotFoundError as error:
             raise InputError(f"the prediction {path} is missing.") from error
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"the prediction {path} cannot be read ({error}).") from error
         values = values[None] if values.ndim == 2 else values
-        if values.ndim != 3 or len(values) != channels or values.dtype.kind not in "uif":
+        if values.ndim != 3 or len(values) != channels or values.dtype.kind not in "uif" or not values.size:
             raise InputError(
                 f"the prediction {path} is {values.dtype} {values.shape}, not {channels} x height x width."
             )

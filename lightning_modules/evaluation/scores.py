@@ -2,13 +2,16 @@
 
 import csv
 import io
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from geometry.errors import printable
+from geometry.files.json_text import read_json_file
+from geometry.files.reading import read_text_file
 from lightning_modules.evaluation.files import to_json, write_file
 
 
@@ -46,6 +49,9 @@ class DatasetScores:
         return printable("; ".join([*found, *([self.problems[""]] if "" in self.problems else [])]))
 
 
+_SCORES = TypeAdapter(DatasetScores)
+
+
 def read_scores(folder: Path) -> DatasetScores | None:
     """Return the scores that a dataset's folder holds, or None.
 
@@ -53,8 +59,8 @@ def read_scores(folder: Path) -> DatasetScores | None:
         folder: folder of the dataset.
     """
     try:
-        return scores_from(json.loads((folder / "scores.json").read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return scores_from(read_json_file(folder / "scores.json"))
+    except (ValueError, TypeError, KeyError, AttributeError):
         return None
 
 
@@ -65,11 +71,13 @@ def scores_from(document: dict[str, Any]) -> DatasetScores:
         document: content of scores.json, or of a dataset in results.json.
 
     Raises:
-        TypeError: it is something else; or KeyError or AttributeError.
+        ValueError: it is something else, or its name leads elsewhere; or TypeError, KeyError or AttributeError.
     """
-    rest = {key: value for key, value in document.items() if key != "scores"}
     scores = {name: math.nan if value is None else value for name, value in document["scores"].items()}
-    return DatasetScores(**rest, scores=scores)
+    found = _SCORES.validate_python({**document, "scores": scores})
+    if not _is_file_name(found.name) or any(printable(name) != name for name in scores):
+        raise ValueError(f"{printable(found.name)[:60]!r} or one of its metrics is no usable name")
+    return found
 
 
 def write_scores(folder: Path, scores: DatasetScores, rows: dict[str, dict[str, float]]) -> None:
@@ -99,13 +107,19 @@ def read_samples(file: Path) -> dict[str, dict[str, float]]:
         file: the file.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it holds something else; or KeyError.
+        ValueError: it cannot be read, holds something else, or is cut off; or KeyError.
     """
-    with file.open(encoding="utf-8", newline="") as stream:
-        rows = list(csv.DictReader(stream))
+    rows = list(csv.DictReader(io.StringIO(read_text_file(file), newline="")))
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values() or not _is_file_name(row["key"]):
+            raise ValueError(f"line {number} of {file.name} is cut off or damaged")
     return {
         row["key"]: {name: float(value) for name, value in row.items() if value and name not in ("key", "left_out")}
         for row in rows
         if not row["left_out"]
     }
+
+
+def _is_file_name(name: str) -> bool:
+    """Say whether a name stays in the folder that it is joined to, and can be shown."""
+    return name not in ("", ".", "..") and not set("/\\") & set(name) and printable(name) == name

@@ -9,9 +9,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from geometry.batch import DatasetInfo, GeometryBatch
-from lightning_modules.benchmark_metrics.choice import MetricChoice
 from lightning_modules.evaluation.exact import ExactSum, merged
-from lightning_modules.metric_base import GeometryMetric, all_scores
+from lightning_modules.metrics.base import GeometryMetric, all_scores
+from lightning_modules.metrics.benchmarks.choice import MetricChoice
 from lightning_modules.networks.sizes import resize_prediction
 from lightning_modules.tasks import Task
 

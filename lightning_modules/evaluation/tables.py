@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lightning_modules.benchmark_metrics.choice import protocol_of, protocol_title
-from lightning_modules.benchmark_metrics.published import PUBLISHED
 from lightning_modules.command_line.tables import format_latex, format_markdown, format_table
 from lightning_modules.evaluation.scores import DatasetScores
+from lightning_modules.metrics.benchmarks.choice import protocol_of, protocol_title
+from lightning_modules.metrics.benchmarks.published import PUBLISHED
 
 OURS = "this evaluation"
 _MORE_IS_BETTER = ("delta", "share_under", "boundary_f1", "boundary_precision", "boundary_recall", "matte_recall")

@@ -13,7 +13,7 @@ from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.export.diffusers_folder import pipeline_model
 from lightning_modules.export.licence import licence_line, licence_of, public_name
 from lightning_modules.export.metadata import PUBLISHED_FRAME
-from lightning_modules.export.programs import LARGEST_BATCH, OPSET
+from lightning_modules.export.programs import OPSET, largest_batch
 from lightning_modules.export.snippets import onnx_snippet, torch_snippet
 from lightning_modules.export.verification import Agreement
 from lightning_modules.inference.loading import LoadedModel
@@ -151,9 +151,10 @@ def _usage(model: LoadedModel, record: ExportRecord) -> str:
     else:
         snippet, where = onnx_snippet, f"`session.get_modelmeta().custom_metadata_map`. Opset {OPSET}"
     shapes = (
-        f"Input `image` (B,3,H,W) float32 in [0, 1], RGB; output {output}. Any batch up to {LARGEST_BATCH}, any height "
-        f"and width: what the network sees is padded with the last row and column to multiples of "
-        f"{record.size_multiple}, and its output is cropped. The file holds what the values mean as metadata: {where}."
+        f"Input `image` (B,3,H,W) float32 in [0, 1], RGB; output {output}. Any batch up to "
+        f"{largest_batch(model.estimator.network)}, any height and width: what the network sees is padded "
+        f"with the last row and column to multiples of {record.size_multiple}, and its output is cropped. The file "
+        f"holds what the values mean as metadata: {where}."
     )
     code = snippet(modality, default_resolution(model.estimator.trained_on), record.size_multiple)
     return "\n".join(["```python", *code, "```", "", shapes])

@@ -1,44 +1,78 @@
-"""The command ``python train.py export``."""
+"""The command ``onestep export``."""
 
-import argparse
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Literal
 
+from geometry.command_line import Command, Option
 from geometry.errors import InputError, one_line
-from geometry.paths import path_argument
-from lightning_modules.inference.arguments import add_model_arguments, load_from_arguments, parse
+from lightning_modules.command_line.console import quieten
+from lightning_modules.inference.arguments import ModelChoice, find_run_configs
+from lightning_modules.inference.predictor import Precision
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Export a model, and say how far the export is from it.
+@dataclass(frozen=True)
+class Upload:
+    """Upload.
+
+    Attributes:
+        push_to_hub: Upload the finished folder to this repository on the Hugging Face hub.
+        private: Make a new repository on the hub private.
+    """
+
+    push_to_hub: Annotated[str | None, Option(metavar="OWNER/NAME")] = None
+    private: bool = False
+
+
+def export(
+    output: Path,
+    model: ModelChoice,
+    upload: Upload,
+    format: Literal["diffusers", "torch", "onnx"] = "diffusers",
+    precision: Annotated[Precision, Option(also=("dtype",))] = "float32",
+    overwrite: bool = False,
+) -> int:
+    """Hand a trained model over. The export is compared with the checkpoint before it is declared done.
 
     Args:
-        arguments: words after the command's name.
-
-    Returns:
-        Exit status 0.
+        output: Folder to write; of a model of several modalities, one with an export of each.
+        model: Model.
+        upload: Upload.
+        format: diffusers: a folder for a stock pipeline; torch: a torch.export program; onnx: an ONNX graph.
+        precision: Arithmetic of the program; for diffusers, a smaller type is added beside float32.
+        overwrite: Replace the folder if it exists.
 
     Raises:
         InputError: the model cannot be found, loaded or exported.
     """
-    options = parse(_parser(), arguments)
     from lightning_modules.export.writing import ExportOptions, check_output, export_model
+    from lightning_modules.networks.pipeline_folder import EXPORT_RECORD
+    from lightning_modules.single_task import choose
 
-    if options.private and options.push_to_hub is None:
-        raise InputError("--private concerns a repository on the hub: give --push-to-hub OWNER/NAME, or leave it out.")
-    if options.push_to_hub is not None:
-        check_repository(options.push_to_hub)
-    check_output(options.output, options.overwrite)
-    model = load_from_arguments(options)
-    record = export_model(model, ExportOptions(options.output, options.format, options.dtype, options.overwrite))
-    found = record.agreement
-    print(
-        f"{options.output}: {record.predicts}, {record.format}, {record.dtype}"
-        f"{', moving average' if record.moving_average else ''}. Largest difference from the checkpoint over "
-        f"{found.num_comparisons} predictions: {found.maximum:.2g}, mean {found.mean:.2g}."
-    )
-    if options.push_to_hub:
-        print(f"uploaded to {push(options.output, options.push_to_hub, options.private)}")
+    if upload.private and upload.push_to_hub is None:
+        raise InputError("--private concerns a repository on the hub: give --push_to_hub OWNER/NAME, or leave it out.")
+    if upload.push_to_hub is not None:
+        check_repository(upload.push_to_hub)
+    if not overwrite or (output / EXPORT_RECORD).is_file():
+        check_output(output, overwrite)  # before the model is loaded
+    loaded = model.load()
+    singles = choose(loaded.estimator, model.modality)
+    if len(singles) > 1 and upload.push_to_hub:
+        names = ", ".join(single.task.modality.name for single in singles)
+        raise InputError(f"--push_to_hub takes one export, but the model predicts {names}: give --modality.")
+    for single in singles:
+        folder = output if len(singles) == 1 else output / single.task.modality.name
+        check_output(folder, overwrite)
+        record = export_model(replace(loaded, estimator=single), ExportOptions(folder, format, precision, overwrite))
+        found = record.agreement
+        print(
+            f"{folder}: {record.predicts}, {record.format}, {record.dtype}"
+            f"{', moving average' if record.moving_average else ''}. Largest difference from the checkpoint over "
+            f"{found.num_comparisons} predictions: {found.maximum:.2g}, mean {found.mean:.2g}."
+        )
+    if upload.push_to_hub:
+        print(f"uploaded to {push(output, upload.push_to_hub, upload.private)}")
     return 0
 
 
@@ -54,7 +88,7 @@ def check_repository(name: str) -> None:
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise InputError(f"--push-to-hub {name}: {str(error).rstrip('.')}.") from error
+        raise InputError(f"--push_to_hub {name}: {str(error).rstrip('.')}.") from error
 
 
 def push(folder: Path, repository: str, is_private: bool) -> str:
@@ -83,30 +117,13 @@ def push(folder: Path, repository: str, is_private: bool) -> str:
     return f"https://huggingface.co/{repository}"
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python train.py export",
-        description="Hand a trained model over. The export is compared with the checkpoint before it is declared done.",
-        allow_abbrev=False,
-    )
-    add_model_arguments(parser)
-    parser.add_argument("--output", type=path_argument, required=True, metavar="DIR", help="folder to write")
-    parser.add_argument(
-        "--format",
-        choices=("diffusers", "torch", "onnx"),
-        default="diffusers",
-        help="diffusers: a folder for a stock pipeline; torch: a torch.export program; onnx: an ONNX graph "
-        "(default: %(default)s)",
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "float16", "bfloat16"),
-        default="float32",
-        help="arithmetic of the program; for diffusers, a smaller type is added beside float32 (default: %(default)s)",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace the folder if it exists")
-    parser.add_argument(
-        "--push-to-hub", metavar="OWNER/NAME", help="upload the finished folder to the Hugging Face hub"
-    )
-    parser.add_argument("--private", action="store_true", help="make a new repository on the hub private")
-    return parser
+COMMAND = Command(export, kept="Nothing was written.", prepare_words=find_run_configs, before=quieten)
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run the command, as version 0.1 called it.
+
+    Args:
+        arguments: words after the command's name.
+    """
+    return COMMAND.main(arguments, "onestep export")

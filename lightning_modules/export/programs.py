@@ -12,6 +12,7 @@ from geometry.errors import InputError, one_line
 from geometry.torch_internals import is_refusal_to_trace
 from lightning_modules.estimator import Estimator
 from lightning_modules.networks.latent_network import LatentNetwork
+from lightning_modules.networks.task_switch import latents_of_outputs
 from lightning_modules.single_step import SingleStepEstimator
 
 TORCH_FILE, ONNX_FILE = "model.pt2", "model.onnx"
@@ -37,11 +38,16 @@ def largest_size(network: LatentNetwork) -> int:
     return _LARGEST_SIDE // multiple if most is None else most // multiple - 1
 
 
+def largest_batch(network: LatentNetwork) -> int:
+    """Return how many images a program of a network takes at once: outputs that see each other share the batch."""
+    return LARGEST_BATCH // (len(network.switch.outputs) if network.switch and network.switch.joint else 1)
+
+
 class Program(nn.Module):
     """Maps images (B,3,H,W) in [0, 1] to published predictions (B,C,H,W), all float32.
 
     Height and width are any: what the network sees is padded with the image's last row and column to multiples of its
-    size_multiple, as ``Predictor`` does, and its output is cropped. B is at most ``LARGEST_BATCH``.
+    size_multiple, as ``Predictor`` does, and its output is cropped. B is at most ``largest_batch``.
 
     Args:
         estimator: a trained estimator of a single step that needs no noise; it stays as it is.
@@ -63,13 +69,17 @@ class Program(nn.Module):
         # What the task makes of a decoded image, without the losses and metrics that are modules of the task.
         self.predict, self.publish = estimator.task.predict, estimator.task.modality.publish
         self.dtype, self.multiple = dtype, network.size_multiple
+        switch = network.switch
+        self.outputs = [] if switch is None else [switch.output_of(estimator.task.modality.name)]
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the published predictions for images."""
         codec, (height, width) = self.network.codec, image.shape[-2:]
         padded = _pad_with_edge(_pad_with_edge(image, 2, self.multiple), 3, self.multiple)
-        latent = codec.normalize(codec.latent_mean((padded * 2 - 1).to(self.dtype)))
-        clean = self.network.clean_latent(latent, torch.zeros_like(latent))
+        seen = (padded * 2 - 1).to(self.dtype)
+        latent = codec.normalize(codec.latent_mean(seen))
+        given = self.network.image_conditioning(seen)
+        clean = latents_of_outputs(self.network, latent, torch.zeros_like(latent), given, self.outputs)[0]
         decoded = codec.decoded(codec.denormalize(clean)).float()
         return _first(_first(self.publish(self.predict(decoded)), 2, height), 3, width)
 
@@ -96,7 +106,7 @@ def _check_is_one_function(estimator: Estimator) -> None:
     elif estimator.network.denoiser.untraceable:
         model = type(estimator.network.denoiser.model).__name__
         raise InputError(
-            f"{model} {estimator.network.denoiser.untraceable}. Use python train.py predict, or Predictor in Python."
+            f"{model} {estimator.network.denoiser.untraceable}. Use onestep predict, or Predictor in Python."
         )
     if reason is not None:
         raise InputError(f"{reason}; export it with --format diffusers, or fine-tune it to a single step from zeros.")
@@ -135,7 +145,7 @@ def write_onnx(estimator: Estimator, folder: Path, dtype: str, metadata: Mapping
     """
     _require_onnx()
     if dtype == "bfloat16":
-        raise InputError("ONNX Runtime does not compute in bfloat16; choose --dtype float32 or float16.")
+        raise InputError("ONNX Runtime does not compute in bfloat16; choose --precision float32 or float16.")
     program = torch.onnx.export(
         _trace(estimator, dtype),
         opset_version=OPSET,
@@ -184,7 +194,7 @@ def _trace(estimator: Estimator, dtype: str) -> torch.export.ExportedProgram:
     example = torch.rand(_TRACED_BATCH, 3, *(multiple * min(side, most) for side in _TRACED_SIZE))
     program = Program(estimator, getattr(torch, dtype)).eval().requires_grad_(False)
     side = torch.export.Dim.DYNAMIC(min=multiple + 1, max=multiple * most)
-    shapes = {0: torch.export.Dim("batch", min=1, max=LARGEST_BATCH), 2: side, 3: side}
+    shapes = {0: torch.export.Dim("batch", min=1, max=largest_batch(network)), 2: side, 3: side}
     try:
         with torch.no_grad():
             return torch.export.export(program, (example,), dynamic_shapes=(shapes,))

@@ -11,9 +11,9 @@ from typing import Literal
 import numpy as np
 
 from geometry.errors import InputError, one_line
-from geometry.locks import sole_use
-from geometry.paths import check_writable
-from geometry.storage import storage_problem
+from geometry.files.locks import sole_use
+from geometry.files.paths import check_writable
+from geometry.files.storage import storage_problem
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.export.card import ExportRecord, describe, write_card
 from lightning_modules.export.diffusers_folder import write_diffusers

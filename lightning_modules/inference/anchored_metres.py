@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from geometry.anchored_depth import AnchoredFit, fit_anchors
+from geometry.alignment.anchored import AnchoredFit, fit_anchors
 from geometry.errors import InputError
+from geometry.files.writing import write_whole
 from geometry.modalities import Depth, Modality
-from geometry.writing import write_whole
 from lightning_modules.inference.results import npy_bytes, png_bytes
 
 _MILLIMETRES_PER_M = 1000.0
@@ -42,7 +42,7 @@ class AnchoredMetres:
                 f"--anchors need a model that predicts depth, but this one predicts {self.modality.title}."
             )
         if not 0 < self.tolerance < 1:
-            raise InputError(f"--anchor-tolerance must lie between 0 and 1, got {self.tolerance}.")
+            raise InputError(f"--anchor_tolerance must lie between 0 and 1, got {self.tolerance}.")
 
     def names(self, file: Path, stem: str) -> list[str]:
         """Return the names of the files that ``write`` writes for an image; none without anchors.
@@ -108,7 +108,7 @@ def _sentence(anchors: np.ndarray, fitted: np.ndarray, fit: AnchoredFit, metres:
     if used.sum() == 2:
         parts.append("two anchors fit any scale and shift, so their errors say nothing")
     elif 2 * used.sum() < len(used):
-        parts.append("most anchors disagree: check them, or raise --anchor-tolerance")
+        parts.append("most anchors disagree: check them, or raise --anchor_tolerance")
     if beyond > 0:
         parts.append(f"{100 * beyond:.2g} % of the pixels are beyond 65.535 m and 0 in the PNG of millimetres")
     return "; ".join(parts)

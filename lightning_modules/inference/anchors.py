@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from geometry.errors import InputError
-from geometry.files import read_text_file
+from geometry.files.reading import read_text_file
 from lightning_modules.inference.photos import Photo
 
 _IMAGE_COLUMNS = ("image", "name")
@@ -94,10 +94,14 @@ def _colmap_rows(folder: Path) -> list[tuple[str, float, float, float]]:
         rows = []
         lines = _colmap_lines(folder / "images.txt", True)
         for head, observed in zip(lines[::2], lines[1::2], strict=True):
+            if len(head) < 10:
+                raise ValueError("an image has no name")
             qw, qx, qy, qz, _, _, tz = (float(value) for value in head[1:8])
             third_row = np.array([2 * (qx * qz - qw * qy), 2 * (qy * qz + qw * qx), 1 - 2 * (qx**2 + qy**2)])
             for x, y, number in zip(observed[::3], observed[1::3], observed[2::3], strict=True):
                 depth = third_row @ points[int(number)] + tz if int(number) in points else 0.0
+                if not all(map(math.isfinite, (float(x), float(y), depth))):
+                    raise ValueError("a number is not finite")
                 if depth > 0:
                     rows.append((" ".join(head[9:]), float(x), float(y), float(depth)))
     except (ValueError, IndexError) as error:

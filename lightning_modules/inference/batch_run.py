@@ -9,9 +9,9 @@ import torch
 from tqdm import tqdm
 
 from geometry.errors import InputError, one_line
+from geometry.files.storage import concerns_all_files
+from geometry.files.writing import write_whole
 from geometry.modalities import registered
-from geometry.storage import concerns_all_files
-from geometry.writing import write_whole
 from lightning_modules.inference.anchored_metres import AnchoredMetres
 from lightning_modules.inference.camera_estimate import CameraEstimator
 from lightning_modules.inference.photos import Photo
@@ -19,7 +19,7 @@ from lightning_modules.inference.pictures import read_picture
 from lightning_modules.inference.point_cloud import PointCloudCamera, metric_range, stretched
 from lightning_modules.inference.predictor import Predictor
 from lightning_modules.inference.results import result_names, write_results
-from lightning_modules.inference.surface_files import SURFACE_FILES
+from lightning_modules.inference.surface_files import SURFACE_FILES, SurfaceMaker
 
 # Images wait for others of their size, until so many pixels wait in all.
 _WAITING_PIXELS = 30_000_000
@@ -71,7 +71,7 @@ class BatchRun:
         camera: PointCloudCamera | None = None,
     ) -> None:
         if batch_size < 1:
-            raise InputError(f"--batch-size must be at least 1, got {batch_size}.")
+            raise InputError(f"--batch_size must be at least 1, got {batch_size}.")
         if surface_files and not predictor.modality.has_surface:
             surfaces = " or ".join(sorted(kind.title for kind in registered().values() if kind.has_surface))
             raise InputError(
@@ -159,10 +159,11 @@ class BatchRun:
         metres, note = None, ""
         if self.metric is not None and photo.file in self.metric.anchors:
             metres, note = self.metric.write(photo.file, prediction, folder, photo.stem)
-        if self.surface_files:
+        makers = self._makers(photo)
+        if makers:
             relative, camera, says = self._surface(photo, prediction, metres)
             note = "; ".join(filter(None, (note, says)))
-            for ending, make in self.surface_files.items():
+            for ending, make in makers.items():
                 write_whole(folder / f"{photo.stem}_{ending}", make(relative, image, camera))
         write_results(self.predictor.modality, prediction, folder, photo.stem)
         return note
@@ -178,10 +179,19 @@ class BatchRun:
             return *metric_range(metres, camera), says
         return stretched(self.predictor.modality, prediction, camera), camera, says
 
+    def _makers(self, photo: Photo) -> dict[str, SurfaceMaker]:
+        """Return what makes the further files of a photo, by their endings.
+
+        Of a photo with anchors, millimetres are measured, and written with its metres: there is no second file of them.
+        """
+        is_measured = self.metric is not None and photo.file in self.metric.anchors
+        measured = SURFACE_FILES["millimetres"] if is_measured else {}
+        return {ending: make for ending, make in self.surface_files.items() if ending not in measured}
+
     def _is_done(self, photo: Photo) -> bool:
         names = result_names(self.predictor.modality, photo.stem)
         names += self.metric.names(photo.file, photo.stem) if self.metric is not None else []
-        names += [f"{photo.stem}_{ending}" for ending in self.surface_files]
+        names += [f"{photo.stem}_{ending}" for ending in self._makers(photo)]
         return not self.overwrite and all((self.output / photo.folder / name).is_file() for name in names)
 
 
@@ -192,5 +202,5 @@ def _num_pixels(groups: Iterable[list[tuple[Photo, np.ndarray]]]) -> int:
 def reason_of(error: BaseException) -> str:
     """Say in one line why an image could not be predicted."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "memory" in str(error):
-        return "out of memory; try a smaller --tile-size or --processing-res."
+        return "out of memory; try a smaller --tile_size or --processing_res."
     return one_line(error, 300) or type(error).__name__

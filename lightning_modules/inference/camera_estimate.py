@@ -9,6 +9,7 @@ import torch
 
 from geometry.camera_recovery import recover_camera
 from geometry.errors import InputError
+from geometry.files.npy_arrays import read_npy_file
 from geometry.modalities import Depth, Modality
 from lightning_modules.inference.photos import Photo
 from lightning_modules.inference.point_cloud import PointCloudCamera
@@ -71,9 +72,9 @@ class CameraEstimator:
         """Return the normals (3,H,W) of a photo."""
         path = self.folder / photo.folder / f"{photo.stem}_normals.npy"
         try:
-            values = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise InputError(f"--normals: {path} is missing or cannot be read; predict the normals first.") from error
+            values = read_npy_file(path)
+        except FileNotFoundError as error:
+            raise InputError(f"--normals: {path} is missing; predict the normals first.") from error
         if values.ndim != 3 or values.shape[2] != 3 or values.dtype.kind != "f":
             raise InputError(f"--normals: {path} is {values.dtype} {values.shape}, not height x width x 3 numbers.")
         return np.ascontiguousarray(np.moveaxis(values, 2, 0))

@@ -11,9 +11,11 @@ from typing import Any, Literal, get_args
 import torch
 from jsonargparse import ArgumentParser
 
+from geometry.command_line.messages import readable_error
 from geometry.errors import InputError, one_line
-from geometry.paths import given_path
-from lightning_modules.command_line.console import input_error_behind, readable_error
+from geometry.files.paths import given_path
+from geometry.files.reading import read_text_file
+from lightning_modules.command_line.console import input_error_behind
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.estimator import Estimator
 from lightning_modules.inference.run_config import (
@@ -187,7 +189,7 @@ def _training_of_export(folder: str, estimator: Estimator) -> TrainedOn | None:
     resolution = _json_part(folder, INDEX).get("default_processing_resolution")
     if type(resolution) is not int:
         return None
-    known = replace(describe_training({}, estimator.task.modality), processing_res=resolution)
+    known = replace(describe_training({}, [estimator.task.modality]), processing_res=resolution)
     return read_record(known.to_record(), f"{folder}/{INDEX}")
 
 
@@ -214,7 +216,7 @@ def read_part_of(base: str, name: str) -> str:
     folder = find_folder(base)
     try:
         file = folder / name if folder else Path(huggingface_hub.hf_hub_download(base, name))
-        return file.read_text(encoding="utf-8")
+        return read_text_file(file)
     except Exception as error:  # whatever the hub's client raises
         raise InputError(f"cannot read {name} of {base}: {one_line(error, 200)}") from error
 

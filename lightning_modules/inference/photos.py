@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from geometry.errors import InputError
-from geometry.listing import is_junk
-from geometry.photo_kinds import is_photo
+from geometry.files.listing import is_junk
+from geometry.files.photo_kinds import is_photo
 from lightning_modules.inference.pictures import SUFFIXES
 
 # Names of files may have 255 bytes; results add an ending, temporary files a random part.

@@ -8,7 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from geometry.errors import InputError
-from geometry.image_files import open_image, rgb_of
+from geometry.files.images import open_image, rgb_of
 
 ImageLike = str | Path | IO[bytes] | Image.Image | np.ndarray | Tensor
 

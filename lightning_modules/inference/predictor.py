@@ -16,6 +16,7 @@ from lightning_modules.estimator import Estimator
 from lightning_modules.inference.loading import load_model
 from lightning_modules.inference.pictures import ImageLike, as_rgb
 from lightning_modules.inference.tiling import align_to, blend_tiles
+from lightning_modules.single_task import alone
 from lightning_modules.trained_on import DEFAULT_PROCESSING_RES, concern, default_resolution
 
 Precision = Literal["float32", "bfloat16", "float16"]
@@ -40,6 +41,7 @@ class Predictor:
         device: Where to compute, for instance cuda or cpu; auto takes a GPU where there is one.
         precision: Arithmetic of the network: float32, or bfloat16 and float16 for speed.
         seed: Seed of the noise of networks trained with noise; all others ignore it.
+        modality: Which modality to predict, of an estimator of several.
 
     Raises:
         InputError: An option makes no sense.
@@ -53,7 +55,9 @@ class Predictor:
         device: str = "auto",
         precision: Precision = "float32",
         seed: int = 0,
+        modality: str | None = None,
     ) -> None:
+        estimator = alone(estimator, modality)
         self.modality = estimator.task.modality
         self.trained_on = estimator.trained_on
         if processing_res is None and self.trained_on is None:

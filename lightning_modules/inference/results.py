@@ -9,8 +9,8 @@ import torch
 
 from geometry.batch import Target
 from geometry.colorize import eight_bit
+from geometry.files.writing import write_whole
 from geometry.modalities import Modality
-from geometry.writing import write_whole
 
 _STRIP_PIXELS = 2_000_000
 _RANGE_PIXELS = 1_000_000

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from geometry.errors import InputError, one_line
-from geometry.files import read_text_file
+from geometry.files.reading import read_text_file
 from lightning_modules.training.val_scores import read_scores
 
 

@@ -12,7 +12,7 @@ _LARGEST_16_BIT = 65535
 _MESH_POINTS = 400_000
 
 # What is made of relative depth (H,W) in [0, 1], the image, and the camera.
-_Maker = Callable[[np.ndarray, np.ndarray, PointCloudCamera], bytes]
+SurfaceMaker = Callable[[np.ndarray, np.ndarray, PointCloudCamera], bytes]
 
 
 def near_white_bytes(depth: np.ndarray, image: np.ndarray, camera: PointCloudCamera) -> bytes:
@@ -39,7 +39,7 @@ def _ply(depth: np.ndarray, image: np.ndarray, camera: PointCloudCamera) -> byte
 
 
 # By the option that asks for them: the endings of the files, and what makes them.
-SURFACE_FILES: dict[str, dict[str, _Maker]] = {
+SURFACE_FILES: dict[str, dict[str, SurfaceMaker]] = {
     "point-cloud": {"points.ply": _points},
     "near-white": {"near_white.png": near_white_bytes},
     "millimetres": {"mm.png": millimetres_bytes},

@@ -1,6 +1,5 @@
 """The files of a base model on this machine, and whether they can be read at all."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -8,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from geometry.errors import InputError, one_line
+from geometry.files.json_text import parse_json
+from geometry.files.limits import MAX_TEXT_BYTES
+from geometry.files.reading import read_regular_file
+from lightning_modules.networks.weightless import is_weightless
 from lightning_modules.shipped import find_folder
 
 INDEX = "model_index.json"
@@ -91,10 +94,10 @@ class Base:
             InputError: it cannot be read, or holds no JSON object.
         """
         try:
-            content = json.loads((self.folder / file).read_text(encoding="utf-8"))
+            content = parse_json(read_regular_file(self.folder / file, MAX_TEXT_BYTES), MAX_TEXT_BYTES)
         except OSError as error:
             raise self.refusal(file, f"cannot be read: {error.strerror}.") from error
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             raise self.refusal(file, f"is no JSON ({error}). The base is damaged; fetch it again.") from error
         if not isinstance(content, dict):
             raise self.refusal(file, "holds no JSON object. The base is damaged; fetch it again.")
@@ -172,7 +175,7 @@ def check_weights(base: Base) -> None:
     Raises:
         InputError: weights are missing, damaged or quantised.
     """
-    for file in base.all_weights():
+    for file in () if is_weightless() else base.all_weights():
         _check_header(base, file)
 
 

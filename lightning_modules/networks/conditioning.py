@@ -1,6 +1,6 @@
 """What a denoiser is given for the empty prompt: computed once by the base's own encoders, or read from a small file.
 
-``python -m lightning_modules.write_conditioning`` writes such a file on a machine that has the encoders;
+``onestep conditioning`` writes such a file on a machine that has the encoders;
 training then needs neither them nor their memory.
 """
 
@@ -12,10 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from geometry.errors import InputError
+from geometry.errors import InputError, one_line
+from geometry.files.reading import open_regular_file
+from geometry.files.writing import write_whole
 from lightning_modules.networks.base_files import TEXT_ENCODER, TOKENIZER, Base
 from lightning_modules.networks.family import Family, skeleton
 from lightning_modules.networks.pretrained import load_encoder, load_part, quiet_transformers
+from lightning_modules.networks.weightless import is_weightless
 
 # Beside the base's model_index.json; read in place of the encoders where it is.
 FILE_NAME = "conditioning.safetensors"
@@ -42,18 +45,16 @@ def read_conditioning(file: Path, family: Family, config: Mapping[str, Any]) -> 
     from safetensors import SafetensorError, safe_open
 
     try:
-        if file.stat().st_size > _LARGEST_BYTES:
-            raise InputError(f"the conditioning {file} is larger than {_LARGEST_BYTES >> 20} MB; it is something else.")
+        open_regular_file(file, _LARGEST_BYTES).close()
         with safe_open(file, "pt") as content:
             pipeline = (content.metadata() or {}).get(_PIPELINE)
             found = {name: content.get_tensor(name).float() for name in content.keys()}
     except (SafetensorError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"the conditioning {file} cannot be read ({reason}). Write it anew.") from error
+        raise InputError(f"the conditioning {file} cannot be read ({one_line(error)}). Write it anew.") from error
     if pipeline != family.pipeline:
         raise InputError(
             f"the conditioning {file} was written for a {pipeline}, but the base is a {family.pipeline}. Write one for "
-            "this base: python -m lightning_modules.write_conditioning."
+            "this base: onestep conditioning."
         )
     _check(found, family, config, f"the conditioning {file}")
     return found
@@ -71,14 +72,12 @@ def write_conditioning(tensors: Mapping[str, Tensor], family: Family, base: str,
     Raises:
         InputError: it cannot be written.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
-    part = file.with_name(file.name + ".part")
+    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        save_file(contiguous, part, {_PIPELINE: family.pipeline, "base": base, "prompt": ""})
-        part.replace(file)
+        write_whole(file, save(contiguous, {_PIPELINE: family.pipeline, "base": base, "prompt": ""}))
     except OSError as error:
         raise InputError(f"the conditioning {file} cannot be written: {error.strerror or error}.") from error
 
@@ -97,6 +96,8 @@ def encode_empty_prompt(base: Base, family: Family, config: Mapping[str, Any]) -
     Raises:
         InputError: a part cannot be read, or they do not fit together.
     """
+    if is_weightless():
+        return {name: torch.zeros(shape) for name, shape in family.conditioning_shapes(config).items()}
     import diffusers
 
     classes = base.read_json("model_index.json")

@@ -32,6 +32,7 @@ class Denoiser(ABC):
         lora: Low-rank adapters in place of the model's own weights.
         checkpointing: Recompute the model's activations in the backward pass to save memory.
         trains_first_layer: Train the first layer beside the adapters, because it was widened.
+        new_layers: Names of layers that the base has not got, which train beside the adapters, too.
 
     Raises:
         InputError: There is no such input mode, the family has not got it, or the adapters do not fit.
@@ -63,6 +64,7 @@ class Denoiser(ABC):
         lora: LoRA | None = None,
         checkpointing: bool = False,
         trains_first_layer: bool = False,
+        new_layers: Sequence[str] = (),
     ) -> None:
         self.check_input_mode(input_mode)
         self.model: Any = model
@@ -73,8 +75,8 @@ class Denoiser(ABC):
             model.get_submodule(name).requires_grad_(False)
         if lora is not None:
             lora.apply(model, self.lora_targets, idle)
-            if trains_first_layer:
-                model.get_submodule(self.first_layer).requires_grad_(True)
+            for name in (*([self.first_layer] if trains_first_layer else []), *new_layers):
+                model.get_submodule(name).requires_grad_(True)
             keep_little(model)
         if checkpointing:
             self.model.enable_gradient_checkpointing()  # type: ignore[operator]

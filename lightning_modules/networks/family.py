@@ -40,6 +40,8 @@ class Family(ABC):
     idle: ClassVar[tuple[str, ...]] = ("image_encoder", "feature_extractor", "safety_checker")
     #: The denoiser, as the class calls and wraps it.
     denoiser: ClassVar[type[Denoiser]]
+    #: Tokens of the empty prompt, for plans that are made without encoding it.
+    prompt_tokens: ClassVar[int] = 512
     #: Guidance scale that the denoiser is told where the base was distilled with one; None is a family without.
     guidance: ClassVar[float | None] = None
 
@@ -95,6 +97,17 @@ class Family(ABC):
         Args:
             config: the denoiser's.
         """
+
+    def conditioning_shapes(self, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+        """Return the shapes of what the denoiser is given for the empty prompt: tokens, but for what is pooled.
+
+        Args:
+            config: the denoiser's.
+        """
+        widths = self.conditioning_widths(config)
+        return {
+            name: (1, width) if "pooled" in name else (1, self.prompt_tokens, width) for name, width in widths.items()
+        }
 
     def make_codec(self, model: Any, **options: Any) -> Codec:  # noqa: ANN401
         """Return the codec.

@@ -6,6 +6,7 @@ low-rank adapters, the first is needed for nothing, and the second is cheap to c
 before it keeps anyway. Values and gradients stay the same, bit for bit.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -54,13 +55,18 @@ class FrozenConv2d(nn.Conv2d):
 
 
 class FrozenGroupNorm(nn.GroupNorm):
-    """A normalisation that tells the activation after it how its result comes about."""
+    """A normalisation that keeps its input as it came, and tells the activation after it how its result comes about.
+
+    Under autocast a GPU normalises in float32; PyTorch would keep the input in that type, twice as large.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the normalised image (B,C,H,W)."""
-        normalized = super().forward(input)
-        if _needs_gradient(input) and not torch.compiler.is_compiling():
-            normalized.normalized_from = (input, self)  # type: ignore[attr-defined]
+        is_plain = torch.compiler.is_compiling() or any(weight.requires_grad for weight in self.parameters())
+        if is_plain or not _needs_gradient(input):
+            return super().forward(input)
+        normalized = _Normalization.apply(input, self)
+        normalized.normalized_from = (input, self)
         return normalized
 
 
@@ -118,22 +124,55 @@ def _is_channels_last(tensor: Tensor) -> bool:
     return tensor.is_contiguous(memory_format=torch.channels_last) and not tensor.is_contiguous()
 
 
+class _Autocast:
+    """Autocast as it is now, to be had again later.
+
+    Args:
+        device: type of the device.
+    """
+
+    def __init__(self, device: str) -> None:
+        self.device, self.is_known = device, torch.amp.is_autocast_available(device)
+        self.enabled = self.is_known and torch.is_autocast_enabled(device)
+        self.dtype = torch.get_autocast_dtype(device) if self.is_known else None
+
+    def again(self) -> AbstractContextManager[Any]:
+        """Return a context with autocast as it was."""
+        return torch.autocast(self.device, self.dtype, enabled=self.enabled) if self.is_known else nullcontext()
+
+
+class _Normalization(torch.autograd.Function):
+    """A normalisation whose statistics are computed once more in the backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, source: Tensor, norm: nn.GroupNorm) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(source)
+        ctx.norm, ctx.autocast = norm, _Autocast(source.device.type)
+        return nn.GroupNorm.forward(norm, source)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        (source,) = ctx.saved_tensors
+        with torch.enable_grad(), ctx.autocast.again():
+            source = source.detach().requires_grad_()
+            normalized = nn.GroupNorm.forward(ctx.norm, source)
+        return *torch.autograd.grad(normalized, source, gradient), None
+
+
 class _Activation(torch.autograd.Function):
     """SiLU of a normalisation's result, which is computed once more in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, normalized: Tensor, source: Tensor, norm: nn.GroupNorm) -> Tensor:  # noqa: ANN401
-        kind = source.device.type
         ctx.save_for_backward(source)
-        ctx.norm, ctx.kind = norm, kind
-        ctx.autocast = torch.is_autocast_enabled(kind), torch.get_autocast_dtype(kind)
+        ctx.norm, ctx.autocast = norm, _Autocast(source.device.type)
         return F.silu(normalized)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
         (source,) = ctx.saved_tensors
-        enabled, dtype = ctx.autocast
-        with torch.autocast(ctx.kind, dtype, enabled=enabled):
+        with ctx.autocast.again():
             normalized = nn.GroupNorm.forward(ctx.norm, source)
         return torch.ops.aten.silu_backward(gradient, normalized), None, None

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from geometry.errors import InputError, one_line
 from lightning_modules.networks.base_files import INDEX, Base, Part, absence, missing_configs
+from lightning_modules.networks.weightless import is_weightless
 from lightning_modules.shipped import find_folder
 
 _HUB_TIMEOUT_S = 15
@@ -69,6 +70,8 @@ def download_missing(base: Base) -> None:
     Raises:
         InputError: they cannot be had.
     """
+    if is_weightless():
+        return
     if absent := [file for file in base.all_weights() if file in base.remote and not (base.folder / file).is_file()]:
         download(base.name, absent)
 

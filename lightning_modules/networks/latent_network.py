@@ -1,7 +1,7 @@
 """The latent network: a codec, a denoiser and a noise process, whatever their family."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self, get_args
 
 import torch
@@ -17,6 +17,7 @@ from lightning_modules.networks.noise import NoiseKind, draw_noise
 from lightning_modules.networks.noise_process import NoiseProcess
 from lightning_modules.networks.plain import make_plain, plain_copy
 from lightning_modules.networks.sharding import shard_blocks
+from lightning_modules.networks.task_switch import TaskSwitch, latents_of_outputs
 
 if TYPE_CHECKING:
     from lightning_modules.networks.pipeline_folder import PipelineFolder
@@ -36,6 +37,7 @@ class LatentNetwork(nn.Module):
         timestep: Timestep of the single step; None is the last.
         channels_last: Lay weights and activations out channel by channel.
         compile: Which parts torch.compile compiles; None is none.
+        switch: Outputs that the denoiser has been made for; None is a single one, without a label.
 
     Raises:
         InputError: There is no such noise, or the denoiser cannot be given it.
@@ -52,12 +54,14 @@ class LatentNetwork(nn.Module):
         timestep: float | None = None,
         channels_last: bool = False,
         compile: Compilation | None = None,
+        switch: TaskSwitch | None = None,
     ) -> None:
         super().__init__()
         if noise not in get_args(NoiseKind):
             raise InputError(f"there is no noise {noise!r}; choose one of {', '.join(get_args(NoiseKind))}.")
         self.codec, self.denoiser, self.noise_process = codec, denoiser, noise_process
         self.noise: NoiseKind = noise
+        self.switch = switch
         self.add_module(codec.name, codec.model)
         self.add_module(denoiser.name, denoiser.model)
         for name, tensor in denoiser.conditioning.items():
@@ -154,47 +158,66 @@ class LatentNetwork(nn.Module):
         """
         return self.codec.known_latents(known)
 
-    def model_output(self, latents: Tensor, timesteps: Tensor) -> Tensor:
-        """Return what the denoiser says under its fixed conditioning.
+    def image_conditioning(self, image: Tensor) -> dict[str, Tensor]:
+        """Return what the denoiser is given that depends on the image (B,3,H,W): (B,...) by name; by default {}."""
+        return {}
+
+    def model_output(self, latents: Tensor, timesteps: Tensor, given: Mapping[str, Tensor] | None = None) -> Tensor:
+        """Return what the denoiser says under its conditioning.
 
         Args:
             latents: what ``denoiser.input_of`` makes of image latent and noisy latent.
             timesteps: () or (B,), as the noise process counts them.
+            given: further conditioning (B,...), or in place of the fixed one.
 
         Returns:
             (B,C,h,w), as the noise process understands it.
         """
-        conditioning = {name: self.get_buffer(name) for name in self.denoiser.conditioning}
+        conditioning = {name: self.get_buffer(name) for name in self.denoiser.conditioning} | dict(given or {})
         return self.denoiser.model_output(latents, timesteps, conditioning)
 
-    def clean_latent(self, image_latent: Tensor, noise: Tensor) -> Tensor:
+    def clean_latent(self, image_latent: Tensor, noise: Tensor, given: Mapping[str, Tensor] | None = None) -> Tensor:
         """Return the clean latent (x0) that the denoiser's output at the single step stands for.
 
         Args:
             image_latent: (B,C,h,w), latent of the image.
             noise: (B,C,h,w), latent noise or zeros.
+            given: further conditioning, see ``model_output``.
 
         Returns:
             (B,C,h,w), normalised latent.
         """
-        output = self.model_output(self.denoiser.input_of(image_latent, noise), self.timestep)
+        output = self.model_output(self.denoiser.input_of(image_latent, noise), self.timestep, given)
         if self.denoiser.input_mode == "residual":
             return image_latent - output
         return self.noise_process.predict_x0(output, noise, self._timestep)
 
-    def predict_latent(self, image: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
-        """Return the clean latent of the prediction for an image.
+    def predict_latents(
+        self, image: Tensor, seeds: Sequence[int] | None = None, outputs: Sequence[str] = (), dataset: str | None = None
+    ) -> list[Tensor]:
+        """Return the clean latents of several outputs for an image.
 
         Args:
             image: (B,3,H,W) in [-1, 1].
             seeds: one seed per image for the latent noise; None is 0 for all. Unused without noise.
+            outputs: names of outputs of the switch; of no account without one.
+            dataset: name of the data set that the images come from, where it is known.
 
         Returns:
-            (B,C,h,w), normalised latent.
+            (B,C,h,w) per output, normalised latents; a single one without a switch.
         """
         image_latent = self.encode(image)
         noise = draw_noise(self.noise, image_latent, [0] * len(image) if seeds is None else seeds)
-        return self.clean_latent(image_latent, noise)
+        return latents_of_outputs(self, image_latent, noise, self.image_conditioning(image), outputs, dataset)
+
+    def predict_latent(self, image: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
+        """Return the clean latent (B,C,h,w) of the prediction, or the switch's first output: see ``predict_latents``.
+
+        Args:
+            image: (B,3,H,W) in [-1, 1].
+            seeds: one seed per image for the latent noise; None is 0 for all. Unused without noise.
+        """
+        return self.predict_latents(image, seeds, self.switch.outputs[:1] if self.switch else ())[0]
 
     def forward(self, image: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         """Return the decoded prediction for an image.

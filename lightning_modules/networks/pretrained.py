@@ -9,6 +9,7 @@ from torch import nn
 
 from geometry.errors import InputError, one_line
 from lightning_modules.networks.base_files import Base
+from lightning_modules.networks.weightless import build_weightless, is_weightless
 
 Part = TypeVar("Part")
 Model = TypeVar("Model", bound=nn.Module)
@@ -49,6 +50,8 @@ def load_weights(kind: type[Model], base: Base, part: str, **options: Any) -> Mo
         InputError: the part cannot be read, its weights are not those of the model that its config describes, or
             are not finite.
     """
+    if is_weightless():
+        return load_part(lambda *_, **__: build_weightless(kind, base.read_json(f"{part}/config.json")), base, part)
     variant = base.weights(part).variant
     options |= {"use_safetensors": True, "output_loading_info": True} | ({"variant": variant} if variant else {})
     load: Callable[..., tuple[Model, dict[str, Any]]] = getattr(kind, "from_pretrained")  # noqa: B009 - not of nn.Module

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from geometry.errors import InputError
-from geometry.paths import given_path
+from geometry.files.paths import given_path
 from lightning_modules.networks.base_files import INDEX, Base, Part, absence, check_weights, missing_configs
 from lightning_modules.networks.conditioning import FILE_NAME
 from lightning_modules.networks.config_checks import check_class, check_sizes
@@ -87,10 +87,7 @@ def _stored(base: Base, conditioning: str | None) -> Path | None:
         return beside if beside.is_file() else None
     file = given_path(conditioning, "conditioning")
     if not file.is_file():
-        raise InputError(
-            f"there is no file of conditioning {conditioning}; write one: "
-            "python -m lightning_modules.write_conditioning."
-        )
+        raise InputError(f"there is no file of conditioning {conditioning}; write one: onestep conditioning.")
     return file
 
 

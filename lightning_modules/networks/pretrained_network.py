@@ -36,7 +36,7 @@ class PretrainedNetwork(LatentNetwork):
             (multi-resolution).
         timestep: Timestep of the single step; by default that of pure noise, 1000 in flow matching.
         conditioning: File with what the denoiser is given for the empty prompt, written by
-            ``python -m lightning_modules.write_conditioning``. By default conditioning.safetensors in the base's
+            ``onestep conditioning``. By default conditioning.safetensors in the base's
             folder; where there is none, the base's own encoders compute it.
         guidance: Guidance scale that a distilled denoiser is told (FLUX.1); by default what its family uses.
         checkpointing: Recompute the denoiser's activations in the backward pass to save memory.

@@ -65,10 +65,12 @@ class ValidationPanels(Callback):
         if not any(map(can_show_images, trainer.loggers)):
             return
         first = batch[:missing]
-        shown = pl_module.task.visualize(outputs["prediction"][:missing], first)
+        parts = pl_module.task.parts_of(outputs["prediction"][:missing])
+        shown = [image for task, part in parts for image in task.visualize(part, first)]
         tiles = [self._tile(image) for image in (first.image.float() / 2 + 0.5, *shown)]
         if not rows:
-            rows.append(title_band(panel_titles(pl_module.task.modality), tiles[0].shape[3]))
+            titles = panel_titles([task.modality for task, _ in parts])
+            rows.append(title_band(titles, tiles[0].shape[3]))
         for row, key in zip(torch.cat(tiles, dim=3).unbind(), first.key, strict=True):
             rows.append(torch.cat([title_band([key], row.shape[2]), row], dim=1))
 

@@ -9,8 +9,8 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from geometry.errors import InputError
-from geometry.locks import sole_use
-from geometry.paths import check_writable, given_path
+from geometry.files.locks import sole_use
+from geometry.files.paths import check_writable, given_path
 from lightning_modules.lightning_internals import (
     OpenModelCheckpoint,
     is_amid_step,

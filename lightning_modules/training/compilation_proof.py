@@ -60,7 +60,7 @@ class CompilationProof(Callback):
         parts = {str(name): part for name, part in network.compilable_parts().items() if compiled_regions(part)}
         if not parts or shape in self._proven or (self._proven and _is_sharded(network)):
             return
-        estimator.task.target(batch)
+        estimator.task.check_has_truth(batch)
         with _same_random_numbers(batch.image.device), torch.enable_grad():
             calls = _record(parts, lambda: _plain_forward(estimator, batch))
             results = {name: _compare(parts[name], call) for name, call in calls.items()}

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from geometry.errors import InputError
-from geometry.files import read_text_file
+from geometry.files.reading import read_text_file
 from lightning_modules.training.run_folders import has_checkpoint, last_checkpoint, newest_run
 
 BEST_OR_LAST = ("best", "last")

@@ -12,10 +12,13 @@ _HEIGHT_PX = 16
 _LETTER_PX = 6.6
 
 
-def panel_titles(modality: Modality) -> list[str]:
-    """Return the titles of the columns image, prediction, ground truth and error, the last with its range."""
-    error = f"{modality.error_name}: white 0, red {modality.worst_error:g}"
-    return ["image", f"{modality.name} predicted", f"{modality.name} true", error]
+def panel_titles(modalities: Sequence[Modality]) -> list[str]:
+    """Return the titles of the columns image and, per modality, prediction, ground truth and error with its range."""
+    titles = ["image"]
+    for modality in modalities:
+        error = f"{modality.error_name}: white 0, red {modality.worst_error:g}"
+        titles += [f"{modality.name} predicted", f"{modality.name} true", error]
+    return titles
 
 
 def title_band(texts: Sequence[str], width_px: int) -> Tensor:

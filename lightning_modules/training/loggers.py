@@ -17,7 +17,8 @@ from torch import Tensor
 
 from geometry.colorize import eight_bit
 from geometry.errors import InputError, one_line
-from geometry.writing import write_whole
+from geometry.files.json_text import read_json_file
+from geometry.files.writing import write_whole
 
 # In a run's folder: which files or pages its loggers write to, so that a run that goes on adds to the same ones.
 RECORD = "loggers.json"
@@ -180,8 +181,8 @@ def _version(logger: Logger) -> int | str | None:
 
 
 def _read_record(run: Path) -> list[dict[str, Any]]:
-    with suppress(OSError, ValueError):
-        content = json.loads((run / RECORD).read_text(encoding="utf-8"))
+    with suppress(ValueError):
+        content = read_json_file(run / RECORD)
         if isinstance(content, list) and all(isinstance(entry, dict) for entry in content):
             return content
     return []

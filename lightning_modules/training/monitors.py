@@ -7,7 +7,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from geometry.batch import DatasetInfo
 from geometry.errors import InputError
-from lightning_modules.metric_base import all_scores
+from lightning_modules.metrics.base import all_scores
 from lightning_modules.training.logging_steps import is_logging_step
 
 if TYPE_CHECKING:

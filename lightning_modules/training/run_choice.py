@@ -9,7 +9,8 @@ from typing import Any
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from geometry.errors import InputError
-from geometry.paths import given_path
+from geometry.files.paths import given_path
+from geometry.files.reading import read_text_file
 from lightning_modules.training.checkpoint_files import LAST, damage
 from lightning_modules.training.found_runs import best_checkpoint
 from lightning_modules.training.run_folders import OnDamage, has_checkpoint, last_checkpoint, newest_run, next_run
@@ -132,8 +133,8 @@ def _beside_logger(options: Mapping[str, Any]) -> Iterator[tuple[Path, Path]]:
 def _is_named(config: Path, options: Mapping[str, Any]) -> bool:
     import yaml
 
-    with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
+    with suppress(InputError, ValueError, RecursionError, yaml.YAMLError):
+        content = yaml.safe_load(read_text_file(config))
         return isinstance(content, dict) and content.get("name") == options.get("name")
     return False
 

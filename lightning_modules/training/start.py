@@ -8,7 +8,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
 
 from geometry.errors import InputError
-from geometry.paths import given_path
+from geometry.files.paths import given_path
 from lightning_modules.networks.lora import adapter_scale
 from lightning_modules.training.run_folders import has_checkpoint, last_checkpoint, newest_run
 

@@ -7,8 +7,8 @@ from typing import Any
 from lightning.pytorch import Callback, Trainer
 
 from geometry.errors import InputError
-from geometry.files import read_text_file
-from geometry.limits import MIB
+from geometry.files.limits import MIB
+from geometry.files.reading import read_text_file
 from lightning_modules.estimator import Estimator
 from lightning_modules.evaluation.report import write_file
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import torch
 
-from lightning_modules.command_line.console import input_error_behind, leave, quieten
+from geometry.command_line.messages import leave
+from lightning_modules.command_line.console import input_error_behind, quieten
 from research.paper_in_miniature.miniature import make_miniature
 from research.paper_in_miniature.settings import FULL, QUICK
 

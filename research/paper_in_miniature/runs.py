@@ -201,7 +201,7 @@ class Runs:
         seed_everything(run.seed, verbose=False)
         estimator = self.build(run, init_from=start)
         ema = ExponentialMovingAverage(self.settings.ema_decay if run.average else None)
-        trainer = _trainer([ema, StepProgress()], max_steps=run.steps, limit_val_batches=0)
+        trainer = make_trainer([ema, StepProgress()], max_steps=run.steps, limit_val_batches=0)
         trainer.fit(estimator, datamodule=self.halls.training(run.seed, self.budget(run.arm).batch_size))
         # The whole checkpoint holds the average, and optimiser states of twice the size of the weights.
         trainer.save_checkpoint(path, weights_only=not run.average)
@@ -211,7 +211,7 @@ class Runs:
     ) -> dict[str, float]:
         seed_everything(run.seed, verbose=False)
         ema = ExponentialMovingAverage(self.settings.ema_decay if average else None)
-        trainer = _trainer([ema, StepProgress()])
+        trainer = make_trainer([ema, StepProgress()])
         estimator = self.build(run, sampling)
         (metrics,) = trainer.validate(
             estimator, datamodule=data, ckpt_path=str(checkpoint), verbose=False, weights_only=True
@@ -219,7 +219,13 @@ class Runs:
         return {name.removeprefix(f"val/{NAME}/"): value for name, value in cast(dict[str, float], metrics).items()}
 
 
-def _trainer(callbacks: list[Any], **options: Any) -> Trainer:  # noqa: ANN401
+def make_trainer(callbacks: list[Any], **options: Any) -> Trainer:  # noqa: ANN401
+    """Return a trainer that says and keeps nothing by itself.
+
+    Args:
+        callbacks: what goes on beside the steps.
+        **options: further ones of the trainer.
+    """
     accelerator = "gpu" if torch.cuda.is_available() else "cpu"
     return Trainer(
         accelerator=accelerator,

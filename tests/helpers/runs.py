@@ -204,6 +204,7 @@ def _train(arguments: list[str], log: str, environment: dict[str, str]) -> None:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
         multiprocessing.set_start_method("fork", force=True)  # as in a process that was not forked from a server
+        _heed_signals()
         torch.set_num_threads(1)
         faulthandler.dump_traceback_later(TIMEOUT_S - 10, file=file)
         try:
@@ -211,6 +212,13 @@ def _train(arguments: list[str], log: str, environment: dict[str, str]) -> None:
         except Exception:
             traceback.print_exc()
             sys.exit(1)
+
+
+def _heed_signals() -> None:
+    """Take the signals that whoever started the tests ignores, as nohup does and a shell for its background jobs."""
+    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 def start(runs: Path, config: Path, *options: Any, world_size: int = 1, command: str = "fit") -> list[Any]:

@@ -79,6 +79,21 @@ def test_the_judge_sees_what_is_wrong(read, end):
     assert verdict.end.startswith(end), f"{verdict.end}: {verdict.told}"
 
 
+def test_a_process_hangs_that_sleeps_and_not_one_that_works_however_long_it_takes():
+    def work(folder: Path):
+        begin = time.monotonic()
+        while time.monotonic() < begin + 0.5:
+            pass
+
+    def wait(folder: Path):
+        os.mkfifo(folder / "pipe")
+        (folder / "pipe").read_bytes()
+
+    probes = [Format("probe", lambda: [b""], lambda folder, data, read=read: read(folder)) for read in (work, wait)]
+    ends = [judge(probe, b"", 0.1).end for probe in probes]
+    assert ends == ["accepted", "hang"]
+
+
 def test_equal_seeds_make_equal_cases():
     for kind in all_formats():
         first, second = (kind.case(random.Random("3")) for _ in range(2))

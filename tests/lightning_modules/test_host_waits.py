@@ -1,12 +1,16 @@
 """A training step queues its work and never asks the device for a number, or the GPU would run dry between steps."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lightning_modules import Depth, Normals, SingleStepEstimator, StableDiffusion
-from lightning_modules.loss_terms import GradientMatching
 from lightning_modules.losses import AngularLoss, ScaleShiftInvariantLoss
+from lightning_modules.losses.auxiliary import GradientMatching, LatentConsistency
+from lightning_modules.networks.lora import LoRA
+from lightning_modules.training.ema import ExponentialMovingAverage
 from tests.helpers.tiny import build_base, make_batch
 
 # What makes the host wait for a GPU: the value of a tensor, or a shape that depends on values.
@@ -66,6 +70,45 @@ def test_nothing_in_a_step_makes_the_host_wait_for_the_device(base, name, checkp
         optimizer.step()
         optimizer.zero_grad()
     assert waits.found == []
+
+
+OPTIONS = {
+    "adapters": {"lora": LoRA(2)},
+    "a decoder that trains": {"train_decoder": True},
+    "noise": {"noise": "gaussian"},
+    "channels last, bfloat16": {"channels_last": True, "vae_precision": "bfloat16"},
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_no_option_of_the_network_makes_the_host_wait(base, name):
+    estimator = SingleStepEstimator(StableDiffusion(str(base), **OPTIONS[name]), Depth(), LatentConsistency())
+    weights = [weight for weight in estimator.parameters() if weight.requires_grad]
+    optimizer = estimator.make_optimizer(iter(weights))
+    batch = make_batch(height=16, width=16)
+    with Waits() as waits:
+        estimator.training_loss(batch, [0, 1])[0].backward()
+        estimator.gradient_guard.apply(optimizer, 0)
+        optimizer.step()
+        optimizer.zero_grad()
+    assert waits.found == []
+
+
+@pytest.mark.parametrize("warmup", [False, True])
+def test_the_average_of_the_weights_makes_no_step_wait(base, warmup):
+    estimator = SingleStepEstimator(StableDiffusion(str(base)), Depth())
+    average = ExponentialMovingAverage(decay=0.9, warmup=warmup)
+    trainer = SimpleNamespace(global_step=0, log_every_n_steps=50, max_steps=-1)
+    average.on_fit_start(trainer, estimator)
+    average.on_train_start(trainer, estimator)
+    before = average._average["network.unet.conv_in.weight"].clone()
+    with torch.no_grad():
+        estimator.network.unet.conv_in.weight.add_(1)
+    trainer.global_step = 1
+    with Waits() as waits:
+        average.on_train_batch_end(trainer, estimator, None, None, 0)
+    assert waits.found == []
+    assert not torch.equal(average._average["network.unet.conv_in.weight"], before), "nothing was averaged"
 
 
 @pytest.mark.parametrize("ask", [lambda t: t.item(), lambda t: bool(t > 0), lambda t: torch.zeros(1)[t[None] > 0]])

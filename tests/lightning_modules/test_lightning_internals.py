@@ -10,8 +10,8 @@ from typing import ClassVar
 import pytest
 import torch
 from diffusers import AutoencoderKL, AutoencoderTiny
-from jsonargparse import ActionConfigFile
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
+from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.strategies import ModelParallelStrategy, model_parallel
 from torch import nn
@@ -226,40 +226,6 @@ def test_lightning_keeps_the_best_checkpoints_through_the_public_names(tmp_path)
     assert sorted(file.name for file in tmp_path.glob("*.ckpt")) == ["step2.ckpt", "step4.ckpt"]
 
 
-class Reader(internals.OpenParser):
-    """Notes what it reads."""
-
-    read = ()
-
-    def read_config(self, content, path, read):
-        type(self).read = (content, str(path))
-        return super().read_config(content.replace("1", "2"), path, read)
-
-
-def test_the_text_of_a_configuration_passes_through_the_public_name(tmp_path):
-    (tmp_path / "a.yaml").write_text("size: 1\n")
-    parser = Reader()
-    parser.add_argument("--config", action=ActionConfigFile)
-    parser.add_argument("--size", type=int, help="how large")
-    assert parser.parse_args([f"--config={tmp_path / 'a.yaml'}"]).size == 2
-    assert Reader.read[0] == "size: 1\n"
-    assert "a.yaml" in Reader.read[1]
-
-
-def test_every_option_and_group_of_a_parsers_help_is_found():
-    parser = internals.OpenParser()
-    group = parser.add_argument_group("Sizes")
-    group.add_argument("--wide_one", help="how wide")
-    assert "how wide" in [option.help for option in internals.options_of(parser)]
-    assert ("--wide_one",) in [tuple(option.option_strings) for option in internals.options_of(parser)]
-    titles = {found.title: [option.dest for option in options] for found, options in internals.groups_of(parser)}
-    assert titles["Sizes"] == ["wide_one"]
-    for found, _ in internals.groups_of(parser):
-        if found.title == "Sizes":
-            found.title = "Widths"
-    assert "Widths" in parser.format_help()
-
-
 class Commands(internals.OpenCLI):
     """Two commands, one with an option of its own."""
 
@@ -267,8 +233,8 @@ class Commands(internals.OpenCLI):
     def subcommands():
         return {"fit": {"model", "datamodule"}, "validate": {"model", "datamodule", "verbose"}}
 
-    def other_commands(self):
-        return {"draw": "Runs elsewhere."}
+    def add_other_commands(self, add):
+        add("draw", LightningArgumentParser(), help="Runs elsewhere.")
 
     def add_arguments_to_command(self, parser, command):
         if command == "validate":

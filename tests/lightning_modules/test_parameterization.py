@@ -14,10 +14,10 @@ from lightning_modules.export.card import describe
 from lightning_modules.export.programs import Program
 from lightning_modules.export.verification import Agreement
 from lightning_modules.inference import Predictor, load_model
-from lightning_modules.loss_terms import GradientMatching
 from lightning_modules.losses import ModalityLoss, ScaleShiftInvariantLoss
-from lightning_modules.metric_base import GeometryMetric, MeanError
+from lightning_modules.losses.auxiliary import GradientMatching
 from lightning_modules.metrics import AffineInvariantDepth, NormalsError
+from lightning_modules.metrics.base import GeometryMetric, MeanError
 from tests.helpers.tiny import make_batch
 from tests.lightning_modules.inference.runs import make_run, photo
 

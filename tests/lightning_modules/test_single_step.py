@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from lightning_modules import Depth, Normals, SingleStepEstimator, StableDiffusion
-from lightning_modules.loss_terms import LatentConsistency
 from lightning_modules.losses import AngularLoss, ScaleShiftInvariantLoss
+from lightning_modules.losses.auxiliary import LatentConsistency
 from lightning_modules.tasks import Task
 from tests.helpers.tiny import build_base, make_batch
 from tests.helpers.transcription import Reference, transcribed_step

@@ -13,8 +13,8 @@ from geometry.batch import DatasetInfo
 from geometry.errors import InputError
 from lightning_modules import Depth, Normals
 from lightning_modules.losses import AngularLoss, ModalityLoss
-from lightning_modules.metric_base import MeanError
 from lightning_modules.metrics import AffineInvariantDepth, NormalsError
+from lightning_modules.metrics.base import MeanError
 from lightning_modules.tasks import Task
 from tests.helpers.benchmark_archives import write_normals
 from tests.helpers.tiny import TinyData, build_base, make_batch

@@ -62,7 +62,7 @@ def test_a_fit_writes_into_its_checkpoint_what_it_trains_on(tmp_path):
 
 
 def test_the_data_set_with_the_largest_weight_says_which_resolution_is_right():
-    trained = describe_training({"rooms": (480, 640), "streets": (352, 1216)}, Normals().modality)
+    trained = describe_training({"rooms": (480, 640), "streets": (352, 1216)}, [Normals().modality])
     assert trained.processing_res == 640 and trained.sizes_text() == "480x640 and 352x1216 pixels"
 
 

@@ -28,6 +28,7 @@ class QwenImage(Family):
     }
     idle = ("processor",)
     denoiser = QwenImageDenoiser
+    prompt_tokens = 5
 
     def encode_empty_prompt(self, pipeline: Any) -> dict[str, Tensor]:  # noqa: ANN401
         """Return the embedding of the empty prompt in the pipeline's template, without an image: see ``Family``."""

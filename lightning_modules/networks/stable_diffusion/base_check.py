@@ -7,6 +7,7 @@ from geometry.modalities import registered
 from lightning_modules.networks.base_files import (
     INDEX,
     MODEL,
+    PROCESSOR,
     SCHEDULER,
     TEXT_ENCODER,
     TOKENIZER,
@@ -23,11 +24,15 @@ from lightning_modules.networks.config_checks import (
     is_finite,
 )
 from lightning_modules.networks.hub import download_missing, find_base
+from lightning_modules.networks.stable_diffusion.image_embedding import ENCODER, PROCESSOR_PART
+from lightning_modules.networks.stable_diffusion.label_check import check_labels, check_published_switch, embeds_image
+from lightning_modules.networks.task_switch import TaskSwitch
 
 PARTS = {"unet": MODEL, "vae": MODEL, "text_encoder": TEXT_ENCODER, "tokenizer": TOKENIZER, "scheduler": SCHEDULER}
+# Those of a base that embeds the image in place of a prompt.
+IMAGE_PARTS = {"unet": MODEL, "vae": MODEL, ENCODER: TEXT_ENCODER, PROCESSOR_PART: PROCESSOR, "scheduler": SCHEDULER}
 # What a UNet's config may ask for beside latent, timestep and prompt. None of it is there to be given.
 _EXTRA_INPUTS = {
-    "class_embed_type": "a class embedding",
     "num_class_embeds": "a class embedding",
     "addition_embed_type": "added embeddings (in SDXL, time ids and a pooled prompt)",
     "encoder_hid_dim": "a projection of prompts or images of another encoder",
@@ -39,6 +44,7 @@ _CLASSES = {
     "unet": ("UNet2DConditionModel",),
     "vae": ("AutoencoderKL",),
     "text_encoder": ("CLIPTextModel", "CLIPTextModelWithProjection"),
+    ENCODER: ("CLIPVisionModelWithProjection",),
     # The last two are names of what reads tokenizer.json, in transformers 4 and 5.
     "tokenizer": ("CLIPTokenizer", "CLIPTokenizerFast", "PreTrainedTokenizerFast", "TokenizersBackend"),
 }
@@ -51,9 +57,11 @@ _MOST_TIMESTEPS = 100_000
 _UNET_DEFAULTS = {"in_channels": 4, "out_channels": 4, "cross_attention_dim": 1280}
 _VAE_DEFAULTS = {"in_channels": 3, "out_channels": 3, "latent_channels": 4, "scaling_factor": 0.18215}
 _TEXT_DEFAULTS = {"hidden_size": 512, "max_position_embeddings": 77}
+_IMAGE_DEFAULTS = {"projection_dim": 512, "image_size": 224}
+_LARGEST_IMAGE = 1024
 
 
-def check_base(name: str) -> Base:
+def check_base(name: str, switch: TaskSwitch | None = None) -> Base:
     """Return a base model whose files are on this machine and which this project can use.
 
     Convention:
@@ -62,42 +70,52 @@ def check_base(name: str) -> Base:
 
     Args:
         name: folder, or hub id ``owner/name``.
+        switch: what the UNet is told; None where it takes no labels.
 
     Raises:
         InputError: there is no such folder or model, it lacks a part, a file is damaged, or it needs what this
             project does not have.
     """
-    base = find_base(name, PARTS)
-    _check_index(base)
+    parts = IMAGE_PARTS if embeds_image(name, switch) else PARTS
+    base = find_base(name, parts)
+    _check_index(base, switch)
     if missing := [absence(base, file) for file in missing_configs(base)]:
         raise InputError(
-            f"{base} has {' and '.join(missing)}; a base is a folder in the diffusers layout with {', '.join(PARTS)}."
+            f"{base} has {' and '.join(missing)}; a base is a folder in the diffusers layout with {', '.join(parts)}."
         )
-    configs = {name: base.read_json(f"{name}/{part.config}") for name, part in PARTS.items()}
+    configs = {name: base.read_json(f"{name}/{part.config}") for name, part in parts.items()}
     for part, config in configs.items():
         if config.get("quantization_config") is not None:
             raise base.refusal(
-                f"{part}/{PARTS[part].config}", "says that the weights are quantised. Needed: plain weights."
+                f"{part}/{parts[part].config}", "says that the weights are quantised. Needed: plain weights."
             )
-    for part in ("unet", "vae", "text_encoder"):
-        check_sizes(base, f"{part}/{PARTS[part].config}", configs[part])
+    for part in parts.keys() & {"unet", "vae", "text_encoder", ENCODER}:
+        check_sizes(base, f"{part}/{parts[part].config}", configs[part])
     vae = _check_vae(base, _VAE_DEFAULTS | configs["vae"])
-    text = _check_text_encoder(base, configs["text_encoder"])
-    _check_unet(base, _UNET_DEFAULTS | configs["unet"], vae["latent_channels"], text["hidden_size"])
-    _check_tokenizer(base, configs["tokenizer"], text["max_position_embeddings"])
+    if ENCODER in parts:
+        told_by, width = ENCODER, _check_image_encoder(base, configs[ENCODER])
+    else:
+        text = _check_text_encoder(base, configs["text_encoder"])
+        _check_tokenizer(base, configs["tokenizer"], text["max_position_embeddings"])
+        told_by, width = "text_encoder", text["hidden_size"]
+    unet = _UNET_DEFAULTS | configs["unet"]
+    _check_unet(base, unet, vae["latent_channels"])
+    check_labels(base, unet, switch)
+    _check_prompt_width(base, unet["cross_attention_dim"], told_by, width)
     _check_scheduler(base, configs["scheduler"])
     download_missing(base)
     check_weights(base)
     return base
 
 
-def _check_index(base: Base) -> None:
+def _check_index(base: Base, switch: TaskSwitch | None) -> None:
     """Check what the whole model says about itself, where it does."""
     if not (base.folder / INDEX).exists():
         return
     index = base.read_json(INDEX)
     if index.get("_class_name") == "StableDiffusionInstructPix2PixPipeline":
         raise base.refusal(INDEX, "is InstructPix2Pix, whose UNet takes the noisy latent first; here it comes second.")
+    check_published_switch(base, index, switch)
     for modality in registered().values():
         stock = modality.stock_pipeline
         if stock and stock.class_name == index.get("_class_name") and (difference := stock.differs(index)):
@@ -105,14 +123,14 @@ def _check_index(base: Base) -> None:
     for part, entry in index.items():
         if part.startswith("_") or not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:
             continue
-        if part not in PARTS and part not in _IDLE_PARTS:
+        if part not in base.parts and part not in _IDLE_PARTS:
             raise base.refusal(
-                INDEX, f"has a part {part} ({entry[1]}), which is not read here. Needed: {', '.join(PARTS)} alone."
+                INDEX, f"has a part {part} ({entry[1]}), which is not read here. Needed: {', '.join(base.parts)} alone."
             )
         check_class(base, INDEX, f"{part}: ", entry[1], _CLASSES.get(part))
 
 
-def _check_unet(base: Base, config: dict[str, Any], latent_channels: int, prompt_width: int) -> None:
+def _check_unet(base: Base, config: dict[str, Any], latent_channels: int) -> None:
     file = "unet/config.json"
     check_class(base, file, "", config.get("_class_name"), _CLASSES["unet"])
     for name, what in _EXTRA_INPUTS.items():
@@ -134,12 +152,15 @@ def _check_unet(base: Base, config: dict[str, Any], latent_channels: int, prompt
             f"has out_channels: {config['out_channels']!r}, but the VAE's latents have {latent_channels} channels. "
             "Needed: as many.",
         )
-    widths = config["cross_attention_dim"]
-    if any(width != prompt_width for width in (widths if isinstance(widths, list) else [widths])):
+
+
+def _check_prompt_width(base: Base, widths: object, told_by: str, width: int) -> None:
+    if any(each != width for each in (widths if isinstance(widths, list) else [widths])):
         raise base.refusal(
-            file,
-            f"has cross_attention_dim: {widths!r}, but text_encoder/config.json says hidden_size: {prompt_width}. "
-            "Needed: a text encoder whose embeddings are as wide as the UNet's prompts.",
+            "unet/config.json",
+            f"has cross_attention_dim: {widths!r}, but {told_by}/config.json says "
+            f"{'hidden_size' if told_by == 'text_encoder' else 'projection_dim'}: {width}. Needed: an encoder whose "
+            "embeddings are as wide as the UNet's prompts.",
         )
 
 
@@ -172,6 +193,20 @@ def _check_text_encoder(base: Base, config: dict[str, Any]) -> dict[str, Any]:
     config = _TEXT_DEFAULTS | (inner if isinstance(inner, dict) else config)
     check_counts(base, file, config, "hidden_size", "max_position_embeddings")
     return config
+
+
+def _check_image_encoder(base: Base, config: dict[str, Any]) -> int:
+    """Return the width of an image's embedding."""
+    file = f"{ENCODER}/config.json"
+    names = config.get("architectures")
+    for name in names if isinstance(names, list) else [names]:
+        check_class(base, file, "", name, _CLASSES[ENCODER])
+    inner = config.get("vision_config")  # where the config is that of the whole CLIP
+    config = _IMAGE_DEFAULTS | config | (inner if isinstance(inner, dict) else {})
+    check_counts(base, file, config, "projection_dim", "image_size")
+    if config["image_size"] > _LARGEST_IMAGE:
+        raise base.refusal(file, f"has image_size: {config['image_size']}. Needed: at most {_LARGEST_IMAGE}.")
+    return config["projection_dim"]
 
 
 def _check_tokenizer(base: Base, config: dict[str, Any], num_positions: int) -> None:

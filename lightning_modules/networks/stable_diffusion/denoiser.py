@@ -8,10 +8,13 @@ from torch import Tensor, nn
 from geometry.errors import InputError
 from lightning_modules.networks.denoiser import Denoiser
 from lightning_modules.networks.noise import NoiseKind
+from lightning_modules.networks.task_switch import LABELS, TaskSwitch
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
+#: Name in the conditioning of what cross-attention sees.
+PROMPT = "prompt_embedding"
 # So many levels that no latent could be halved evenly as often.
 _MOST_LEVELS = 24
 
@@ -21,7 +24,7 @@ class UNetDenoiser(Denoiser):
 
     Args:
         model: The UNet, as wide as the input mode needs.
-        prompt_embedding: (1,L,D), the empty prompt's.
+        prompt_embedding: (1,L,D), the empty prompt's; None where each image brings an embedding of its own.
         **options: Those of every denoiser.
     """
 
@@ -34,15 +37,17 @@ class UNetDenoiser(Denoiser):
     def __init__(
         self,
         model: "UNet2DConditionModel",
-        prompt_embedding: Tensor,
+        prompt_embedding: Tensor | None,
         **options: Any,  # noqa: ANN401
     ) -> None:
-        super().__init__(model, {"prompt_embedding": prompt_embedding}, **options)
+        super().__init__(model, {} if prompt_embedding is None else {PROMPT: prompt_embedding}, **options)
 
     def model_output(self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         """Return the UNet's output, which is what the scheduler's prediction_type says: see ``Denoiser``."""
-        prompt = conditioning["prompt_embedding"].expand(latents.shape[0], -1, -1)
-        return self.model(latents, timesteps, encoder_hidden_states=prompt, return_dict=False)[0]
+        prompt = conditioning[PROMPT].expand(latents.shape[0], -1, -1)
+        labels = conditioning.get(LABELS)
+        told = {} if labels is None else {"class_labels": labels.to(latents.dtype)}
+        return self.model(latents, timesteps, encoder_hidden_states=prompt, return_dict=False, **told)[0]
 
     @property
     def repeated_blocks(self) -> tuple[str, ...]:
@@ -121,3 +126,29 @@ def widen_input(unet: "UNet2DConditionModel", halve_bias: bool = False) -> None:
         first.bias = nn.Parameter(first.bias.detach() / 2)
     first.in_channels *= 2
     unet.register_to_config(in_channels=first.in_channels)
+
+
+def fit_switch(unet: "UNet2DConditionModel", switch: TaskSwitch, base: str) -> bool:
+    """Let a UNet be told which output to give, and say whether the embedding of labels had to be added.
+
+    Args:
+        unet: the UNet to change; its config is changed too, so that it can be saved and loaded again.
+        switch: what it is told.
+        base: name of the base, for the message.
+
+    Raises:
+        InputError: the UNet was made for labels of another width.
+    """
+    from diffusers.models.embeddings import TimestepEmbedding
+
+    width = unet.config["projection_class_embeddings_input_dim"]
+    if unet.class_embedding is not None:
+        if width != switch.width:
+            raise InputError(
+                f"the UNet of {base} takes class labels of {width} numbers, but network.switch gives {switch.width}: "
+                "two for each output, and six more with a domain. Write the switch that the base was trained with."
+            )
+        return False
+    unet.class_embedding = TimestepEmbedding(switch.width, unet.time_embedding.linear_1.out_features)
+    unet.register_to_config(class_embed_type="projection", projection_class_embeddings_input_dim=switch.width)
+    return True

@@ -2,8 +2,8 @@
 
 diffusers' Marigold pipelines start from gaussian latents and take what the scheduler makes of the UNet's output.
 Trained with zeros in place of noise, a network predicts noise from them. So what surrounds the UNet is folded into its
-weights: zeros for all that touches the noise, and the factor between the output and the clean latent. A scheduler that
-takes the output as the clean latent does the rest.
+weights: zeros for all that touches the noise, the label of a task, and the factor between the output and the clean
+latent. A scheduler that takes the output as the clean latent does the rest.
 """
 
 import math
@@ -16,6 +16,7 @@ from geometry.errors import InputError
 from lightning_modules.networks.diffusion_process import DiffusionProcess
 from lightning_modules.networks.pipeline_folder import PipelineModel
 from lightning_modules.networks.stable_diffusion.pipeline_parts import PipelineParts, copies_of_models
+from lightning_modules.networks.task_switch import TaskSwitch
 
 if TYPE_CHECKING:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
@@ -38,6 +39,8 @@ def single_step_parts(model: PipelineModel) -> PipelineParts:
             "with noise: zeros, gaussian or none."
         )
     unet, vae = copies_of_models(model)
+    if network.switch is not None:
+        _fold_label(unet, network.switch, model.modality.name)
     config = process.scheduler.config
     needs_noise = network.noise == "gaussian"
     if not needs_noise:
@@ -51,6 +54,26 @@ def single_step_parts(model: PipelineModel) -> PipelineParts:
         "thresholding": bool(config.get("thresholding")),
     }
     return PipelineParts(unet, vae, options)
+
+
+@torch.no_grad()
+def _fold_label(unet: "UNet2DConditionModel", switch: TaskSwitch, modality: str) -> None:
+    """Add the embedding of the one label that is left to that of the timestep, which is its neighbour in the sum.
+
+    Raises:
+        InputError: the outputs need each other.
+    """
+    if switch.joint:
+        raise InputError(
+            "no pipeline of diffusers gives outputs that see each other (network.switch.joint); export it with "
+            "--format torch, or use python train.py predict."
+        )
+    label = switch.labels([switch.output_of(modality)])
+    last = unet.time_embedding.linear_2
+    embedding = unet.class_embedding(label)[0]
+    last.bias = nn.Parameter(embedding if last.bias is None else last.bias + embedding)
+    unet.class_embedding = None  # type: ignore[assignment]
+    unet.register_to_config(class_embed_type=None, projection_class_embeddings_input_dim=None)
 
 
 def _output_to_x0(alpha: float, prediction_type: str) -> float:

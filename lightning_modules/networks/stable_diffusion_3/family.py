@@ -29,6 +29,7 @@ class StableDiffusion3(Family):
     }
     optional = ("text_encoder_3", "tokenizer_3")
     denoiser = StableDiffusion3Denoiser
+    prompt_tokens = 77 + 256  # CLIP's and T5's
 
     def encode_empty_prompt(self, pipeline: Any) -> dict[str, Tensor]:  # noqa: ANN401
         """Return embedding and pooled embedding: see ``Family``."""

@@ -37,6 +37,7 @@ class StableDiffusionXL(Family):
         "tokenizer_2": _CLIP_TOKENIZER,
     }
     denoiser = StableDiffusionXLDenoiser
+    prompt_tokens = 77
 
     def check(self, base: Base, configs: Mapping[str, dict[str, Any]]) -> None:
         """Refuse UNets that want other things beside the prompt: see ``Family``."""

@@ -22,6 +22,7 @@ class ZImage(Family):
         "tokenizer": ("Qwen2Tokenizer", "Qwen2TokenizerFast"),
     }
     denoiser = ZImageDenoiser
+    prompt_tokens = 12
 
     def check(self, base: Base, configs: Mapping[str, dict[str, Any]]) -> None:
         """Refuse other patches, and transformers that are shown an image by another encoder: see ``Family``."""

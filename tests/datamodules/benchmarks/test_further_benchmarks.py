@@ -14,12 +14,12 @@ from datamodules.untrusted.mat_arrays import decode_mat
 from geometry.errors import InputError
 from geometry.modalities.albedo import Albedo
 from lightning_modules import Depth
-from lightning_modules.albedo_metrics import AlbedoError
-from lightning_modules.benchmark_metrics.choice import MetricChoice
 from lightning_modules.evaluation.scoring import Scorer, Tally
+from lightning_modules.metrics.albedo import AlbedoError
+from lightning_modules.metrics.benchmarks.choice import MetricChoice
 from lightning_modules.tasks import Task
 from tests.helpers.benchmark_archives import FURTHER_ARCHIVES, ibims_mat, png, random_image, write_further, write_zip
-from tests.lightning_modules.benchmark_metrics.edge_scenes import plane_scene
+from tests.lightning_modules.metrics.benchmarks.edge_scenes import plane_scene
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def test_a_broken_sample_stops_with_its_name_or_is_skipped_without_harm_to_other
     raw = make(tmp_path / "raw")
     prepare(raw, tmp_path / "good")
     spoil(tmp_path / "raw", damage)
-    with pytest.raises(InputError, match=rf"sample {frame.key}: .*--max-errors"):
+    with pytest.raises(InputError, match=rf"sample {frame.key}: .*--max_errors"):
         prepare(raw, tmp_path / "out")
     said = prepare(raw, tmp_path / "out", max_errors=1)
     assert any(line.startswith(f"Skipped: sample {frame.key}: ") for line in said)

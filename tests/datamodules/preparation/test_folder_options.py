@@ -65,17 +65,17 @@ def test_without_cameras_a_data_set_of_depth_alone_passes_the_check(tmp_path, ca
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ((), "--depth-scale"),
+        ((), "--depth_scale"),
         (("--depth-scale", "1000", "--normals", "from-depth"), "--normals from-depth needs cameras"),
         (("--depth-scale", "1000", "--normals", "nowhere"), "nowhere is not a folder"),
         (("--depth-scale", "1000", "--depth-pattern", "depth_{}.png"), "holds no depth file named like 'depth_{}.png'"),
         (("--depth-scale", "1000", "--crop", "25", "32"), "smaller than the crop"),
         (("--depth-scale", "1000", "--cameras", "nowhere.txt"), "nowhere.txt does not exist"),
-        (("--depth-scale", "1000", "--normals-pattern", "n_{}.png"), "--normals-pattern names files of --normals"),
-        (("--depth-scale", "1000", "--normals-frame", "dsine"), "--normals-frame is that of files"),
-        (("--depth-scale", "1000", "--depth-error", "0.1", "--normals", "none"), "--depth-error smooths normals"),
-        (("--depth-scale", "1000", "--crop-at", "bottom"), "--crop-at says where --crop"),
-        (("--depth-scale", "1000", "--array-name", "z"), "--array-name z: none of the depth files"),
+        (("--depth-scale", "1000", "--normals-pattern", "n_{}.png"), "--normals_pattern names files of --normals"),
+        (("--depth-scale", "1000", "--normals-frame", "dsine"), "--normals_frame is that of files"),
+        (("--depth-scale", "1000", "--depth-error", "0.1", "--normals", "none"), "--depth_error smooths normals"),
+        (("--depth-scale", "1000", "--crop-at", "bottom"), "--crop_at says where --crop"),
+        (("--depth-scale", "1000", "--array-name", "z"), "--array_name z: none of the depth files"),
         (("--depth-scale", "1e300"), "not one pixel of the split train has valid depth"),
     ],
 )

@@ -1,5 +1,9 @@
 """Parts that several machines prepare make the same data set as one machine does."""
 
+import json
+import os
+import shutil
+
 import numpy as np
 import pytest
 
@@ -77,6 +81,22 @@ def test_three_parts_in_three_folders_merge_to_the_whole(raw, tmp_path, whole, t
     assert merge(tmp_path / target) == summaries
 
 
+def test_parts_copied_into_one_folder_by_hand_are_the_whole_once_merged(raw, tmp_path, whole):
+    for number in (1, 2, 3):
+        prepare(raw, tmp_path / str(number), part=(number, 3))
+        shutil.copytree(tmp_path / str(number), tmp_path / "all", dirs_exist_ok=True)
+    merge(tmp_path / "all")
+    assert content(tmp_path / "all") == whole
+
+
+def test_a_part_without_a_shard_is_no_hindrance(raw, tmp_path, whole):
+    parts = [tmp_path / str(number) for number in range(1, 8)]  # of 5 shards
+    for number, folder in enumerate(parts, start=1):
+        prepare(raw, folder, part=(number, len(parts)))
+    merge(*parts)
+    assert content(parts[0]) == whole
+
+
 def test_a_part_that_is_not_there_is_an_error_with_the_shards_that_are_missing(raw, tmp_path):
     prepare(raw, tmp_path / "1", part=(1, 3))
     prepare(raw, tmp_path / "2", part=(2, 3))
@@ -117,3 +137,77 @@ def test_a_part_that_does_not_exist_is_refused(raw, tmp_path, part):
 def test_overwriting_with_a_part_would_destroy_the_others_and_is_refused(raw, tmp_path):
     with pytest.raises(InputError, match="--overwrite would remove"):
         prepare_dataset(Hypersim(raw, SIZE), tmp_path, OPTIONS, overwrite=True, part=(1, 2))
+
+
+class TestWhatLiesInAPart:
+    """Of folders that came from other machines, or from other people."""
+
+    @pytest.fixture
+    def parts(self, raw, tmp_path):
+        for number in (1, 2):
+            prepare(raw, tmp_path / str(number), part=(number, 2))
+        return tmp_path / "1", tmp_path / "2"
+
+    def test_a_finished_data_set_does_not_swallow_parts_of_another(self, raw, whole, tmp_path):
+        prepare(raw, tmp_path / "whole")
+        prepare(raw, tmp_path / "1", part=(1, 2), options=ShardOptions(samples_per_shard=2, seed=7))
+        with pytest.raises(InputError, match=r"complete data set already, and .* holds parts of another one"):
+            merge(tmp_path / "whole", tmp_path / "1")
+
+    def test_one_part_twice_is_not_the_whole(self, parts):
+        with pytest.raises(InputError, match="are not finished"):
+            merge(parts[0], parts[0])
+
+    @pytest.mark.parametrize("kind", ["pipe", "folder", "devzero", "cut"])
+    def test_a_shard_that_is_something_else_counts_as_missing(self, parts, kind):
+        shard = next((parts[1] / "train").glob("*.tar"))
+        data = shard.read_bytes()
+        shard.unlink()
+        if kind == "cut":
+            shard.write_bytes(data[:3000])
+        else:
+            make = {"pipe": os.mkfifo, "folder": os.mkdir, "devzero": lambda path: os.symlink("/dev/zero", path)}
+            make[kind](shard)
+        with pytest.raises(InputError, match=f"such as train/{shard.name}"):
+            merge(*parts)
+
+    def test_a_shard_that_is_a_link_is_taken_as_the_file_that_it_names(self, parts, whole):
+        shard = next((parts[1] / "train").glob("*.tar"))
+        shard.rename(parts[1] / "elsewhere.tar")
+        shard.symlink_to("../elsewhere.tar")
+        merge(*parts)
+        assert content(parts[0]) == whole
+        assert not any(path.is_symlink() for path in parts[0].rglob("*"))
+
+    @pytest.fixture
+    def note(self, parts):
+        return parts[0] / "train/hypersim-train-000000.json"
+
+    @pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, '{"shards": 1, "statistics": 2, "info": 3}', "{}"])
+    def test_notes_that_are_damaged_are_named(self, parts, note, text):
+        note.write_text(text)
+        with pytest.raises(InputError, match=r"hypersim-train-000000\.json is damaged"):
+            merge(*parts)
+
+    @pytest.mark.parametrize("counts", [{"train": 10**12}, {"../..": 1}, {"train": -1}, {"train": "4"}, {}, [4]])
+    def test_notes_of_an_impossible_number_of_shards_are_named(self, parts, note, counts):
+        note.write_text(json.dumps({**json.loads(note.read_text()), "shards": counts}))
+        with pytest.raises(InputError, match=r"hypersim-train-000000\.json is damaged"):
+            merge(*parts)
+
+    def test_a_pipe_in_place_of_a_note_keeps_nobody_waiting(self, parts, note):
+        note.unlink()
+        os.mkfifo(note)
+        with pytest.raises(InputError, match="no regular file"):
+            merge(*parts)
+
+    def test_notes_name_no_file_but_the_one_beside_them(self, parts, note):
+        note.write_text(note.read_text().replace("train/hypersim-train-000000.tar", "../../evil.tar"))
+        with pytest.raises(InputError, match=r"000000\.json is damaged \(it is about another shard"):
+            merge(*parts)
+
+    def test_what_an_earlier_version_left_unfinished_is_not_passed_over(self, parts):
+        (parts[1] / "preparation").mkdir()
+        (parts[1] / "preparation/plan.json").write_text("{}")
+        with pytest.raises(InputError, match=r"2 holds an unfinished preparation of an earlier version"):
+            merge(*parts)

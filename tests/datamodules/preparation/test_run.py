@@ -121,8 +121,8 @@ def test_a_broken_frame_stops_with_its_name_and_leaves_no_dataset_json(raw, tmp_
 @pytest.mark.parametrize(
     ("options", "name", "size", "message"),
     [
-        ({"samples_per_shard": 0}, "hypersim", SIZE, "--samples-per-shard"),
-        ({"image_quality": 0}, "hypersim", SIZE, "--image-quality"),
+        ({"samples_per_shard": 0}, "hypersim", SIZE, "--samples_per_shard"),
+        ({"image_quality": 0}, "hypersim", SIZE, "--image_quality"),
         ({}, "my data", SIZE, "--name"),
         ({}, "hypersim", (0, 32), "--size"),
         ({}, "hypersim", (30_000, 30_000), "too large.*--size"),

@@ -3,9 +3,9 @@ import tarfile
 
 import pytest
 
-from datamodules.shards.files import scan_shard
+from datamodules.shards.samples import scan_shard
 from geometry.errors import InputError
-from geometry.limits import MAX_MEMBERS_PER_SAMPLE, MAX_TAR_HEADERS_IN_A_ROW
+from geometry.files.limits import MAX_MEMBERS_PER_SAMPLE, MAX_TAR_HEADERS_IN_A_ROW
 from tests.helpers.planes import encode_plane
 
 ROLES = ("image", "depth")

@@ -32,7 +32,7 @@ def test_a_trailing_slash_makes_no_difference(folder):
 
 
 def test_a_folder_without_dataset_json_is_named_with_a_remedy(tmp_path):
-    with pytest.raises(InputError, match=r"holds no dataset\.json.*datamodules\.prepare"):
+    with pytest.raises(InputError, match=r"holds no dataset\.json.*onestep prepare"):
         read_dataset(tmp_path)
 
 

@@ -149,8 +149,3 @@ def test_a_command_that_does_not_exist_is_not_tried_again(caplog):
     with pytest.raises(InputError, match="cannot be run"):
         keys("pipe:no-such-command-anywhere 2>/dev/null")
     assert not caplog.records
-
-
-def test_an_unknown_kind_of_address_names_the_way_out():
-    with pytest.raises(InputError, match=r"cannot be opened.*pipe:aws s3 cp"):
-        read_dataset("s3://bucket/data", PATIENT)

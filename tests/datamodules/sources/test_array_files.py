@@ -93,7 +93,7 @@ def test_one_of_several_arrays_is_taken_by_name(tmp_path):
     np.savez(tmp_path / "a.npz", depth=DEPTH, other=2 * DEPTH)
     np.testing.assert_array_equal(read_array_file(tmp_path / "a.npz", 1), DEPTH)
     np.testing.assert_array_equal(read_array_file(tmp_path / "a.npz", 1, "other"), 2 * DEPTH)
-    with pytest.raises(InputError, match=r"no array 'normals'; it holds depth, other.*--array-name"):
+    with pytest.raises(InputError, match=r"no array 'normals'; it holds depth, other.*--array_name"):
         read_array_file(tmp_path / "a.npz", 3)
 
 
@@ -138,7 +138,7 @@ def test_an_exr_file_with_equal_colours_is_depth_and_with_others_needs_a_name(tm
     write_exr(tmp_path / "a.exr", RGB=np.repeat(DEPTH[..., None], 3, axis=-1))
     np.testing.assert_array_equal(read_array_file(tmp_path / "a.exr", 1), DEPTH)
     write_exr(tmp_path / "b.exr", RGB=VECTORS)
-    with pytest.raises(InputError, match=r"b\.exr has no channel among Z, depth.*--array-name"):
+    with pytest.raises(InputError, match=r"b\.exr has no channel among Z, depth.*--array_name"):
         read_array_file(tmp_path / "b.exr", 1)
     np.testing.assert_array_equal(read_array_file(tmp_path / "b.exr", 1, "G"), -DEPTH)
 

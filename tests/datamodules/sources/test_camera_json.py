@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.preparation.folder_options import folder_dataset
-from datamodules.prepare import _parser, main
+from datamodules.prepare import main
 from datamodules.sources.folder_cameras import FolderCameras, read_intrinsics_file
 from datamodules.sources.hypersim_frames import find_table
 from geometry.errors import InputError
@@ -78,11 +77,12 @@ def frames(folder, number=3, suffix="jpg"):
 
 
 @pytest.mark.parametrize(("name", "text"), [("c.json", "{"), ("c.txt", "60 61"), ("c.csv", "image,fx\n")])
-def test_a_fault_of_the_common_file_is_known_before_any_sample_is_read(tmp_path, name, text):
+def test_a_fault_of_the_common_file_is_known_before_any_sample_is_read(tmp_path, capsys, name, text):
     words = [*frames(tmp_path), "--cameras", str(tmp_path / name)]
     (tmp_path / name).write_text(text)
-    with pytest.raises(InputError, match=name):
-        folder_dataset(_parser().parse_args(words)).list_frames()
+    assert main([*words, "--workers", "1"]) == 2
+    assert name in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_photos_that_are_not_read_are_counted_and_named(tmp_path, capsys):

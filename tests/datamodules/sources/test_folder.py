@@ -74,7 +74,7 @@ def test_far_depth_does_not_wrap(tmp_path):
 
 
 def test_whole_numbers_without_a_scale_are_refused(tmp_path):
-    with pytest.raises(InputError, match=r"a\.png holds whole numbers.*--depth-scale"):
+    with pytest.raises(InputError, match=r"a\.png holds whole numbers.*--depth_scale"):
         load(tmp_path, np.ones(SIZE, np.uint16), ".png")
 
 
@@ -141,7 +141,7 @@ def test_normals_in_every_frame_and_format_become_ours(tmp_path, frame, suffix):
 @pytest.mark.parametrize(("actual", "claimed"), [("opencv", "opengl"), ("opengl", "opencv"), ("dsine", "opencv")])
 def test_normals_in_a_misnamed_frame_are_refused(tmp_path, actual, claimed, cameras):
     stored = np.broadcast_to(NORMAL * SIGNS[actual], (*SIZE, 3))
-    with pytest.raises(InputError, match=rf"a\.npy: 100 % .*--normals-frame {claimed}"):
+    with pytest.raises(InputError, match=rf"a\.npy: 100 % .*--normals_frame {claimed}"):
         load(tmp_path, normals=stored, normals_frame=claimed, cameras=cameras)
 
 
@@ -199,12 +199,12 @@ def test_without_cameras_depth_is_prepared_and_it_is_said(tmp_path):
     ("options", "message"),
     [
         ({"normals": "from-depth"}, "--normals from-depth needs cameras"),
-        ({"depth_format": DepthFormat(kind="ray-distance")}, "--depth-kind ray-distance needs cameras"),
-        ({"scale": 0}, "--depth-scale"),
-        ({"scale": float("nan")}, "--depth-scale"),
+        ({"depth_format": DepthFormat(kind="ray-distance")}, "--depth_kind ray-distance needs cameras"),
+        ({"scale": 0}, "--depth_scale"),
+        ({"scale": float("nan")}, "--depth_scale"),
         ({"near_plane_m": 5.0, "far_plane_m": 4.0}, "--near and --far"),
         ({"far_plane_m": 1e6}, "65504"),
-        ({"depth_format": DepthFormat(relative_error=-1)}, "--depth-error"),
+        ({"depth_format": DepthFormat(relative_error=-1)}, "--depth_error"),
         ({"cameras": FolderCameras(INTRINSICS, fov_deg=60)}, "one of --intrinsics"),
     ],
 )

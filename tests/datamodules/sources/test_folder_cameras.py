@@ -80,7 +80,7 @@ def test_a_field_of_view_reaches_from_edge_to_edge(pixel_center):
 
 @pytest.mark.parametrize("fov_deg", [0, 180, -5])
 def test_an_impossible_field_of_view_is_refused(fov_deg):
-    with pytest.raises(InputError, match="--fov-deg"):
+    with pytest.raises(InputError, match="--fov_deg"):
         FolderCameras(fov_deg=fov_deg).check()
 
 

@@ -42,7 +42,7 @@ def test_patterns_join_files_of_different_names_in_one_folder(tmp_path, image_pa
 def test_an_image_without_depth_is_named_or_counted(tmp_path):
     touch(tmp_path / "image", "1.jpg", "2.jpg")
     touch(tmp_path / "depth", "2.png", "3.png")
-    with pytest.raises(InputError, match=r"1 of 2 images have no depth.*image/1\.jpg.*--depth-pattern.*--missing skip"):
+    with pytest.raises(InputError, match=r"1 of 2 images have no depth.*image/1\.jpg.*--depth_pattern.*--missing skip"):
         match(tmp_path)
     frames, notices = match(tmp_path, skip_missing=True)
     assert [frame[0] for frame in frames] == ["2"]
@@ -59,7 +59,7 @@ def test_names_that_fit_nowhere_are_an_error_even_when_skipping(tmp_path):
 def test_two_files_for_one_place_are_both_named(tmp_path):
     touch(tmp_path / "image", "1.jpg")
     touch(tmp_path / "depth", "1.png", "1.npy")
-    with pytest.raises(InputError, match=r"1\.npy and .*1\.png are both the depth of '1'.*--depth-pattern"):
+    with pytest.raises(InputError, match=r"1\.npy and .*1\.png are both the depth of '1'.*--depth_pattern"):
         match(tmp_path)
 
 
@@ -112,7 +112,7 @@ def test_a_list_names_folders_and_images_whatever_editor_wrote_it(tmp_path, star
 @pytest.mark.parametrize(
     ("split", "message"),
     [
-        ({"val_fraction": 1.0}, "--val-fraction"),
+        ({"val_fraction": 1.0}, "--val_fraction"),
         ({"lines": "s9\n"}, "line 1: 's9'"),
         ({"lines": "s1\n"}, "none is left"),
         ({"lines": "\n# s1\n"}, "names no image and no folder"),

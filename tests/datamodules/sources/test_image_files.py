@@ -7,8 +7,8 @@ from PIL import Image
 
 from datamodules.sources.image_files import read_image, read_png
 from geometry.errors import InputError
-from geometry.image_files import open_image, rgb_of
-from tests.geometry.test_image_files import encoded, png_claiming
+from geometry.files.images import open_image, rgb_of
+from tests.geometry.files.test_images import encoded, png_claiming
 
 NOISE = np.random.default_rng(1).integers(0, 255, (20, 30, 3), dtype=np.uint8)
 

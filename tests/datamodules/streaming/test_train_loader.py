@@ -18,7 +18,8 @@ from datamodules.shards.files import EncodedSample, write_shard
 from datamodules.streaming.batches import BatchAssembler
 from datamodules.streaming.loading import Receiver, Workers
 from datamodules.streaming.order import count_streams
-from datamodules.streaming.train_loader import TrainLoader, TrainOrder, TrainSource
+from datamodules.streaming.train_loader import TrainLoader
+from datamodules.streaming.train_order import TrainOrder, TrainSource
 from geometry.errors import InputError
 from tests.helpers.planes import encode_plane, make_dataset
 from tests.helpers.tiny import tensors_of

@@ -13,6 +13,7 @@ import select
 import signal
 import sys
 import tempfile
+import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,8 +27,8 @@ MAX_GROWTH_MB = 500.0
 # Where growth and loops end for good; beyond what is right, so that it is seen how much they take.
 _END_SECONDS = 10
 _END_WALL_SECONDS = 60.0
-# A process that has to wait for others is not one that hangs.
-_END_WALL_SECONDS_WHEN_BUSY = 900.0
+# A process that works, or that others keep from working, does not hang; its processor time is limited, too.
+_END_WALL_SECONDS_AT_WORK = 900.0
 _END_BYTES = 4 << 30
 _FORBIDDEN = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "pty.spawn", "socket.connect")
 
@@ -54,12 +55,13 @@ class Verdict:
         return self.end in ("refused", "accepted")
 
 
-def judge(kind: Format, data: bytes) -> Verdict:
+def judge(kind: Format, data: bytes, wall_seconds: float = _END_WALL_SECONDS) -> Verdict:
     """Let a fork of this process read a file, and judge how it ends.
 
     Args:
         kind: the format.
         data: the file.
+        wall_seconds: after so long without a word or any work, it hangs.
     """
     with tempfile.TemporaryDirectory(prefix="attack-") as folder:
         receive, send = os.pipe()
@@ -69,7 +71,7 @@ def judge(kind: Format, data: bytes) -> Verdict:
             _run(kind, data, Path(folder), send)
         os.close(send)
         try:
-            answer = _await(receive, child)
+            answer = _await(receive, child, wall_seconds)
             _, status, usage = os.wait4(child, 0)
         finally:
             os.close(receive)
@@ -94,18 +96,28 @@ def _describe(status: int) -> str:
     return f"crash: {signal.Signals(-code).name}" if code < 0 else f"exit: {code}"
 
 
-def _await(receive: int, child: int) -> bytes:
-    """Return what the child says before it ends; kill it when it says nothing for long."""
-    told = b""
-    is_busy = os.getloadavg()[0] > (os.cpu_count() or 1)
-    limit_s = _END_WALL_SECONDS_WHEN_BUSY if is_busy else _END_WALL_SECONDS
-    while select.select([receive], [], [], limit_s)[0]:
-        part = os.read(receive, 1 << 16)
-        if not part:
+def _await(receive: int, child: int, wall_seconds: float) -> bytes:
+    """Return what the child says before it ends; kill it when it neither says nor does anything for long."""
+    told, worked, give_up_s = b"", "", time.monotonic() + _END_WALL_SECONDS_AT_WORK
+    while True:
+        if select.select([receive], [], [], wall_seconds)[0]:
+            part = os.read(receive, 1 << 16)
+            if not part:
+                return told
+            told += part
+            continue
+        state, work = _state_of(child)
+        if time.monotonic() > give_up_s or (state != "R" and work == worked):
+            os.kill(child, signal.SIGKILL)
             return told
-        told += part
-    os.kill(child, signal.SIGKILL)
-    return told
+        worked = work
+
+
+def _state_of(process: int) -> tuple[str, str]:
+    """Return R for a process that could run, S for one that sleeps, and so on; and how long it has worked, in ticks."""
+    with open(f"/proc/{process}/stat") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return fields[0], f"{fields[11]} {fields[12]}"
 
 
 def _run(kind: Format, data: bytes, folder: Path, send: int) -> None:

@@ -2,8 +2,9 @@ import logging
 
 import pytest
 
+from geometry.command_line.messages import leave, plain_help, readable_error
 from geometry.errors import InputError
-from lightning_modules.command_line.console import input_error_behind, leave, plain_help, quieten, readable_error
+from lightning_modules.command_line.console import input_error_behind, quieten
 
 NESTED = """Parser key "model":
   Does not validate against any of the Union subtypes

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import shutil
 
 import cv2
@@ -55,6 +56,12 @@ def error_of(capsys, *words):
     return capsys.readouterr().err.strip().splitlines()[-1]
 
 
+def edit_results(folder, change):
+    document = json.loads((folder / "results.json").read_text())
+    change(document["data_sets"]["scannet"])
+    (folder / "results.json").write_text(json.dumps(document))
+
+
 def test_a_comparison_that_one_would_paste(tested, tmp_path, capsys):
     first, second = (tested / f"runs_{name}" for name in ("first", "second"))
     compare(first, second, "--output", tmp_path / "out", "--num-images", 2)
@@ -81,6 +88,7 @@ def test_what_only_one_run_scored_is_left_out_and_said(tested, tmp_path, capsys)
     shutil.copytree(tested / "runs_second/test", tmp_path / "partial")
     samples = tmp_path / "partial/scannet/samples.csv"
     samples.write_text("".join(samples.read_text().splitlines(keepends=True)[:-2]))
+    edit_results(tmp_path / "partial", lambda scores: scores.update(num_images=4))
     compare(tested / "runs_first", tmp_path / "partial", "--output", tmp_path / "out", "--metrics", "rmse")
     out = capsys.readouterr().out
     assert f"scannet, rmse: 2 images of {tested / 'runs_first'} have no partner" in out
@@ -88,9 +96,7 @@ def test_what_only_one_run_scored_is_left_out_and_said(tested, tmp_path, capsys)
 
 def test_other_samples_or_rules_are_said(tested, tmp_path, capsys):
     shutil.copytree(tested / "runs_second/test", tmp_path / "other")
-    document = json.loads((tmp_path / "other/results.json").read_text())
-    document["data_sets"]["scannet"]["identity"] = "model-otherdata"
-    (tmp_path / "other/results.json").write_text(json.dumps(document))
+    edit_results(tmp_path / "other", lambda scores: scores.update(identity="model-otherdata"))
     compare(tested / "runs_first", tmp_path / "other", "--output", tmp_path / "out")
     assert "were tested on other files, samples or sizes" in capsys.readouterr().out
 
@@ -107,6 +113,45 @@ class TestMistakes:
     def test_results_that_are_damaged(self, tested, tmp_path, capsys):
         (tmp_path / "results.json").write_text('{"data_sets": 1}')
         assert "cannot be read" in error_of(capsys, tested / "runs_first", tmp_path)
+
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            ({"name": "../scannet"}, "no usable name"),
+            ({"name": "scan\x1b[2Jnet"}, "no usable name"),
+            ({"scores": {"abs_rel\n": 1.0}}, "no usable name"),
+            ({"scores": {"abs_rel": "many"}}, "cannot be read"),
+            ({"num_images": 7}, "has 6 of 7 images"),
+        ],
+    )
+    def test_results_of_somebody_else_that_lead_elsewhere_or_nowhere(self, tested, tmp_path, capsys, change, told):
+        shutil.copytree(tested / "runs_second/test", tmp_path / "other")
+        edit_results(tmp_path / "other", lambda scores: scores.update(change))
+        assert told in error_of(capsys, tested / "runs_first", tmp_path / "other")
+
+    @pytest.mark.parametrize("text", ["[" * 100_000, '{"data_sets": {}, "x": "\\ud800"}', "\x00"])
+    def test_results_that_no_parser_takes(self, tested, tmp_path, capsys, text):
+        (tmp_path / "results.json").write_text(text)
+        assert "cannot be read" in error_of(capsys, tested / "runs_first", tmp_path)
+
+    @pytest.mark.parametrize("name", ["results.json", "scannet/samples.csv"])
+    def test_a_pipe_in_place_of_a_file_keeps_nobody_waiting(self, tested, tmp_path, capsys, name):
+        shutil.copytree(tested / "runs_second/test", tmp_path / "other")
+        (tmp_path / "other" / name).unlink()
+        os.mkfifo(tmp_path / "other" / name)
+        assert (
+            "no regular file" in error_of(capsys, tested / "runs_first", tmp_path / "other") or name == "results.json"
+        )
+
+    def test_samples_that_are_cut_off(self, tested, tmp_path, capsys):
+        shutil.copytree(tested / "runs_second/test", tmp_path / "other")
+        samples = tmp_path / "other/scannet/samples.csv"
+        samples.write_text(samples.read_text()[:-30])
+        assert "line 7 of samples.csv is cut off" in error_of(capsys, tested / "runs_first", tmp_path / "other")
+
+    def test_the_same_results_by_two_names(self, tested, capsys):
+        words = (tested / "runs_first", tested / "runs_first/test")
+        assert "are the same results" in error_of(capsys, *words)
 
     def test_one_run_alone_and_an_unknown_metric(self, tested, capsys):
         assert "needs two runs" in error_of(capsys, tested / "runs_first")

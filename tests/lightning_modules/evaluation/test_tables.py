@@ -1,9 +1,9 @@
 import math
 
-from lightning_modules.benchmark_metrics.choice import protocol_of
-from lightning_modules.benchmark_metrics.published import PUBLISHED
 from lightning_modules.evaluation.scores import DatasetScores
 from lightning_modules.evaluation.tables import comparison_tables, latex_tables, metric_rows, screen_table
+from lightning_modules.metrics.benchmarks.choice import protocol_of
+from lightning_modules.metrics.benchmarks.published import PUBLISHED
 
 
 def results():

@@ -59,7 +59,8 @@ def test_metres_of_a_photo_follow_its_anchors_and_residuals_are_written_and_said
     rows = [f"b.png,{x + 0.4},{y + 0.7},{2 + 6 * float(relative[y, x])}" for x, y in at]
     rows[3] = f"b.png,{at[3][0]},{at[3][1]},55"
     anchors = table(tmp_path / "anchors.csv", *rows, "not_there.png,1,1,1")
-    assert predict(*words, "--anchors", anchors, "--point-cloud") == 0
+    assert predict(*words, "--anchors", anchors, "--point-cloud", "--millimetres") == 0
+    assert not (tmp_path / "out/b_mm.png").exists(), "millimetres are measured: there is one file of them"
     metres = np.load(tmp_path / "out/b_depth_metres.npy")
     assert metres == pytest.approx(2 + 6 * relative, rel=1e-4)
     stored = cv2.imread(str(tmp_path / "out/b_depth_millimetres.png"), cv2.IMREAD_UNCHANGED)
@@ -85,6 +86,16 @@ def test_published_depth_of_other_parameterizations_is_fitted_in_their_own_space
     metres, sentence = metric.write(tmp_path / "a.png", published, tmp_path, "a")
     assert metres == pytest.approx(depth[0, 0].numpy(), rel=2e-3)
     assert f"depth as {name}" in sentence and "20 of 25 " not in sentence
+
+
+@pytest.mark.parametrize(
+    "image", ["1 1 0 0 0 0 0 3 1", "1 1 0 0 0 0 0 3", "1 x 0 0 0 0 0 3 1 a.png", "1 1 0 0 0 0 0 inf 1 a.png"]
+)
+def test_an_image_of_colmap_without_a_name_or_place_is_refused(tmp_path, photos, image):
+    (tmp_path / "images.txt").write_text(f"{image}\n5.5 6.5 7\n")
+    (tmp_path / "points3D.txt").write_text("7 -2 0.5 4 255 0 0 0.1 1 0\n")
+    with pytest.raises(InputError, match="not as COLMAP writes them"):
+        read_anchors(tmp_path, photos[:1])
 
 
 def test_points_of_colmap_are_depths_along_the_optical_axis(tmp_path, photos):
@@ -158,4 +169,4 @@ class TestMistakes:
         assert predict(*words, "--point-cloud", "--near-m", 1) == 2
         assert "leave out the one or the other" in capsys.readouterr().err
         assert predict(*words, "--anchor-tolerance", 0) == 2
-        assert "--anchor-tolerance must lie between" in capsys.readouterr().err
+        assert "--anchor_tolerance must lie between" in capsys.readouterr().err

@@ -12,7 +12,7 @@ from PIL import Image
 
 import train
 from geometry.errors import InputError
-from geometry.locks import sole_use
+from geometry.files.locks import sole_use
 from lightning_modules.inference import Predictor
 from lightning_modules.inference.pictures import read_picture
 from tests.lightning_modules.inference.runs import make_run, photo
@@ -33,7 +33,7 @@ def normals_run(tmp_path_factory):
 def predict(*words):
     """Run the command and return its exit status."""
     try:
-        train.main(["predict", *map(str, words), "--processing-res", "32", "--quiet"])
+        train.main(["predict", *map(str, words), "--processing_res", "32", "--quiet"])
     except SystemExit as ended:
         return ended.code
     return 0
@@ -279,7 +279,7 @@ class TestResults:
 
     def test_a_point_cloud_lies_between_near_and_far(self, run, tmp_path):
         save(tmp_path, "a.png")
-        words = ("--point_cloud", "--fov-deg", 60, "--near_m", 2, "--far_m", 4)
+        words = ("--point_cloud", "--fov_deg", 60, "--near_m", 2, "--far_m", 4)
         assert predict(tmp_path / "a.png", "--ckpt_path", run, "--output", tmp_path / "out", *words) == 0
         head, body = (tmp_path / "out/a_points.ply").read_bytes().split(b"end_header\n")
         assert b"element vertex 2745" in head
@@ -320,23 +320,24 @@ class TestMistakes:
         photo, out = tmp_path / "a.png", ("--output", tmp_path / "out")
         model = ("--ckpt_path", run)
         for message, *words in (
-            ("IMAGES, --output",),
-            ("required: --output", photo, *model),
+            ("images",),
+            ("output",),
+            ("output: needed, and not given", photo, *model),
             ("the folder holds no images", tmp_path / "empty", *model, *out),
             ("--output {}/file cannot be made a folder: it is a file", photo, *model, "--output", tmp_path / "file"),
             ("{}/empty is no checkpoint", photo, "--model", tmp_path / "empty", *out),
             ("{}/damaged cannot be used: model_index.json is no JSON", photo, "--model", tmp_path / "damaged", *out),
             ("{}/file cannot be read as a checkpoint: it is none", photo, "--ckpt_path", tmp_path / "file", *out),
             ("both name a model", photo, *model, "--model", tmp_path, *out),
-            ("must not be negative, got 32, -1", photo, *model, *out, "--tile-size", "-1"),
-            ("invalid int value: 'x'", photo, *model, *out, "--batch-size", "x"),
-            ("--batch-size must be at least 1", photo, *model, *out, "--batch-size", "0"),
+            ("must not be negative, got 32, -1", photo, *model, *out, "--tile_size", "-1"),
+            ("batch_size: expected int, got x", photo, *model, *out, "--batch_size", "x"),
+            ("--batch_size must be at least 1", photo, *model, *out, "--batch_size", "0"),
             ("seed must lie in", photo, *model, *out, "--seed", "-1"),
-            ("0 < fov_deg < 180", photo, *model, *out, "--point-cloud", "--fov-deg", "0"),
-            ("0 < near_m < far_m", photo, *model, *out, "--point-cloud", "--near-m", "9", "--far-m", "2"),
-            ("focal lengths larger than 0", photo, *model, *out, "--point-cloud", "--intrinsics", 0, 1, 1, 1),
-            ("--fov-deg concerns point clouds alone", photo, *model, *out, "--fov-deg", "60"),
-            ("give one of them", photo, *model, *out, *"--point-cloud --fov-deg 9 --intrinsics 1 1 1 1".split()),
+            ("0 < fov_deg < 180", photo, *model, *out, "--point_cloud", "--fov_deg", "0"),
+            ("0 < near_m < far_m", photo, *model, *out, "--point_cloud", "--near_m", "9", "--far_m", "2"),
+            ("focal lengths larger than 0", photo, *model, *out, "--point_cloud", "--intrinsics", 0, 1, 1, 1),
+            ("--fov_deg concerns point clouds alone", photo, *model, *out, "--fov_deg", "60"),
+            ("give one of them", photo, *model, *out, *"--point_cloud --fov_deg 9 --intrinsics 1 1 1 1".split()),
             ("give the configuration whose last run", photo, "--ckpt_path", "last", *out),
         ):
             assert message.format(tmp_path) in self.error(capsys, *words), words

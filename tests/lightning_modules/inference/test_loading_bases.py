@@ -1,6 +1,7 @@
 """Folders of other people's Marigolds: predicted as their pipelines predict, or refused, whichever way they come in."""
 
 import json
+import sys
 from itertools import product
 from pathlib import Path
 
@@ -10,7 +11,8 @@ from diffusers import DiffusionPipeline
 
 import train
 from geometry.errors import InputError
-from lightning_modules import Depth, SingleStepEstimator, StableDiffusion, app
+from lightning_modules import Depth, SingleStepEstimator, StableDiffusion
+from lightning_modules.app import __main__ as app
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.export.writing import ExportOptions, export_model
 from lightning_modules.inference.loading import LoadedModel, load_model
@@ -130,7 +132,7 @@ def test_every_command_ends_with_one_line_before_data_are_read(marigold, tmp_pat
     }[way]
     (tmp_path / "none.png").touch()
     with pytest.raises(SystemExit) as ended:
-        app.main(words) if way == "page" else train.main(words)
+        sys.exit(app.main(words)) if way == "page" else train.main(words)
     error = capsys.readouterr().err
     assert ended.value.code == 2 and "Traceback" not in error
     assert f"error: the base folder {folder} cannot be used: unet/config.json has addition_embed_type" in error

@@ -47,7 +47,7 @@ def test_panels_have_titles_and_keys_above_their_rows(runs, tmp_path):
     for top in (0, 16, 16 + 16 + row):
         band = pixels[top : top + 16]
         assert (band.min(axis=2) < 100).any() and (band == 255).all(axis=2).mean() > 0.5
-    titles = panel_titles(Depth().modality)
+    titles = panel_titles([Depth().modality])
     assert [title.split()[0] for title in titles] == ["image", "depth", "depth", "abs_rel:"]
     assert title_band(titles, 200).shape == (3, 16, 800)
 

@@ -6,12 +6,12 @@ import torch
 
 from geometry.errors import InputError
 from lightning_modules import Depth, DiffusionEstimator, SingleStepEstimator, StableDiffusion
-from lightning_modules.feature_alignment import FeatureAlignment
+from lightning_modules.losses.feature_alignment import FeatureAlignment
+from lightning_modules.losses.sink import SinkLoss
 from lightning_modules.networks.lora import LoRA
-from lightning_modules.sink_loss import SinkLoss
 from tests.helpers.tiny import TinyData, build_base
+from tests.lightning_modules.losses.test_feature_alignment import LAYER, WIDTH, build_teacher
 from tests.lightning_modules.test_estimator import make_trainer, trained_weights
-from tests.lightning_modules.test_feature_alignment import LAYER, WIDTH, build_teacher
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*isinstance.treespec, LeafSpec.* is deprecated"),

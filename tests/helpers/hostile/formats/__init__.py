@@ -64,7 +64,7 @@ def assert_finite(*arrays: np.ndarray) -> None:
 
 def all_formats() -> list[Format]:
     """Return all formats, in the order of tables."""
-    from tests.helpers.hostile.formats import benchmarks, configs, images, models, raw, shards
+    from tests.helpers.hostile.formats import benchmarks, configs, images, models, raw, results, shards
 
-    modules = (shards, raw, images, benchmarks, models, configs)
+    modules = (shards, raw, images, benchmarks, models, configs, results)
     return [kind for module in modules for kind in module.FORMATS]

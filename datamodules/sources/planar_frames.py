@@ -1,0 +1,166 @@
+"""What data sets share that were rendered with a pinhole camera and store planar depth: size, normals, splits."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from datamodules.sources.fitting import Shape
+from datamodules.sources.pinhole import pinhole_matrix
+from datamodules.sources.protocol import FrameList, PreparedSample
+from geometry.camera import camera_from_intrinsics, pixel_rays
+from geometry.errors import InputError
+from geometry.normals import normals_from_depth
+
+Array = np.ndarray
+#: The principal point of a renderer is the middle of the image: coordinates count from its corner.
+PIXEL_CENTER = 0.5
+
+
+class PlanarFrame(NamedTuple):
+    """One frame: its scene, its image, and what its key is made of beside the scene."""
+
+    scene: str
+    image: Path
+    parts: tuple[str, ...]
+
+    @property
+    def key(self) -> str:
+        """Id of the sample, for instance "office-Easy-P000-000000"."""
+        return "-".join((self.scene, *self.parts)).replace(".", "_")
+
+
+@dataclass(frozen=True)
+class PlanarFrames(ABC):
+    """A rendered data set: images with planar depth through a pinhole camera.
+
+    Attributes:
+        raw: folder of the data set as released.
+        image_size: (height, width) of the samples; frames of another size are resized.
+        normals: "from-depth" computes normals, "none" leaves them out.
+        val_scenes: scenes held out for validation.
+        name: name of the prepared data set.
+        near_plane_m: smallest valid depth in metres.
+        far_plane_m: largest valid depth in metres; the sky is stored as farther than any.
+    """
+
+    raw: Path
+    image_size: tuple[int, int]
+    normals: Literal["from-depth", "none"] = "from-depth"
+    val_scenes: tuple[str, ...] = ()
+    name: str = ""
+    near_plane_m: float = 0.01
+    far_plane_m: float = 80.0
+
+    #: What the options of the prepared data set call the source.
+    source: ClassVar[str]
+    #: Where an image lies inside the folder, for messages.
+    example: ClassVar[str]
+    #: Largest rounding error of stored depth, relative to depth.
+    relative_error: ClassVar[float] = 0.0
+    #: Largest rounding error of stored depth in metres.
+    error_m: ClassVar[float] = 0.0
+
+    def __post_init__(self) -> None:
+        """Check the range.
+
+        Raises:
+            InputError: it is empty.
+        """
+        if not 0 < self.near_plane_m < self.far_plane_m:
+            raise InputError(
+                f"the range of valid depth must begin above 0 and not be empty, not {self.near_plane_m:g} to "
+                f"{self.far_plane_m:g} m."
+            )
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What every sample holds."""
+        return ("depth", "normals") if self.normals != "none" else ("depth",)
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Near and far plane."""
+        return {"depth": (self.near_plane_m, self.far_plane_m)}
+
+    def options(self) -> dict[str, Any]:
+        """Return the choices that shape the samples."""
+        return {
+            "source": self.source,
+            "size": list(self.image_size),
+            "normals": self.normals,
+            "val_scenes": list(self.val_scenes),
+        }
+
+    @abstractmethod
+    def scan(self) -> list[PlanarFrame]:
+        """Return all frames whose image is there, in any order."""
+
+    @abstractmethod
+    def read(self, frame: PlanarFrame) -> tuple[Array, Array, tuple[float, float, float, float], str]:
+        """Return a frame as its files hold it.
+
+        Returns:
+            The image (H,W,3) uint8; planar depth (H,W) in metres, where anything that is not finite and positive is
+            unknown; focal lengths and principal point (fx, fy, cx, cy) in pixels from the corner of the image; and
+            where these come from.
+
+        Raises:
+            InputError: a file is missing or cannot be read.
+        """
+
+    def list_frames(self) -> FrameList:
+        """Return the frames whose colour image exists, by split.
+
+        Raises:
+            InputError: the folder holds no frame, or no scene of a name.
+        """
+        frames = sorted(self.scan(), key=lambda frame: frame.key)
+        if not frames:
+            raise InputError(f"{self.raw} holds no frame; expected {self.example} and so on.")
+        scenes = {frame.scene for frame in frames}
+        if unknown := sorted(set(self.val_scenes) - scenes):
+            raise InputError(
+                f"{self.raw} has no scene {unknown[0]!r} to hold out; its scenes: {', '.join(sorted(scenes)[:12])}."
+            )
+        splits = {
+            "train": [frame for frame in frames if frame.scene not in self.val_scenes],
+            "val": [frame for frame in frames if frame.scene in self.val_scenes],
+        }
+        notices = [f"{len(frames)} frames of {len(scenes)} scenes; depth beyond {self.far_plane_m:g} m is unknown."]
+        if not self.val_scenes:
+            notices.append("Splits: no scene is held out for validation.")
+        return FrameList({split: members for split, members in splits.items() if members}, notices)
+
+    def load(self, frame: PlanarFrame) -> PreparedSample:
+        """Return a frame in the project's own units and axes.
+
+        Raises:
+            InputError: one of the frame's files is missing or unreadable, or depth and image differ in size.
+        """
+        image, depth, numbers, source = self.read(frame)
+        size = (image.shape[0], image.shape[1])
+        if depth.shape != size:
+            raise InputError(
+                f"{frame.image} is {size[0]}x{size[1]} pixels, but its depth {depth.shape[0]}x{depth.shape[1]}."
+            )
+        camera = camera_from_intrinsics(pinhole_matrix(numbers, size, source, frame.key))
+        values = torch.from_numpy(np.where(np.isfinite(depth), depth, 0).astype(np.float32))[None]
+        valid = (values >= self.near_plane_m) & (values <= self.far_plane_m)
+        values = torch.where(valid, values, 0.0)
+        targets = {"depth": values[0].numpy()}
+        if self.normals != "none":
+            rays = pixel_rays(camera, *size, PIXEL_CENTER).float()
+            found = normals_from_depth(values, rays, valid, self.relative_error, self.error_m)[0]
+            targets["normals"] = found.numpy()
+        sample = PreparedSample(
+            image=image,
+            targets=targets,
+            camera_from_pixel=camera.numpy(),
+            pixel_center=PIXEL_CENTER,
+            info={"source": frame.key, "camera": source, "normals": self.normals},
+        )
+        return Shape(self.image_size, "resize").fit(sample, frame.image) if size != self.image_size else sample

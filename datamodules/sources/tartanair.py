@@ -1,0 +1,106 @@
+"""TartanAir, both versions: flights through rendered places.
+
+Raw layout of the first: ``RAW/ENV/Easy/P000/image_left/000000_left.png`` beside
+``depth_left/000000_left_depth.npy``, float32 metres along the optical axis; the archives repeat the folder ``ENV``.
+Of the second: ``RAW/ENV/Data_easy/P000/image_lcam_front/000000_lcam_front.png`` beside
+``depth_lcam_front/000000_lcam_front_depth.png``, the four bytes of a float32 as the four channels of a PNG. All cameras
+see 90 degrees: 320 pixels of focal length at 640 pixels of width.
+
+Source: castacks/tartanair_tools, data_type.md; castacks/tartanairpy, docs/modalities.rst.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import cv2
+import numpy as np
+
+from datamodules.sources.array_files import read_array_file
+from datamodules.sources.image_files import read_image, read_png
+from datamodules.sources.planar_frames import Array, PlanarFrame, PlanarFrames
+from datamodules.sources.registry import raw_dataset
+from geometry.command_line import Option
+from geometry.errors import InputError
+
+_LEVELS = ("Easy", "Hard", "Data_easy", "Data_hard")
+_IMAGE = re.compile(r"(\d{6})_(left|right|lcam_front|rcam_front)\.png")
+
+
+@dataclass(frozen=True)
+class TartanAir(PlanarFrames):
+    """TartanAir in its raw layout, of either version; the cameras that look ahead.
+
+    Attributes:
+        cameras: cameras to prepare: left and right in the first version, lcam_front and rcam_front in the second.
+    """
+
+    name: str = "tartanair"
+    cameras: tuple[str, ...] = ("left", "lcam_front")
+
+    source: ClassVar[str] = "tartanair"
+    example: ClassVar[str] = (
+        "ENV/Easy/P000/image_left/000000_left.png or ENV/Data_easy/P000/image_lcam_front/000000_lcam_front.png"
+    )
+
+    def options(self) -> dict[str, object]:
+        """Return the choices that shape the samples."""
+        return super().options() | {"cameras": list(self.cameras)}
+
+    def scan(self) -> list[PlanarFrame]:
+        """Return all frames of the cameras."""
+        frames = []
+        for pattern in ("*/*/P*", "*/*/*/P*"):
+            for flight in self.raw.glob(pattern):
+                if flight.parent.name not in _LEVELS:
+                    continue
+                for camera in self.cameras:
+                    frames += self._of_folder(flight / f"image_{camera}", flight.parent.name, flight.name)
+        return frames
+
+    def read(self, frame: PlanarFrame) -> tuple[Array, Array, tuple[float, float, float, float], str]:
+        """Return a frame as its files hold it: see ``PlanarFrames``."""
+        image = read_image(frame.image)
+        folder = frame.image.parent.with_name(frame.image.parent.name.replace("image_", "depth_"))
+        stem = folder / f"{frame.image.stem}_depth"
+        if frame.image.stem.endswith("_front"):
+            path = stem.with_suffix(".png")
+            stored = read_png(path, cv2.IMREAD_UNCHANGED)
+            if stored.dtype != np.uint8 or stored.ndim != 3 or stored.shape[2] != 4:
+                raise InputError(f"{path} must hold the four bytes of a number as four channels of 8 bits.")
+            depth = np.ascontiguousarray(stored).view("<f4")[..., 0]
+        else:
+            depth = read_array_file(stem.with_suffix(".npy"), 1)
+        height, width = image.shape[:2]
+        return image, depth, (width / 2, width / 2, width / 2, height / 2), "90 degrees"
+
+    def _of_folder(self, folder: Path, level: str, flight: str) -> list[PlanarFrame]:
+        scene = folder.parents[2].name
+        found = ((path, _IMAGE.fullmatch(path.name)) for path in folder.glob("*.png"))
+        parts = (level.removeprefix("Data_"), flight)
+        return [PlanarFrame(scene, path, (*parts, match[2], match[1])) for path, match in found if match]
+
+
+@raw_dataset
+def tartanair(
+    raw: Path,
+    size: Annotated[tuple[int, int], Option(metavar=("H", "W"))] = (480, 640),
+    normals: Literal["from-depth", "none"] = "from-depth",
+    val_scenes: Annotated[tuple[str, ...], Option(nargs="*", metavar="SCENE")] = (),
+    cameras: tuple[Literal["left", "right", "lcam_front", "rcam_front"], ...] = ("left", "lcam_front"),
+    far_m: float = 80.0,
+    name: str = "tartanair",
+) -> TartanAir:
+    """Prepare TartanAir, of either version.
+
+    Args:
+        raw: Folder of the data set as released.
+        size: Height and width of the samples; frames of the second version are square, for instance 640 640.
+        normals: from-depth: compute normals; none: leave them out.
+        val_scenes: Places held out for validation, for instance office.
+        cameras: Cameras to prepare: left and right are of the first version, the others of the second.
+        far_m: Depth in metres beyond which nothing is known; the sky is stored as 10 km.
+        name: Name in logs and shard names.
+    """
+    return TartanAir(raw, size, normals, val_scenes, name, far_plane_m=far_m, cameras=tuple(cameras))

@@ -1,0 +1,132 @@
+"""The first stage of training: what every micro-step reads, of which data set. Here are order, resume and mixture.
+
+webdataset shuffles by what was read before, and mixes sample by sample; it cannot go on in the middle, nor with another
+number of processes. So what is read is decided here, from the number of the micro-step, before any shard is opened.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from datamodules.streaming.epoch_order import Dealer, Draw, EpochOrder
+from datamodules.streaming.order import STEPS_PER_CHUNK, IntArray, Segment, sources_of_steps
+from datamodules.streaming.stream_order import SourceOrder, samples_consumed
+from datamodules.streaming.streams import EpochReader, StreamReader
+from datamodules.streaming.train_order import ORDER_VERSION, TrainOrder, TrainSource
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a micro-step is made of batches.
+
+    Attributes:
+        rank: number of this process among those that train together.
+        world_size: how many train together.
+        batch_size: samples per rank and micro-step.
+    """
+
+    rank: int
+    world_size: int
+    batch_size: int
+
+
+@dataclass(frozen=True)
+class Portion:
+    """What one batch is read from.
+
+    Attributes:
+        source: index of the data set.
+        stream: number of the stream of it.
+        part: what to read of that: the arguments of its reader's ``read``.
+    """
+
+    source: int
+    stream: int
+    part: tuple[Any, ...]
+
+
+def micro_steps(order: TrainOrder, version: int, history: Sequence[Segment], layout: Layout) -> Iterator[Portion]:
+    """Yield what this rank reads in every micro-step after the training so far, without end.
+
+    Args:
+        order: the order of training.
+        version: its version.
+        history: the training so far.
+        layout: how a micro-step is made of batches.
+    """
+    sources = _sources(order, version, history, layout)
+    start = sum(segment.micro_steps for segment in history)
+    while True:
+        drawn = sources_of_steps(order.seed, order.weights, start, start + STEPS_PER_CHUNK).tolist()
+        for step, source in enumerate(drawn, start):
+            yield Portion(source, *sources[source].take(step))
+        start += STEPS_PER_CHUNK
+
+
+def stream_reader(order: TrainOrder, version: int, portion: Portion) -> EpochReader | StreamReader:
+    """Return the reader of a portion's stream, at its start.
+
+    Args:
+        order: the order of training.
+        version: its version.
+        portion: one that ``micro_steps`` yields.
+    """
+    source = order.sources[portion.source]
+    shards, roles = list(source.shards), source.assembler.roles
+    if version == ORDER_VERSION:
+        return EpochReader(source.dataset, shards, _epoch_order(order, source), roles)
+    return StreamReader(source.dataset, shards, _stream_order(order, source), portion.stream, roles)
+
+
+class _SourceSteps(Protocol):
+    """The micro-steps that draw one source."""
+
+    def take(self, step: int) -> tuple[int, tuple[Any, ...]]:
+        """Return stream and part that this rank reads in the next micro-step that draws the source."""
+        ...
+
+
+def _sources(order: TrainOrder, version: int, history: Sequence[Segment], layout: Layout) -> list[_SourceSteps]:
+    if version == ORDER_VERSION:
+        return [_EpochSteps(order, index, history, layout) for index in range(len(order.sources))]
+    consumed = samples_consumed(order.seed, order.weights, order.num_streams, history)
+    return [_StreamSteps(row, layout) for row in consumed]
+
+
+def _epoch_order(order: TrainOrder, source: TrainSource) -> EpochOrder:
+    return EpochOrder(order.seed, source.assembler.name, source.shard_sizes, order.block_size)
+
+
+def _stream_order(order: TrainOrder, source: TrainSource) -> SourceOrder:
+    return SourceOrder(order.seed, source.assembler.name, source.shard_sizes, order.num_streams, order.block_size)
+
+
+class _EpochSteps:
+    """Micro-steps in the order of ``epoch_order``."""
+
+    def __init__(self, order: TrainOrder, index: int, history: Sequence[Segment], layout: Layout) -> None:
+        draw, num_samples = Draw(order.seed, order.weights, index), order.sources[index].num_samples
+        self._dealer = Dealer(draw, num_samples, order.num_streams, history, layout.world_size, layout.batch_size)
+        self._rank = layout.rank
+
+    def take(self, step: int) -> tuple[int, tuple[Any, ...]]:
+        stream, runs = self._dealer.take(step)[self._rank]
+        return stream, (runs,)
+
+
+class _StreamSteps:
+    """Micro-steps in the order of ``stream_order``, given the samples of every stream (streams,) that are used up."""
+
+    def __init__(self, consumed: IntArray, layout: Layout) -> None:
+        self._consumed, self._layout = consumed, layout
+
+    def take(self, step: int) -> tuple[int, tuple[Any, ...]]:
+        world_size, count, num_streams = self._layout.world_size, self._layout.batch_size, len(self._consumed)
+        first = step * world_size
+        stream = (first + self._layout.rank) % num_streams
+        # With more ranks than streams, lower ranks take from the same stream first.
+        position = int(self._consumed[stream]) + count * (self._layout.rank // num_streams)
+        np.add.at(self._consumed, np.arange(first, first + world_size) % num_streams, count)
+        return stream, (position, count)

@@ -1,0 +1,46 @@
+"""What commands use of jsonargparse and argparse without their promise to keep it.
+
+``tests/geometry/test_jsonargparse_internals.py`` holds each part against the installed version, by what it does.
+"""
+
+import argparse
+import os
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+
+class OpenParser(ArgumentParser):
+    """jsonargparse's parser; subclasses say how the text of a configuration is read."""
+
+    def read_config(self, content: str, path: str | os.PathLike[str], read: Callable[[str], Namespace]) -> Namespace:
+        """Return what a configuration says.
+
+        Args:
+            content: its text.
+            path: file that it comes from; empty for words of the command line.
+            read: jsonargparse's own reading of a text.
+        """
+        return read(content)
+
+    def _load_config_parser_mode(
+        self,
+        content: str,
+        path: str | os.PathLike[str] = "",
+        ext_vars: dict[str, Any] | None = None,
+        prev_cfg: Namespace | None = None,
+    ) -> Namespace:
+        read = partial(super()._load_config_parser_mode, path=path, ext_vars=ext_vars, prev_cfg=prev_cfg)
+        return self.read_config(content, path, read)
+
+
+def options_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """Return the options of a parser, with their help."""
+    return list(parser._actions)
+
+
+def groups_of(parser: argparse.ArgumentParser) -> list[tuple[Any, Sequence[argparse.Action]]]:
+    """Return the groups of options in a parser's help, which have a title, each with its options."""
+    return [(group, group._group_actions) for group in parser._action_groups]

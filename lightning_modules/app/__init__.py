@@ -1,0 +1,1 @@
+"""The web page for one model: ``python -m lightning_modules.app``."""

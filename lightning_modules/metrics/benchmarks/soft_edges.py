@@ -1,0 +1,201 @@
+"""Soft edge errors: how far predictions at edges are from any true value nearby. Blur and flying pixels cost."""
+
+from collections.abc import Iterator
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from geometry.angles import angle_deg
+from geometry.batch import DatasetInfo
+from geometry.masked import masked_quantiles
+from geometry.parameterization import Parameterization
+from lightning_modules.metrics.base import GeometryMetric
+from lightning_modules.metrics.benchmarks.aligned_depth import AlignedMetric
+
+PATCH_SIZES = (1, 3, 5, 7)
+_QUANTILES = (0.02, 0.98)
+
+
+class SoftEdgeError(AlignedMetric):
+    """The soft edge error (SEE) of depth, in metres, after the alignment of a protocol; the mean over images.
+
+    Convention:
+        An edge pixel differs from one of its four neighbours by more than a threshold in 1 / depth. It is charged the
+        smallest absolute difference between the prediction there and the true depths in a square around it:
+        ``<protocol>/see3`` in 3x3 pixels, and so on; ``see1`` is the plain error at edges. Only pixels between the 2 %
+        and the 98 % quantile of the true depth take part, in the alignment, too. Images without an edge are not
+        counted. An edge that is shifted by one pixel costs nothing from ``see3`` on; a blurred one costs.
+
+    Args:
+        protocol: Name of the protocol that aligns predictions.
+        space: The space in which predictions are known up to scale and shift; by default depth itself.
+        limits: Smallest and largest depth that can be true. Datasets bring their own.
+        max_fit_size_px: Fit on images downsampled to this longest side. Datasets bring their own.
+        jump: The difference in 1 / depth, per metre, from which on there is an edge.
+
+    Source:
+        huawei-bayerlab/marigold-v2, ``evaluation/depth_see`` (the text of their paper says disparity, their code and
+        figures are of depth), after Chen et al., 2019. Deviation: the alignment is that of the protocol; their fits are
+        least squares or RANSAC with a threshold of 0.05 in the logarithm of depth.
+    """
+
+    scores = tuple(f"see{size}" for size in PATCH_SIZES)
+    headline_score = "see3"
+
+    def __init__(
+        self,
+        protocol: str | None = None,
+        space: Parameterization | None = None,
+        limits: tuple[float, float] = (0.0, float("inf")),
+        max_fit_size_px: int | None = None,
+        jump: float = 0.05,
+    ) -> None:
+        super().__init__(protocol, space, limits, max_fit_size_px)
+        self.jump = jump
+
+    def for_dataset(self, dataset: DatasetInfo) -> Self:
+        """Return a new metric of the same edges with the depth range and the size for fitting of a dataset."""
+        found = super().for_dataset(dataset)
+        found.jump = self.jump
+        return found
+
+    def update(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> None:
+        """Add images.
+
+        Args:
+            prediction: (B,1,H,W) float.
+            target: (B,1,H,W) float, metres.
+            valid_mask: (B,1,H,W) bool.
+        """
+        low, high = (bound[:, None, None, None] for bound in masked_quantiles(target, valid_mask, _QUANTILES))
+        inside = valid_mask & (target >= low) & (target <= high)
+        for image, depth, valid in zip(prediction, target, inside, strict=True):
+            edges = _either_side(_jumps_of_disparity(depth[0].double(), self.jump), valid[0])
+            if edges.any():
+                aligned = self.align(image, depth, valid)(image)[0]
+                self.sums += soft_edge_errors(aligned, depth[0].double(), valid[0], edges)
+                self.num_images += 1
+
+
+class SoftAngularEdgeError(GeometryMetric):
+    """The soft angular edge error (SAEE) of normals, in degrees; the mean over images.
+
+    Convention:
+        An edge pixel is turned from one of its four neighbours by a threshold or more. It is charged the smallest
+        angle between the prediction there and the true normals in a square around it, ``saee3_deg`` in 3x3 pixels, and
+        so on; ``saee1_deg`` is the plain error at edges. Images without an edge are not counted.
+
+    Args:
+        jump_deg: The angle between neighbours from which on there is an edge.
+
+    Source:
+        huawei-bayerlab/marigold-v2, ``evaluation/normals_saee``.
+    """
+
+    sums: Tensor
+
+    def __init__(self, jump_deg: float = 5.0) -> None:
+        super().__init__()
+        self.headline, self.jump_deg = "saee3_deg", jump_deg
+        self.add_state("sums", torch.zeros(len(PATCH_SIZES), dtype=torch.float64), dist_reduce_fx="sum")
+        self.add_state("num_images", torch.tensor(0), dist_reduce_fx="sum")
+
+    def for_dataset(self, dataset: DatasetInfo) -> Self:
+        """Return a new metric; the rules are the same for all datasets."""
+        return type(self)(self.jump_deg)
+
+    def update(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> None:
+        """Add images.
+
+        Args:
+            prediction: (B,3,H,W) float, normals of any length.
+            target: (B,3,H,W) float, unit normals.
+            valid_mask: (B,1,H,W) bool.
+        """
+        for image, normals, valid in zip(prediction.double(), target.double(), valid_mask, strict=True):
+            rows = angle_deg(normals[None, :, 1:], normals[None, :, :-1])[0, 0] >= self.jump_deg
+            columns = angle_deg(normals[None, :, :, 1:], normals[None, :, :, :-1])[0, 0] >= self.jump_deg
+            edges = _either_side((rows, columns), valid[0])
+            if edges.any():
+                self.sums += soft_angular_edge_errors(image, normals, valid[0], edges)
+                self.num_images += 1
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return the error by size of the square; NaN if no image had an edge."""
+        names = (f"saee{size}_deg" for size in PATCH_SIZES)
+        return dict(zip(names, self.sums / self.num_images, strict=True))
+
+
+def soft_edge_errors(depth: Tensor, truth: Tensor, valid: Tensor, edges: Tensor) -> Tensor:
+    """Return the mean over edge pixels of the smallest error in squares of ``PATCH_SIZES``, (4,).
+
+    Args:
+        depth: (H,W) float, predicted, in metres.
+        truth: (H,W) float, metres.
+        valid: (H,W) bool, where the truth is known.
+        edges: (H,W) bool, a part of ``valid`` that is not empty.
+    """
+    predicted = depth[edges]
+    return _smallest(
+        (near[0][edges] - predicted).abs().where(known[edges], torch.inf)
+        for near, known in _neighbours(truth[None], valid)
+    )
+
+
+def soft_angular_edge_errors(normals: Tensor, truth: Tensor, valid: Tensor, edges: Tensor) -> Tensor:
+    """Return the mean over edge pixels of the smallest angle in squares of ``PATCH_SIZES``, (4,) in degrees.
+
+    Args:
+        normals: (3,H,W) float, predicted, of any length.
+        truth: (3,H,W) float, unit normals.
+        valid: (H,W) bool, where the truth is known.
+        edges: (H,W) bool, a part of ``valid`` that is not empty.
+    """
+    predicted = normals[:, edges]
+    return _smallest(
+        angle_deg(predicted[None, ..., None], near[None, :, edges, None])[0, 0, :, 0].where(known[edges], torch.inf)
+        for near, known in _neighbours(truth, valid)
+    )
+
+
+def _neighbours(truth: Tensor, valid: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield what lies at every offset of the largest square, from the centre outward: (C,H,W) and where it is known."""
+    radius = PATCH_SIZES[-1] // 2
+    height, width = valid.shape
+    padded, known = (F.pad(each, (radius,) * 4) for each in (truth, valid))
+    for row, column in _offsets(radius):
+        part = (slice(radius + row, radius + row + height), slice(radius + column, radius + column + width))
+        yield padded[(slice(None), *part)], known[part]
+
+
+def _offsets(radius: int) -> list[tuple[int, int]]:
+    """Return the offsets of a square, those of the smaller squares inside it first."""
+    side = range(-radius, radius + 1)
+    return sorted(((row, column) for row in side for column in side), key=lambda at: max(map(abs, at)))
+
+
+def _smallest(errors: Iterator[Tensor]) -> Tensor:
+    """Return the mean of the smallest of the first 1, 9, 25, ... errors (N,) of the same pixels."""
+    means, smallest = [], torch.tensor(torch.inf, dtype=torch.float64)
+    ends = {size**2 for size in PATCH_SIZES}
+    for number, error in enumerate(errors, start=1):
+        smallest = torch.minimum(error, smallest.to(error.device))
+        if number in ends:
+            means.append(smallest.mean())
+    return torch.stack(means)
+
+
+def _jumps_of_disparity(depth: Tensor, jump: float) -> tuple[Tensor, Tensor]:
+    """Return between which rows (H-1,W) and columns (H,W-1) 1 / depth jumps."""
+    disparity = torch.where(depth > 0, 1 / depth, 0.0)
+    return disparity.diff(dim=0).abs() > jump, disparity.diff(dim=1).abs() > jump
+
+
+def _either_side(jumps: tuple[Tensor, Tensor], valid: Tensor) -> Tensor:
+    """Return the pixels (H,W) on either side of jumps between pixels that are both valid."""
+    rows, columns = jumps
+    rows, columns = rows & valid[1:] & valid[:-1], columns & valid[:, 1:] & valid[:, :-1]
+    edges = F.pad(rows, (0, 0, 1, 0)) | F.pad(rows, (0, 0, 0, 1))
+    return edges | F.pad(columns, (1, 0)) | F.pad(columns, (0, 1))

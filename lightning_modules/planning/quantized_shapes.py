@@ -1,0 +1,57 @@
+"""Linear layers whose frozen weights have 4 bits, as far as memory goes: what is kept, and what is unpacked when."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+# Beside its 4 bits, every block of 64 weights has a scale of 8 bits, and every 256 scales have one of 32.
+_PACKED_BYTES = (0.5, 1 / 64, 4 / (64 * 256))
+
+
+class PackedLinear(nn.Module):
+    """A frozen linear layer whose weight is unpacked for every product, forward and backward, and kept packed.
+
+    Args:
+        layer: the layer that it stands for.
+    """
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.in_features, self.out_features = layer.in_features, layer.out_features
+        count = layer.weight.numel()
+        packed = torch.empty(round(count * sum(_PACKED_BYTES)), dtype=torch.uint8, device=layer.weight.device)
+        self.packed = nn.Parameter(packed, requires_grad=False)
+        self.bias = layer.bias
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the product (...,out) with tokens (...,in)."""
+        half = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else input.dtype
+        product = _PackedProduct.apply(input.to(half), self.packed, (self.out_features, self.in_features))
+        return product if self.bias is None else product + self.bias.to(half)
+
+
+def pack_frozen_linears(blocks: Sequence[nn.Module]) -> None:
+    """Replace the frozen linear layers within blocks by packed ones.
+
+    Args:
+        blocks: parts of a model without weights.
+    """
+    for block in blocks:
+        for name, layer in [*block.named_modules()]:
+            if type(layer) is nn.Linear and not layer.weight.requires_grad:
+                block.set_submodule(name, PackedLinear(layer))
+
+
+class _PackedProduct(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tokens: Tensor, packed: Tensor, shape: tuple[int, int]) -> Tensor:  # noqa: ANN401
+        ctx.save_for_backward(packed)
+        ctx.shape = shape
+        return F.linear(tokens, tokens.new_empty(shape))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        return gradient @ gradient.new_empty(ctx.shape), None, None

@@ -1,0 +1,140 @@
+"""The cheapest options that make a configuration fit a card."""
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from importlib import import_module
+from typing import Any
+
+from lightning_modules.planning.cards import Card
+from lightning_modules.planning.plan import Plan, make_plan
+from lightning_modules.planning.setting import Setting
+from lightning_modules.planning.simulated_step import STATES
+
+_BITS_OF_STATES = 8
+_ADAPTERS = {"rank": 16}
+_QUANTIZATION = "nf4"
+_MOST_DEVICES = 8
+
+
+@dataclass(frozen=True)
+class Way:
+    """Options on top of a configuration.
+
+    Attributes:
+        options: what to set, as configurations name it.
+        setting: the configuration with them.
+        saved_bytes: what states of 8 bits save; no plan shows it.
+    """
+
+    options: tuple[str, ...]
+    setting: Setting
+    has_small_states: bool = False
+
+
+@dataclass(frozen=True)
+class FittingWay:
+    """Options that make a configuration fit.
+
+    Attributes:
+        options: what to set, as configurations name it.
+        plan: the plan with them.
+        peak_bytes: the most memory that tensors take at once.
+    """
+
+    options: tuple[str, ...]
+    plan: Plan
+    peak_bytes: int
+
+
+def cheapest_way(plan: Plan, card: Card) -> FittingWay | None:
+    """Return the cheapest options with which a configuration fits a card, or None if none was found.
+
+    Tried in this order, each on top of those before: bf16-mixed with a frozen VAE in bfloat16, micro-batches of one
+    image, the decoder recomputed, the denoiser recomputed, states of 8 bits; then adapters in place of all weights,
+    then a base of 4 bits under them; then sharding over 2, 4 and 8 such cards. Images per step stay what they are.
+
+    Args:
+        plan: the plan of the configuration.
+        card: the GPU.
+    """
+    for way in _ways(plan.setting):
+        found = make_plan(way.setting)
+        peak = found.peak_bytes - (_saved_by_small_states(found) if way.has_small_states else 0)
+        if peak <= card.room_bytes:
+            return FittingWay(way.options, found, peak)
+    return None
+
+
+def _saved_by_small_states(plan: Plan) -> int:
+    share = 1 / plan.setting.devices if plan.setting.is_sharded else 1.0
+    return round(plan.books.by_kind().get(STATES, 0) * share * (1 - _BITS_OF_STATES / 32 - 1 / 256))
+
+
+def _ways(setting: Setting) -> Iterator[Way]:
+    options: list[str] = []
+    network = _network(setting)
+    known = _parameters(network["class_path"])
+    given = network["init_args"]
+
+    def with_option(current: Setting, name: str, value: Any, shown: str) -> Setting:  # noqa: ANN401
+        options.append(f"network.{name}: {shown}")
+        return _with_network(current, name, value)
+
+    if setting.situation.precision == "32-true":
+        setting = setting.with_situation(precision="bf16-mixed")
+        options.append("trainer.precision: bf16-mixed")
+        if "vae_precision" in known:
+            setting = with_option(setting, "vae_precision", "bfloat16", "bfloat16")
+        yield Way(tuple(options), setting)
+    if (images := setting.situation.batch_size) > 1:
+        micro_batches = setting.situation.micro_batches * images
+        setting = setting.with_situation(batch_size=1, val_batch_size=1, micro_batches=micro_batches)
+        options += ["data.batch_size: 1", f"trainer.accumulate_grad_batches: {micro_batches}"]
+        yield Way(tuple(options), setting)
+    names = sorted((name for name in known if name.endswith("checkpointing")), key=lambda name: "decoder" not in name)
+    for name in names:
+        if not given.get(name):
+            setting = with_option(setting, name, True, "true")
+            yield Way(tuple(options), setting)
+    if not given.get("lora"):
+        yield Way((*options, "model.optimizer: bitsandbytes.optim.AdamW8bit"), setting, has_small_states=True)
+    yield from _ways_that_learn_less(setting, options, known)
+
+
+def _ways_that_learn_less(setting: Setting, options: list[str], known: set[str]) -> Iterator[Way]:
+    """Yield adapters, 4 bits and several cards, for what all weights on one card have no room for."""
+    given = _network(setting)["init_args"]
+    whole = setting
+    adapted, shown = setting, list(options)
+    if "lora" in known and not given.get("lora"):
+        adapted = _with_network(setting, "lora", _ADAPTERS)
+        shown.append(f"network.lora: {{rank: {_ADAPTERS['rank']}}}")
+        yield Way(tuple(shown), adapted)
+    if "quantization" in known and not given.get("quantization"):
+        packed = _with_network(adapted, "quantization", _QUANTIZATION)
+        yield Way((*shown, f"network.quantization: {_QUANTIZATION}"), packed)
+    if given.get("lora") or setting.is_sharded:
+        return  # what is frozen is whole on every device
+    for devices in (2, 4, _MOST_DEVICES):
+        micro_batches = max(1, whole.situation.micro_batches // devices)
+        sharded = replace(whole, devices=devices, is_sharded=True).with_situation(micro_batches=micro_batches)
+        strategy = f"trainer.strategy: lightning_modules.FullySharded, trainer.devices: {devices}"
+        yield Way((*options, strategy, f"trainer.accumulate_grad_batches: {micro_batches}"), sharded)
+
+
+def _network(setting: Setting) -> dict[str, Any]:
+    network = setting.model["init_args"]["network"]
+    return {"class_path": network["class_path"], "init_args": network.get("init_args") or {}}
+
+
+def _with_network(setting: Setting, name: str, value: Any) -> Setting:  # noqa: ANN401
+    network = _network(setting)
+    changed = {**network, "init_args": {**network["init_args"], name: value}}
+    return replace(setting, model={**setting.model, "init_args": {**setting.model["init_args"], "network": changed}})
+
+
+def _parameters(class_path: str) -> set[str]:
+    """Return the names of the options of a network."""
+    module, _, name = class_path.rpartition(".")
+    return set(inspect.signature(getattr(import_module(module), name)).parameters)

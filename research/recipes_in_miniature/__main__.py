@@ -1,0 +1,63 @@
+"""Compare the field's recipes on a small scale: ``python -m research.recipes_in_miniature``.
+
+Every recipe starts from the tiny base and has the same steps, learning rate and halls; each is scored on unseen halls
+under both protocols. Everything is kept in the work folder: a command that was killed goes on, commands that share the
+folder share the work, and a table can be written of what is there (``--table``).
+"""
+
+import argparse
+import logging
+from pathlib import Path
+
+import torch
+
+from geometry.command_line.messages import leave
+from lightning_modules.command_line.console import input_error_behind, quieten
+from research.paper_in_miniature.stages import Job
+from research.recipes_in_miniature.recipes import RECIPES
+from research.recipes_in_miniature.table import as_markdown
+from research.recipes_in_miniature.training import FULL, QUICK, Comparison
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run what is not in the work folder yet, then write ``results.md``.
+
+    Args:
+        arguments: the command line as a list; None is that of the process.
+    """
+    parser = argparse.ArgumentParser(
+        prog="python -m research.recipes_in_miniature",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--work", type=Path, default=Path("runs/recipes_in_miniature"), help="folder of all results")
+    parser.add_argument("--quick", action="store_true", help="see in minutes that everything works")
+    parser.add_argument("--table", action="store_true", help="run nothing, write the table of what is there")
+    parser.add_argument("--threads", type=int, default=1, help="processor threads of this process (default: 1)")
+    options = parser.parse_args(arguments)
+    quieten()
+    torch.set_num_threads(options.threads)
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    settings = QUICK if options.quick else FULL
+    work = options.work / ("quick" if options.quick else "full")
+    try:
+        comparison = Comparison(settings, work)
+        jobs = [
+            Job(f"{recipe.name}, seed {seed}", lambda recipe=recipe, seed=seed: comparison.score(recipe, seed))
+            for seed in settings.seeds
+            for recipe in RECIPES
+        ]
+        if not options.table:
+            comparison.stages.run(jobs)
+        text = as_markdown(settings, comparison.found())
+    except Exception as error:
+        mistake = input_error_behind(error)
+        if mistake is None:
+            raise
+        leave(mistake)
+    (work / "results.md").write_text(text)
+    print(f"\n{text}\nTable: {work / 'results.md'}")
+
+
+if __name__ == "__main__":
+    main()

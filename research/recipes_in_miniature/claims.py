@@ -1,0 +1,61 @@
+"""What the papers claim of their recipes, and what a table says of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+Scores = Mapping[str, Sequence[Mapping[str, float]]]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One recipe is better than another.
+
+    Attributes:
+        text: the claim and where it is from.
+        better: name of the recipe that is claimed to be better.
+        worse: name of the other.
+        metric: less is better.
+    """
+
+    text: str
+    better: str
+    worse: str
+    metric: str
+
+    def verdict(self, scores: Scores) -> str:
+        """Return what the seeds of a table say: the same for all of them, or not, or nothing yet.
+
+        Args:
+            scores: metrics by recipe, one mapping a seed.
+        """
+        first, second = (list(scores.get(name, [])) for name in (self.better, self.worse))
+        if not first or not second:
+            return "not run"
+        a, b = ([each[self.metric] for each in found] for found in (first, second))
+        change = fmean(a) / fmean(b) - 1
+        figures = f"{fmean(a):.4f} against {fmean(b):.4f}, {100 * change:+.1f} %"
+        if min(len(a), len(b)) < 2:
+            return f"open, one seed ({figures})"
+        if max(a) < min(b):
+            return f"reproduced ({figures})"
+        return f"not reproduced ({figures})" if min(a) > max(b) else f"open, the seeds overlap ({figures})"
+
+
+CLAIMS = (
+    Claim("log depth beats linear depth (Marigold V2: 5.04 to 4.72 AbsRel)", "log", "linear", "ransac_log_abs_rel"),
+    Claim("the same by least squares", "log", "linear", "abs_rel"),
+    Claim(
+        "the square root of disparity beats linear depth (DepthMaster, KITTI)", "sqrt_disparity", "linear", "abs_rel"
+    ),
+    Claim("disparity beats linear depth (Lotus, second version)", "disparity", "linear", "abs_rel"),
+    Claim("the image latent alone is enough (GenPercept, Lotus)", "image_alone", "linear", "abs_rel"),
+    Claim("the detail preserver sharpens edges (Lotus)", "lotus_d", "latents", "least_squares_see3"),
+    Claim("the detail preserver lowers AbsRel (Lotus)", "lotus_d", "latents", "abs_rel"),
+    Claim("losses on gradients sharpen edges (Marigold V2)", "sharp", "log", "least_squares_see3"),
+    Claim("SinkLoss sharpens edges (Marigold V2)", "sink", "log", "least_squares_see3"),
+    Claim("a loss on pixels beats one between latents (E2E-FT)", "linear", "latents", "abs_rel"),
+    Claim("depth gains from normals beside it (GeoWizard)", "joint", "linear", "abs_rel"),
+    Claim("normals gain from depth beside them (GeoWizard)", "joint", "normals", "mean_angle_deg"),
+    Claim("seeing each other beats a switch: normals (GeoWizard)", "joint", "switch", "mean_angle_deg"),
+)

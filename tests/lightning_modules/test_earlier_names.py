@@ -1,0 +1,36 @@
+"""A run's config.yaml names classes by their paths: those of earlier runs go on."""
+
+import pytest
+from jsonargparse import ArgumentParser, Namespace
+
+from lightning_modules.losses import Loss
+from lightning_modules.metrics import GeometryMetric
+
+# Every path outside of today's packages that a shipped configuration has had, and that of each other class.
+LOSSES = (
+    "loss_terms.GradientMatching",
+    "loss_terms.LatentConsistency",
+    "normalized_losses.HuberGradient",
+    "normalized_losses.NormalizedGradientL1",
+    "normalized_losses.NormalizedL1",
+    "normalized_losses.NormalizedMSE",
+    "frequency_losses.FourierLoss",
+    "frequency_losses.WaveletLoss",
+    "feature_alignment.FeatureAlignment",
+    "feature_alignment.FeatureMatching",
+    "sink_loss.SinkLoss",
+    "curriculum.Scheduled",
+)
+METRICS = ("metric_base.MeanError", "albedo_metrics.AlbedoError")
+
+
+@pytest.mark.parametrize(
+    ("base", "path"), [*((Loss, path) for path in LOSSES), *((GeometryMetric, path) for path in METRICS)]
+)
+def test_a_class_path_of_an_earlier_run_is_the_class_of_today_and_is_written_anew(base, path):
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--it", type=type[base])
+    taken = parser.parse_object({"it": f"lightning_modules.{path}"})
+    package = base.__module__.rpartition(".")[0]
+    assert taken == Namespace(it=getattr(__import__(package, fromlist=["x"]), path.rpartition(".")[2]))
+    assert f"{package}.{path.rpartition('.')[2]}" in parser.dump(taken)

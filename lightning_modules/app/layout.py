@@ -1,5 +1,6 @@
 """How the web page looks: controls, results, and what happens at which of them."""
 
+from functools import partial
 from typing import Any
 
 from geometry.errors import InputError
@@ -51,12 +52,6 @@ def build_page(page: Page, title: str) -> Any:  # noqa: ANN401 - Gradio's types 
     def again(file: str | None, *options: Any) -> tuple[Any, ...]:  # noqa: ANN401
         return predict(file, *options) if file else _nothing(gradio)
 
-    def thumbnail(file: str | None) -> Any:  # noqa: ANN401
-        try:
-            return gradio.Image(value=page.thumbnail(file), visible=True) if file else gradio.Image(visible=False)
-        except InputError:  # said by the prediction, which follows
-            return gradio.Image(visible=False)
-
     with gradio.Blocks(title=f"OneStep {modality.title}", analytics_enabled=False, delete_cache=_CLEANING_S) as whole:
         gradio.HTML(f"<style>{_SHEET}</style>", padding=False)
         gradio.Markdown(f"# {modality.title.capitalize()} in one step\nImages stay on this machine. {title}")
@@ -78,7 +73,9 @@ def build_page(page: Page, title: str) -> Any:  # noqa: ANN401 - Gradio's types 
             lambda row: row[0], examples, upload, queue=False, **hidden
         )
         for ready in (uploaded, chosen):
-            ready.then(thumbnail, upload, small, queue=False, **hidden).then(predict, inputs, outputs, **hidden, **turn)
+            ready.then(partial(_thumbnail, gradio, page), upload, small, queue=False, **hidden).then(
+                predict, inputs, outputs, **hidden, **turn
+            )
         for changed in (style.change, near_m.submit, far_m.submit, near_m.blur, far_m.blur, anchors.blur):
             changed(again, inputs, outputs, **hidden, **turn)
     return whole
@@ -87,6 +84,14 @@ def build_page(page: Page, title: str) -> Any:  # noqa: ANN401 - Gradio's types 
 def _nothing(gradio: Any) -> tuple[Any, ...]:  # noqa: ANN401
     """Return what the outputs show before there is a result."""
     return (None, *(gradio.DownloadButton(value=None, interactive=False) for _ in range(2)), None, None, "")
+
+
+def _thumbnail(gradio: Any, page: Page, file: str | None) -> Any:  # noqa: ANN401
+    """Return what stands for the upload; nothing where it is no image, which the prediction that follows says."""
+    try:
+        return gradio.Image(value=page.thumbnail(file), visible=True) if file else gradio.Image(visible=False)
+    except InputError:
+        return gradio.Image(visible=False)
 
 
 def _controls(gradio: Any, predictor: Predictor) -> tuple[Any, ...]:  # noqa: ANN401

@@ -234,7 +234,9 @@ def _anchors(text: str) -> np.ndarray:
                 f"line {number} of the known depths must be three numbers, x and y in pixels and metres, got {line!r}."
             ) from error
         if not (math.isfinite(x) and math.isfinite(y) and 0 < metres < math.inf):
-            raise InputError(f"line {number} of the known depths must have a depth larger than 0, got {line!r}.")
+            raise InputError(
+                f"line {number} of the known depths must be finite, and its metres larger than 0, got {line!r}."
+            )
         rows.append((x, y, metres))
     return np.array(rows)
 

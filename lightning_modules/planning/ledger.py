@@ -17,6 +17,7 @@ from geometry.torch_internals import ATTENTION, ATTENTION_BACKWARD, CONVOLUTIONS
 
 # CUDA's allocator hands out memory in blocks of this many bytes.
 _BLOCK = 512
+_NORM_BACKWARD = torch.ops.aten.native_group_norm_backward
 
 
 @dataclass(frozen=True)
@@ -155,6 +156,9 @@ class Ledger(DispatchMode):
         """Run an operation and book what it made."""
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
+        if func.overloadpacket is _NORM_BACKWARD:
+            # Of half-precision images with float32 weights, kernels give half precision; fake tensors come as float32.
+            result = tuple(each if each is None else each.to(args[1].dtype) for each in result[:1]) + tuple(result[1:])
         for tensor in tree_leaves(result):
             if isinstance(tensor, Tensor) and id(tensor.untyped_storage()) not in self._live:
                 self._add(tensor, self.phase, "")

@@ -12,7 +12,7 @@ from lightning_modules.networks.weightless import without_weights
 from lightning_modules.planning.simulated_step import Situation, make_batch, simulate
 
 TOY = "checkpoints/tiny-stable-diffusion"
-# As near as the planner has to come: the issue of a plan that is further off is a card that is too small.
+# As near as the planner has to come; who trusts a plan that is further off may buy a card that is too small.
 TOLERANCE = 0.05
 OPTIONS = {
     "as it is": {},

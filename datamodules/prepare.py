@@ -15,7 +15,7 @@ from datamodules.preparation.run import default_workers, prepare_dataset
 from datamodules.preparation.summaries import ModalitySummary, SplitSummary
 from datamodules.shards.manifest import FILE_NAME
 from datamodules.sources.protocol import RawDataset
-from datamodules.sources.registry import raw_datasets
+from datamodules.sources.registry import raw_dataset_at, raw_datasets
 from geometry.command_line import Command, Group, Option, say_new_spelling
 from geometry.errors import InputError, printable
 from geometry.files.paths import folder_or_url
@@ -191,7 +191,11 @@ def _preparation(factory: Callable[..., RawDataset]) -> Command:
     return Command(prepare, parts={"data_set": factory}, kept=kept, title=factory)
 
 
-GROUP = Group("Prepare data sets for training.", commands)
+GROUP = Group(
+    "Prepare data sets for training; one of yours is named by its path, MODULE.FUNCTION.",
+    commands,
+    elsewhere=lambda path: _preparation(raw_dataset_at(path)),
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

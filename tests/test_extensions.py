@@ -4,6 +4,8 @@ A data set of a new modality is prepared; a network of a family from elsewhere (
 by a loss from elsewhere, validated by a metric from elsewhere, and predicts.
 """
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
-from datamodules.preparation.run import prepare_dataset
+from datamodules.sources import registry
 from datamodules.sources.protocol import FrameList, PreparedSample
 from geometry.modalities import Modality, modality_named
 from lightning_modules.inference import Predictor
@@ -55,8 +57,11 @@ class People:
     modalities = ("matte_of_a_test",)
     ranges = {}  # noqa: RUF012
 
+    def __init__(self, brightness):
+        self.brightness = brightness
+
     def options(self):
-        return {"brightness": 200}
+        return {"brightness": self.brightness}
 
     def list_frames(self):
         return FrameList({"train": [Numbered(number) for number in range(6)], "val": [Numbered(6), Numbered(7)]})
@@ -64,8 +69,18 @@ class People:
     def load(self, frame):
         rows, columns = np.indices(SIZE)
         disc = (rows - 16) ** 2 + (columns - 8 - 3 * frame.number) ** 2 < 80
-        image = np.where(disc[..., None], 200, 60).astype(np.uint8).repeat(3, axis=2)
+        image = np.where(disc[..., None], self.brightness, 60).astype(np.uint8).repeat(3, axis=2)
         return PreparedSample(image, {"matte_of_a_test": 1 + disc.astype(np.float32)}, None, 0.5, {})
+
+
+def people(brightness: int, name: str = "people") -> People:
+    """Prepare people who are discs.
+
+    Args:
+        brightness: Of a disc.
+        name: Name in logs.
+    """
+    return People(brightness)
 
 
 class Numbered:
@@ -107,8 +122,8 @@ class Covered(GeometryMetric):
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("extensions")
-    prepare_dataset(People(), folder / "shards", progress=False, report=lambda notice: None)
     here = "tests.test_extensions"
+    train.main(["prepare", f"{here}.people", "--brightness", "200", "--output", str(folder / "shards")])
     task = {
         "modality": f"{here}.Matte",
         "extra_losses": [{"class_path": f"{here}.EdgeAware", "init_args": {"weight": 0.5}}],
@@ -136,6 +151,22 @@ def test_a_run_of_parts_from_elsewhere_is_trained_by_their_loss_and_validated_by
     curves = EventAccumulator(str(run), {"scalars": 0}).Reload()
     assert all(0 < event.value < 10 for event in curves.Scalars("train/edge_aware"))
     assert scores.keys() == {"val/people/covered_error"} and 0 < scores["val/people/covered_error"] < 1
+
+
+def test_a_data_set_that_is_registered_is_a_command_with_its_options(capsys, monkeypatch):
+    monkeypatch.setattr(registry, "_FACTORIES", registry.raw_datasets())
+    registry.raw_dataset(people)
+    for words, said in ((["--help"], "people"), (["people", "--help"], "--brightness")):
+        with pytest.raises(SystemExit) if "people" in words else contextlib.nullcontext():
+            train.main(["prepare", *words])
+        assert said in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("path", ["no.such.module", "tests.test_extensions.nobody", "tests..people"])
+def test_a_data_set_that_is_not_there_is_one_line(path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        train.main(["prepare", path, "--brightness", "200"])
+    assert capsys.readouterr().err.startswith(f"error: {path} is no data set: ")
 
 
 def test_its_checkpoint_predicts_what_the_modality_publishes(run):

@@ -14,6 +14,7 @@ def test_the_wheel_holds_every_source_configuration_and_file_of_the_toy_base(whe
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     wanted = {file.relative_to(ROOT).as_posix() for folder in PACKAGES for file in (ROOT / folder).rglob("*.py")}
     wanted |= {file.relative_to(ROOT).as_posix() for file in (ROOT / "lightning_modules/examples").iterdir()}
+    wanted |= {file.relative_to(ROOT).as_posix() for file in (ROOT / "lightning_modules/planning/published").iterdir()}
     beside = [*(ROOT / "configs").rglob("*.yaml"), *(ROOT / "checkpoints/tiny-stable-diffusion").rglob("*.*")]
     wanted |= {f"onestep/{file.relative_to(ROOT).as_posix()}" for file in (ROOT / "train.py", *beside)}
     assert held == wanted

@@ -172,7 +172,7 @@ def folder(
         others={
             other: NamedFiles(getattr(further, other), getattr(further, f"{other}_pattern"))
             for other in further_modalities()
-            if getattr(further, other)
+            if getattr(further, other, None)  # None for one that was registered after the options were made
         },
     )
 

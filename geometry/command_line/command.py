@@ -12,6 +12,7 @@ from geometry.command_line.messages import leave, mistake_behind, readable_error
 from geometry.command_line.options import Parameter, Part, described, part_of
 from geometry.command_line.parser import CONFIG_HELP, Parser
 from geometry.command_line.words import arrange, with_underscores
+from geometry.errors import InputError
 
 HELP_WORDS = ("-h", "--help", "--help_all")
 
@@ -131,10 +132,12 @@ class Group:
     Attributes:
         description: what they do together.
         commands: returns them by name.
+        elsewhere: returns the command that a name with a dot stands for, if such names are taken.
     """
 
     description: str
     commands: Callable[[], Mapping[str, Command]]
+    elsewhere: Callable[[str], Command] | None = None
 
     def main(self, words: Sequence[str], prog: str) -> int:
         """Run the one that the first word names.
@@ -147,6 +150,12 @@ class Group:
         if with_underscores(first) in HELP_WORDS:
             print(listing(prog, self.description, {name: one.summary for name, one in commands.items()}))
             return 0
+        if self.elsewhere and "." in first:
+            try:
+                return self.elsewhere(first).main(words[1:], f"{prog} {first}")
+            except InputError as error:
+                say_error(str(error))
+                return 2
         if first not in commands:
             what = f"there is no command {first}" if first else "a command is needed"
             say_error(f"{prog}: {what}; one of {', '.join(commands)}. ({prog} --help)")

@@ -87,7 +87,7 @@ def require_whole_jpeg(data: bytes, name: object = "the image") -> None:
     _decode_strictly(data, name, "GRAY", min_height=1, min_width=1)
 
 
-def decode_whole_jpeg(data: bytes, name: object = "the picture") -> np.ndarray | None:
+def decode_whole_jpeg(data: bytes, name: object = "the image") -> np.ndarray | None:
     """Return the pixels of a JPEG that is not damaged, as it is stored: what EXIF data says is not looked at.
 
     The pixels are those of OpenCV, which takes twice the time and passes grey blocks on in place of damaged ones.

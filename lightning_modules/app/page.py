@@ -15,8 +15,8 @@ from geometry.errors import InputError
 from geometry.files.writing import write_whole
 from lightning_modules.inference.anchored_metres import AnchoredMetres
 from lightning_modules.inference.batch_run import reason_of
+from lightning_modules.inference.image_inputs import read_image
 from lightning_modules.inference.mesh import glb_bytes
-from lightning_modules.inference.pictures import read_picture
 from lightning_modules.inference.point_cloud import PointCloudCamera, metric_range, point_cloud, stretched
 from lightning_modules.inference.predictor import Predictor
 from lightning_modules.inference.results import npy_bytes, png16_bytes, visualise
@@ -138,6 +138,7 @@ class Page:
         last = self._predicted(file, processing_res, tell)
         tell(0.8, "writing files")
         started_s = time.perf_counter()
+<<<<<<< HEAD
         modality, target, stem = self.predictor.modality, self._new_folder(), _shortened(Path(file).stem)
         array, exact = (target / f"{stem}_{modality.name}.{ending}" for ending in ("npy", "png"))
         write_whole(array, npy_bytes(last.prediction))
@@ -167,6 +168,12 @@ class Page:
         tell(0.0, "reading the image")
         started_s = time.perf_counter()
         image = self._read(file)
+=======
+        try:
+            image = read_image(file, self.max_pixels)
+        except InputError as error:
+            raise InputError(str(error).replace(str(file), Path(file).name)) from error
+>>>>>>> main
         read_s = time.perf_counter()
         tell(0.1, f"predicting {image.shape[1]} x {image.shape[0]} pixels")
         self.predictor.processing_res = processing_res
@@ -185,7 +192,7 @@ class Page:
     def _read(self, file: str) -> np.ndarray:
         """Return an uploaded image; messages name it without the server's folders."""
         try:
-            return read_picture(file, self.max_pixels)
+            return read_image(file, self.max_pixels)
         except InputError as error:
             raise InputError(str(error).replace(str(file), Path(file).name)) from error
 

@@ -14,8 +14,8 @@ from geometry.files.writing import write_whole
 from geometry.modalities import registered
 from lightning_modules.inference.anchored_metres import AnchoredMetres
 from lightning_modules.inference.camera_estimate import CameraEstimator
+from lightning_modules.inference.image_inputs import read_image
 from lightning_modules.inference.photos import Photo
-from lightning_modules.inference.pictures import read_picture
 from lightning_modules.inference.point_cloud import PointCloudCamera, metric_range, stretched
 from lightning_modules.inference.predictor import Predictor
 from lightning_modules.inference.results import result_names, write_results
@@ -103,7 +103,7 @@ class BatchRun:
         with tqdm(total=len(photos), unit="image", disable=not show_progress, dynamic_ncols=True) as bar:
             for photo in photos:
                 try:
-                    image = None if self._is_done(photo) else read_picture(photo.file)
+                    image = None if self._is_done(photo) else read_image(photo.file)
                 except InputError as error:
                     report.failed.append((photo.file, str(error)))
                     bar.update()

@@ -11,7 +11,7 @@ from pathlib import Path
 from geometry.errors import InputError
 from geometry.files.listing import is_junk
 from geometry.files.photo_kinds import is_photo
-from lightning_modules.inference.pictures import SUFFIXES
+from lightning_modules.inference.image_inputs import SUFFIXES
 
 # Names of files may have 255 bytes; results add an ending, temporary files a random part.
 _LONGEST_STEM_BYTES = 180

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from geometry.errors import InputError
 from lightning_modules.estimator import Estimator
+from lightning_modules.inference.image_inputs import ImageLike, as_rgb
 from lightning_modules.inference.loading import load_model
-from lightning_modules.inference.pictures import ImageLike, as_rgb
 from lightning_modules.inference.tiling import align_to, blend_tiles
 from lightning_modules.single_task import alone
 from lightning_modules.trained_on import DEFAULT_PROCESSING_RES, concern, default_resolution

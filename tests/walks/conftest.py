@@ -25,6 +25,7 @@ class Terminal:
 
     Attributes:
         folder: where the commands run.
+        said: lines that the last command wrote beside its output.
     """
 
     def __init__(self, programs, folder):
@@ -39,6 +40,7 @@ class Terminal:
         printed = done.stdout + done.stderr
         assert done.returncode == status, printed[-3000:]
         assert "Traceback" not in printed
+        self.said = done.stderr.splitlines()
         return [line.rstrip() for line in done.stdout.splitlines() if line.strip()]
 
     def python(self, code, folder):

@@ -24,8 +24,10 @@ def test_a_student_with_hypersim_on_disk(terminal):
     assert curves["images"] == ["val/hypersim"] and "_hparams_/session_start_info" in _plugins(run)
 
     printed = terminal.onestep("validate", "--run", "runs/depth_stable_diffusion")
-    assert any("last.ckpt, step 3" in line for line in printed), printed[:5]
-    assert terminal.onestep("validate", "--run", "runs/depht", status=2) == []
+    assert "runs/depth_stable_diffusion/version_0: last.ckpt, step 3" in terminal.said
+    assert printed[-1].split()[0] == "hypersim", printed[-3:]
+    terminal.onestep("validate", "--run", "runs/depht", status=2)
+    assert terminal.said[-1].startswith("error: ") and "runs/depht" in terminal.said[-1]
 
 
 def _plugins(run):

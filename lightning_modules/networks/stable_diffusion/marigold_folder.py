@@ -62,8 +62,8 @@ class MarigoldFolder(PipelineFolder):
         for image in images:
             for seed in seeds:
                 generator = torch.Generator().manual_seed(seed)
-                answer = pipeline(image / np.float32(255), processing_resolution=0, generator=generator)
-                prediction = answer.prediction[0]
+                output = pipeline(image / np.float32(255), processing_resolution=0, generator=generator)
+                prediction = output.prediction[0]
                 yield prediction[..., 0] if prediction.shape[-1] == 1 else prediction
 
     def usage(self, model: PipelineModel, variant: str | None) -> str:

@@ -14,7 +14,7 @@ import train
 from geometry.errors import InputError
 from geometry.files.locks import sole_use
 from lightning_modules.inference import Predictor
-from lightning_modules.inference.pictures import read_picture
+from lightning_modules.inference.image_inputs import read_image
 from tests.lightning_modules.inference.runs import make_run, photo
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -179,7 +179,7 @@ def test_an_image_that_may_not_be_read_is_named(tmp_path):
         if may_read_everything():
             os.seteuid(65534)
         with pytest.raises(InputError, match=r"secret.png cannot be read: Permission denied"):
-            read_picture(tmp_path / "secret.png")
+            read_image(tmp_path / "secret.png")
     finally:
         os.seteuid(user)
 

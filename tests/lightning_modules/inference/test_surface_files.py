@@ -12,7 +12,7 @@ from PIL import Image
 import train
 from geometry.errors import InputError
 from lightning_modules.inference import load_model
-from lightning_modules.inference.pictures import as_rgb
+from lightning_modules.inference.image_inputs import as_rgb
 from tests.lightning_modules.inference.runs import make_run, photo
 
 pytestmark = pytest.mark.filterwarnings("ignore")

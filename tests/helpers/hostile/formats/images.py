@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from datamodules.sources import image_files
 from datamodules.sources.folder_frames import IMAGE_SUFFIXES
-from datamodules.sources.image_files import read_image
-from lightning_modules.inference.pictures import read_picture
+from lightning_modules.inference.image_inputs import read_image
 from tests.helpers.hostile.formats import Format, assert_finite
 
 _KINDS = {
@@ -61,7 +61,7 @@ def _wholes(kind: str) -> Sequence[bytes]:
 def _read(suffix: str, folder: Path, data: bytes) -> None:
     path = folder / f"photo{suffix}"
     path.write_bytes(data)
-    for read in (read_picture, read_image) if suffix in IMAGE_SUFFIXES else (read_picture,):
+    for read in (image_files.read_image, read_image) if suffix in IMAGE_SUFFIXES else (read_image,):
         image = read(path)
         assert image.ndim == 3 and image.shape[2] == 3 and image.size, f"accepted with shape {image.shape}"
         assert_finite(image[:64])

@@ -17,7 +17,7 @@ SUFFIXES = frozenset(
 )
 
 
-def read_picture(file: str | Path | IO[bytes], max_pixels: int | None = None) -> np.ndarray:
+def read_image(file: str | Path | IO[bytes], max_pixels: int | None = None) -> np.ndarray:
     """Return an image as people see it: upright, in RGB, its first frame, on white where it is transparent.
 
     Grey becomes three equal channels. 16-bit grey keeps its bits; colour of more than 8 bits is rounded to 8. Floating
@@ -52,7 +52,7 @@ def as_rgb(image: ImageLike) -> np.ndarray:
     if isinstance(image, Tensor):
         image = image.detach().cpu().float().movedim(0, -1).numpy() if image.ndim == 3 else image.numpy()
     if not isinstance(image, np.ndarray):
-        return read_picture(image)
+        return read_image(image)
     rgb = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
     if is_tensor and rgb.dtype == np.float32 and rgb.size and rgb.max() > 1:
         raise InputError(

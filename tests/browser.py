@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.request
 
-FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu", "--window-size=1100,1000"]
+FLAGS = ["--headless=new", "--no-sandbox", "--disable-gpu"]
 
 
 def is_installed():
@@ -33,10 +33,10 @@ def wait_for_port(port, timeout_s=120):
 
 
 class Browser:
-    """A window of Chromium; use it with ``with``. Downloads come into a folder."""
+    """A window of Chromium; use it with ``with``. Downloads come into a folder; a phone is 400 pixels wide."""
 
-    def __init__(self, downloads):
-        self.downloads = downloads
+    def __init__(self, downloads, width=1280, height=1000):
+        self.downloads, self.size = downloads, {"width": width, "height": height}
 
     def __enter__(self):
         port = free_port()
@@ -48,6 +48,10 @@ class Browser:
             "download.default_directory": str(self.downloads),
             "profile.default_content_setting_values.automatic_downloads": 1,  # more than one, too
         }
+        if self.size["width"] < 500:  # narrower than a window of Chromium can be
+            options["mobileEmulation"] = {"deviceMetrics": self.size | {"pixelRatio": 1, "touch": False}}
+        else:
+            options["args"] = [*FLAGS, f"--window-size={self.size['width']},{self.size['height']}"]
         wanted = {"capabilities": {"alwaysMatch": {"goog:chromeOptions": options}}}
         self.session = "/session/" + self._send("/session", wanted)["sessionId"]
         return self

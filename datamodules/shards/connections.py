@@ -247,7 +247,7 @@ def _find_store(url: str) -> tuple[Any, str]:
         return fsspec.url_to_fs(url)
     except (ValueError, ImportError) as error:
         known = isinstance(error, ImportError)
-        remedy = "pip install 'onestep-geometry[remote]' brings S3 and Google Cloud; or name" if known else "name"
+        remedy = "pip install -e '.[remote]' brings S3 and Google Cloud; or name" if known else "name"
         raise PermanentError(
             f"addresses of this kind cannot be opened ({one_line(error, 100)}); {remedy} a command that prints the "
             "file, such as 'pipe:aws s3 cp s3://bucket/folder/{} -'"

@@ -62,9 +62,9 @@ class SyntheticHypersim:
             InputError: ``out`` already holds scenes, or an option is out of range.
         """
         _check_shared(self, frames, workers)
-        _check_range("frames-per-scene", self.frames_per_scene, 1, _MAX_FRAMES)
-        _check_range("val-fraction", self.val_fraction, 0, 1)
-        _check_range("tilt-shift-fraction", self.tilt_shift_fraction, 0, 1)
+        _check_range("frames_per_scene", self.frames_per_scene, 1, _MAX_FRAMES)
+        _check_range("val_fraction", self.val_fraction, 0, 1)
+        _check_range("tilt_shift_fraction", self.tilt_shift_fraction, 0, 1)
         _take_folder(out, "ai_*_*")
         scenes = -(-frames // self.frames_per_scene)
         rows = [divmod(number, self.frames_per_scene) for number in range(frames)]

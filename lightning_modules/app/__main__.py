@@ -11,8 +11,9 @@ from typing import Annotated, Any
 
 from geometry.command_line import Command, Option, say_new_spelling
 from geometry.errors import InputError
+from lightning_modules.app.layout import build_page
 from lightning_modules.app.origin import OwnOrigin
-from lightning_modules.app.page import EXAMPLES, Page, build_page
+from lightning_modules.app.page import EXAMPLES, Page
 from lightning_modules.command_line.console import quieten
 from lightning_modules.inference.arguments import ModelChoice, find_run_configs
 from lightning_modules.inference.predictor import Predictor

@@ -1,33 +1,86 @@
-"""What the web page shows, and what it does with an image; ``lightning_modules.app`` serves it."""
+"""What the web page does with an image; ``layout`` lays it out and ``onestep serve`` serves it."""
 
+import math
 import shutil
 import tempfile
 import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
+import cv2
 import numpy as np
 
 from geometry.errors import InputError
 from geometry.files.writing import write_whole
-from geometry.modalities import Modality
+from lightning_modules.inference.anchored_metres import AnchoredMetres
 from lightning_modules.inference.batch_run import reason_of
 from lightning_modules.inference.image_inputs import read_image
 from lightning_modules.inference.mesh import glb_bytes
-from lightning_modules.inference.point_cloud import PointCloudCamera, point_cloud, stretched
+from lightning_modules.inference.point_cloud import PointCloudCamera, metric_range, point_cloud, stretched
 from lightning_modules.inference.predictor import Predictor
 from lightning_modules.inference.results import npy_bytes, png16_bytes, visualise
+from lightning_modules.inference.surface_files import SURFACE_FILES
 
-# Longest sides in pixels that can be chosen; 0 is the image's own size.
-RESOLUTIONS = (256, 384, 512, 768, 1024, 0)
 EXAMPLES = Path(__file__).parents[1] / "examples"
 # Depth has no scale. A range of 1:3 looks like a room; more would blow up the distance.
-_VIEW_CAMERA = PointCloudCamera(near_m=1.0, far_m=3.0)
+NEAR_M, FAR_M = 1.0, 3.0
 _VIEW_POINTS = 100_000
+_THUMBNAIL_PX = 320
 _KEPT_RESULTS = 20
 _MAX_STEM_BYTES = 120
-# Gradio keeps copies: how often it looks for old ones, and when they are old.
-_CLEANING_S = (600, 3600)
+_ANCHOR_TOLERANCE = 0.1
+
+# Told what happens, with the share that is done.
+Progress = Callable[[float, str], object]
+
+
+@dataclass(frozen=True)
+class Display:
+    """How a prediction is shown and written: none of it needs another prediction.
+
+    Attributes:
+        near_white: show the nearest point white and the farthest black, in place of colours.
+        near_m: depth of the nearest point, for view, meshes and millimetres.
+        far_m: depth of the farthest point.
+        anchors: points of known depth, one a line: x and y in pixels, and metres; they are used in place of the range.
+    """
+
+    near_white: bool = False
+    near_m: float = NEAR_M
+    far_m: float = FAR_M
+    anchors: str = ""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the page shows of an image.
+
+    Attributes:
+        images: the image and its visualisation, (H,W,3) uint8.
+        array: ``.npy`` file of the prediction.
+        exact: 16-bit PNG of the prediction.
+        further: files of a surface, as ``predict`` writes them.
+        view: GLB file of the 3-D view; None for what is no surface.
+        remarks: lines of timings, and of what was fitted to anchors.
+    """
+
+    images: tuple[np.ndarray, np.ndarray]
+    array: str
+    exact: str
+    further: list[str]
+    view: str | None
+    remarks: str
+
+
+@dataclass(frozen=True)
+class _Predicted:
+    """The last prediction, for which other ways to show it are asked."""
+
+    key: tuple[str, int, int]
+    image: np.ndarray = field(repr=False)
+    prediction: np.ndarray = field(repr=False)
+    timing: str
 
 
 class Page:
@@ -37,144 +90,167 @@ class Page:
         predictor: the model.
         max_pixels: larger images are refused.
         folder: where downloads are kept while the page runs.
+
+    Attributes:
+        num_predictions: how often the network was run.
     """
 
     def __init__(self, predictor: Predictor, max_pixels: int, folder: Path) -> None:
         self.predictor = predictor
         self.max_pixels = max_pixels
         self.folder = folder
+        self.num_predictions = 0
+        self._last: _Predicted | None = None
 
-    def predict(self, file: str | None, processing_res: int) -> tuple[Any, ...]:
-        """Return what the page shows: (image, colours), the two downloads, the 3-D view, and a line of timings.
+    def thumbnail(self, file: str) -> np.ndarray:
+        """Return a small copy of an uploaded image, (h,w,3) uint8.
+
+        Args:
+            file: the uploaded file.
+
+        Raises:
+            InputError: it is no image, or too large.
+        """
+        image = _for_screens(self._read(file))
+        shrink = _THUMBNAIL_PX / max(*image.shape[:2], _THUMBNAIL_PX)
+        size = [max(1, round(side * shrink)) for side in image.shape[1::-1]]
+        return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+    def predict(
+        self, file: str | None, processing_res: int, display: Display | None = None, progress: Progress | None = None
+    ) -> Shown:
+        """Return what the page shows of a file; the network runs only if the file or the resolution is another one.
 
         Args:
             file: the uploaded file.
             processing_res: longest side in pixels at which the network sees the image; 0 is the image's own size.
+            display: how it is shown; as ``Display()`` by default.
+            progress: told what happens.
 
         Raises:
-            InputError: the file is no image, too large, or cannot be predicted.
+            InputError: the file is no image, too large, or cannot be predicted; a range or anchors make no sense.
         """
         if file is None:
             raise InputError("choose an image first.")
+        display = display or Display()
+        camera = PointCloudCamera(near_m=display.near_m, far_m=display.far_m)
+        tell = progress or (lambda share, what: None)
+        last = self._predicted(file, processing_res, tell)
+        tell(0.8, "writing files")
         started_s = time.perf_counter()
-        try:
-            image = read_image(file, self.max_pixels)
-        except InputError as error:
-            raise InputError(str(error).replace(str(file), Path(file).name)) from error
+        modality, target, stem = self.predictor.modality, self._new_folder(), _shortened(Path(file).stem)
+        array, exact = (target / f"{stem}_{modality.name}.{ending}" for ending in ("npy", "png"))
+        write_whole(array, npy_bytes(last.prediction))
+        write_whole(exact, png16_bytes(modality, last.prediction))
+        colors, view, fit = visualise(modality, last.prediction), None, ""
+        if modality.has_surface and min(last.prediction.shape) > 1:
+            relative, camera, fit = self._scaled(last, display, camera, target / stem)
+            view = self._write_surface(last.image, relative, camera, target / stem)
+            if display.near_white:
+                colors = _grey(relative)
+        timing = f"{last.timing}, written in {time.perf_counter() - started_s:.2f} s"
+        further = sorted(str(path) for path in target.iterdir() if path not in (array, exact, view))
+        return Shown(
+            (_for_screens(last.image), colors),
+            str(array),
+            str(exact),
+            further,
+            str(view) if view else None,
+            "\n\n".join(filter(None, (timing, fit))),
+        )
+
+    def _predicted(self, file: str, processing_res: int, tell: Progress) -> _Predicted:
+        """Return the prediction for a file, the last one if it was for the same file and resolution."""
+        key = (file, Path(file).stat().st_mtime_ns if Path(file).is_file() else 0, processing_res)
+        if self._last is not None and self._last.key == key:
+            return self._last
+        tell(0.0, "reading the image")
+        started_s = time.perf_counter()
+        image = self._read(file)
         read_s = time.perf_counter()
+        tell(0.1, f"predicting {image.shape[1]} x {image.shape[0]} pixels")
         self.predictor.processing_res = processing_res
+        self.num_predictions += 1
         try:
             prediction = self.predictor(image)
         except (RuntimeError, MemoryError) as error:
             raise InputError(f"{Path(file).name} cannot be predicted: {reason_of(error)}") from error
-        done_s = time.perf_counter()
-        shown = (_for_screens(image), visualise(self.predictor.modality, prediction))
-        files = self._write(_shortened(Path(file).stem), image, prediction)
         timing = (
             f"{image.shape[1]} x {image.shape[0]} pixels: read in {read_s - started_s:.2f} s, predicted in "
-            f"{done_s - read_s:.2f} s on {self.predictor.device}, written in {time.perf_counter() - done_s:.2f} s"
+            f"{time.perf_counter() - read_s:.2f} s on {self.predictor.device}"
         )
-        return (shown, *files, timing)
+        self._last = _Predicted(key, image, prediction, timing)
+        return self._last
 
-    def _write(self, stem: str, image: np.ndarray, prediction: np.ndarray) -> tuple[str, str, str | None]:
-        """Write array, PNG and 3-D view into a folder of their own; the oldest such folders are removed."""
+    def _read(self, file: str) -> np.ndarray:
+        """Return an uploaded image; messages name it without the server's folders."""
+        try:
+            return read_image(file, self.max_pixels)
+        except InputError as error:
+            raise InputError(str(error).replace(str(file), Path(file).name)) from error
+
+    def _scaled(
+        self, last: _Predicted, display: Display, camera: PointCloudCamera, stem: Path
+    ) -> tuple[np.ndarray, PointCloudCamera, str]:
+        """Return relative depth, the range that it is relative to, and what is to be said of anchors."""
         modality = self.predictor.modality
+        if not display.anchors.strip():
+            return stretched(modality, last.prediction, camera), camera, ""
+        file = Path(last.key[0])
+        fitted = AnchoredMetres(modality, {file: _anchors(display.anchors)}, _ANCHOR_TOLERANCE)
+        metres, sentence = fitted.write(file, last.prediction, stem.parent, stem.name)
+        relative, measured = metric_range(metres, camera)
+        return relative, measured, f"{measured.near_m:.3g} to {measured.far_m:.3g} m: {sentence}."
+
+    def _write_surface(self, image: np.ndarray, relative: np.ndarray, camera: PointCloudCamera, stem: Path) -> Path:
+        """Write what is made of depth, each file as ``predict`` does, and return the file of the 3-D view."""
+        for makers in SURFACE_FILES.values():
+            for ending, make in makers.items():
+                write_whole(stem.with_name(f"{stem.name}_{ending}"), make(relative, image, camera))
+        view = stem.with_name("view.glb")
+        write_whole(view, glb_bytes(*point_cloud(relative, image, camera, _VIEW_POINTS)))
+        return view
+
+    def _new_folder(self) -> Path:
+        """Return a folder for the files of one result; the oldest such folders are removed."""
         for old in sorted(self.folder.iterdir(), key=lambda item: item.stat().st_mtime)[:-_KEPT_RESULTS]:
             shutil.rmtree(old, ignore_errors=True)
-        target = Path(tempfile.mkdtemp(dir=self.folder))
-        array, exact, view = (
-            target / f"{stem}_{modality.name}.npy",
-            target / f"{stem}_{modality.name}.png",
-            target / "view.glb",
-        )
-        write_whole(array, npy_bytes(prediction))
-        write_whole(exact, png16_bytes(modality, prediction))
-        if not modality.has_surface or min(prediction.shape) < 2:
-            return str(array), str(exact), None
-        relative = stretched(modality, prediction, _VIEW_CAMERA)
-        write_whole(view, glb_bytes(*point_cloud(relative, image, _VIEW_CAMERA, _VIEW_POINTS)))
-        return str(array), str(exact), str(view)
+        return Path(tempfile.mkdtemp(dir=self.folder))
+
+
+def _anchors(text: str) -> np.ndarray:
+    """Return (N,3) x, y and metres of the lines of a text.
+
+    Raises:
+        InputError: a line is not three numbers.
+    """
+    rows = []
+    for number, line in enumerate(text.strip().splitlines(), start=1):
+        words = line.replace(",", " ").replace(";", " ").split()
+        try:
+            x, y, metres = map(float, words)
+        except ValueError as error:
+            raise InputError(
+                f"line {number} of the known depths must be three numbers, x and y in pixels and metres, got {line!r}."
+            ) from error
+        if not (math.isfinite(x) and math.isfinite(y) and 0 < metres < math.inf):
+            raise InputError(
+                f"line {number} of the known depths must be finite, and its metres larger than 0, got {line!r}."
+            )
+        rows.append((x, y, metres))
+    return np.array(rows)
+
+
+def _grey(relative: np.ndarray) -> np.ndarray:
+    """Return relative depth as grey over its full range, (H,W,3) uint8: the nearest is white."""
+    low, high = float(relative.min()), float(relative.max())
+    grey = ((high - relative) / max(high - low, 1e-6) * 255).round().astype(np.uint8)
+    return np.repeat(grey[..., None], 3, axis=2)
 
 
 def _shortened(stem: str) -> str:
     """Return a name to which endings can be added: file systems count bytes, of which a letter has up to four."""
     return stem.encode(errors="surrogateescape")[:_MAX_STEM_BYTES].decode(errors="ignore")
-
-
-def build_page(page: Page, title: str) -> Any:  # noqa: ANN401 - Gradio's types are not there without Gradio
-    """Return the Gradio page.
-
-    Args:
-        page: what it does.
-        title: names the model.
-    """
-    import gradio
-
-    def empty() -> tuple[Any, ...]:
-        return (None, *(gradio.DownloadButton(value=None, interactive=False) for _ in range(2)), None, "")
-
-    def predict(file: str | None, processing_res: int) -> tuple[Any, ...]:
-        try:
-            shown, *downloads, view, timing = page.predict(file, int(processing_res))
-        except InputError as error:
-            raise gradio.Error(str(error), duration=None, print_exception=False) from error
-        return (shown, *(gradio.DownloadButton(value=name, interactive=True) for name in downloads), view, timing)
-
-    modality = page.predictor.modality
-    with gradio.Blocks(title=f"OneStep {modality.title}", analytics_enabled=False, delete_cache=_CLEANING_S) as whole:
-        gradio.Markdown(f"# {modality.title.capitalize()} in one step\n{title}. Images stay on this machine.")
-        with gradio.Row():
-            with gradio.Column(scale=1, min_width=280):
-                upload, resolution, button, timing, examples = _controls(gradio, page.predictor.processing_res)
-            with gradio.Column(scale=2, min_width=400):
-                outputs = [*_results(gradio, modality), timing]
-        inputs = [upload, resolution]
-        turn: dict[str, Any] = {"concurrency_limit": 1, "concurrency_id": "model"}  # one image at a time
-        # What is shown is of the image that is named, also where an error follows.
-        upload.clear(empty, None, outputs, api_visibility="private")
-        button.click(predict, inputs, outputs, api_name="predict", **turn)
-        uploaded = upload.upload(empty, None, outputs, queue=False, api_visibility="private")
-        chosen = examples.click(empty, None, outputs, queue=False, api_visibility="private").then(
-            lambda row: row[0], examples, upload, queue=False, api_visibility="private"
-        )
-        for ready in (uploaded, chosen):
-            ready.then(predict, inputs, outputs, api_visibility="private", **turn)
-    return whole
-
-
-def _controls(gradio: Any, processing_res: int) -> tuple[Any, ...]:  # noqa: ANN401
-    """Lay out what a person acts on: upload, resolution, button, line of timings, examples."""
-    upload = gradio.File(label="Image", type="filepath", height=150, elem_id="upload")
-    resolution = gradio.Dropdown(
-        [(str(side) if side else "the image's own size", side) for side in _sides(processing_res)],
-        value=processing_res,
-        label="Processing resolution (longest side, pixels)",
-    )
-    button = gradio.Button("Predict", variant="primary", elem_id="predict")
-    timing = gradio.Markdown(elem_id="timing")
-    samples = [[str(file)] for file in sorted(EXAMPLES.glob("[!.]*.jpg"))]
-    examples = gradio.Dataset(components=["image"], samples=samples, label="Examples", elem_id="examples")
-    return upload, resolution, button, timing, examples
-
-
-def _sides(own: int) -> list[int]:
-    """Return the sides that can be chosen, the model's own among them, in order; 0 is the last."""
-    return sorted({*RESOLUTIONS, own}, key=lambda side: side or 1 << 30)
-
-
-def _results(gradio: Any, modality: Modality) -> tuple[Any, ...]:  # noqa: ANN401
-    """Lay out what a person gets: images, array, PNG, 3-D view."""
-    fixed: dict[str, Any] = {"interactive": False}
-    slider = gradio.ImageSlider(
-        label=f"Image and {modality.title}", format="png", height=400, elem_id="pictures", **fixed
-    )
-    with gradio.Row():
-        array = gradio.DownloadButton("Array (.npy)", elem_id="array", **fixed)
-        exact = gradio.DownloadButton("16-bit PNG", elem_id="exact", **fixed)
-    view = gradio.Model3D(
-        label="3-D view: drag to turn", visible=modality.has_surface, height=360, elem_id="view", **fixed
-    )
-    return slider, array, exact, view
 
 
 def _for_screens(image: np.ndarray) -> np.ndarray:

@@ -52,6 +52,7 @@ def quieten() -> None:
     """Hide advertisements and warnings that concern nobody who uses the project."""
     rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     rank_zero.addFilter(_is_news)
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # advertises a package, without need
     threading.excepthook = _report_from_thread
     warnings.formatwarning = _plain_warning  # type: ignore[assignment]
     log_above_bars("lightning.pytorch", "lightning.fabric")

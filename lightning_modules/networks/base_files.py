@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from geometry.errors import InputError, one_line
 from geometry.files.json_text import parse_json
 from geometry.files.limits import MAX_TEXT_BYTES
@@ -138,6 +140,22 @@ class Base:
             InputError: a part has none in safetensors.
         """
         return [file for name, part in self.parts.items() if part.stem for file in self.weights(name).files]
+
+    def stored_dtype(self, part: str) -> torch.dtype:
+        """Return the precision that a part's weights are stored in, the finest where there are several.
+
+        Args:
+            part: name of a part that has weights.
+        """
+        from safetensors import safe_open
+
+        kinds = set()
+        for file in self.weights(part).files:
+            with safe_open(self.folder / file, "pt") as content:
+                kinds |= {content.get_slice(name).get_dtype() for name in content.keys()}
+        if kinds <= {"BF16"}:
+            return torch.bfloat16
+        return torch.float16 if kinds <= {"F16"} else torch.float32
 
     def _names(self, part: str) -> set[str]:
         """Return the names of a part's files, here or on the hub."""

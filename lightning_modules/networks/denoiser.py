@@ -12,6 +12,7 @@ from lightning_modules.lightning_internals import repeated_blocks
 from lightning_modules.networks.frozen import keep_little
 from lightning_modules.networks.lora import LoRA, merge_adapters
 from lightning_modules.networks.plain import plain_copy
+from lightning_modules.networks.quantization import Quantization, quantize
 
 InputMode = Literal["concatenated", "sequence", "image", "residual"]
 
@@ -33,6 +34,7 @@ class Denoiser(ABC):
         checkpointing: Recompute the model's activations in the backward pass to save memory.
         trains_first_layer: Train the first layer beside the adapters, because it was widened.
         new_layers: Names of layers that the base has not got, which train beside the adapters, too.
+        quantization: Keep the frozen weights of the model's blocks in 4 bits.
 
     Raises:
         InputError: There is no such input mode, the family has not got it, or the adapters do not fit.
@@ -65,6 +67,7 @@ class Denoiser(ABC):
         checkpointing: bool = False,
         trains_first_layer: bool = False,
         new_layers: Sequence[str] = (),
+        quantization: Quantization | None = None,
     ) -> None:
         self.check_input_mode(input_mode)
         self.model: Any = model
@@ -73,6 +76,9 @@ class Denoiser(ABC):
         idle = self.idle_layers(model)
         for name in idle:
             model.get_submodule(name).requires_grad_(False)
+        if quantization is not None:
+            quantize(self.sharded_blocks())
+            model.float()
         if lora is not None:
             lora.apply(model, self.lora_targets, idle)
             for name in (*([self.first_layer] if trains_first_layer else []), *new_layers):

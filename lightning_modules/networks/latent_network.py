@@ -16,6 +16,7 @@ from lightning_modules.networks.lora import merge_adapters
 from lightning_modules.networks.noise import NoiseKind, draw_noise
 from lightning_modules.networks.noise_process import NoiseProcess
 from lightning_modules.networks.plain import make_plain, plain_copy
+from lightning_modules.networks.quantization import is_quantized
 from lightning_modules.networks.sharding import shard_blocks
 from lightning_modules.networks.task_switch import TaskSwitch, latents_of_outputs
 
@@ -270,8 +271,13 @@ class LatentNetwork(nn.Module):
             mesh: the devices.
 
         Raises:
-            InputError: something that trains is compiled.
+            InputError: something that trains is compiled, or the base has 4 bits a weight.
         """
+        if is_quantized(self.denoiser.model):
+            raise InputError(
+                "weights of 4 bits are not sharded over devices: leave out network.quantization, or train with "
+                "trainer.strategy ddp, where every device holds all of them."
+            )
         for module in self.compilable_parts().values():
             if compiled_regions(module) and any(parameter.requires_grad for parameter in module.parameters()):
                 raise InputError(

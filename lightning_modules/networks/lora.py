@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 from geometry.errors import InputError, one_line
+from lightning_modules.networks.quantization import dequantize, is_quantized
 
 # More than any layer has inputs; adapters of that rank are no longer low-rank.
 _MAX_RANK = 8192
@@ -72,6 +73,7 @@ class LoRA:
         chosen -= {name for name in chosen for layer in idle if f"{name}.".startswith(f"{layer}.")}
         model.requires_grad_(False)
         adapted: Any = model
+        adapted.is_loaded_in_4bit = is_quantized(model)  # peft asks for it, to choose its adapters
         try:
             adapted.add_adapter(
                 LoraConfig(
@@ -94,9 +96,13 @@ def _layers_named(end: str, model: nn.Module) -> list[str]:
 def merge_adapters(model: Any) -> None:  # noqa: ANN401 - diffusers' mixin, which nn.Module does not show
     """Add the adapters of a model to its weights and take them off; without adapters nothing changes.
 
+    Weights of 4 bits become ordinary ones, for what is added is finer than their steps.
+
     Args:
         model: the model to change.
     """
+    dequantize(model)
+    model.is_loaded_in_4bit = False
     if getattr(model, "peft_config", None):
         model.fuse_lora()
         model.unload_lora()

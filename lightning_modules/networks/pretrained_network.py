@@ -16,6 +16,7 @@ from lightning_modules.networks.lora import LoRA
 from lightning_modules.networks.noise import NoiseKind
 from lightning_modules.networks.pretrained import load_weights
 from lightning_modules.networks.pretrained_base import check_base
+from lightning_modules.networks.quantization import Quantization, check_quantization
 from lightning_modules.networks.widening import fit_first_layer
 
 
@@ -43,6 +44,8 @@ class PretrainedNetwork(LatentNetwork):
         decoder_checkpointing: Recompute the VAE decoder's activations in the backward pass to save memory.
         lora: Train low-rank adapters in place of the denoiser's own weights, for instance {rank: 16}; by default, all
             weights train. A first layer that was widened trains in any case.
+        quantization: Keep the denoiser's frozen weights in 4 bits: nf4, through bitsandbytes, for the linear layers of
+            its repeated blocks. It needs lora, and pip install -e '.[quantized]'. By default, they stay in float32.
         train_decoder: Train the VAE decoder along with the denoiser; the checkpoint then holds it, too.
         vae_precision: Precision in which the frozen parts of the VAE are kept and computed: float32 or bfloat16. A
             decoder that trains stays in float32.
@@ -65,11 +68,15 @@ class PretrainedNetwork(LatentNetwork):
         checkpointing: bool = False,
         decoder_checkpointing: bool = False,
         lora: LoRA | None = None,
+        quantization: Quantization | None = None,
         train_decoder: bool = False,
         vae_precision: VaePrecision = "float32",
         channels_last: bool = False,
         compile: Compilation | None = None,
     ) -> None:
+        compiled = None if compile is None else compile.parts
+        is_compiled = compile is not None and (compiled is None or not {*compiled} <= {"encoder", "decoder"})
+        check_quantization(quantization, lora is not None, is_compiled)
         found = check_base(base, conditioning)
         files, family = found.files, found.family
         kind, config = family.denoiser, found.configs[family.denoiser_part]
@@ -77,19 +84,22 @@ class PretrainedNetwork(LatentNetwork):
         _check_noise(input_mode, noise)
         stored = found.stored
         given = read_conditioning(stored, family, config) if stored else encode_empty_prompt(files, family, config)
-        options: dict[str, Any] = {"input_mode": input_mode, "lora": lora, "checkpointing": checkpointing}
-        vae = _load(files, family, "vae")
+        options: dict[str, Any] = {"input_mode": input_mode, "lora": lora, "quantization": quantization}
+        options["checkpointing"] = checkpointing
+        vae = _load(files, family, "vae", torch.float32)
         codec = family.make_codec(
             vae, train_decoder=train_decoder, precision=vae_precision, checkpointing=decoder_checkpointing
         )
-        model = _load(files, family, family.denoiser_part)
+        part = family.denoiser_part
+        # What is quantised is never held in more bits than the base has: it would not fit into memory.
+        model = _load(files, family, part, files.stored_dtype(part) if quantization else torch.float32)
         options["trains_first_layer"] = fit_first_layer(
             model,
             kind.first_layer,
             codec.latent_channels * kind.pixels_in_channels,
             2 if input_mode == "concatenated" else 1,
             files,
-            family.denoiser_part,
+            part,
             kind.channels_first,
         )
         options |= family.denoiser_settings(codec, _guidance(family, config, guidance, base))
@@ -117,8 +127,8 @@ def _guidance(family: Family, config: dict[str, Any], wanted: float | None, base
     return None
 
 
-def _load(base: Base, family: Family, part: str) -> Any:  # noqa: ANN401
+def _load(base: Base, family: Family, part: str, dtype: torch.dtype) -> Any:  # noqa: ANN401
     import diffusers
 
     name = base.read_json(f"{part}/config.json").get("_class_name") or family.classes[part][0]
-    return load_weights(getattr(diffusers, name), base, part, torch_dtype=torch.float32)
+    return load_weights(getattr(diffusers, name), base, part, torch_dtype=dtype)

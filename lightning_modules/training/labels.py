@@ -16,7 +16,7 @@ def panel_titles(modalities: Sequence[Modality]) -> list[str]:
     """Return the titles of the columns image and, per modality, prediction, ground truth and error with its range."""
     titles = ["image"]
     for modality in modalities:
-        error = f"{modality.error_name}: white 0, red {modality.worst_error:g}"
+        error = f"error 0..{modality.worst_error:g}, {modality.error_name}, white to red"
         titles += [f"{modality.name} predicted", f"{modality.name} true", error]
     return titles
 
@@ -35,7 +35,14 @@ def title_band(texts: Sequence[str], width_px: int) -> Tensor:
 
     band = np.full((_HEIGHT_PX, width_px * len(texts), 3), 255, np.uint8)
     for column, text in enumerate(texts):
-        shown = text.encode("ascii", "replace").decode()[: int(width_px / _LETTER_PX)]
+        shown = _fitting(text.encode("ascii", "replace").decode(), int(width_px / _LETTER_PX))
         place = (column * width_px + 2, _HEIGHT_PX - 5)
         cv2.putText(band, shown, place, cv2.FONT_HERSHEY_SIMPLEX, 0.36, (0, 0, 0), 1, cv2.LINE_AA)
     return torch.from_numpy(band).permute(2, 0, 1).float() / 255
+
+
+def _fitting(text: str, num_letters: int) -> str:
+    """Return what fits of a text, up to its last comma if there is one."""
+    if len(text) <= num_letters:
+        return text
+    return text[:num_letters].rpartition(",")[0] or text[:num_letters]

@@ -1,6 +1,6 @@
 """Stages 2 and 4: the autoencoder, and its decoder once more for the sake of depth and normals."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -16,6 +16,8 @@ from research.tiny_stable_diffusion.training import optimize
 _CONTENTS = ("image", "relative_depth", "normals")
 _CROP_PX = 64
 _BATCH_SIZE = 8
+# Of images, depth images and normals images.
+_SHARES = (0.35, 0.25, 0.4)
 
 
 class Crops(NamedTuple):
@@ -44,23 +46,50 @@ def train_autoencoder(train: dict[str, Scenes], held_out: dict[str, Scenes], ste
         latent_channels=4,
         sample_size=SIZES["rooms"][0] // 2,
     ).to(device)
-    batches = _crops(train, np.random.default_rng(0), (0.35, 0.25, 0.4))
+    rng = np.random.default_rng(0)
+    fit_autoencoder(vae, train, held_out, steps, 2e-3, rng)
+    vae.register_to_config(scaling_factor=round(1 / mean_latents(vae, train, rng).std().item(), 5))
+    return vae
+
+
+def fit_autoencoder(
+    vae: AutoencoderKL,
+    train: dict[str, Scenes],
+    held_out: dict[str, Scenes] | None,
+    steps: int,
+    learning_rate: float,
+    rng: np.random.Generator,
+) -> None:
+    """Train an autoencoder on images, depth images and normals images.
+
+    Args:
+        vae: the autoencoder, on its device.
+        train: scenes by kind.
+        held_out: scenes that it is measured on now and then; None measures nothing.
+        steps: optimiser steps.
+        learning_rate: its peak.
+        rng: draws the crops.
+    """
+    batches = _crops(train, rng, _SHARES)
 
     def loss() -> Tensor:
-        images = next(batches).images.to(device)
+        images = next(batches).images.to(vae.device)
         posterior = vae.encode(images).latent_dist
         decoded = vae.decode(posterior.sample()).sample
         return _image_loss(decoded, images) + 1e-5 * posterior.kl().mean() / posterior.mean[0].numel()
 
-    optimize(vae, "autoencoder", steps, 2e-3, loss, lambda: measure_autoencoder(vae, held_out))
-    with torch.no_grad():
-        means = [vae.encode(next(batches).images.to(device)).latent_dist.mean.flatten() for _ in range(16)]
-    vae.register_to_config(scaling_factor=round(1 / torch.cat(means).std().item(), 5))
-    return vae
+    optimize(vae, "autoencoder", steps, learning_rate, loss, _measured(vae, held_out))
+
+
+@torch.no_grad()
+def mean_latents(vae: AutoencoderKL, train: dict[str, Scenes], rng: np.random.Generator) -> Tensor:
+    """Return the values of the mean latents of some crops, in one row."""
+    batches = _crops(train, rng, _SHARES)
+    return torch.cat([vae.encode(next(batches).images.to(vae.device)).latent_dist.mean.flatten() for _ in range(16)])
 
 
 def refine_decoder(
-    vae: AutoencoderKL, train: dict[str, Scenes], held_out: dict[str, Scenes], steps: int, device: str
+    vae: AutoencoderKL, train: dict[str, Scenes], held_out: dict[str, Scenes] | None, steps: int, device: str
 ) -> AutoencoderKL:
     """Return the autoencoder with a decoder trained further; the latents stay what the UNet has learned."""
     torch.manual_seed(2)
@@ -79,7 +108,7 @@ def refine_decoder(
         directions = _direction_loss(decoded[normals], images[normals])
         return _image_loss(decoded, images) + relative_error.mean() + directions
 
-    optimize(vae, "decoder", steps, 1.5e-3, loss, lambda: measure_autoencoder(vae, held_out))
+    optimize(vae, "decoder", steps, 1.5e-3, loss, _measured(vae, held_out))
     return vae
 
 
@@ -129,6 +158,10 @@ def _crop(sets: dict[str, Scenes], rng: np.random.Generator, content: str) -> tu
     else:
         values = values * np.array([rng.choice([-1, 1]), 1, 1])
     return channels_first(values.astype(np.float32)), channels_first(weight.astype(np.float32))
+
+
+def _measured(vae: AutoencoderKL, held_out: dict[str, Scenes] | None) -> Callable[[], object] | None:
+    return None if held_out is None else lambda: measure_autoencoder(vae, held_out)
 
 
 @torch.no_grad()

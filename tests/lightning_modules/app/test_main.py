@@ -62,9 +62,10 @@ def test_a_program_gets_what_predict_returns_and_a_message_for_other_files(url, 
     from gradio_client.exceptions import AppError
 
     client = Client(url, verbose=False)
-    _, array, _, view, timing = client.predict(handle_file(files / "photo.png"), 256, api_name="/predict")
+    _, array, _, further, view, timing = client.predict(handle_file(files / "photo.png"), 256, api_name="/predict")
     assert np.array_equal(np.load(_path(array)), Predictor.load(run, processing_res=256)(photo()))
     assert Path(view).read_bytes().startswith(b"glTF") and "61 x 45 pixels" in timing
+    assert {Path(_path(name)).name for name in further} >= {"photo_mesh.glb", "photo_mesh.ply", "photo_mm.png"}
     for name, message in MESSAGES.items():
         with pytest.raises(AppError, match=message):
             client.predict(handle_file(files / name), 256, api_name="/predict")
@@ -117,9 +118,11 @@ def test_in_a_browser_a_photo_becomes_images_and_downloads_and_other_files_a_mes
         browser.wait("return document.body.innerText.includes('exceed the maximum allowed size')")
 
         upload("photo.png")
-        browser.wait("return document.querySelector('#timing').innerText.includes('61 x 45 pixels')")
+        browser.wait("return document.querySelector('#timing').innerText.includes('61 x 45 pixels: read')")
         browser.wait("return document.querySelectorAll('#pictures img').length >= 2")
         browser.wait("return document.querySelector('#view canvas') !== null")
+        browser.wait("return document.querySelector('#thumbnail img') !== null")
+        assert len(browser.run("return [...document.querySelectorAll('#further .download')]")) == 5
         for button in ("array", "exact"):
             browser.run(f"document.querySelector('#{button}').click()")
         expected = Predictor.load(run, processing_res=256)(photo())
@@ -127,9 +130,36 @@ def test_in_a_browser_a_photo_becomes_images_and_downloads_and_other_files_a_mes
         assert np.abs(np.asarray(Image.open(_arrived(tmp_path / "photo_depth.png"))) / 65535 - expected).max() < 1e-4
 
         browser.run("document.querySelector('#examples button').click()")
-        browser.wait("return document.querySelector('#timing').innerText.includes('128 x 96 pixels')")
+        browser.wait("return document.querySelector('#timing').innerText.includes('128 x 96 pixels: read')")
         if "ONESTEP_SCREENSHOT" in os.environ:
             browser.screenshot(Path(os.environ["ONESTEP_SCREENSHOT"]))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not is_installed(), reason="no Chromium with chromedriver")
+def test_on_a_phone_nothing_is_cut_off_and_the_3_d_view_shows_the_image(url, tmp_path):
+    with Browser(tmp_path, 400, 850) as browser:
+        browser.open(url)
+        browser.wait("return document.querySelector('#examples button') !== null")
+        browser.run("document.querySelector('#examples button').click()")
+        browser.wait("return document.querySelector('#view canvas') !== null")
+        assert browser.run("return document.documentElement.scrollWidth") <= 400
+        browser.run("document.querySelector('#view').scrollIntoView()")
+        end = time.monotonic() + 60
+        while (colours := _colours_of(browser, tmp_path / "phone.png")) < 200 and time.monotonic() < end:
+            time.sleep(0.5)
+        assert colours >= 200, "the view is blank"
+
+
+def _colours_of(browser, file):
+    """Return how many colours a screenshot of the 3-D view has; a blank one has a few."""
+    browser.screenshot(file)
+    x, y, width, height = browser.run(
+        "const r = document.querySelector('#view canvas').getBoundingClientRect();"
+        "return [r.x, r.y, r.width, r.height].map(Math.round)"
+    )
+    pixels = np.asarray(Image.open(file).convert("RGB"))[max(y, 0) : y + height, max(x, 0) : x + width]
+    return len(np.unique(pixels.reshape(-1, 3), axis=0))
 
 
 @pytest.mark.slow

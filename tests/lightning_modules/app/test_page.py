@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from geometry.errors import InputError
-from lightning_modules.app.page import EXAMPLES, Page
+from lightning_modules.app.page import EXAMPLES, Display, Page
 from lightning_modules.inference import Predictor
 from tests.lightning_modules.inference.runs import make_run, photo
 
@@ -30,7 +30,8 @@ def page(run, tmp_path):
 
 def test_downloads_are_what_predict_returns_and_the_view_is_a_surface(page, run, tmp_path):
     Image.fromarray(photo()).save(tmp_path / "photo.png")
-    (shown, colors), array, exact, view, timing = page.predict(str(tmp_path / "photo.png"), 48)
+    found = page.predict(str(tmp_path / "photo.png"), 48)
+    (shown, colors), array, exact, view, timing = found.images, found.array, found.exact, found.view, found.remarks
     expected = Predictor.load(run, processing_res=48)(photo())
     assert np.array_equal(np.load(array), expected)
     assert np.abs(cv2.imread(exact, cv2.IMREAD_UNCHANGED) / 65535 - expected).max() < 1e-4
@@ -66,11 +67,50 @@ def test_results_of_former_images_do_not_fill_the_disk(page, tmp_path):
 def test_the_examples_are_images_that_can_be_predicted(page):
     examples = sorted(EXAMPLES.glob("*.jpg"))
     assert len(examples) >= 2
-    assert Path(page.predict(str(examples[0]), 64)[1]).is_file()
+    assert Path(page.predict(str(examples[0]), 64).array).is_file()
 
 
 def test_a_name_as_long_as_file_systems_take_leaves_room_for_endings(page, tmp_path):
     file = tmp_path / ("\N{GRINNING FACE}" * 62)
     Image.fromarray(photo()).save(file, "PNG")
-    _, array, exact, _, _ = page.predict(str(file), 48)
-    assert Path(array).is_file() and Path(exact).is_file()
+    found = page.predict(str(file), 48)
+    assert len(found.further) == 5 and all(Path(name).is_file() for name in (found.array, found.exact, *found.further))
+
+
+def test_another_way_to_show_an_image_costs_no_second_prediction(page, tmp_path):
+    Image.fromarray(photo()).save(tmp_path / "photo.png")
+    colours = page.predict(str(tmp_path / "photo.png"), 48)
+    grey = page.predict(str(tmp_path / "photo.png"), 48, Display(near_white=True, near_m=2, far_m=4))
+    assert page.num_predictions == 1
+    depth = np.load(colours.array)
+    row, column = np.unravel_index(depth.argmin(), depth.shape)
+    assert (grey.images[1][row, column] == 255).all() and grey.images[1].min() == 0
+    assert not np.array_equal(colours.images[1], grey.images[1])
+    millimetres = cv2.imread(named(grey, "mm.png"), cv2.IMREAD_UNCHANGED)
+    assert np.abs(millimetres / 1000 - (2 + 2 * depth)).max() < 0.001
+    page.predict(str(tmp_path / "photo.png"), 64)
+    assert page.num_predictions == 2
+
+
+def test_known_depths_make_metres_of_files_and_view(page, tmp_path):
+    Image.fromarray(photo()).save(tmp_path / "photo.png")
+    depth = np.load(page.predict(str(tmp_path / "photo.png"), 48).array)
+    metres = 5 * depth + 2
+    lines = [f"{x + 0.5}, {y + 0.5}, {metres[y, x]}" for x, y in ((3, 4), (50, 8), (20, 40), (58, 41))]
+    found = page.predict(str(tmp_path / "photo.png"), 48, Display(anchors="\n".join(lines)))
+    assert np.abs(np.load(named(found, "depth_metres.npy")) - metres).max() < 1e-3
+    assert "4 of 4 anchors used" in found.remarks and f"{metres.min():.3g} to {metres.max():.3g} m" in found.remarks
+    assert np.abs(cv2.imread(named(found, "mm.png"), cv2.IMREAD_UNCHANGED) / 1000 - metres).max() < 2e-3
+    for wrong in ("3 4", "a b c", "1 2 -3", "500 4 2"):
+        with pytest.raises(InputError, match=r"known depths|outside the image"):
+            page.predict(str(tmp_path / "photo.png"), 48, Display(anchors=wrong))
+
+
+def test_the_thumbnail_is_the_image_made_small(page, tmp_path):
+    Image.fromarray(photo(480, 640)).save(tmp_path / "photo.png")
+    small = page.thumbnail(str(tmp_path / "photo.png"))
+    assert small.shape == (240, 320, 3) and abs(small.mean() - photo(480, 640).mean()) < 1
+
+
+def named(shown, ending):
+    return next(name for name in shown.further if name.endswith(ending))

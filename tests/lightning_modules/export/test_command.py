@@ -35,7 +35,7 @@ def test_mistakes_are_found_before_the_model_is_loaded(run, tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert "is a file" in error_of(capsys, "--ckpt_path", run, "--output", tmp_path / "file")
     assert "got tflite" in error_of(capsys, "--ckpt_path", run, "--output", tmp_path, "--format", "tflite")
-    assert "--output" in error_of(capsys, "--ckpt_path", run)
+    assert "output: needed, and not given" in error_of(capsys, "--ckpt_path", run)
     words = ("--ckpt_path", tmp_path / "none.ckpt", "--output", tmp_path / "out", "--push_to_hub", "no name")
     assert "--push_to_hub no name: Repo id" in error_of(capsys, *words)
     for given, told in ((["--push_to_hub", ""], "--push_to_hub : Repo id"), (["--private"], "--private concerns")):

@@ -157,13 +157,13 @@ def test_a_prediction_depends_on_its_own_seed_alone(network):
 def test_an_ensemble_is_what_diffusers_makes_of_independent_predictions(network, task, pipeline):
     class Recording(task):
         def ensemble(self, members):
-            self.members = members
+            self.seen = members
             return super().ensemble(members)
 
     image = make_batch().image
     estimator = DiffusionEstimator(network, Recording(), Sampling(2, ensemble_size=3))
     combined = estimator(image, [1, 2])
-    members = estimator.task.members
+    members = estimator.task.seen
     for number, member in enumerate(members):
         seeds = [1, 2] if number == 0 else [seed_from(1, "member", number), seed_from(2, "member", number)]
         assert torch.equal(member, DiffusionEstimator(network, task(), Sampling(2))(image, seeds))

@@ -7,7 +7,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
 from lightning_modules import Depth
-from lightning_modules.training.labels import panel_titles, title_band
+from lightning_modules.training.labels import _fitting, panel_titles, title_band
 from tests.helpers.runs import fit, prepare
 
 
@@ -48,7 +48,9 @@ def test_panels_have_titles_and_keys_above_their_rows(runs, tmp_path):
         band = pixels[top : top + 16]
         assert (band.min(axis=2) < 100).any() and (band == 255).all(axis=2).mean() > 0.5
     titles = panel_titles([Depth().modality])
-    assert [title.split()[0] for title in titles] == ["image", "depth", "depth", "abs_rel:"]
+    assert [title.split()[0] for title in titles] == ["image", "depth", "depth", "error"]
+    # Columns of the demo are 96 pixels wide: the range of the error is not cut off there, nor in the middle.
+    assert _fitting(titles[3], 14) == f"error 0..{Depth().modality.worst_error:g}"
     assert title_band(titles, 200).shape == (3, 16, 800)
 
 

@@ -1,0 +1,1 @@
+"""Make the toy transformers beside ``checkpoints/tiny-stable-diffusion``."""

@@ -22,18 +22,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
 from lightning.pytorch import Trainer
 
 import train
 from benchmarks.wrong_options.values import NUMBERS, Material, options_of, wrong_values
-from datamodules import Benchmarks, GeometryDataModule, prepare
-from datamodules.synthetic import __main__ as synthetic
+from datamodules import Benchmarks, GeometryDataModule
+from geometry.command_line import Command
 from lightning_modules import losses, metrics, single_step, tasks
+from lightning_modules.command_line.trainer_commands import OneStepCLI
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.evaluation.callback import Evaluation
-from lightning_modules.export import command as export
-from lightning_modules.inference import command as predict
 from lightning_modules.networks.compilation import Compilation
 from lightning_modules.networks.lora import LoRA
 from lightning_modules.networks.sampling import Sampling
@@ -47,6 +45,14 @@ TIMEOUT_S = 60.0
 _ENDLESS = ("--trainer.max_steps=-1", "--trainer.max_steps=1000000000000", "--trainer.min_steps=1000000000000")
 # What no value of these options can be wrong about, or what is tested by other means.
 _PASSED_OVER = {"help", "config", "print_config", "overwrite", "quiet", "private"}
+# Options that are text and name a file or folder.
+_PATHS = {"run", "ckpt_path", "pretrained", "run_config", "base", "normals", "images", "runs", "shards"}
+# serve is left out: what it takes, it serves until it is stopped.
+COMMANDS = (
+    *("fit", "validate", "test", "predict", "export", "compare", "plan", "conditioning"),
+    *("prepare hypersim", "prepare virtual_kitti", "prepare folder", "prepare merge", "prepare check"),
+    *("prepare preview", "synthesize hypersim", "synthesize virtual_kitti"),
+)
 
 
 @dataclass(frozen=True)
@@ -126,70 +132,64 @@ _SECTIONS: dict[str, list[tuple[Any, ...]]] = {
 }
 
 
-def parser_cases(
-    name: str, parser: argparse.ArgumentParser, own: list[str], program: Callable[[list[str]], Any], material: Material
-) -> Iterator[Case]:
-    """Return cases of a command with a parser of argparse.
+def command_cases(name: str, command: Command, own: list[str], material: Material) -> Iterator[Case]:
+    """Return cases of a command without a trainer.
 
     Args:
-        name: of the command.
-        parser: its parser.
-        own: words that make a right command.
-        program: takes words.
+        name: its words, for instance ``prepare folder``.
+        command: the command.
+        own: words that make a right command; ``<images>`` stands for a value of the positional option ``images``.
         material: small data.
     """
-    for action in parser._actions:
-        if action.dest in _PASSED_OVER or action.nargs == 0:
+    right = {"<images>": str(material.photo)}
+    for option in command.part.options:
+        if option.name in _PASSED_OVER or option.num_words == 0:
             continue
-        hint = typing.Literal["x"] if action.choices else action.type or str
-        how_many = action.nargs if isinstance(action.nargs, int) else 1
-        values = wrong_values(hint, action.dest, material)
-        if hint is str and action.dest in ("ckpt_path", "model", "base", "normals", "pictures"):
+        arguments = typing.get_args(option.hint)
+        hint = arguments[0] if option.is_sequence else option.hint
+        values = wrong_values(hint, option.name, material)
+        if hint is str and option.name in _PATHS:
             values += material.paths()
-        if action.dest == "part":
+        if option.name == "part":
             values = ["0/0", "3/2", "x", "1/99999999999"]
         for value in values:
-            words = [value] * how_many
-            given = [action.option_strings[-1], *words] if action.option_strings else []
-            rest = own if given else [word if word != f"<{action.dest}>" else value for word in own]
-            right = [str(material.photo) if word == "<pictures>" else word for word in rest]
-            yield Case(f"{name} {action.dest}", (*right, *given), program)
+            words = [value] * (option.num_words if isinstance(option.num_words, int) else 1)
+            if option.is_positional:
+                given = [value if word == f"<{option.name}>" else word for word in own]
+            else:
+                given = [*(right.get(word, word) for word in own), f"--{option.name}", *words]
+            yield Case(f"{name} {option.name}", (*name.split(), *given), train.main)
 
 
 def all_cases(material: Material, commands: list[str]) -> Iterator[Case]:
     """Return all cases of some commands, one by one, as their output folders must be new."""
-    for command in commands:
-        if command in train.OneStepCLI.subcommands():
-            yield from training_cases(command, material)
-    folder = material.folder
-    model = ["--ckpt_path", str(material.run)]
-    if "predict" in commands:
-        own = ["predict", "<pictures>", *model, "--output", "OUT", "--processing-res", "32"]
-        yield from parser_cases("predict", predict._parser(), own, train.main, material)
-    if "export" in commands:
-        yield from parser_cases("export", export._parser(), ["export", *model, "--output", "OUT"], train.main, material)
-    words = {
-        "hypersim": ["--raw", f"{folder}/hypersim", "--size", "48", "64", "--out", "OUT", "--workers", "1"],
-        "virtual_kitti": ["--raw", f"{folder}/virtual_kitti", "--crop", "40", "96", "--out", "OUT", "--workers", "1"],
-        "folder": ["--images", f"{folder}/own/rgb", "--depth", f"{folder}/own/depth", "--depth-scale", "1000"],
-        "merge": ["<folders>"],
-        "check": ["<shards>"],
-        "preview": [f"{folder}/data/a", "--out", "OUT/x.png"],
+    folder, model = material.folder, ["--ckpt_path", str(material.run)]
+    out = ["--output", "OUT"]
+    raw = [*out, "--workers", "1", "--raw"]
+    scenes = [*out, "--workers", "1", "--frames", "2", "--size", "16", "32"]
+    own = {
+        "predict": ["<images>", *model, *out, "--processing_res", "32"],
+        "export": [*model, *out],
+        "compare": ["<runs>", str(material.run)],
+        "plan": ["--run_config", "demo", "--gpu", "24GB", "--image_size", "32", "32"],
+        "conditioning": ["--base", "checkpoints/tiny-stable-diffusion", "--output", "OUT.safetensors"],
+        "prepare hypersim": [*raw, f"{folder}/hypersim", "--size", "48", "64"],
+        "prepare virtual_kitti": [*raw, f"{folder}/virtual_kitti", "--crop", "40", "96"],
+        "prepare folder": [*raw[:-1], "--images", f"{folder}/own/rgb", "--depth", f"{folder}/own/depth"],
+        "prepare merge": ["<folders>"],
+        "prepare check": ["<shards>"],
+        "prepare preview": [f"{folder}/data/a", "--output", "OUT/x.png"],
+        "synthesize hypersim": scenes,
+        "synthesize virtual_kitti": scenes,
     }
-    words["folder"] += ["--out", "OUT", "--workers", "1"]
-    parsers = _subparsers(prepare._parser())
-    for command in commands:
-        if command in parsers:
-            own = [command, *words[command]]
-            yield from parser_cases(f"prepare {command}", parsers[command], own, prepare.main, material)
-    if "synthetic" in commands:
-        for layout, parser in _subparsers(synthetic._parser()).items():
-            own = [layout, "--out", "OUT", "--frames", "2", "--size", "16", "32", "--workers", "1"]
-            yield from parser_cases(f"synthetic {layout}", parser, own, synthetic.main, material)
-
-
-def _subparsers(parser: argparse.ArgumentParser | ArgumentParser) -> dict[str, Any]:
-    return next(dict(a.choices) for a in parser._actions if isinstance(a, argparse._SubParsersAction) and a.choices)
+    own["prepare folder"] += ["--depth_scale", "1000"]
+    for name in commands:
+        if name in OneStepCLI.subcommands():
+            yield from training_cases(name, material)
+        first, _, second = name.partition(" ")
+        if name in own:
+            found = train.find_command(train.COMMANDS[first][0])
+            yield from command_cases(name, found.commands()[second] if second else found, own[name], material)
 
 
 def run(case: Case, folder: Path, timeout_s: float = TIMEOUT_S) -> End:
@@ -238,8 +238,7 @@ def _run_here(case: Case, folder: Path, log: Path) -> None:
 def main() -> None:
     """Run all cases of the commands that are asked for; status 1 if one ended wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    everything = "fit validate test predict export hypersim virtual_kitti folder merge check preview synthetic".split()
-    parser.add_argument("--commands", nargs="+", default=everything, choices=everything, help="Which commands.")
+    parser.add_argument("--commands", nargs="+", default=COMMANDS, choices=COMMANDS, help="Which commands.")
     parser.add_argument("--timeout", type=float, default=TIMEOUT_S, help="Seconds that a case may take.")
     parser.add_argument("--only", default="", help="Only cases whose name has this in it.")
     parser.add_argument("--out", type=Path, required=True, help="Folder of material and logs; it must be new.")

@@ -8,6 +8,7 @@ from typing import Any
 
 from geometry.errors import InputError, one_line, printable
 from geometry.files.json_text import read_json_file
+from geometry.files.paths import given_path
 from lightning_modules.evaluation.scores import DatasetScores, read_samples, scores_from
 from lightning_modules.inference.run_config import config_beside, read_config
 
@@ -114,7 +115,7 @@ def flatten(document: Any, before: str = "") -> dict[str, Any]:  # noqa: ANN401 
 
 
 def _folder_of(source: str) -> Path:
-    folder = Path(source).expanduser()
+    folder = given_path(source, "the run")
     if (folder / "results.json").is_file():
         return folder
     found = sorted(path.parent for path in folder.glob("test*/results.json"))

@@ -6,9 +6,12 @@ from typing import Annotated, Any
 
 from geometry.command_line import Command, Option
 from geometry.errors import InputError
+from geometry.files.limits import MAX_SAMPLE_PIXELS
 from geometry.files.writing import write_whole
 from lightning_modules.command_line.console import quieten
 from lightning_modules.inference.arguments import find_run_configs
+
+_MIN_SIDE = 32  # pixels; below it the deepest layers of most networks see nothing
 
 
 def plan(
@@ -16,7 +19,7 @@ def plan(
     gpu: Annotated[tuple[str, ...], Option(metavar="CARD")] = (),
     image_size: Annotated[tuple[int, int] | None, Option(metavar=("H", "W"))] = None,
     utilisation: float = 0.3,
-    out: Path | None = None,
+    output: Annotated[Path | None, Option(also=("out",))] = None,
 ) -> int:
     """Say what a configuration needs before it runs: memory by phase, operations, time, and what makes it fit a card.
 
@@ -30,7 +33,7 @@ def plan(
         gpu: GPU to fit, such as H100, or its memory, such as 24GB; several are answered one by one.
         image_size: Height and width of all images. By default those of the prepared data sets, else their usual ones.
         utilisation: Share of the speed that makers state which is assumed to be reached.
-        out: JSON file to write, too.
+        output: JSON file to write, too.
 
     Raises:
         InputError: the configuration cannot be planned.
@@ -43,6 +46,13 @@ def plan(
 
     if not 0 < utilisation <= 1:
         raise InputError(f"--utilisation {utilisation}: give a share above 0 and up to 1.")
+    if image_size and not (min(image_size) >= _MIN_SIDE and image_size[0] * image_size[1] <= MAX_SAMPLE_PIXELS):
+        raise InputError(
+            f"--image_size {image_size[0]} {image_size[1]}: sides of at least {_MIN_SIDE} and at most "
+            f"{MAX_SAMPLE_PIXELS} pixels, please."
+        )
+    if output is not None and output.is_dir():
+        raise InputError(f"--output {output} is a folder; name a file.")
     cards = [card_named(name) for name in gpu]
     found = make_plan(read_setting(run_config, image_size))
     print("\n".join(describe(found)), flush=True)
@@ -58,8 +68,8 @@ def plan(
             "seconds_per_step": seconds,
             "way": list(way.options) if way else None,
         }
-    if out is not None:
-        write_whole(out, json.dumps(record, indent=1))
+    if output is not None:
+        write_whole(output, json.dumps(record, indent=1))
     return 0
 
 

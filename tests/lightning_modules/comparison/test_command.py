@@ -134,6 +134,10 @@ class TestMistakes:
         (tmp_path / "results.json").write_text(text)
         assert "cannot be read" in error_of(capsys, tested / "runs_first", tmp_path)
 
+    @pytest.mark.parametrize("name", ["~nobody-here/x", "x" * 300])
+    def test_what_can_be_no_folder(self, tested, capsys, name):
+        assert "the run " in error_of(capsys, tested / "runs_first", name)
+
     @pytest.mark.parametrize("name", ["results.json", "scannet/samples.csv"])
     def test_a_pipe_in_place_of_a_file_keeps_nobody_waiting(self, tested, tmp_path, capsys, name):
         shutil.copytree(tested / "runs_second/test", tmp_path / "other")

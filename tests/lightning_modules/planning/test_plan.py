@@ -183,3 +183,14 @@ def test_an_unknown_base_is_named(tmp_path):
     with pytest.raises(InputError, match="nobody/nothing"):
         read = read_setting([config_file(tmp_path, base="nobody/nothing")], SIZE)
         make_plan(read)
+
+
+@pytest.mark.parametrize("size", [(-1, 64), (0, 0), (10**9, 10**9)])
+def test_a_size_that_no_image_has_is_refused(size):
+    with pytest.raises(InputError, match="--image_size"):
+        plan(("demo",), image_size=size)
+
+
+def test_a_folder_is_no_file_to_write_a_plan_to(tmp_path):
+    with pytest.raises(InputError, match="is a folder; name a file"):
+        plan(("demo",), output=tmp_path)

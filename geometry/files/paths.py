@@ -4,7 +4,6 @@ import argparse
 import os
 import tempfile
 from pathlib import Path
-from textwrap import shorten
 
 from geometry.errors import InputError
 
@@ -33,7 +32,7 @@ def given_path(text: str | os.PathLike[str], option: str = "a path") -> Path:
         raise InputError(f"{option} {text}: there is no such user's folder.") from error
     longest = max((len(os.fsencode(part)) for part in path.parts), default=0)
     if longest > _MAX_NAME_BYTES or len(os.fsencode(path)) > _MAX_PATH_BYTES:
-        raise InputError(f"{option} {shorten(text, 60)}: this is too long for a path.")
+        raise InputError(f"{option} {text[:40]}...: this is too long for a path.")
     return path
 
 

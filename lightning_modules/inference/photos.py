@@ -10,6 +10,7 @@ from pathlib import Path
 
 from geometry.errors import InputError
 from geometry.files.listing import is_junk
+from geometry.files.paths import given_path
 from geometry.files.photo_kinds import is_photo
 from lightning_modules.inference.image_inputs import SUFFIXES
 
@@ -59,7 +60,7 @@ def find_photos(inputs: Sequence[str], output: Path) -> list[Photo]:
 
 def _expand(name: str, output: Path) -> Iterator[tuple[Path, Path]]:
     """Yield files, and the folders of their results relative to the output."""
-    path = Path(os.path.abspath(os.path.expanduser(name)))
+    path = Path(os.path.abspath(given_path(name, "the image")))
     if path.is_dir():
         for top, folders, files in os.walk(path):
             folders[:] = sorted(name for name in folders if Path(top, name) != output and not is_junk(name))

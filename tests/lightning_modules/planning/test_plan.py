@@ -156,7 +156,7 @@ def test_the_cheapest_way_costs_no_more_than_it_must(tmp_path):
 
 def test_a_plan_is_printed_and_written(tmp_path, capsys):
     out = tmp_path / "plan.json"
-    assert plan((config_file(tmp_path),), gpu=("H200",), image_size=SIZE, out=out) == 0
+    assert plan((config_file(tmp_path),), gpu=("H200",), image_size=SIZE, output=out) == 0
     text = capsys.readouterr().out
     for words in ("peak of tensors:", "by phase:", "largest tensors there:", "H200: fits", "steps per hour"):
         assert words in text

@@ -80,7 +80,7 @@ class Denoiser(ABC):
             quantize(self.sharded_blocks())
             model.float()
         if lora is not None:
-            lora.apply(model, self.lora_targets, idle)
+            lora.apply(model, self.lora_targets, idle, self.first_layer)
             for name in (*([self.first_layer] if trains_first_layer else []), *new_layers):
                 model.get_submodule(name).requires_grad_(True)
             keep_little(model)

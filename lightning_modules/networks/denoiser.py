@@ -12,7 +12,7 @@ from lightning_modules.lightning_internals import repeated_blocks
 from lightning_modules.networks.frozen import keep_little
 from lightning_modules.networks.lora import LoRA, merge_adapters
 from lightning_modules.networks.plain import plain_copy
-from lightning_modules.networks.quantization import Quantization, quantize
+from lightning_modules.networks.quantization import Quantization, is_quantized, quantize
 
 InputMode = Literal["concatenated", "sequence", "image", "residual"]
 
@@ -130,6 +130,11 @@ class Denoiser(ABC):
     def denoises(self) -> bool:
         """Whether the model sees a noisy latent."""
         return self.input_mode in ("concatenated", "sequence")
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether weights of the model are kept in 4 bits."""
+        return is_quantized(self.model)
 
     def input_of(self, image_latent: Tensor, sample: Tensor) -> Tensor:
         """Return what the model sees.

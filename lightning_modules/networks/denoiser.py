@@ -53,6 +53,8 @@ class Denoiser(ABC):
     first_layer = ""
     #: How many latent pixels the model's in_channels count as channels of one token.
     pixels_in_channels = 1
+    #: How many its out_channels count; by default as many.
+    pixels_out_channels: int | None = None
     #: Whether a linear first layer has its inputs sorted by channel, then by pixel; or the other way about.
     channels_first = True
     #: What the family's models can be given.

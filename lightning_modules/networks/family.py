@@ -17,7 +17,7 @@ from lightning_modules.networks.noise_process import NoiseProcess
 from lightning_modules.networks.pretrained import load_part
 
 # Dots in the name of a module in networks/; those in folders of it have more.
-_DEPTH_OF_NETWORKS = 2
+_DOTS_IN_NETWORKS = 2
 _KINDS = {
     "tokenizer": TOKENIZER,
     "processor": PROCESSOR,
@@ -184,7 +184,7 @@ def family_named(pipeline: object, base: str) -> Family:
     if not isinstance(pipeline, str) or pipeline not in known:
         from lightning_modules.networks.stock_models import known_networks
 
-        own = sorted(kind.__name__ for kind in known_networks() if kind.__module__.count(".") > _DEPTH_OF_NETWORKS)
+        own = sorted(kind.__name__ for kind in known_networks() if kind.__module__.count(".") > _DOTS_IN_NETWORKS)
         raise InputError(
             f"{base} is a {pipeline}, of which no family is known here. Known: {', '.join(sorted(known))}. "
             f"Networks with bases of their own: {', '.join(own)}."

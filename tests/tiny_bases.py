@@ -285,11 +285,11 @@ def _stable_diffusion_xl() -> diffusers.StableDiffusionXLPipeline:
 def _z_image() -> diffusers.ZImagePipeline:
     transformer = diffusers.ZImageTransformer2DModel(
         in_channels=16,
-        dim=16,
+        dim=64,
         n_layers=1,
         n_refiner_layers=1,
-        n_heads=2,
-        n_kv_heads=2,
+        n_heads=8,
+        n_kv_heads=8,
         cap_feat_dim=12,
         axes_dims=[2, 2, 4],
         axes_lens=[256, 32, 32],

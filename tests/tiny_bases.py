@@ -27,6 +27,7 @@ from transformers import (
 _PROMPT_TOKENS = 8
 # What the hub's model_index.json call classes that transformers has renamed since.
 _HUB_NAMES = {"T5Tokenizer": "T5TokenizerFast"}
+_HUB_NAMES_OF = {"flux_2_klein": {"Qwen2Tokenizer": "Qwen2TokenizerFast"}}
 
 
 def write_base(folder: Path, kind: str) -> Path:
@@ -49,7 +50,7 @@ def write_base(folder: Path, kind: str) -> Path:
     index = json.loads((folder / "model_index.json").read_text())
     for entry in index.values():
         if isinstance(entry, list):
-            entry[1] = _HUB_NAMES.get(entry[1], entry[1])
+            entry[1] = (_HUB_NAMES | _HUB_NAMES_OF.get(kind, {})).get(entry[1], entry[1])
     if "processor" in index:  # transformers builds none without torchvision
         index["processor"] = ["transformers", "Qwen2VLProcessor"]
         (folder / "processor").mkdir()

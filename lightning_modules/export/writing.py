@@ -178,8 +178,9 @@ def _images(model: LoadedModel, smallest: int = 1) -> list[np.ndarray]:
     most = largest_size(network) - 1  # so that the pixels more fit, too
     images = []
     for seed, size in enumerate(_CHECKED_SIZES):
-        sides = (min(side, most) * network.size_multiple + more for side, more in zip(size, _ODD_PIXELS, strict=True))
-        images.append(probe(*(max(side, smallest) for side in sides), seed))
+        sides = [min(side, most) * network.size_multiple + more for side, more in zip(size, _ODD_PIXELS, strict=True)]
+        height, width = (max(side, smallest) for side in sides)
+        images.append(probe(height, width, seed))
     return images
 
 

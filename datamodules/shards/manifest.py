@@ -31,6 +31,8 @@ from geometry.files.writing import write_whole
 from geometry.modalities import registered
 
 FORMAT_VERSION = 2
+# Where modalities are coded: a reader that does not know codings must not try.
+CODED_VERSION = 3
 UNITS = "m"
 FRAME = "x right, y up, z toward the viewer"
 FILE_NAME = "dataset.json"
@@ -68,6 +70,7 @@ class DatasetManifest:
         options: how the data set was prepared, for people.
         statistics: by split, the number of samples, which were left out, and by modality the share of known pixels, the
             range and quantiles; for people.
+        codings: names of the codings of modalities that are stored as codes, by modality.
         plan_sha256: stands for the raw frames and the options that the data set was made from; empty if unknown.
     """
 
@@ -79,6 +82,7 @@ class DatasetManifest:
     options: dict[str, Any] = field(default_factory=dict)
     statistics: dict[str, Any] = field(default_factory=dict)
     plan_sha256: str = ""
+    codings: dict[str, str] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -91,6 +95,8 @@ class DatasetManifest:
         order = ("name", "image_size", "ranges", "entries", "splits", "options", "statistics", "plan_sha256")
         end = {"format_version": FORMAT_VERSION, "units": UNITS, "frame": FRAME}
         document = {name: content[name] for name in order} | end
+        if self.codings:
+            return document | {"format_version": CODED_VERSION, "codings": content["codings"]}
         return version_1.downgrade(document) if version_1.can_say(document) else document
 
     def num_samples(self, split: str) -> int:
@@ -215,7 +221,7 @@ def parse_manifest(document: Any, source: str) -> DatasetManifest:  # noqa: ANN4
 
     require(isinstance(document, dict), "the file holds no JSON object")
     version = document.get("format_version")
-    known = (version_1.VERSION, FORMAT_VERSION)
+    known = (version_1.VERSION, FORMAT_VERSION, CODED_VERSION)
     require(
         type(version) is int and version in known, f"format_version is {shown(version)}, this program reads {known}"
     )
@@ -231,6 +237,7 @@ def parse_manifest(document: Any, source: str) -> DatasetManifest:  # noqa: ANN4
         size[0] * size[1] <= MAX_SAMPLE_PIXELS, f"image_size is {shown(size)}, more than {MAX_SAMPLE_PIXELS} pixels"
     )
     entries, ranges = _read_contents(document, require)
+    codings = _read_codings(document, entries, require) if version == CODED_VERSION else {}
     splits = _read_splits(document, require)
     options = document.get("options", {})
     require(isinstance(options, dict), f"options are {shown(options)}")
@@ -246,7 +253,19 @@ def parse_manifest(document: Any, source: str) -> DatasetManifest:  # noqa: ANN4
         options=options,
         statistics=statistics,
         plan_sha256=plan_sha256,
+        codings=codings,
     )
+
+
+def _read_codings(
+    document: dict[str, Any], entries: Sequence[str], require: Callable[[bool, str], None]
+) -> dict[str, str]:
+    """Return the coding of every modality that has one."""
+    codings: Any = document.get("codings")
+    known = {name: coding.name for name in entries if name != IMAGE and (coding := registered()[name].coding)}
+    is_right = isinstance(codings, dict) and bool(codings) and codings.items() <= known.items()
+    require(is_right, f"codings are {shown(codings)}, this program knows {known}")
+    return codings
 
 
 def _read_splits(document: dict[str, Any], require: Callable[[bool, str], None]) -> dict[str, list[ShardInfo]]:

@@ -23,7 +23,7 @@ Array = np.ndarray
 
 CAMERA = "camera"
 _ALIGNMENT = 64
-_TORCH_TYPES = {"uint8": torch.uint8, "float16": torch.float16, "float32": torch.float32}
+_TORCH_TYPES = {"uint8": torch.uint8, "int16": torch.int16, "float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Field:
     Attributes:
         offset: number of its first byte.
         shape: its shape.
-        dtype: uint8, float16 or float32.
+        dtype: uint8, float16, float32, or int16 for codes.
     """
 
     offset: int
@@ -56,7 +56,8 @@ class PackedBatch:
 
     Attributes:
         buffer: (N,) uint8. In a loader process it lies in shared memory, so that it is not copied on its way.
-        fields: where in it are image (B,3,H,W) uint8, camera (B,3,3) float32, and modalities by name (B,C,H,W).
+        fields: where in it are image (B,3,H,W) uint8, camera (B,3,3) float32, and modalities by name (B,C,H,W), or
+            their codes (B,K,H,W) int16.
         limits: by modality, the smallest and the largest value that counts, as rounded as the stored values are.
         key: sample ids.
         dataset: the data set.
@@ -86,7 +87,7 @@ class PackedBatch:
         return GeometryBatch(
             image=self._float32(IMAGE).mul_(2 / 255).sub_(1),
             targets={
-                name: modality_named(name)().restore(self._float32(name), self.limits.get(name, ANY_VALUE))
+                name: modality_named(name)().restore(self._values(name), self.limits.get(name, ANY_VALUE))
                 for name in self.fields
                 if name not in (IMAGE, CAMERA)
             },
@@ -94,6 +95,11 @@ class PackedBatch:
             dataset=self.dataset,
             camera=self._float32(CAMERA),
         )
+
+    def _values(self, name: str) -> Tensor:
+        """Return the values of a modality as a float32 copy."""
+        stored, coding = self.fields[name].of(self.buffer), modality_named(name).coding
+        return coding.decode(stored) if coding and stored.dtype == torch.int16 else self._float32(name)
 
     def _float32(self, name: str) -> Tensor:
         """Return a float32 copy of an array."""

@@ -82,7 +82,7 @@ class BatchAssembler:
             values = (modality_named(name).num_channels, *size)
             shapes[name] = ((len(samples), *(decoded[0][name].shape if kind == CODE_TYPE.name else values)), kind)
         shapes[CAMERA] = ((len(samples), 3, 3), "float32")
-        buffer, fields = empty_buffer(shapes, shared=get_worker_info() is not None)
+        buffer, fields, lent = empty_buffer(shapes, shared=get_worker_info() is not None)
         places = {role: field.of(buffer) for role, field in fields.items()}
         for index, (arrays, flip) in enumerate(zip(decoded, flips, strict=True)):
             _write_image(places[IMAGE][index].numpy(), arrays[IMAGE], flip)
@@ -95,7 +95,8 @@ class BatchAssembler:
             if changes is not None:
                 places[CAMERA][index] @= torch.from_numpy(changes[index].pixel_from_cropped(*size, flip))
         info = DatasetInfo(self.name, self.manifest.ranges)
-        return PackedBatch(buffer, fields, self._limits, [sample.key for sample in samples], info), problems
+        keys = [sample.key for sample in samples]
+        return PackedBatch(buffer, fields, self._limits, keys, info, lent), problems
 
     @property
     def _limits(self) -> dict[str, tuple[float, float]]:

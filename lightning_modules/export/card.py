@@ -18,7 +18,7 @@ from lightning_modules.export.snippets import onnx_snippet, torch_snippet
 from lightning_modules.export.verification import Agreement
 from lightning_modules.inference.loading import LoadedModel
 from lightning_modules.inference.run_config import last_scores
-from lightning_modules.networks.pipeline_folder import EXPORT_RECORD, VARIANTS
+from lightning_modules.networks.pipeline_folder import EXPORT_RECORD, VARIANTS, pipeline_folder
 from lightning_modules.trained_on import DEFAULT_PROCESSING_RES, default_resolution
 
 _PAPER = "[Martin Garcia et al., 2025](https://arxiv.org/abs/2409.11355)"
@@ -142,7 +142,7 @@ def _summary(record: ExportRecord) -> str:
 def _usage(model: LoadedModel, record: ExportRecord) -> str:
     if record.format == "diffusers":
         handed = pipeline_model(model)
-        return handed.network.pipeline_folder().usage(handed, VARIANTS.get(record.dtype))
+        return pipeline_folder(handed.network).usage(handed, VARIANTS.get(record.dtype))
     modality = model.estimator.task.modality
     low, high = modality.value_range
     output = f"`prediction` (B,{modality.num_channels},H,W) float32 in [{low:g}, {high:g}]"

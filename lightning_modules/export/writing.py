@@ -22,7 +22,7 @@ from lightning_modules.export.programs import largest_size, run_onnx, run_torch,
 from lightning_modules.export.verification import Agreement, compare, probe
 from lightning_modules.inference.loading import LoadedModel
 from lightning_modules.inference.predictor import Predictor
-from lightning_modules.networks.pipeline_folder import EXPORT_RECORD, VARIANTS
+from lightning_modules.networks.pipeline_folder import EXPORT_RECORD, VARIANTS, pipeline_folder
 
 Format = Literal["diffusers", "torch", "onnx"]
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -163,7 +163,7 @@ def _run_program(folder: Path, export_format: str, images: np.ndarray) -> np.nda
 
 def _stock_pairs(model: LoadedModel, folder: Path, variant: str | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     images = _images(model)
-    found = model.estimator.network.pipeline_folder().predictions(folder, images, _SEEDS, variant)
+    found = pipeline_folder(model.estimator.network).predictions(folder, images, _SEEDS, variant)
     for image in images:
         for seed in _SEEDS:
             yield _native(model, seed)(image), next(found)

@@ -43,7 +43,7 @@ BASES: dict[BaseName, TinyBase] = {
     "transformer": TinyBase(
         "the tiny Stable Diffusion 3",
         partial(RememberingPretrainedNetwork, base=str(TINY_BASE.with_name("tiny-stable-diffusion-3"))),
-        steps=240,
+        steps=160,
         learning_rate=2e-3,
     ),
 }

@@ -44,16 +44,18 @@ class Settings:
         learning_rate: largest learning rate.
         warmup_steps: steps over which it rises.
         final_lr_ratio: share that is left at the end.
+        evaluation_halls: how many halls each is scored on.
         seeds: of weights that are new, of noise and of the order of the data.
     """
 
     base: BaseName = "unet"
     data: DataSettings = field(default_factory=DataSettings)
     steps: int = BASES["unet"].steps
-    batch_size: int = PAPER.fine_tuning.batch_size
+    batch_size: int = 4
     learning_rate: float = BASES["unet"].learning_rate
     warmup_steps: int = PAPER.fine_tuning.warmup_steps
     final_lr_ratio: float = PAPER.final_lr_ratio
+    evaluation_halls: int = 100
     seeds: tuple[int, ...] = PAPER.seeds
 
 
@@ -130,7 +132,7 @@ class Comparison:
     @torch.no_grad()
     def _evaluate(self, estimator: SingleStepEstimator) -> dict[str, float]:
         """Return all metrics on the evaluation halls, of all modalities."""
-        data = self.halls.evaluation()
+        data = self.halls.evaluation(self.settings.evaluation_halls)
         data.setup("validate")
         (info,) = data.val_dataset_infos
         (loader,) = data.val_dataloader()

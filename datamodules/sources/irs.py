@@ -1,9 +1,9 @@
 """IRS: rendered rooms, offices, restaurants and stores in stereo of 960x540 pixels.
 
 Raw layout: ``RAW/Home/ArchvizKitchen_Dark/l_00001.png`` (left; ``r_`` is right) beside ``d_00001.exr``, disparity of
-the left image in pixels. What follows the first ``_`` of a folder says how the room was lit or flown through. The camera
-of all: 480 pixels of focal length at 960 pixels of width, the principal point in the middle, 0.1 m between left
-and right.
+the left image in pixels. What follows the first ``_`` of a folder says how the room was lit or flown through. All have
+one camera: 480 pixels of focal length at 960 pixels of width, the principal point in the middle, 0.1 m from left to
+right.
 
 Source: HKBU-HPML/IRS, README.md, lists/ and dataloader/; arXiv 1912.09678.
 """

@@ -87,12 +87,7 @@ class PretrainedNetwork(LatentNetwork):
         kind, config = family.denoiser, found.configs[family.denoiser_part]
         kind.check_input_mode(input_mode)
         _check_noise(input_mode, noise)
-        named = None if outputs is None else SequenceOutputs(outputs)
-        if named is not None and input_mode != "sequence":
-            raise InputError(
-                f"network.outputs {outputs} are what an editor says at two parts of its sequence: they need "
-                f"input_mode: sequence, not {input_mode}."
-            )
+        named = _named(outputs, input_mode)
         stored = found.stored
         given = read_conditioning(stored, family, config) if stored else encode_empty_prompt(files, family, config)
         options: dict[str, Any] = {"input_mode": input_mode, "lora": lora, "quantization": quantization}
@@ -122,6 +117,17 @@ class PretrainedNetwork(LatentNetwork):
         super().__init__(
             codec, denoiser, process, noise, timestep, channels_last=channels_last, compile=compile, switch=named
         )
+
+
+def _named(outputs: list[str] | None, input_mode: InputMode) -> SequenceOutputs | None:
+    if outputs is None:
+        return None
+    if input_mode != "sequence":
+        raise InputError(
+            f"network.outputs {outputs} are what an editor says at two parts of its sequence: they need "
+            f"input_mode: sequence, not {input_mode}."
+        )
+    return SequenceOutputs(outputs)
 
 
 def _check_noise(input_mode: InputMode, noise: NoiseKind) -> None:

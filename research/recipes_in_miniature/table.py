@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
 from research.recipes_in_miniature.bases import BASES
-from research.recipes_in_miniature.claims import CLAIMS
+from research.recipes_in_miniature.claims import claims_of
 from research.recipes_in_miniature.recipes import recipes_of
 from research.recipes_in_miniature.training import Settings
 
@@ -32,10 +32,12 @@ def as_markdown(settings: Settings, scores: Mapping[str, Sequence[Mapping[str, f
         cells = [_cell([each[name] for each in found if name in each]) for name in COLUMNS]
         lines.append(_row([recipe.name, recipe.text, str(len(found)), *cells]))
     claims = [_row(["claim", "verdict"]), _row(["---", "---"])]
-    claims += [_row([claim.text, claim.verdict(scores)]) for claim in CLAIMS]
+    names = {recipe.name for recipe in recipes_of(settings.base)}
+    claims += [_row([claim.text, claim.verdict(scores)]) for claim in claims_of(names)]
     about = (
         f"{settings.steps} steps of {settings.batch_size} halls at a learning rate of {settings.learning_rate:g} for "
-        f"all, from {BASES[settings.base].text}; mean over the seeds, ± their standard deviation."
+        f"all, from {BASES[settings.base].text}; scored on {settings.evaluation_halls} unseen halls; mean over the "
+        "seeds, ± their standard deviation."
     )
     return "\n".join([about, "", *lines, "", *claims, ""])
 

@@ -39,7 +39,7 @@ def largest_size(network: LatentNetwork) -> int:
 
 def largest_batch(network: LatentNetwork) -> int:
     """Return how many images a program of a network takes at once: outputs that see each other share the batch."""
-    return LARGEST_BATCH // (len(network.switch.outputs) if network.switch and network.switch.joint else 1)
+    return LARGEST_BATCH // (1 if network.switch is None else network.switch.images_at_once)
 
 
 class Program(nn.Module):

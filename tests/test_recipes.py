@@ -53,7 +53,7 @@ OF_BASES = [
 # Those for normals differ in little but the task, and take as long again.
 USUALLY = [pytest.param(name, marks=[pytest.mark.slow] * name.startswith("normals")) for name in OF_BASES]
 TOYS = {
-    "lemonaddie/geowizard": "GeoWizard",
+    "lemonaddie/Geowizard": "GeoWizard",
     "stabilityai/stable-diffusion-3.5-medium": "stable_diffusion_3_5",
     "black-forest-labs/FLUX.1-Kontext-dev": "flux_kontext",
     "black-forest-labs/FLUX.2-klein-base-4B": "flux_2_klein",

@@ -2,12 +2,12 @@
 
 import math
 import os
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence, Set
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from lightning_modules.metrics.base import GeometryMetric, all_scores
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.networks.noise import seed_from
 from lightning_modules.networks.sharding import shard_blocks
-from lightning_modules.networks.sizes import pad_to_multiple
+from lightning_modules.predicting import Predicting
 from lightning_modules.schedules import warmup_exponential
 from lightning_modules.tasks import Task
 from lightning_modules.trained_on import CHECKPOINT_KEY, TrainedOn, describe_training
@@ -40,7 +40,7 @@ from lightning_modules.training.trainer_checks import check_image_sizes, check_t
 _PAPER_STEPS = 20_000
 
 
-class Estimator(LightningModule, ABC):
+class Estimator(Predicting):
     """Trains and validates a network on a task. Subclasses say how a prediction comes about and what it costs.
 
     Args:
@@ -103,22 +103,8 @@ class Estimator(LightningModule, ABC):
         self._resumed: StoredSettings | None = None
 
     @abstractmethod
-    def forward(self, image: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
-        """Return the prediction (B,C,H,W) float32 for an image (B,3,H,W) in [-1, 1]."""
-
-    @abstractmethod
     def training_loss(self, batch: GeometryBatch, seeds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the scalar loss of a batch, and further scalars worth logging by name."""
-
-    def predict_batch(self, image: Tensor, batch: GeometryBatch, seeds: Sequence[int]) -> Tensor:
-        """Return the prediction (B,C,H,W) float32 for the images of a batch, whose data set may count.
-
-        Args:
-            image: (B,3,H,W) in [-1, 1], of a size that fits the network.
-            batch: what the images come from.
-            seeds: one seed per image.
-        """
-        return self(image, seeds)
 
     def configure_callbacks(self) -> list[Callback]:
         """Return what goes on beside the steps: clipping, curves, proof of compiled parts, unsharding to validate."""
@@ -208,20 +194,6 @@ class Estimator(LightningModule, ABC):
         prediction = self.predict_batch(batch.image, batch, [seed_from(key) for key in batch.key])
         self.task.update_metrics(self._metrics_of(dataloader_idx), prediction, batch)
         return {"prediction": prediction}
-
-    def test_step(self, batch: GeometryBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Return the prediction at the size of the images, which may be any; the callback ``Evaluation`` scores it.
-
-        Args:
-            batch: images of one data set.
-            batch_idx: number of the batch.
-            dataloader_idx: number of the data set.
-        """
-        self.task.check_has_truth(batch)
-        height, width = batch.image.shape[-2:]
-        image = pad_to_multiple(batch.image, self.network.size_multiple)
-        prediction = self.predict_batch(image, batch, [seed_from(key) for key in batch.key])
-        return {"prediction": prediction[..., :height, :width]}
 
     def on_validation_epoch_end(self) -> None:
         """Log every data set's metrics as ``val/<data set>/<metric>``."""

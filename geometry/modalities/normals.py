@@ -61,6 +61,8 @@ class Normals(Modality):
     )
     error_name = "mean_angle_deg"
     worst_error = 60.0
+    spread_unit = "degrees"
+    largest_spread = 180.0
     frame: Frame
 
     def __init__(self, frame: Frame = "opengl") -> None:
@@ -158,6 +160,16 @@ class Normals(Modality):
     def renormalize(self, published: Tensor) -> Tensor:
         """Return unit vectors."""
         return published / published.norm(dim=1, keepdim=True).clamp(min=_SMALLEST_LENGTH)
+
+    def spread(self, members: Tensor) -> Tensor:
+        """Return the standard deviation in degrees: the root mean square angle to the mean direction."""
+        mean = self.renormalize(members.mean(dim=0))
+        angles = torch.stack([angle_deg(member, mean) for member in members])
+        return (angles.square().sum(dim=0) / (len(members) - 1)).sqrt()
+
+    def calibration_error(self, aligned: Tensor, target: Target) -> Tensor:
+        """Return the angle in degrees."""
+        return self.error(aligned, target)
 
     def ensemble(self, members: Tensor) -> Tensor:
         """Return, pixel by pixel, the member that is closest to the mean direction.

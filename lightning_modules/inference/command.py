@@ -2,16 +2,16 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from geometry.command_line import Command, Option
+from geometry.command_line import Command
 from geometry.errors import InputError, printable
 from geometry.files.locks import sole_use
 from lightning_modules.command_line.console import quieten
 from lightning_modules.inference.arguments import ModelChoice, find_run_configs
-from lightning_modules.inference.predictor import Precision, Predictor
+from lightning_modules.inference.options import Computation, Confidence, Metres, Surface
+from lightning_modules.inference.predictor import Predictor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,82 +25,13 @@ if TYPE_CHECKING:
 _CAMERA_OPTIONS = ("intrinsics", "fov_deg", "near_m", "far_m")
 
 
-@dataclass(frozen=True)
-class Computation:
-    """Computation.
-
-    Attributes:
-        processing_res: Longest side in pixels at which the network sees an image; 0 is the image's own size. By default
-            that of the training, which the model says.
-        tile_size: Images that the network would see larger than a square of this side are predicted in overlapping
-            tiles; 0 never tiles.
-        batch_size: Images of like size computed at once.
-        device: cpu, cuda, ...; auto takes a GPU where there is one.
-        precision: Arithmetic of the network.
-        seed: Seed of the noise, for networks trained with noise.
-        overwrite: Predict images whose results are there already.
-        quiet: Show no progress bar.
-    """
-
-    processing_res: Annotated[int | None, Option(metavar="PX")] = None
-    tile_size: Annotated[int, Option(metavar="PX")] = 1024
-    batch_size: int = 4
-    device: str = "auto"
-    precision: Precision = "float32"
-    seed: int = 0
-    overwrite: bool = False
-    quiet: bool = False
-
-
-@dataclass(frozen=True)
-class Surface:
-    """Further files of depth.
-
-    Attributes:
-        point_cloud: Write a PLY file of coloured points beside depth.
-        mesh: Write a surface, as GLB and as PLY with faces.
-        near_white: Write a 16-bit grey PNG: nearest white, farthest black.
-        millimetres: Write a 16-bit PNG in millimetres between --near_m and --far_m; an image with --anchors has one of
-            measured millimetres anyway, and gets no other.
-        intrinsics: Focal lengths and principal point in pixels of the images.
-        fov_deg: Field of view along the longer side in degrees, by default 55.
-        normals: Where the camera is unknown: folder with results of a model of normals for the same images, from which
-            focal length and range are estimated.
-        near_m: Depth of the nearest point in metres, by default 1.
-        far_m: Depth of the farthest point in metres, by default 10.
-    """
-
-    point_cloud: bool = False
-    mesh: bool = False
-    near_white: bool = False
-    millimetres: bool = False
-    intrinsics: Annotated[tuple[float, float, float, float] | None, Option(metavar=("FX", "FY", "CX", "CY"))] = None
-    fov_deg: float | None = None
-    normals: Annotated[Path | None, Option(metavar="DIR")] = None
-    near_m: float | None = None
-    far_m: float | None = None
-
-
-@dataclass(frozen=True)
-class Metres:
-    """Depth in metres.
-
-    Attributes:
-        anchors: Pixels whose depth is known: a CSV file with the columns image, x, y, metres, or the folder of a COLMAP
-            model as text.
-        anchor_tolerance: Relative error beyond which an anchor is not believed.
-    """
-
-    anchors: Path | None = None
-    anchor_tolerance: float = 0.1
-
-
 def predict(
     images: list[str],
     /,
     output: Path,
     model: ModelChoice,
     computation: Computation,
+    confidence: Confidence,
     surface: Surface,
     metres: Metres,
 ) -> int:
@@ -111,6 +42,7 @@ def predict(
         output: Folder of the results.
         model: Model.
         computation: Computation.
+        confidence: How sure a prediction is.
         surface: Further files of depth.
         metres: Depth in metres.
 
@@ -134,9 +66,9 @@ def predict(
     num_failed = 0
     for single in singles:
         if single in in_space:
-            run = _run_of(single, output, computation, surface, metres, anchors, camera)
+            run = _run_of(single, output, computation, confidence, surface, metres, anchors, camera)
         else:
-            run = _run_of(single, output, computation, Surface(), Metres())
+            run = _run_of(single, output, computation, confidence, Surface(), Metres())
         with sole_use(output):
             report = run.predict(photos, show_progress=not computation.quiet)
         if anchors is not None and single in in_space and len(anchors) < len(photos):
@@ -150,6 +82,7 @@ def _run_of(
     estimator: "Estimator",
     output: Path,
     computation: Computation,
+    confidence: Confidence,
     surface: Surface,
     metres: Metres,
     anchors: "Mapping[Path, np.ndarray] | None" = None,
@@ -167,6 +100,7 @@ def _run_of(
         computation.device,
         computation.precision,
         computation.seed,
+        uncertainty=confidence.measure(),
     )
     estimates = None if surface.normals is None else CameraEstimator(predictor.modality, surface.normals)
     metric = None if anchors is None else AnchoredMetres(predictor.modality, anchors, metres.anchor_tolerance)

@@ -8,13 +8,15 @@ import numpy as np
 import torch
 
 from geometry.batch import Target
-from geometry.colorize import eight_bit
+from geometry.colorize import colorize_error, eight_bit
 from geometry.files.writing import write_whole
 from geometry.modalities import Modality
 
 _STRIP_PIXELS = 2_000_000
 _RANGE_PIXELS = 1_000_000
 _LARGEST_16_BIT = 65535
+_SHOWN_SHARE = 0.98
+_SMALLEST_SHOWN = 1e-6
 
 
 def result_names(modality: Modality, stem: str) -> list[str]:
@@ -45,6 +47,42 @@ def write_results(modality: Modality, prediction: np.ndarray, folder: Path, stem
     write_whole(array, npy_bytes(prediction))
     write_whole(exact, png16_bytes(modality, prediction))
     write_whole(colored, png_bytes(visualise(modality, prediction)))
+
+
+def uncertainty_names(modality: Modality, stem: str) -> list[str]:
+    """Return the names of the files that ``write_uncertainty`` writes.
+
+    Args:
+        modality: what is predicted.
+        stem: what the names begin with.
+    """
+    name = f"{stem}_{modality.name}_uncertainty"
+    return [f"{name}.npy", f"{name}.png", f"{name}_color.png"]
+
+
+def write_uncertainty(modality: Modality, spread: np.ndarray, folder: Path, stem: str) -> None:
+    """Write the spread of a prediction as array, as 16-bit PNG and in colours: the redder, the less sure.
+
+    Convention:
+        65535 in the PNG is the modality's ``largest_spread``. The darkest colour is the 98 % quantile of the image.
+
+    Args:
+        modality: what is predicted.
+        spread: (H,W) float32, in the unit of published values, of normals in degrees.
+        folder: where to; must exist.
+        stem: what the names begin with.
+    """
+    array, exact, colored = (folder / name for name in uncertainty_names(modality, stem))
+    write_whole(array, npy_bytes(spread))
+    values = spread * (_LARGEST_16_BIT / modality.largest_spread) + 0.5
+    write_whole(exact, png_bytes(values.clip(0, _LARGEST_16_BIT).astype(np.uint16)))
+    sampled = spread.reshape(-1)[:: spread.size // _RANGE_PIXELS + 1]
+    largest = max(float(np.quantile(sampled, _SHOWN_SHARE)), _SMALLEST_SHOWN)
+    image = np.empty((*spread.shape, 3), np.uint8)
+    for rows in _strips(spread):
+        plane = _planes(spread[rows])
+        image[rows] = eight_bit(colorize_error(plane, torch.ones_like(plane, dtype=torch.bool), largest)[0]).numpy()
+    write_whole(colored, png_bytes(image))
 
 
 def npy_bytes(prediction: np.ndarray) -> bytes:

@@ -10,7 +10,7 @@ from geometry.errors import InputError, printable
 from geometry.files.locks import sole_use
 from lightning_modules.command_line.console import quieten
 from lightning_modules.inference.arguments import ModelChoice, find_run_configs
-from lightning_modules.inference.options import Computation, Confidence, Metres, Surface
+from lightning_modules.inference.options import Computation, Confidence, Footage, Metres, Surface
 from lightning_modules.inference.predictor import Predictor
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from lightning_modules.estimator import Estimator
     from lightning_modules.inference.batch_run import BatchRun, Report
     from lightning_modules.inference.point_cloud import PointCloudCamera
+    from lightning_modules.inference.video.run import VideoRun
 
 _CAMERA_OPTIONS = ("intrinsics", "fov_deg", "near_m", "far_m")
 
@@ -34,20 +35,24 @@ def predict(
     confidence: Confidence,
     surface: Surface,
     metres: Metres,
+    footage: Footage,
 ) -> int:
     """Predict images: per image an array (.npy), a 16-bit PNG and a coloured visualisation, all at its own size.
 
+    Videos become a coloured video and 16-bit frames, of one scale and shift over time.
+
     Args:
-        images: Files, folders or patterns.
+        images: Files, folders or patterns, of images or videos.
         output: Folder of the results.
         model: Model.
         computation: Computation.
         confidence: How sure a prediction is.
         surface: Further files of depth.
         metres: Depth in metres.
+        footage: Video and panoramas.
 
     Returns:
-        Exit status: 0 if every image was predicted, 1 if some could not be.
+        Exit status: 0 if every image and video was predicted, 1 if some could not be.
 
     Raises:
         InputError: options, model or images cannot be found or used.
@@ -55,16 +60,23 @@ def predict(
     from lightning_modules.inference.anchors import read_anchors
     from lightning_modules.inference.photos import find_photos
     from lightning_modules.inference.point_cloud import PointCloudCamera
+    from lightning_modules.inference.video.clips import predict_clips, split_clips
     from lightning_modules.single_task import choose
 
     camera = PointCloudCamera(**_described_camera(surface, metres))
-    photos = find_photos(images, output)
+    clips, files = split_clips(images, footage.video)
+    footage.check(len(clips), _given(confidence, surface, metres))
+    photos = find_photos(files, output) if files or not clips else []
     anchors = None if metres.anchors is None else read_anchors(metres.anchors, photos)
     singles = choose(model.load().estimator, model.modality)
     # What concerns depth is for those of several modalities that can be shown in space.
     in_space = [single for single in singles if single.task.modality.has_surface] or singles
     num_failed = 0
     for single in singles:
+        if clips:
+            num_failed += predict_clips(clips, _video_run(single, output, computation, footage), computation.quiet)
+        if clips and not photos:
+            continue
         if single in in_space:
             run = _run_of(single, output, computation, confidence, surface, metres, anchors, camera)
         else:
@@ -93,7 +105,15 @@ def _run_of(
     from lightning_modules.inference.batch_run import BatchRun
     from lightning_modules.inference.camera_estimate import CameraEstimator
 
-    predictor = Predictor(
+    predictor = _predictor(estimator, computation, confidence)
+    estimates = None if surface.normals is None else CameraEstimator(predictor.modality, surface.normals)
+    metric = None if anchors is None else AnchoredMetres(predictor.modality, anchors, metres.anchor_tolerance)
+    files = _surface_files(surface)
+    return BatchRun(predictor, output, computation.batch_size, computation.overwrite, metric, estimates, files, camera)
+
+
+def _predictor(estimator: "Estimator", computation: Computation, confidence: Confidence) -> Predictor:
+    return Predictor(
         estimator,
         computation.processing_res,
         computation.tile_size,
@@ -102,10 +122,25 @@ def _run_of(
         computation.seed,
         uncertainty=confidence.measure(),
     )
-    estimates = None if surface.normals is None else CameraEstimator(predictor.modality, surface.normals)
-    metric = None if anchors is None else AnchoredMetres(predictor.modality, anchors, metres.anchor_tolerance)
-    files = _surface_files(surface)
-    return BatchRun(predictor, output, computation.batch_size, computation.overwrite, metric, estimates, files, camera)
+
+
+def _video_run(estimator: "Estimator", output: Path, computation: Computation, footage: Footage) -> "VideoRun":
+    from lightning_modules.inference.video.run import VideoRun
+
+    return VideoRun(
+        _predictor(estimator, computation, Confidence()),
+        output,
+        10 if footage.window is None else footage.window,
+        computation.batch_size,
+        25.0 if footage.fps is None else footage.fps,
+        computation.overwrite,
+    )
+
+
+def _given(confidence: Confidence, surface: Surface, metres: Metres) -> dict[str, bool]:
+    """Return which options of single images are given, by their names."""
+    given = {name.replace("-", "_"): True for name in _surface_files(surface)}
+    return given | {"uncertainty": confidence.uncertainty is not None, "anchors": metres.anchors is not None}
 
 
 def _print_report(report: "Report", predictor: Predictor, output: Path) -> None:

@@ -110,3 +110,36 @@ class Confidence:
         if self.uncertainty is None:
             return None
         return Uncertainty(self.uncertainty) if self.members is None else Uncertainty(self.uncertainty, self.members)
+
+
+@dataclass(frozen=True)
+class Footage:
+    """Video and panoramas.
+
+    Attributes:
+        video: Take each folder as the frames of one video, in the order of their names. Files that end like a video are
+            videos anyway.
+        window: Frames before it that each frame of a video is aligned to, by default 10.
+        fps: Frames per second of a video that is made of a folder, by default 25.
+    """
+
+    video: bool = False
+    window: int | None = None
+    fps: float | None = None
+
+    def check(self, num_clips: int, others: dict[str, bool]) -> None:
+        """Make sure that options of video stand beside a video, and those of photos do not.
+
+        Args:
+            num_clips: how many videos there are.
+            others: whether options are given that videos do not take, by their names.
+
+        Raises:
+            InputError: they do not fit each other.
+        """
+        alone = [name for name in ("window", "fps") if getattr(self, name) is not None]
+        if alone and not num_clips:
+            raise InputError(f"--{alone[0]} concerns videos alone; name a video, or a folder of frames with --video.")
+        given = [name for name, is_given in others.items() if is_given]
+        if given and num_clips:
+            raise InputError(f"--{given[0]} is of single images, and a video takes none; predict them apart.")

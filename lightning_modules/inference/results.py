@@ -103,15 +103,16 @@ def png16_bytes(modality: Modality, prediction: np.ndarray) -> bytes:
     return png_bytes(values)
 
 
-def visualise(modality: Modality, prediction: np.ndarray) -> np.ndarray:
+def visualise(modality: Modality, prediction: np.ndarray, limits: torch.Tensor | None = None) -> np.ndarray:
     """Return a prediction as a visualisation for people, (H,W,3) uint8. It goes by strips: a large one is much memory.
 
     Args:
         modality: what is predicted.
         prediction: (H,W) or (H,W,C) float32, published values.
+        limits: (1,2), the values with the first and the last colour; by default those of the prediction.
     """
     image = np.empty((*prediction.shape[:2], 3), np.uint8)
-    limits = modality.color_limits(_sample_of(prediction))
+    limits = modality.color_limits(sample_of(prediction)) if limits is None else limits
     for rows in _strips(prediction):
         colors = modality.colorize(_planes(prediction[rows]), limits=limits)
         image[rows] = eight_bit(colors[0]).numpy()
@@ -125,7 +126,7 @@ def png_bytes(image: np.ndarray) -> bytes:
     return encoded.tobytes()
 
 
-def _sample_of(prediction: np.ndarray) -> Target:
+def sample_of(prediction: np.ndarray) -> Target:
     """Return enough values of a prediction to know the range of its colours, as if they were a truth."""
     channels = prediction.reshape(prediction.shape[0] * prediction.shape[1], -1)
     values = torch.from_numpy(channels[:: len(channels) // _RANGE_PIXELS + 1].T[None, :, None])

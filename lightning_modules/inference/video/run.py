@@ -17,6 +17,7 @@ from geometry.alignment.successive import FrameAligner
 from geometry.errors import InputError
 from geometry.files.storage import concerns_all_files
 from geometry.files.writing import write_whole
+from lightning_modules.inference.batch_run import reason_of
 from lightning_modules.inference.predictor import Predictor
 from lightning_modules.inference.results import npy_bytes, png16_bytes, sample_of, visualise
 from lightning_modules.inference.video.flicker import Flicker, still_pixels
@@ -179,10 +180,17 @@ class VideoRun:
         for frame in clip.frames:
             group.append(frame)
             if len(group) == self.batch_size or self.predictor.needs_tiles(*frame.image.shape[:2]):
-                yield from zip(group, self.predictor.predict([one.image for one in group]), strict=True)
+                yield from self._predicted_group(group)
                 group = []
         if group:
-            yield from zip(group, self.predictor.predict([one.image for one in group]), strict=True)
+            yield from self._predicted_group(group)
+
+    def _predicted_group(self, group: list[Frame]) -> list[tuple[Frame, np.ndarray]]:
+        try:
+            predictions = self.predictor.predict([frame.image for frame in group])
+        except (RuntimeError, MemoryError) as error:
+            raise InputError(f"frame {group[0].name} cannot be predicted: {reason_of(error)}") from error
+        return list(zip(group, predictions, strict=True))
 
     def _aligned(self, found: "_Frames", number: int, waiting: Path) -> np.ndarray:
         """Return a frame's published prediction after its scale and shift, in the range of the video."""

@@ -48,7 +48,8 @@ class VideoWriter:
 
         height, width = image.shape[:2]
         padded = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        self._stream.height, self._stream.width = padded.shape[:2]
+        if not self._stream.codec_context.is_open:
+            self._stream.height, self._stream.width = padded.shape[:2]
         frame = av.VideoFrame.from_ndarray(padded, format="rgb24")
         for packet in self._stream.encode(frame.reformat(format="yuv420p", dst_colorspace="ITU709")):
             self._container.mux(packet)

@@ -108,6 +108,15 @@ class Modality(SeveralPredictions, Stored, ABC):
             values: (...,C,H,W) of any type, whose pixels are flipped already.
         """
 
+    def turn(self, values: Tensor, rotation: Tensor) -> Tensor:
+        """Return values as another camera at the same place has them; themselves by default.
+
+        Args:
+            values: (B,C,H,W) float.
+            rotation: (3,3) float, which maps vectors from the camera's frame to the other's.
+        """
+        return values
+
     # To and from the images that the VAE knows.
 
     @abstractmethod

@@ -138,6 +138,10 @@ class Normals(Modality):
         """Turn the x axis around."""
         values[..., 0, :, :].neg_()
 
+    def turn(self, values: Tensor, rotation: Tensor) -> Tensor:
+        """Return the vectors in the other frame."""
+        return torch.einsum("ij,bjhw->bihw", rotation.to(values.dtype), values)
+
     def to_image(self, target: Target) -> Tensor:
         """Return the normals in the network's frame, zero where unknown."""
         return convert_frame(known_or(target.values, target.mask, 0.0), "opengl", self.frame)

@@ -126,7 +126,7 @@ class BatchRun:
         """Predict and write a batch; if it fails, each image by itself."""
         try:
             predictions = self._predict([image for _, image in group])
-        except (RuntimeError, MemoryError) as error:
+        except (RuntimeError, MemoryError, InputError) as error:
             if len(group) > 1:
                 for single in group:
                     self._finish([single], report, bar)
@@ -173,7 +173,7 @@ class BatchRun:
                 write_whole(folder / f"{photo.stem}_{ending}", make(relative, image, camera))
         if spread is not None:
             write_uncertainty(self.predictor.modality, spread, folder, photo.stem)
-        write_results(self.predictor.modality, prediction, folder, photo.stem)
+        write_results(self.predictor.modality, prediction, folder, photo.stem, self.predictor.kind)
         return note
 
     def _surface(
@@ -197,7 +197,7 @@ class BatchRun:
         return {ending: make for ending, make in self.surface_files.items() if ending not in measured}
 
     def _is_done(self, photo: Photo) -> bool:
-        names = result_names(self.predictor.modality, photo.stem)
+        names = result_names(self.predictor.kind, photo.stem)
         names += self.metric.names(photo.file, photo.stem) if self.metric is not None else []
         names += uncertainty_names(self.predictor.modality, photo.stem) if self.predictor.uncertainty else []
         names += [f"{photo.stem}_{ending}" for ending in self._makers(photo)]

@@ -78,9 +78,9 @@ def predict(
         if clips and not photos:
             continue
         if single in in_space:
-            run = _run_of(single, output, computation, confidence, surface, metres, anchors, camera)
+            run = _run_of(single, output, computation, confidence, footage, surface, metres, anchors, camera)
         else:
-            run = _run_of(single, output, computation, confidence, Surface(), Metres())
+            run = _run_of(single, output, computation, confidence, footage, Surface(), Metres())
         with sole_use(output):
             report = run.predict(photos, show_progress=not computation.quiet)
         if anchors is not None and single in in_space and len(anchors) < len(photos):
@@ -95,6 +95,7 @@ def _run_of(
     output: Path,
     computation: Computation,
     confidence: Confidence,
+    footage: Footage,
     surface: Surface,
     metres: Metres,
     anchors: "Mapping[Path, np.ndarray] | None" = None,
@@ -105,15 +106,20 @@ def _run_of(
     from lightning_modules.inference.batch_run import BatchRun
     from lightning_modules.inference.camera_estimate import CameraEstimator
 
-    predictor = _predictor(estimator, computation, confidence)
+    predictor = _predictor(estimator, computation, confidence, footage.panorama)
     estimates = None if surface.normals is None else CameraEstimator(predictor.modality, surface.normals)
     metric = None if anchors is None else AnchoredMetres(predictor.modality, anchors, metres.anchor_tolerance)
     files = _surface_files(surface)
     return BatchRun(predictor, output, computation.batch_size, computation.overwrite, metric, estimates, files, camera)
 
 
-def _predictor(estimator: "Estimator", computation: Computation, confidence: Confidence) -> Predictor:
-    return Predictor(
+def _predictor(
+    estimator: "Estimator", computation: Computation, confidence: Confidence, is_panorama: bool = False
+) -> Predictor:
+    from lightning_modules.inference.panorama import PanoramaPredictor
+
+    kind = PanoramaPredictor if is_panorama else Predictor
+    return kind(
         estimator,
         computation.processing_res,
         computation.tile_size,
@@ -153,9 +159,10 @@ def _print_report(report: "Report", predictor: Predictor, output: Path) -> None:
     skipped = (
         f", {report.num_skipped} were there already (--overwrite predicts them again)" if report.num_skipped else ""
     )
+    kind = predictor.kind.replace("_", " ")
     print(
-        f"{report.num_predicted} predicted, {len(report.failed)} failed{skipped}; {predictor.modality.name} in "
-        f"{printable(output)}, {_seen_at(predictor)}"
+        f"{report.num_predicted} predicted, {len(report.failed)} failed{skipped}; {kind} in {printable(output)}, "
+        f"{_seen_at(predictor)}"
     )
 
 

@@ -121,11 +121,18 @@ class Footage:
             videos anyway.
         window: Frames before it that each frame of a video is aligned to, by default 10.
         fps: Frames per second of a video that is made of a folder, by default 25.
+        panorama: Take images for equirectangular panoramas, and predict them in overlapping perspective views. Depth
+            becomes distance along the ray.
     """
 
     video: bool = False
     window: int | None = None
     fps: float | None = None
+    panorama: bool = False
+
+    def __post_init__(self) -> None:
+        if self.panorama and self.video:
+            raise InputError("--panorama and --video do not go together; predict the frames as images with --panorama.")
 
     def check(self, num_clips: int, others: dict[str, bool]) -> None:
         """Make sure that options of video stand beside a video, and those of photos do not.
@@ -143,3 +150,7 @@ class Footage:
         given = [name for name, is_given in others.items() if is_given]
         if given and num_clips:
             raise InputError(f"--{given[0]} is of single images, and a video takes none; predict them apart.")
+        if self.panorama and num_clips:
+            raise InputError("--panorama takes images, not videos; predict the frames as images.")
+        if self.panorama and given:
+            raise InputError(f"--{given[0]} is of planar depth from one camera, and a panorama has none; leave it out.")

@@ -115,6 +115,11 @@ class Predictor:
         """
         return cls(load_model(source, configs, base, ema, checkpoint).estimator, **options)
 
+    @property
+    def kind(self) -> str:
+        """What names of results hold: the modality's name."""
+        return self.modality.name
+
     def __call__(self, image: ImageLike) -> np.ndarray:
         """Return the prediction for one image, at its size.
 

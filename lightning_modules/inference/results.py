@@ -19,18 +19,18 @@ _SHOWN_SHARE = 0.98
 _SMALLEST_SHOWN = 1e-6
 
 
-def result_names(modality: Modality, stem: str) -> list[str]:
+def result_names(kind: str, stem: str) -> list[str]:
     """Return the names of the files that ``write_results`` writes.
 
     Args:
-        modality: what is predicted.
+        kind: what is predicted, as names say it.
         stem: what the names begin with.
     """
-    name = f"{stem}_{modality.name}"
+    name = f"{stem}_{kind}"
     return [f"{name}.npy", f"{name}.png", f"{name}_color.png"]
 
 
-def write_results(modality: Modality, prediction: np.ndarray, folder: Path, stem: str) -> None:
+def write_results(modality: Modality, prediction: np.ndarray, folder: Path, stem: str, kind: str | None = None) -> None:
     """Write a prediction as array, as 16-bit PNG and in colours, each under a temporary name first.
 
     Convention:
@@ -42,8 +42,9 @@ def write_results(modality: Modality, prediction: np.ndarray, folder: Path, stem
         prediction: (H,W) or (H,W,C) float32, published values.
         folder: where to; must exist.
         stem: what the names begin with.
+        kind: what is predicted, as names say it; by default the modality's name.
     """
-    array, exact, colored = (folder / name for name in result_names(modality, stem))
+    array, exact, colored = (folder / name for name in result_names(kind or modality.name, stem))
     write_whole(array, npy_bytes(prediction))
     write_whole(exact, png16_bytes(modality, prediction))
     write_whole(colored, png_bytes(visualise(modality, prediction)))

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from lightning_modules.estimator import Estimator
     from lightning_modules.inference.batch_run import BatchRun, Report
+    from lightning_modules.inference.photos import Photo
     from lightning_modules.inference.point_cloud import PointCloudCamera
     from lightning_modules.inference.video.run import VideoRun
 
@@ -75,19 +76,24 @@ def predict(
     for single in singles:
         if clips:
             num_failed += predict_clips(clips, _video_run(single, output, computation, footage), computation.quiet)
-        if clips and not photos:
+        if not photos:
             continue
         if single in in_space:
             run = _run_of(single, output, computation, confidence, footage, surface, metres, anchors, camera)
         else:
             run = _run_of(single, output, computation, confidence, footage, Surface(), Metres())
-        with sole_use(output):
-            report = run.predict(photos, show_progress=not computation.quiet)
-        if anchors is not None and single in in_space and len(anchors) < len(photos):
-            print(f"{len(photos) - len(anchors)} of {len(photos)} images have no anchors, so no depth in metres")
-        _print_report(report, run.predictor, output)
-        num_failed += len(report.failed)
+        num_failed += _predict_photos(run, photos, computation.quiet)
     return 1 if num_failed else 0
+
+
+def _predict_photos(run: "BatchRun", photos: "Sequence[Photo]", is_quiet: bool) -> int:
+    """Predict images, say what became of them, and return how many could not be predicted."""
+    with sole_use(run.output):
+        report = run.predict(photos, show_progress=not is_quiet)
+    if run.metric is not None and len(run.metric.anchors) < len(photos):
+        print(f"{len(photos) - len(run.metric.anchors)} of {len(photos)} images have no anchors, so no depth in metres")
+    _print_report(report, run.predictor, run.output)
+    return len(report.failed)
 
 
 def _run_of(

@@ -82,17 +82,17 @@ def predict(
             run = _run_of(single, output, computation, confidence, footage, surface, metres, anchors, camera)
         else:
             run = _run_of(single, output, computation, confidence, footage, Surface(), Metres())
-        num_failed += _predict_photos(run, photos, computation.quiet)
+        num_failed += _predict_photos(run, photos, output, computation.quiet)
     return 1 if num_failed else 0
 
 
-def _predict_photos(run: "BatchRun", photos: "Sequence[Photo]", is_quiet: bool) -> int:
+def _predict_photos(run: "BatchRun", photos: "Sequence[Photo]", output: Path, is_quiet: bool) -> int:
     """Predict images, say what became of them, and return how many could not be predicted."""
-    with sole_use(run.output):
+    with sole_use(output):
         report = run.predict(photos, show_progress=not is_quiet)
     if run.metric is not None and len(run.metric.anchors) < len(photos):
         print(f"{len(photos) - len(run.metric.anchors)} of {len(photos)} images have no anchors, so no depth in metres")
-    _print_report(report, run.predictor, run.output)
+    _print_report(report, run.predictor, output)
     return len(report.failed)
 
 

@@ -56,6 +56,7 @@ class Depth(Modality):
     varies_by_image = True
     error_name = "abs_rel"
     spread_unit = "m"
+    ends = ("near", "far")
     stock_pipeline = StockPipeline(
         "MarigoldDepthPipeline",
         {"prediction_type": "depth", "scale_invariant": True, "shift_invariant": True},

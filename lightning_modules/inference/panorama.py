@@ -18,6 +18,7 @@ from geometry.panorama import (
     view_directions,
     view_rotations,
 )
+from lightning_modules.inference.image_inputs import ImageLike, as_rgb
 from lightning_modules.inference.predictor import Predictor
 
 # Distances of views are compared along so many rays, and panoramas put together in strips of so many pixels.
@@ -46,11 +47,11 @@ class PanoramaPredictor(Predictor):
         """What names of results hold."""
         return "ray_distance" if isinstance(self.modality, Depth) else self.modality.name
 
-    def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def predict(self, images: Sequence[ImageLike]) -> list[np.ndarray]:
         """Return the predictions of panoramas.
 
         Args:
-            images: (H,W,3) each, uint8, uint16, or float in [0, 1].
+            images: each as for a call.
 
         Returns:
             float32 each, at the size of its image: (H,W) for a single channel, else (H,W,C).
@@ -58,7 +59,7 @@ class PanoramaPredictor(Predictor):
         Raises:
             InputError: an image is not twice as wide as high.
         """
-        return [self._predict_panorama(image) for image in images]
+        return [self._predict_panorama(as_rgb(image)) for image in images]
 
     def needs_tiles(self, height: int, width: int) -> bool:
         """Say that a panorama is predicted by itself."""
@@ -91,7 +92,7 @@ class PanoramaPredictor(Predictor):
             arrays = [view.clamp(0, 1).movedim(0, -1).contiguous().numpy() for view in seen]
             groups = [[array] for array in arrays] if super().needs_tiles(size, size) else [arrays]
             for together in groups:
-                views += [torch.from_numpy(found) for found in super().predict(together)]
+                views += [torch.from_numpy(found) for found in self._predict_batch(together)]
         return [view[None] if view.ndim == 2 else view.movedim(-1, 0).contiguous() for view in views]
 
     def _fits(self, views: list[Tensor], rotations: Tensor) -> ViewFits:

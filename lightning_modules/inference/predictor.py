@@ -124,8 +124,8 @@ class Predictor:
         """Return the prediction for one image, at its size.
 
         Args:
-            image: a file, an open Pillow image, an array (H,W,3) (uint8, uint16, or float in [0, 1]), or a
-                tensor (3,H,W) in [0, 1].
+            image: a file, an open Pillow image, an array (H,W,3) or a tensor (3,H,W), of uint8, uint16, or floating
+                point in [0, 1].
 
         Returns:
             float32: (H,W) for a modality of a single channel such as depth, else (H,W,C).
@@ -133,21 +133,24 @@ class Predictor:
         Raises:
             InputError: the image cannot be read.
         """
-        return self.predict([as_rgb(image)])[0]
+        return self.predict([image])[0]
 
-    def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def predict(self, images: Sequence[ImageLike]) -> list[np.ndarray]:
         """Return the predictions for images that share a ``network_size``, computed as one batch.
 
         Args:
-            images: (H,W,3) each, uint8, uint16, or float in [0, 1].
+            images: each as for a call.
 
         Returns:
             float32 each, at the size of its image: (H,W) for a single channel, else (H,W,C).
-        """
-        inputs = self._inputs(images)
-        return [self._finish(found, image) for found, image in zip(self._predict(inputs), images, strict=True)]
 
-    def predict_with_spread(self, images: Sequence[np.ndarray]) -> list[tuple[np.ndarray, np.ndarray]]:
+        Raises:
+            InputError: an image cannot be read, or they cannot share a batch.
+        """
+        arrays = self._batch_of(images)
+        return self._predict_batch(arrays) if arrays else []
+
+    def predict_with_spread(self, images: Sequence[ImageLike]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return predictions as ``predict``, each with the spread (H,W) float32 that is its uncertainty.
 
         Convention:
@@ -156,9 +159,18 @@ class Predictor:
 
         Args:
             images: as in ``predict``.
+
+        Raises:
+            InputError: as ``predict``, or the predictor was made without ``uncertainty``.
         """
-        assert self.uncertainty is not None
-        inputs = self._inputs(images)
+        if self.uncertainty is None:
+            raise InputError(
+                "a spread needs what it is measured by: make the predictor with uncertainty=Uncertainty(...)."
+            )
+        arrays = self._batch_of(images)
+        if not arrays:
+            return []
+        inputs = self._inputs(arrays)
         predictions = self._predict(inputs)
         affine = self.modality.to_affine(predictions)
         spread = self.uncertainty.spread(
@@ -168,8 +180,23 @@ class Predictor:
             self.modality,
             self.estimator.network.size_multiple,
         )
-        found = zip(predictions, self.modality.publish_spread(affine, spread), images, strict=True)
-        return [(self._finish(one, image), self._finish(far, image, is_spread=True)) for one, far, image in found]
+        found = zip(predictions, self.modality.publish_spread(affine, spread), arrays, strict=True)
+        return [(self._finish(one, array), self._finish(far, array, is_spread=True)) for one, far, array in found]
+
+    def _batch_of(self, images: Sequence[ImageLike]) -> list[np.ndarray]:
+        """Return images as arrays, after a check that they can share a batch."""
+        if not isinstance(images, Sequence) or isinstance(images, str):
+            raise InputError("predict takes a list of images; for a single one, call the predictor itself.")
+        arrays = [as_rgb(image) for image in images]
+        sizes = sorted({self.network_size(*array.shape[:2]) for array in arrays})
+        if len(sizes) > 1:
+            seen = ", ".join(f"{height}x{width}" for height, width in sizes)
+            raise InputError(f"images of one batch must be seen at one size, not {seen}; call the predictor for each.")
+        return arrays
+
+    def _predict_batch(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+        outputs = self._predict(self._inputs(images))
+        return [self._finish(output, image) for output, image in zip(outputs, images, strict=True)]
 
     def network_size(self, height: int, width: int) -> tuple[int, int]:
         """Return (height, width) at which the network sees an image; images with the same one can share a batch.

@@ -1,11 +1,13 @@
 """Every protocol on real depth: the figures of its source's own code, run on the same predictions.
 
-``their_figures.json`` holds what these programs returned, in August 2026's versions, for ``real_pairs``:
-least_squares, least_squares_disparity and metric: ``align_depth_least_square`` and the metrics of prs-eth/Marigold, in
-the order and with the clipping of its script/depth/eval.py; ransac_log: ``recover_metric_depth_ransac`` and
-``compute_depth_metric`` of gangweix/pixel-perfect-depth on ln(prediction + 1), with scikit-learn 1.9.1 whose draws were
-those of ``_draw_pair``; median: the scaling and ``compute_errors`` of nianticlabs/monodepth2; boundary_f1:
-``SI_boundary_F1`` of apple/ml-depth-pro, where depth is dense.
+``their_figures.json`` holds what these programs returned for ``real_pairs``:
+
+* least_squares, least_squares_disparity, metric: ``align_depth_least_square`` and the metrics of prs-eth/Marigold
+  (b1dffaa), in the order and with the clipping of its script/depth/eval.py;
+* ransac_log: ``recover_metric_depth_ransac`` and ``compute_depth_metric`` of gangweix/pixel-perfect-depth (427a86f) on
+  ln(prediction + 1), with scikit-learn 1.9.1, whose draws were those of ``_draw_pair``;
+* median: the scaling and ``compute_errors`` of nianticlabs/monodepth2 (77f1410);
+* boundary_f1: ``SI_boundary_F1`` of apple/ml-depth-pro (9efe5c1), where depth is dense.
 """
 
 import json

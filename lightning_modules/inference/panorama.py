@@ -92,7 +92,7 @@ class PanoramaPredictor(Predictor):
             arrays = [view.clamp(0, 1).movedim(0, -1).contiguous().numpy() for view in seen]
             groups = [[array] for array in arrays] if super().needs_tiles(size, size) else [arrays]
             for together in groups:
-                views += [torch.from_numpy(found) for found in self._predict_batch(together)]
+                views += [torch.from_numpy(found) for found in super().predict(together)]
         return [view[None] if view.ndim == 2 else view.movedim(-1, 0).contiguous() for view in views]
 
     def _fits(self, views: list[Tensor], rotations: Tensor) -> ViewFits:

@@ -17,6 +17,7 @@ from geometry.files.storage import storage_problem
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.export.card import ExportRecord, describe, write_card
 from lightning_modules.export.diffusers_folder import write_diffusers
+from lightning_modules.export.merging import merge_difference
 from lightning_modules.export.metadata import program_metadata
 from lightning_modules.export.programs import largest_size, run_onnx, run_torch, write_onnx, write_torch
 from lightning_modules.export.verification import Agreement, compare, probe
@@ -86,7 +87,8 @@ def _export_alone(model: LoadedModel, options: ExportOptions) -> ExportRecord:
     try:
         FORMATS[options.format](model, partial, options.dtype)
         agreements = _check(_without_ensemble(model), partial, options)
-        record = describe(model, options.format, options.dtype, agreements)
+        merged = merge_difference(model.estimator.network, _images(model))
+        record = describe(model, options.format, options.dtype, agreements, merged)
         write_card(model, record, partial, output.name)
         partial.chmod(0o755)
         _put_in_place(partial, output)

@@ -16,7 +16,6 @@ from lightning_modules.networks.lora import merge_adapters
 from lightning_modules.networks.noise import NoiseKind, draw_noise
 from lightning_modules.networks.noise_process import NoiseProcess
 from lightning_modules.networks.plain import make_plain, plain_copy
-from lightning_modules.networks.quantization import is_quantized
 from lightning_modules.networks.sharding import shard_blocks
 from lightning_modules.networks.task_switch import TaskSwitch
 
@@ -283,7 +282,7 @@ class LatentNetwork(nn.Module):
         Raises:
             InputError: something that trains is compiled, or the base has 4 bits a weight.
         """
-        if is_quantized(self.denoiser.model):
+        if self.denoiser.is_quantized:
             raise InputError(
                 "weights of 4 bits are not sharded over devices: leave out network.quantization, or train with "
                 "trainer.strategy ddp, where every device holds all of them."

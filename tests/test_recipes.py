@@ -37,7 +37,7 @@ EXPORTS = {
     "marigold_v2_stage_1": None,
     "marigold_v2_stage_2": None,
 }
-OWN_BASES = {"lemonaddie/geowizard": "GeoWizard"}
+OWN_BASES = {"lemonaddie/Geowizard": "GeoWizard"}
 FULL_SIZE = {"layer_channels": 16, "teacher_channels": WIDTH, "input_size": 16}
 
 

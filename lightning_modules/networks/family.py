@@ -181,7 +181,7 @@ def family_named(pipeline: object, base: str) -> Family:
     known = families()
     if not isinstance(pipeline, str) or pipeline not in known:
         raise InputError(
-            f"the base {base} is a {pipeline}, of which no family is known here. Known: {', '.join(sorted(known))}."
+            f"{base} is a {pipeline}, of which no family is known here. Known: {', '.join(sorted(known))}."
         )
     return known[pipeline](pipeline)
 

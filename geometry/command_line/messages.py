@@ -73,8 +73,9 @@ def mistake_behind(error: BaseException) -> str | None:
     """Return the message of the user's mistake that an exception stands for, or None if it is a bug.
 
     Convention:
-        A mistake is an ``InputError``, a disk that is full or read-only, or a working folder that is gone. jsonargparse raises a ``ValueError`` from
-        it, and PyTorch wraps a traceback around it where a loader's process raised it.
+        A mistake is an ``InputError``, a disk that is full or read-only, or a working folder that is gone. jsonargparse
+        raises a ``ValueError`` from an ``InputError``, and PyTorch wraps a traceback around it where a loader's process
+        raised it.
 
     Args:
         error: what was raised.

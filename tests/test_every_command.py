@@ -1,0 +1,116 @@
+"""Ctrl-C, a full disk, one that may not be written to, a working folder that is gone: one line in every command."""
+
+import os
+import shutil
+
+import pytest
+
+import train
+from benchmarks.wrong_options.values import Material
+from tests.helpers import commands, runs
+
+MISTAKE, STOPPED = 2, 130
+# What writes nothing, or nothing where it is told to.
+NO_OUTPUT = {"validate", "plan", "serve", "prepare check"}
+ALL = commands.names()
+WRITING = [name for name in ALL if name not in NO_OUTPUT]
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    runs.start_server()
+    made = Material(tmp_path_factory.mktemp("material"))
+    commands.extend(made)
+    return made
+
+
+def prepare(name, material, out):
+    """Make the folder of outputs; return the command line."""
+    out.mkdir()
+    if name == "prepare merge":
+        shutil.copytree(material.folder / "parts", out / "parts")
+        for file in sorted((out / "parts").rglob("*000001.*")):
+            file.unlink()  # it lies in the other folder
+    return commands.lines(material, out)[name]
+
+
+def errors_in(printed):
+    return [line for line in printed.splitlines() if line.startswith("error: ")]
+
+
+@pytest.mark.parametrize("name", train.COMMANDS)
+def test_a_working_folder_that_is_gone_is_one_line(name, tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(SystemExit) as end:
+        train.main([name])
+    assert end.value.code == MISTAKE
+    assert capsys.readouterr().err.startswith("error: the working folder is gone")
+
+
+@pytest.mark.slow
+def test_no_command_is_forgotten(material, tmp_path):
+    assert list(commands.lines(material, tmp_path)) == ALL
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("name", ALL)
+def test_ctrl_c_says_that_it_stopped_and_the_same_command_goes_on(name, times, material, tmp_path):
+    words, log = prepare(name, material, tmp_path / "out"), tmp_path / "log.txt"
+    # The configuration is the first file; the last of a few, where there are so many, lies amid the work.
+    for stop_at in (1, 4):
+        status, printed = commands.run(words, log, stop_at, (material.folder, tmp_path / "out"), times)
+        assert status == STOPPED, printed
+        assert "Traceback" not in printed
+        assert "topped" in printed.strip().splitlines()[-1]
+        assert not errors_in(printed)
+    if name != "serve":
+        status, printed = commands.run(words, log)
+        assert status == 0, printed
+
+
+@pytest.mark.slow
+def test_a_page_that_is_stopped_says_so(material, tmp_path):
+    words = commands.lines(material, tmp_path)["serve"]
+    status, printed = commands.run(words, tmp_path / "log.txt", when_printed="Running on local URL")
+    assert status == STOPPED and printed.strip().splitlines()[-1] == "Stopped."
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WRITING)
+def test_a_full_disk_is_one_line_and_with_room_the_same_command_succeeds(name, material, tmp_path):
+    with commands.small_disk(tmp_path / "disk", "20m") as is_there:
+        if not is_there:
+            pytest.skip("this user may not mount a disk")
+        words, log = prepare(name, material, tmp_path / "disk/out"), tmp_path / "log.txt"
+        fill(tmp_path / "disk")
+        status, printed = commands.run(words, log)
+        assert status == MISTAKE, printed
+        assert "Traceback" not in printed
+        assert len(errors_in(printed)) == 1 and "No space left on device" in printed, printed
+        (tmp_path / "disk/filling").unlink()
+        status, printed = commands.run(words, log)
+        assert status == 0, printed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WRITING)
+def test_a_disk_that_may_not_be_written_to_is_one_line(name, material, tmp_path):
+    with commands.small_disk(tmp_path / "disk", "20m") as is_there:
+        if not is_there:
+            pytest.skip("this user may not mount a disk")
+        words, log = prepare(name, material, tmp_path / "disk/out"), tmp_path / "log.txt"
+        assert commands.remount(tmp_path / "disk", "remount,ro")
+        status, printed = commands.run(words, log)
+        assert status == MISTAKE, printed
+        assert "Traceback" not in printed
+        assert len(errors_in(printed)) == 1 and "ead-only file system" in printed, printed
+
+
+def fill(disk):
+    """Leave 12 kB of room."""
+    free = os.statvfs(disk)
+    with open(disk / "filling", "wb") as file:
+        file.write(bytes(free.f_bavail * free.f_frsize - 12_288))

@@ -119,6 +119,8 @@ def _rows(file: Path, max_bytes: int = MAX_CURVES_BYTES) -> Iterator[tuple[int, 
     try:
         with open_regular_file(file, max_bytes) as stream, TextIOWrapper(stream, encoding="utf-8", newline="") as text:
             for row in csv.DictReader(text):
+                if None in row:
+                    raise csv.Error("a row has more columns than the first")
                 if step := row.pop("step", ""):
                     yield int(float(step)), row
     except FileNotFoundError:
@@ -126,4 +128,5 @@ def _rows(file: Path, max_bytes: int = MAX_CURVES_BYTES) -> Iterator[tuple[int, 
     except InputError:
         raise
     except (csv.Error, ValueError, OverflowError, OSError) as error:
-        raise InputError(f"{file} cannot be read ({error}). Move it away, and the run goes on without it.") from error
+        place = file.with_name("metrics.csv")  # where it is put back
+        raise InputError(f"{place} cannot be read ({error}). Move it away, and the run goes on without it.") from error

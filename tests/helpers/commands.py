@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -53,20 +54,38 @@ def _must(words: list[str], folder: Path) -> None:
     assert status == 0, printed
 
 
-def lines(material: Material, out: Path) -> dict[str, list[str]]:
+def begin(name: str, material: Material, out: Path, workers: int = 2) -> list[str]:
+    """Make the folder of a command's outputs, with what must lie there before, and return its command line.
+
+    Args:
+        name: one of ``names``.
+        material: the data, extended.
+        out: where to write to; it is made.
+        workers: processes beside the command's own.
+    """
+    out.mkdir()
+    if name == "prepare merge":
+        shutil.copytree(material.folder / "parts", out / "parts")
+        for file in sorted((out / "parts").rglob("*000001.*")):
+            file.unlink()  # it lies in the other folder
+    return lines(material, out, workers)[name]
+
+
+def lines(material: Material, out: Path, workers: int = 2) -> dict[str, list[str]]:
     """Return a right command line for every command.
 
     Args:
         material: the data, extended.
         out: where to write to.
+        workers: processes beside the command's own.
     """
     folder, run_folder = material.folder, str(material.run)
     config, checkpoint = f"--config={material.config}", f"--ckpt_path={run_folder}/checkpoints/last.ckpt"
     data = ["--data=datamodules.Benchmarks", f"--data.root={folder}/benchmarks", "--data.num_workers=0"]
     saved = ["--model=lightning_modules.SavedPredictions", f"--model.folder={material.predictions}"]
-    two, layout = ["--workers=2"], ["--frames=8", "--size", "32", "48"]
+    two, layout = [f"--workers={workers}"], ["--frames=8", "--size", "32", "48"]
     found = {
-        "fit": [config, f"--trainer.default_root_dir={out}", "--data.num_workers=1", "--ckpt_path=last"],
+        "fit": [config, f"--trainer.default_root_dir={out}", f"--data.num_workers={workers - 1}", "--ckpt_path=last"],
         "validate": [config, checkpoint],
         "test": [*saved, "--model.task=lightning_modules.Depth", *data, f"--trainer.default_root_dir={out}"],
         "predict": [f"{folder}/own/rgb", f"--run={run_folder}", f"--output={out}/p", "--processing_res=32"],
@@ -76,6 +95,10 @@ def lines(material: Material, out: Path) -> dict[str, list[str]]:
         "prepare hypersim": [f"--raw={folder}/hypersim", f"--output={out}/h", "--size", "48", "64", *two],
         "prepare virtual_kitti": [f"--raw={folder}/virtual_kitti", f"--output={out}/v", "--crop", "40", "96", *two],
         "prepare folder": [*_own(material)[1:], f"--output={out}/f", *two],
+        **{
+            f"prepare {name}": [f"--raw={folder}/{name}", f"--output={out}/{name}", "--size", "32", "48", *two]
+            for name in ("tartanair", "unreal_stereo_4k", "urbansyn")
+        },
         "prepare merge": [f"{out}/parts", f"{folder}/parts"],
         "prepare check": [f"{folder}/data/a"],
         "prepare preview": [f"{folder}/data/a", f"--output={out}/sheet.png"],
@@ -100,7 +123,8 @@ def run(
     Args:
         words: the command line.
         log: what it prints goes here.
-        stop_at: number of the file, among those that it opens, at which Ctrl-C comes; None for never.
+        stop_at: number of the file, among those that it opens, at which Ctrl-C comes; None for never, and 0 to print
+            the files as lines ``opened PATH``.
         among: folders whose files are counted.
         times: how often Ctrl-C comes.
         when_printed: Ctrl-C comes when the command has printed this.
@@ -146,7 +170,9 @@ def _stop_at_file(number: int, folders: tuple[str, ...], times: int) -> None:
     def look(event: str, arguments: tuple[Any, ...]) -> None:
         if event == "open" and isinstance(arguments[0], str | bytes) and os.fsdecode(arguments[0]).startswith(folders):
             left[0] -= 1
-            if left[0] == 0:
+            if number == 0:
+                os.write(1, f"opened {os.fsdecode(arguments[0])}\n".encode())
+            elif left[0] == 0:
                 press()
                 for delay in range(1, times):
                     threading.Timer(0.05 * delay, press).start()

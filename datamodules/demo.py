@@ -105,9 +105,9 @@ class SyntheticDataModule(GeometryDataModule):
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
             raw, shards = Path(scratch) / "raw", Path(scratch) / "shards"
             self._render(kind, raw, workers)
-            prepare_dataset(
-                self._raw_dataset(kind, raw), shards, ShardOptions(samples_per_shard=32), workers, report=rank_zero_info
-            )
+            # Of format 1, so that the demos' figures stay what they were, to the bit.
+            options = ShardOptions(samples_per_shard=32, shard_format=1)
+            prepare_dataset(self._raw_dataset(kind, raw), shards, options, workers, report=rank_zero_info)
             shutil.rmtree(folder, ignore_errors=True)
             shards.rename(folder)
 

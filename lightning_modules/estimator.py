@@ -2,12 +2,12 @@
 
 import math
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence, Set
+from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
@@ -33,14 +33,14 @@ from lightning_modules.training.monitors import check_monitors
 from lightning_modules.training.resumed_optimizer import StoredSettings
 from lightning_modules.training.start import start_from
 from lightning_modules.training.step_curves import StepCurves
-from lightning_modules.training.stored_weights import describe_mismatch
 from lightning_modules.training.strategy import FullySharded, UnshardedEvaluation
+from lightning_modules.training.trained_module import TrainedModule
 from lightning_modules.training.trainer_checks import check_image_sizes, check_trainer
 
 _PAPER_STEPS = 20_000
 
 
-class Estimator(LightningModule, ABC):
+class Estimator(TrainedModule):
     """Trains and validates a network on a task. Subclasses say how a prediction comes about and what it costs.
 
     Args:
@@ -105,10 +105,6 @@ class Estimator(LightningModule, ABC):
     @abstractmethod
     def forward(self, image: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         """Return the prediction (B,C,H,W) float32 for an image (B,3,H,W) in [-1, 1]."""
-
-    @abstractmethod
-    def training_loss(self, batch: GeometryBatch, seeds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the scalar loss of a batch, and further scalars worth logging by name."""
 
     def predict_batch(self, image: Tensor, batch: GeometryBatch, seeds: Sequence[int]) -> Tensor:
         """Return the prediction (B,C,H,W) float32 for the images of a batch, whose data set may count.
@@ -284,27 +280,6 @@ class Estimator(LightningModule, ABC):
         self.check_fits(checkpoint["state_dict"])
         check_states(checkpoint, self.trainer, self)
         self._resumed = StoredSettings(checkpoint)
-
-    def check_fits(self, weights: Mapping[str, Tensor], may_lack: Set[str] = frozenset()) -> None:
-        """Check that stored weights are all of those that train.
-
-        Args:
-            weights: the weights by name.
-            may_lack: names of weights that may also be missing.
-
-        Raises:
-            InputError: weights are missing, unknown or of another shape.
-        """
-        found = describe_mismatch(weights, self.state_dict(), self.trained_names() - (may_lack - weights.keys()))
-        if found:
-            raise InputError(
-                f"the checkpoint does not fit the network: it {found}. It was made with another base or with other "
-                "settings of the network."
-            )
-
-    def trained_names(self) -> set[str]:
-        """Return the names of the weights that train, which are those in checkpoints."""
-        return {name for name, parameter in self.named_parameters() if parameter.requires_grad}
 
     def _is_sharded(self) -> bool:
         return all(isinstance(parameter, DTensor) for parameter in self.parameters() if parameter.requires_grad)

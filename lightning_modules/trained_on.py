@@ -2,16 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from geometry.errors import InputError
 from geometry.modalities import Modality
-
-if TYPE_CHECKING:
-    from lightning_modules.estimator import Estimator
 
 CHECKPOINT_KEY = "trained_on"
 # The processing resolution of models that do not say at which they were trained: that of the published ones.
@@ -109,18 +106,18 @@ def read_record(record: Mapping[str, Any], place: object) -> TrainedOn:
     return TrainedOn(**{name: found[name] for name in TrainedOn.__dataclass_fields__})
 
 
-def check_same_values(trained: TrainedOn, estimator: "Estimator", place: object) -> None:
+def check_same_values(trained: TrainedOn, modalities: Sequence[Modality], place: object) -> None:
     """Check that weights are used for what they were trained to predict.
 
     Args:
         trained: what the weights were trained on.
-        estimator: what they are loaded into.
+        modalities: what they are to predict.
         place: the file of the weights.
 
     Raises:
         InputError: another modality, or another frame.
     """
-    meaning = _meaning(estimator.task.modalities)
+    meaning = _meaning(modalities)
     here = (meaning["modality"], meaning["frame"])
     if here != (trained.modality, trained.frame):
         raise InputError(

@@ -92,8 +92,8 @@ def test_geometry_is_free_of_frameworks():
 
 
 def own_imports(name):
-    """Modules of this project that a module imports at once, but not the packages that it lies in."""
-    found = imported_modules(ALL_MODULES[name], at_once=True) & ALL_MODULES.keys()
+    """Modules of this project that a module imports, at once, later or for its types, but not those that it lies in."""
+    found = imported_modules(ALL_MODULES[name]) & ALL_MODULES.keys()
     # ``from package import module`` needs the package, too, but not before the module: only names that are none count.
     packages = {other for other in found if ALL_MODULES[other].name == "__init__.py"}
     return {other for other in found - {name} if other not in packages or not f"{name}.".startswith(f"{other}.")}

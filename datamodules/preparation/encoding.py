@@ -111,7 +111,8 @@ def encode_frame(raw: RawDataset, options: ShardOptions, frame: Frame) -> Encode
     info = _describe(sample, modalities, facts)
     image = encode_image(sample.image, options.image_format, options.image_quality)
     entries = {entry_name(IMAGE, options.image_format): image}
-    entries |= {entry_name(name, ARRAY_FORMAT): encode_array(values) for name, values in stored.items()}
+    for name, values in stored.items():
+        entries |= _encode_values(modalities[name], sample.targets[name], values, known[name], options.array_format)
     entries[entry_name(INFO, "json")] = encode_json(info)
     statistics = SplitStatistics(samples=1, num_bytes=sum(map(len, entries.values())))
     for name, values in stored.items():
@@ -120,6 +121,24 @@ def encode_frame(raw: RawDataset, options: ShardOptions, frame: Frame) -> Encode
         counted.add_image(known[name], modalities[name].numbers(values), low, high)
     statistics.counts.update(f"{name} {info[name]}" for name in ("camera", *registered()) if name in info)
     return EncodedFrame(frame.key, EncodedSample(frame.key, "", entries), statistics)
+
+
+def _encode_values(
+    modality: Modality, values: Array, stored: Array, known: Array, shard_format: int
+) -> dict[str, bytes]:
+    """Return the entry of a modality by its name.
+
+    Args:
+        modality: the modality.
+        values: float32.
+        stored: the values as format 1 stores them.
+        known: (H,W) bool, where they are known.
+        shard_format: 1 or 2.
+    """
+    coding = modality.coding
+    if shard_format == 1 or coding is None:
+        return {entry_name(modality.name, ARRAY_FORMAT): encode_array(stored, shard_format)}
+    return {entry_name(modality.name, coding.name): encode_array(coding.encode(values, known), shard_format)}
 
 
 def _invalid_ratio(modalities: Mapping[str, Modality], known: Mapping[str, Array]) -> float:

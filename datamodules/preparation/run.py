@@ -23,6 +23,7 @@ from datamodules.preparation.processes import MAX_PROCESSES
 from datamodules.preparation.sidecars import (
     Sidecar,
     Whole,
+    as_begun,
     discard,
     finish,
     finished,
@@ -85,9 +86,10 @@ def prepare_dataset(
     frames = raw.list_frames()
     for notice in frames.notices:
         report(notice)
-    plan = make_plan(raw, frames.splits, options)
     try:
         with sole_use(Path(out), f".part-{part[0]}-of-{part[1]}.lock"):
+            options = as_begun(raw, frames.splits, options, Path(out))
+            plan = make_plan(raw, frames.splits, options)
             return _prepare_alone(raw, plan, Path(out), options, workers, overwrite, progress, report, part, max_errors)
     except OSError as error:
         raise storage_error(error, Path(out)) from error

@@ -16,7 +16,9 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from datamodules.shards.codecs import DECODERS, check_claim, entry_roles
+import numpy as np
+
+from datamodules.shards.codecs import CODE_TYPE, check_claim, decoder, entry_roles
 from datamodules.shards.manifest import ShardInfo
 from datamodules.shards.samples import EncodedSample as EncodedSample
 from datamodules.shards.samples import scan_shard as scan_shard
@@ -24,6 +26,7 @@ from datamodules.shards.transfer import DEFAULT_TRANSFER, Transfer
 from datamodules.untrusted.text import shorten
 from geometry.errors import InputError
 from geometry.files.limits import MAX_ARRAY_BYTES
+from geometry.modalities import modality_named
 
 _log = logging.getLogger(__name__)
 
@@ -112,17 +115,20 @@ def iterate_shard(
         yield sample
 
 
-def decode_sample(sample: EncodedSample, roles: Collection[str], max_bytes: int = MAX_ARRAY_BYTES) -> dict[str, Any]:
+def decode_sample(
+    sample: EncodedSample, roles: Collection[str], max_bytes: int = MAX_ARRAY_BYTES, keep_codes: bool = False
+) -> dict[str, Any]:
     """Return the decoded entries of a sample.
 
     Args:
         sample: the sample, with at least these entries.
         roles: which entries to decode: "image", "info" and names of modalities.
         max_bytes: refuse entries that claim to be larger when decoded, before memory is reserved for them.
+        keep_codes: leave the values of a modality that are coded as they are.
 
     Returns:
-        By role: image (H,W,3) uint8 RGB; a modality (C,H,W), or (H,W) for a single channel, float; info as a
-        dictionary.
+        By role: image (H,W,3) uint8 RGB; a modality (C,H,W), or (H,W) for a single channel, float (float16 if it was
+        coded), or its codes (K,H,W) int16; info as a dictionary.
 
     Raises:
         InputError: an entry cannot be decoded; the message names shard and sample.
@@ -134,7 +140,8 @@ def decode_sample(sample: EncodedSample, roles: Collection[str], max_bytes: int 
             where = f"{sample.shard}: sample {sample.key!r}, entry {name!r}"
             try:
                 check_claim(data, format_name, max_bytes)
-                decoded[role] = DECODERS[format_name](data)
+                value = decoder(format_name)(data)
+                decoded[role] = value if keep_codes else without_codes(role, value)
             except InputError as error:
                 raise InputError(f"{where}: {error}.") from error
             except Exception as error:
@@ -142,6 +149,20 @@ def decode_sample(sample: EncodedSample, roles: Collection[str], max_bytes: int 
                 _log.info("%s cannot be decoded", where, exc_info=True)
                 raise InputError(f"{where} cannot be decoded ({type(error).__name__}: {shorten(error)}).") from error
     return decoded
+
+
+def without_codes(role: str, value: Any) -> Any:  # noqa: ANN401
+    """Return the values (C,H,W) float16 that codes of a modality stand for; anything else as it is.
+
+    Raises:
+        InputError: codes have another shape than those of the modality.
+    """
+    if not isinstance(value, np.ndarray) or value.dtype != CODE_TYPE:
+        return value
+    coding = modality_named(role).coding
+    if coding is None or value.ndim != 3 or value.shape != coding.stored_shape(*value.shape[1:]):
+        raise InputError(f"codes of the shape {value.shape} are none of {role}")
+    return coding.decode_image(value)
 
 
 def _check_key(key: str, keys: set[str]) -> None:

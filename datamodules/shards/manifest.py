@@ -12,18 +12,17 @@ from typing import Any
 
 from datamodules.shards import version_1
 from datamodules.shards.codecs import IMAGE
+from datamodules.shards.manifest_fields import are_entries, are_limits, are_sizes, is_shard
 from datamodules.shards.transfer import CHUNK_BYTES as CHUNK_BYTES
 from datamodules.shards.transfer import DEFAULT_TRANSFER, Transfer, is_remote, open_url
 from geometry.errors import InputError
-from geometry.files.json_text import is_finite_number, parse_json
+from geometry.files.json_text import parse_json
 from geometry.files.limits import (
     MAX_BYTES_AFTER_SHARD,
-    MAX_FILE_NAME_LETTERS,
     MAX_JSON_BYTES,
     MAX_MANIFEST_BYTES,
     MAX_MANIFEST_SECONDS,
     MAX_SAMPLE_PIXELS,
-    MAX_SAMPLES_PER_SHARD,
     MIB,
 )
 from geometry.files.paths import given_path
@@ -31,6 +30,8 @@ from geometry.files.writing import write_whole
 from geometry.modalities import registered
 
 FORMAT_VERSION = 2
+# Where modalities are coded: a reader that does not know codings must not try.
+CODED_VERSION = 3
 UNITS = "m"
 FRAME = "x right, y up, z toward the viewer"
 FILE_NAME = "dataset.json"
@@ -68,6 +69,7 @@ class DatasetManifest:
         options: how the data set was prepared, for people.
         statistics: by split, the number of samples, which were left out, and by modality the share of known pixels, the
             range and quantiles; for people.
+        codings: names of the codings of modalities that are stored as codes, by modality.
         plan_sha256: stands for the raw frames and the options that the data set was made from; empty if unknown.
     """
 
@@ -79,6 +81,7 @@ class DatasetManifest:
     options: dict[str, Any] = field(default_factory=dict)
     statistics: dict[str, Any] = field(default_factory=dict)
     plan_sha256: str = ""
+    codings: dict[str, str] = field(default_factory=dict)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -91,6 +94,8 @@ class DatasetManifest:
         order = ("name", "image_size", "ranges", "entries", "splits", "options", "statistics", "plan_sha256")
         end = {"format_version": FORMAT_VERSION, "units": UNITS, "frame": FRAME}
         document = {name: content[name] for name in order} | end
+        if self.codings:
+            return document | {"format_version": CODED_VERSION, "codings": content["codings"]}
         return version_1.downgrade(document) if version_1.can_say(document) else document
 
     def num_samples(self, split: str) -> int:
@@ -215,7 +220,7 @@ def parse_manifest(document: Any, source: str) -> DatasetManifest:  # noqa: ANN4
 
     require(isinstance(document, dict), "the file holds no JSON object")
     version = document.get("format_version")
-    known = (version_1.VERSION, FORMAT_VERSION)
+    known = (version_1.VERSION, FORMAT_VERSION, CODED_VERSION)
     require(
         type(version) is int and version in known, f"format_version is {shown(version)}, this program reads {known}"
     )
@@ -226,11 +231,12 @@ def parse_manifest(document: Any, source: str) -> DatasetManifest:  # noqa: ANN4
     require(document.get("units") == UNITS, f"units are {shown(document.get('units'))}, only {UNITS!r} is known")
     require(document.get("frame") == FRAME, f"frame is {shown(document.get('frame'))}, only {FRAME!r} is known")
     size = document.get("image_size")
-    require(_are_sizes(size), f"image_size is {shown(size)}, not [height, width] in pixels")
+    require(are_sizes(size), f"image_size is {shown(size)}, not [height, width] in pixels")
     require(
         size[0] * size[1] <= MAX_SAMPLE_PIXELS, f"image_size is {shown(size)}, more than {MAX_SAMPLE_PIXELS} pixels"
     )
     entries, ranges = _read_contents(document, require)
+    codings = _read_codings(document, entries, require) if version == CODED_VERSION else {}
     splits = _read_splits(document, require)
     options = document.get("options", {})
     require(isinstance(options, dict), f"options are {shown(options)}")
@@ -246,7 +252,19 @@ def parse_manifest(document: Any, source: str) -> DatasetManifest:  # noqa: ANN4
         options=options,
         statistics=statistics,
         plan_sha256=plan_sha256,
+        codings=codings,
     )
+
+
+def _read_codings(
+    document: dict[str, Any], entries: Sequence[str], require: Callable[[bool, str], None]
+) -> dict[str, str]:
+    """Return the coding of every modality that has one."""
+    codings: Any = document.get("codings")
+    known = {name: coding.name for name in entries if name != IMAGE and (coding := registered()[name].coding)}
+    is_right = isinstance(codings, dict) and bool(codings) and codings.items() <= known.items()
+    require(is_right, f"codings are {shown(codings)}, this program knows {known}")
+    return codings
 
 
 def _read_splits(document: dict[str, Any], require: Callable[[bool, str], None]) -> dict[str, list[ShardInfo]]:
@@ -255,7 +273,7 @@ def _read_splits(document: dict[str, Any], require: Callable[[bool, str], None])
     require(isinstance(splits, dict) and all(isinstance(shards, list) for shards in splits.values()), "no splits")
     for split in splits:
         require(re.fullmatch(r"[\w.-]{1,80}", split) is not None, f"{shown(split)} is no name of a split")
-    wrong = [shard for shards in splits.values() for shard in shards if not _is_shard(shard)][:1]
+    wrong = [shard for shards in splits.values() for shard in shards if not is_shard(shard)][:1]
     require(not wrong, f"{shown(wrong)} is no shard of this folder (file, samples, sha256)")
     return {split: [ShardInfo(**shard) for shard in shards] for split, shards in splits.items()}
 
@@ -266,48 +284,11 @@ def _read_contents(
     """Return what every sample holds, and the range of every modality that has one."""
     entries: Any = document.get("entries")
     require(
-        _are_entries(entries),
+        are_entries(entries),
         f"entries are {shown(entries)}; {IMAGE} is needed, and some of {', '.join(registered())}",
     )
     ranges: Any = document.get("ranges")
     require(isinstance(ranges, dict) and set(ranges) <= set(entries), f"ranges are {shown(ranges)}")
     for modality, limits in ranges.items():
-        require(_are_limits(modality, limits), f"smallest and largest {modality} are {shown(limits)}")
+        require(are_limits(modality, limits), f"smallest and largest {modality} are {shown(limits)}")
     return tuple(entries), {modality: (float(low), float(high)) for modality, (low, high) in ranges.items()}
-
-
-def _are_entries(value: Any) -> bool:  # noqa: ANN401
-    if not isinstance(value, list) or not all(isinstance(entry, str) for entry in value):
-        return False
-    is_known = {IMAGE} < set(value) <= {IMAGE, *registered()}
-    return is_known and len(value) == len(set(value))
-
-
-def _are_limits(name: str, value: Any) -> bool:  # noqa: ANN401
-    if not isinstance(value, Sequence) or len(value) != 2 or not all(map(is_finite_number, value)):
-        return False
-    low, high = registered()[name].possible_values if name in registered() else (0.0, 0.0)
-    return low <= value[0] < value[1] <= high
-
-
-def _are_sizes(value: Any) -> bool:  # noqa: ANN401
-    return isinstance(value, Sequence) and len(value) == 2 and all(type(side) is int and side > 0 for side in value)
-
-
-def _is_shard(value: Any) -> bool:  # noqa: ANN401
-    """Accept plain relative names only: a data set from elsewhere must not name other files, URLs or commands."""
-    if not isinstance(value, dict) or set(value) != {"file", "samples", "sha256"}:
-        return False
-    file, samples, sha256 = value["file"], value["samples"], value["sha256"]
-    if not isinstance(file, str) or not isinstance(sha256, str) or type(samples) is not int:
-        return False
-    if not 1 <= samples <= MAX_SAMPLES_PER_SHARD or not is_inside(file):
-        return False
-    return re.fullmatch(r"[0-9a-f]{64}", sha256) is not None
-
-
-def is_inside(file: object) -> bool:
-    """Say whether something is the name of a file below the folder of a data set, and of nothing elsewhere."""
-    if not isinstance(file, str) or len(file) > MAX_FILE_NAME_LETTERS:
-        return False
-    return re.fullmatch(r"[\w.-]+(/[\w.-]+)*", file) is not None and ".." not in file.split("/")

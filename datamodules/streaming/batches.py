@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.utils.data import get_worker_info
 
-from datamodules.shards.codecs import IMAGE, INFO
-from datamodules.shards.files import EncodedSample, decode_sample
+from datamodules.shards.codecs import CODE_TYPE, IMAGE, INFO
+from datamodules.shards.files import EncodedSample, decode_sample, without_codes
 from datamodules.shards.manifest import MAX_BYTES_PER_PIXEL, DatasetManifest
 from datamodules.streaming.augmentation import Change
 from datamodules.streaming.cameras import read_camera
@@ -76,10 +76,13 @@ class BatchAssembler:
         size = self.manifest.image_size
         shapes: dict[str, tuple[Sequence[int], str]] = {IMAGE: ((len(samples), 3, *size), "uint8")}
         for name in self.modalities:
-            channels = modality_named(name).num_channels
-            shapes[name] = ((len(samples), channels, *size), _common_type([arrays[name] for arrays in decoded]))
+            kind = _common_type([arrays[name] for arrays in decoded])
+            if kind != CODE_TYPE.name:
+                decoded = [{**arrays, name: without_codes(name, arrays[name])} for arrays in decoded]
+            values = (modality_named(name).num_channels, *size)
+            shapes[name] = ((len(samples), *(decoded[0][name].shape if kind == CODE_TYPE.name else values)), kind)
         shapes[CAMERA] = ((len(samples), 3, 3), "float32")
-        buffer, fields = empty_buffer(shapes, shared=get_worker_info() is not None)
+        buffer, fields, lent = empty_buffer(shapes, shared=get_worker_info() is not None)
         places = {role: field.of(buffer) for role, field in fields.items()}
         for index, (arrays, flip) in enumerate(zip(decoded, flips, strict=True)):
             _write_image(places[IMAGE][index].numpy(), arrays[IMAGE], flip)
@@ -87,36 +90,46 @@ class BatchAssembler:
                 place = places[name][index]
                 _write_array(place.numpy().reshape(arrays[name].shape), arrays[name], flip)
                 if flip:
-                    modality_named(name)().mirror_(place)
+                    _mirror_(name, place)
             places[CAMERA][index] = read_camera(arrays.get(INFO, {}), size[1], flip)
             if changes is not None:
                 places[CAMERA][index] @= torch.from_numpy(changes[index].pixel_from_cropped(*size, flip))
         info = DatasetInfo(self.name, self.manifest.ranges)
-        return PackedBatch(buffer, fields, self._limits, [sample.key for sample in samples], info), problems
+        keys = [sample.key for sample in samples]
+        return PackedBatch(buffer, fields, self._limits, keys, info, lent), problems
 
     @property
     def _limits(self) -> dict[str, tuple[float, float]]:
         return {name: rounded_limits(limits) for name, limits in self.manifest.ranges.items()}
 
-    @property
-    def _shapes(self) -> dict[str, tuple[int, ...]]:
+    def _shape(self, role: str, dtype: np.dtype) -> tuple[int, ...]:
+        """Return the shape that an entry must have."""
         size = self.manifest.image_size
-        return {IMAGE: (*size, 3), **{name: modality_named(name).stored_shape(*size) for name in self.modalities}}
+        if role == IMAGE:
+            return (*size, 3)
+        coding = modality_named(role).coding
+        return coding.stored_shape(*size) if coding and dtype == CODE_TYPE else modality_named(role).stored_shape(*size)
 
     def _blank(self) -> dict[str, Any]:
-        shapes = self._shapes
-        grey = {IMAGE: np.full(shapes.pop(IMAGE), 128, np.uint8)}
-        values = {name: np.full(shape, modality_named(name).unknown, np.float16) for name, shape in shapes.items()}
-        return grey | values
+        size = self.manifest.image_size
+        coded = {name: modality_named(name).coding for name in self.modalities if name in self.manifest.codings}
+        blank: dict[str, Any] = {IMAGE: np.full((*size, 3), 128, np.uint8)}
+        for name in self.modalities:
+            if coding := coded.get(name):
+                blank[name] = np.full(coding.stored_shape(*size), coding.unknown, CODE_TYPE)
+            else:
+                modality = modality_named(name)
+                blank[name] = np.full(modality.stored_shape(*size), modality.unknown, np.float16)
+        return blank
 
     def _decode(self, sample: EncodedSample) -> dict[str, Any]:
         if sample.problem:
             raise InputError(sample.problem)
-        expected = self._shapes
         max_bytes = MAX_BYTES_PER_PIXEL * math.prod(self.manifest.image_size) + _MAX_NPY_HEADER_BYTES
-        decoded = decode_sample(sample, self.roles, max_bytes)
+        decoded = decode_sample(sample, self.roles, max_bytes, keep_codes=True)
         where = f"{sample.shard}: sample {sample.key!r}"
-        for role, shape in expected.items():
+        for role in (IMAGE, *self.modalities):
+            shape = self._shape(role, decoded[role].dtype)
             if decoded[role].shape != shape:
                 raise InputError(
                     f"{where}: {role} has the shape {decoded[role].shape}, dataset.json asks for {shape}. "
@@ -131,12 +144,25 @@ class BatchAssembler:
 
 
 def _common_type(arrays: Sequence[Array]) -> str:
-    """Return the type in which values of a batch travel: float16 if all samples are stored so, else float32."""
-    return "float16" if all(array.dtype == np.float16 for array in arrays) else "float32"
+    """Return the type in which values of a batch travel: int16 if all are codes, float32 if any is stored wider."""
+    if all(array.dtype == CODE_TYPE for array in arrays):
+        return CODE_TYPE.name
+    return "float16" if all(array.dtype in (np.float16, CODE_TYPE) for array in arrays) else "float32"
+
+
+def _mirror_(name: str, place: torch.Tensor) -> None:
+    """Change in place what a flip does to values of a modality, or to their codes, beside moving them."""
+    modality = modality_named(name)
+    if modality.coding and place.dtype == torch.int16:
+        modality.coding.mirror_(place)
+    else:
+        modality().mirror_(place)
 
 
 def _is_finite(array: Array) -> bool:
     """Say whether an array of floats holds neither NaN nor infinity."""
+    if array.dtype == CODE_TYPE:
+        return True
     if array.dtype == np.float16:
         # By the bits, as processors do not compute with float16: an exponent of all ones is neither.
         return bool((array.view(np.uint16) & 0x7FFF).max(initial=0) < 0x7C00)
@@ -150,7 +176,7 @@ def _write_image(target: Array, image: Array, flip: bool) -> None:
 
 def _write_array(target: Array, array: Array, flip: bool) -> None:
     """Write an array whose last axis runs from left to right into one of the same shape."""
-    if not flip or array.dtype != np.float16 or target.dtype != np.float16:
+    if not flip or array.dtype.itemsize != 2 or target.dtype != array.dtype:
         np.copyto(target, array[..., ::-1] if flip else array, casting="same_kind")
         return
     rows = (-1, array.shape[-1])

@@ -11,6 +11,7 @@ from types import FrameType
 import cv2
 from torch.utils.data import DataLoader, IterableDataset
 
+from datamodules.streaming.buffers import forget_processes
 from datamodules.streaming.packing import PackedBatch
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError, printable
@@ -92,8 +93,10 @@ def end_processes(loader: DataLoader) -> None:
     Args:
         loader: what ``data_loader`` returned.
     """
-    for worker in end_workers(loader):
+    workers = end_workers(loader)
+    for worker in workers:
         worker.kill()  # nothing if it has ended; but one that is stuck in reading has not
+    forget_processes({worker.pid for worker in workers})
 
 
 def _end_all_at_exit() -> None:
@@ -134,7 +137,7 @@ class Receiver:
             return None
         if isinstance(item, Failure):
             raise InputError(item.message)
-        batch, problems = item
+        batch, problems = item[0].landed(), item[1]
         for problem in problems:
             self._count(problem)
         return batch if self.packed else batch.expand()

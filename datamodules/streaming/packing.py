@@ -15,15 +15,15 @@ import torch
 from torch import Tensor
 
 from datamodules.shards.codecs import IMAGE
+from datamodules.streaming.buffers import POOL, Lent, give_back
 from geometry.batch import ANY_VALUE, DatasetInfo, GeometryBatch
 from geometry.modalities import modality_named
-from geometry.torch_internals import shared_storage
 
 Array = np.ndarray
 
 CAMERA = "camera"
 _ALIGNMENT = 64
-_TORCH_TYPES = {"uint8": torch.uint8, "float16": torch.float16, "float32": torch.float32}
+_TORCH_TYPES = {"uint8": torch.uint8, "int16": torch.int16, "float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Field:
     Attributes:
         offset: number of its first byte.
         shape: its shape.
-        dtype: uint8, float16 or float32.
+        dtype: uint8, float16, float32, or int16 for codes.
     """
 
     offset: int
@@ -55,11 +55,14 @@ class PackedBatch:
     """A ``GeometryBatch`` in stored precision, all of it in one piece of memory: one copy brings it anywhere.
 
     Attributes:
-        buffer: (N,) uint8. In a loader process it lies in shared memory, so that it is not copied on its way.
-        fields: where in it are image (B,3,H,W) uint8, camera (B,3,3) float32, and modalities by name (B,C,H,W).
+        buffer: (N,) uint8. In a loader process it lies in shared memory, so that it is not copied on its way; it is
+            longer then, and lent: whoever receives it copies it, and gives it back (``landed``, ``pin_memory``).
+        fields: where in it are image (B,3,H,W) uint8, camera (B,3,3) float32, and modalities by name (B,C,H,W), or
+            their codes (B,K,H,W) int16.
         limits: by modality, the smallest and the largest value that counts, as rounded as the stored values are.
         key: sample ids.
         dataset: the data set.
+        lent: whose the buffer is; None where it is the batch's own.
     """
 
     buffer: Tensor
@@ -67,6 +70,19 @@ class PackedBatch:
     limits: Mapping[str, tuple[float, float]]
     key: list[str]
     dataset: DatasetInfo
+    lent: Lent | None = None
+
+    def landed(self) -> Self:
+        """Return the batch in memory of its own."""
+        return self if self.lent is None else self._given_back(self._content().clone())
+
+    def _content(self) -> Tensor:
+        return self.buffer[: max(_end(field) for field in self.fields.values())]
+
+    def _given_back(self, copy: Tensor) -> Self:
+        if self.lent is not None:
+            give_back(self.buffer, self.lent)
+        return replace(self, buffer=copy, lent=None)
 
     def to(self, device: torch.device) -> Self:
         """Return the batch on a device. A copy from page-locked memory to a GPU runs beside what the GPU is doing.
@@ -79,14 +95,14 @@ class PackedBatch:
 
     def pin_memory(self) -> Self:
         """Return the batch in page-locked memory."""
-        return replace(self, buffer=self.buffer.pin_memory())
+        return self._given_back(self._content().pin_memory())
 
     def expand(self) -> GeometryBatch:
         """Return the batch as a model sees it, computed where the buffer is and without waiting for the device."""
         return GeometryBatch(
             image=self._float32(IMAGE).mul_(2 / 255).sub_(1),
             targets={
-                name: modality_named(name)().restore(self._float32(name), self.limits.get(name, ANY_VALUE))
+                name: modality_named(name)().restore(self._values(name), self.limits.get(name, ANY_VALUE))
                 for name in self.fields
                 if name not in (IMAGE, CAMERA)
             },
@@ -95,12 +111,19 @@ class PackedBatch:
             camera=self._float32(CAMERA),
         )
 
+    def _values(self, name: str) -> Tensor:
+        """Return the values of a modality as a float32 copy."""
+        stored, coding = self.fields[name].of(self.buffer), modality_named(name).coding
+        return coding.decode(stored) if coding and stored.dtype == torch.int16 else self._float32(name)
+
     def _float32(self, name: str) -> Tensor:
         """Return a float32 copy of an array."""
         return self.fields[name].of(self.buffer).to(torch.float32, copy=True)
 
 
-def empty_buffer(shapes: Mapping[str, tuple[Sequence[int], str]], shared: bool) -> tuple[Tensor, dict[str, Field]]:
+def empty_buffer(
+    shapes: Mapping[str, tuple[Sequence[int], str]], shared: bool
+) -> tuple[Tensor, dict[str, Field], Lent | None]:
     """Return memory for arrays of given shapes and types, and their places in it.
 
     Args:
@@ -108,17 +131,21 @@ def empty_buffer(shapes: Mapping[str, tuple[Sequence[int], str]], shared: bool) 
         shared: whether to take memory that other processes can use without a copy.
 
     Returns:
-        (N,) uint8, not initialised, and the places.
+        (N,) uint8, not initialised; the places; and whose memory it is, None where it is the caller's.
     """
     fields, end = {}, 0
     for name, (shape, dtype) in shapes.items():
         fields[name] = Field(end, tuple(shape), dtype)
-        end += -(-fields[name].num_bytes // _ALIGNMENT) * _ALIGNMENT
+        end = _end(fields[name])
     if not shared:
-        return torch.empty(end, dtype=torch.uint8), fields
-    # As torch's own collate does in loader processes: a tensor that is shared only when it is sent is copied.
-    storage = shared_storage(end)
-    return torch.empty(0, dtype=torch.uint8).set_(storage), fields
+        return torch.empty(end, dtype=torch.uint8), fields, None
+    buffer, lent = POOL.take(end)
+    return buffer, fields, lent
+
+
+def _end(field: Field) -> int:
+    """Return where the next array may begin."""
+    return field.offset + -(-field.num_bytes // _ALIGNMENT) * _ALIGNMENT
 
 
 def _copy_beside(buffer: Tensor, device: torch.device) -> Tensor:

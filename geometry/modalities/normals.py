@@ -12,6 +12,7 @@ from geometry.batch import Target
 from geometry.camera import pixel_rays
 from geometry.colorize import colorize_normals
 from geometry.errors import InputError
+from geometry.modalities.codings import OctahedralDirections
 from geometry.modalities.modality import Modality, StockPipeline, known_or
 from geometry.modalities.stored import Array, Comparison, Facts, Size
 from geometry.normals import convert_frame, normals_from_depth
@@ -54,6 +55,7 @@ class Normals(Modality):
     counts_for_quality = False  # what is unknown in depth is unknown here, and edges beside
     compared_with = "depth"
     difference_unit = "degrees"
+    coding = OctahedralDirections()
     stock_pipeline = StockPipeline(
         "MarigoldNormalsPipeline",
         {"prediction_type": "normals", "use_full_z_range": True},

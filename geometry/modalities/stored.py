@@ -10,6 +10,7 @@ import numpy as np
 
 from geometry.batch import ANY_VALUE
 from geometry.errors import InputError
+from geometry.modalities.codings import Coding
 
 Array = np.ndarray
 Size = tuple[int, int]
@@ -56,6 +57,7 @@ class Stored:
         has_image_files: whether image files (.jpg, .png of 8 bits) can hold it.
         compared_with: the modality that ``compare`` compares it with; empty for none.
         difference_unit: unit of what ``compare`` finds.
+        coding: how shards of format 2 hold it where that is not as ``store`` says; None if there is no other way.
     """
 
     name: ClassVar[str]
@@ -68,6 +70,7 @@ class Stored:
     has_image_files: ClassVar[bool] = False
     compared_with: ClassVar[str] = ""
     difference_unit: ClassVar[str] = ""
+    coding: ClassVar[Coding | None] = None
 
     @classmethod
     def stored_shape(cls, height: int, width: int) -> tuple[int, ...]:

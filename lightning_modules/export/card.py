@@ -12,13 +12,14 @@ from geometry.modalities import modality_named
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.export.diffusers_folder import pipeline_model
 from lightning_modules.export.licence import licence_line, licence_of, public_name
+from lightning_modules.export.merging import MergeDifference
 from lightning_modules.export.metadata import PUBLISHED_FRAME
 from lightning_modules.export.programs import OPSET, largest_batch
 from lightning_modules.export.snippets import onnx_snippet, torch_snippet
 from lightning_modules.export.verification import Agreement
 from lightning_modules.inference.loading import LoadedModel
 from lightning_modules.inference.run_config import last_scores
-from lightning_modules.networks.pipeline_folder import EXPORT_RECORD, VARIANTS
+from lightning_modules.networks.pipeline_folder import EXPORT_RECORD, VARIANTS, pipeline_folder
 from lightning_modules.trained_on import DEFAULT_PROCESSING_RES, default_resolution
 
 _PAPER = "[Martin Garcia et al., 2025](https://arxiv.org/abs/2409.11355)"
@@ -46,6 +47,7 @@ class ExportRecord:
         meaning: what a predicted value says.
         frame: camera frame of predicted vectors; None where there are none.
         licence: of the base, as its card states it; None if it does not.
+        merged: what merging adapters into a base of 4 bits changed; None where there is none.
         details: what the family adds; written beside the rest.
     """
 
@@ -65,6 +67,7 @@ class ExportRecord:
     meaning: str = ""
     frame: str | None = None
     licence: str | None = None
+    merged: MergeDifference | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
@@ -73,7 +76,13 @@ class ExportRecord:
         return json.dumps(content | content.pop("details"), indent=2) + "\n"
 
 
-def describe(model: LoadedModel, export_format: str, dtype: str, agreements: list[Agreement]) -> ExportRecord:
+def describe(
+    model: LoadedModel,
+    export_format: str,
+    dtype: str,
+    agreements: list[Agreement],
+    merged: MergeDifference | None = None,
+) -> ExportRecord:
     """Return the record of an export; the second agreement is that of a variant."""
     estimator = model.estimator
     network = estimator.network
@@ -95,6 +104,7 @@ def describe(model: LoadedModel, export_format: str, dtype: str, agreements: lis
         meaning=estimator.task.modality.describe_published(),
         frame=PUBLISHED_FRAME if estimator.task.modality.frame else None,
         licence=licence_of(model.base),
+        merged=merged,
         details=network.export_details(),
     )
 
@@ -142,7 +152,7 @@ def _summary(record: ExportRecord) -> str:
 def _usage(model: LoadedModel, record: ExportRecord) -> str:
     if record.format == "diffusers":
         handed = pipeline_model(model)
-        return handed.network.pipeline_folder().usage(handed, VARIANTS.get(record.dtype))
+        return pipeline_folder(handed.network).usage(handed, VARIANTS.get(record.dtype))
     modality = model.estimator.task.modality
     low, high = modality.value_range
     output = f"`prediction` (B,{modality.num_channels},H,W) float32 in [{low:g}, {high:g}]"
@@ -218,4 +228,9 @@ def _check(record: ExportRecord) -> str:
         for name, found in ((arithmetic, record.agreement), (f"variant in {record.dtype}", record.variant_agreement))
         if found
     ]
+    if record.merged is not None:
+        lines.append(
+            "The weights are dequantised ones of 4 bits, with the adapters merged in. Difference of the clean latents "
+            f"from 4 bits with adapters beside them: {record.merged}."
+        )
     return "\n".join(lines)

@@ -71,6 +71,8 @@ def export(
             f"{', moving average' if record.moving_average else ''}. Largest difference from the checkpoint over "
             f"{found.num_comparisons} predictions: {found.maximum:.2g}, mean {found.mean:.2g}."
         )
+        if record.merged is not None:
+            print(f"{folder}: merged from 4 bits and adapters; difference of the clean latents: {record.merged}.")
     if upload.push_to_hub:
         print(f"uploaded to {push(output, upload.push_to_hub, upload.private)}")
     return 0

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.inference.loading import LoadedModel
-from lightning_modules.networks.pipeline_folder import PipelineModel
+from lightning_modules.networks.pipeline_folder import PipelineModel, pipeline_folder
 from lightning_modules.trained_on import default_resolution
 
 
@@ -19,7 +19,7 @@ def write_diffusers(model: LoadedModel, folder: Path, dtype: str) -> None:
     Raises:
         InputError: no pipeline of diffusers holds the model, or its base is out of reach.
     """
-    writer = model.estimator.network.pipeline_folder()
+    writer = pipeline_folder(model.estimator.network)
     writer.write(pipeline_model(model), model.base, folder, dtype, default_resolution(model.estimator.trained_on))
 
 

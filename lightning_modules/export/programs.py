@@ -12,7 +12,6 @@ from geometry.errors import InputError, one_line
 from geometry.torch_internals import is_refusal_to_trace
 from lightning_modules.estimator import Estimator
 from lightning_modules.networks.latent_network import LatentNetwork
-from lightning_modules.networks.task_switch import latents_of_outputs
 from lightning_modules.single_step import SingleStepEstimator
 
 TORCH_FILE, ONNX_FILE = "model.pt2", "model.onnx"
@@ -79,7 +78,7 @@ class Program(nn.Module):
         seen = (padded * 2 - 1).to(self.dtype)
         latent = codec.normalize(codec.latent_mean(seen))
         given = self.network.image_conditioning(seen)
-        clean = latents_of_outputs(self.network, latent, torch.zeros_like(latent), given, self.outputs)[0]
+        clean = self.network.clean_latents(latent, torch.zeros_like(latent), given, self.outputs)[0]
         decoded = codec.decoded(codec.denormalize(clean)).float()
         return _first(_first(self.publish(self.predict(decoded)), 2, height), 3, width)
 

@@ -17,12 +17,13 @@ from geometry.files.storage import storage_problem
 from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.export.card import ExportRecord, describe, write_card
 from lightning_modules.export.diffusers_folder import write_diffusers
+from lightning_modules.export.merging import merge_difference
 from lightning_modules.export.metadata import program_metadata
 from lightning_modules.export.programs import largest_size, run_onnx, run_torch, write_onnx, write_torch
 from lightning_modules.export.verification import Agreement, compare, probe
 from lightning_modules.inference.loading import LoadedModel
 from lightning_modules.inference.predictor import Predictor
-from lightning_modules.networks.pipeline_folder import EXPORT_RECORD, VARIANTS
+from lightning_modules.networks.pipeline_folder import EXPORT_RECORD, VARIANTS, pipeline_folder
 
 Format = Literal["diffusers", "torch", "onnx"]
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -86,7 +87,8 @@ def _export_alone(model: LoadedModel, options: ExportOptions) -> ExportRecord:
     try:
         FORMATS[options.format](model, partial, options.dtype)
         agreements = _check(_without_ensemble(model), partial, options)
-        record = describe(model, options.format, options.dtype, agreements)
+        merged = merge_difference(model.estimator.network, _images(model))
+        record = describe(model, options.format, options.dtype, agreements, merged)
         write_card(model, record, partial, output.name)
         partial.chmod(0o755)
         _put_in_place(partial, output)
@@ -163,7 +165,7 @@ def _run_program(folder: Path, export_format: str, images: np.ndarray) -> np.nda
 
 def _stock_pairs(model: LoadedModel, folder: Path, variant: str | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     images = _images(model)
-    found = model.estimator.network.pipeline_folder().predictions(folder, images, _SEEDS, variant)
+    found = pipeline_folder(model.estimator.network).predictions(folder, images, _SEEDS, variant)
     for image in images:
         for seed in _SEEDS:
             yield _native(model, seed)(image), next(found)

@@ -148,7 +148,7 @@ def _load_checkpoint(run: FoundRun, configs: Sequence[str | Path], base: str | N
     estimator.check_fits(weights)
     if CHECKPOINT_KEY in checkpoint:
         estimator.trained_on = read_record(checkpoint[CHECKPOINT_KEY], file)
-        check_same_values(estimator.trained_on, estimator, file)
+        check_same_values(estimator.trained_on, estimator.task.modalities, file)
     estimator.load_state_dict(weights, strict=False)
     return LoadedModel(
         estimator.eval().requires_grad_(False),

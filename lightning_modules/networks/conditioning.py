@@ -105,7 +105,7 @@ def encode_empty_prompt(base: Base, family: Family, config: Mapping[str, Any]) -
     for name in (*family.classes, *family.optional, *family.idle):
         parts[name] = _load_text_part(base, name, classes[name][1]) if name in base.parts else None
     kind = getattr(diffusers, family.classes[family.denoiser_part][0])
-    parts[family.denoiser_part] = skeleton(kind, config)
+    parts[family.denoiser_part] = skeleton(kind, base, family.denoiser_part, config)
     parts["vae"] = parts["scheduler"] = None
     try:
         with torch.no_grad(), quiet_transformers():

@@ -12,7 +12,7 @@ from lightning_modules.lightning_internals import repeated_blocks
 from lightning_modules.networks.frozen import keep_little
 from lightning_modules.networks.lora import LoRA, merge_adapters
 from lightning_modules.networks.plain import plain_copy
-from lightning_modules.networks.quantization import Quantization, quantize
+from lightning_modules.networks.quantization import Quantization, is_quantized, quantize
 
 InputMode = Literal["concatenated", "sequence", "image", "residual"]
 
@@ -53,6 +53,8 @@ class Denoiser(ABC):
     first_layer = ""
     #: How many latent pixels the model's in_channels count as channels of one token.
     pixels_in_channels = 1
+    #: How many its out_channels count; by default as many.
+    pixels_out_channels: int | None = None
     #: Whether a linear first layer has its inputs sorted by channel, then by pixel; or the other way about.
     channels_first = True
     #: What the family's models can be given.
@@ -80,7 +82,7 @@ class Denoiser(ABC):
             quantize(self.sharded_blocks())
             model.float()
         if lora is not None:
-            lora.apply(model, self.lora_targets, idle)
+            lora.apply(model, self.lora_targets, idle, self.first_layer)
             for name in (*([self.first_layer] if trains_first_layer else []), *new_layers):
                 model.get_submodule(name).requires_grad_(True)
             keep_little(model)
@@ -130,6 +132,11 @@ class Denoiser(ABC):
     def denoises(self) -> bool:
         """Whether the model sees a noisy latent."""
         return self.input_mode in ("concatenated", "sequence")
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether weights of the model are kept in 4 bits."""
+        return is_quantized(self.model)
 
     def input_of(self, image_latent: Tensor, sample: Tensor) -> Tensor:
         """Return what the model sees.

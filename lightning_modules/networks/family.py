@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from geometry.errors import InputError
+from geometry.errors import InputError, one_line
 from lightning_modules.networks.base_files import MODEL, PROCESSOR, SCHEDULER, TEXT_ENCODER, TOKENIZER, Base, Part
 from lightning_modules.networks.codec import AutoencoderKLCodec, Codec
 from lightning_modules.networks.denoiser import Denoiser
@@ -16,6 +16,8 @@ from lightning_modules.networks.flow_matching import FlowMatching
 from lightning_modules.networks.noise_process import NoiseProcess
 from lightning_modules.networks.pretrained import load_part
 
+# Dots in the name of a module in networks/; those in folders of it have more.
+_DOTS_IN_NETWORKS = 2
 _KINDS = {
     "tokenizer": TOKENIZER,
     "processor": PROCESSOR,
@@ -173,27 +175,40 @@ def family_named(pipeline: object, base: str) -> Family:
 
     Args:
         pipeline: what its ``model_index.json`` says as ``_class_name``.
-        base: name of the base, for the message.
+        base: the base, for the message.
 
     Raises:
         InputError: there is no such family.
     """
     known = families()
     if not isinstance(pipeline, str) or pipeline not in known:
+        from lightning_modules.networks.stock_models import known_networks
+
+        own = sorted(kind.__name__ for kind in known_networks() if kind.__module__.count(".") > _DOTS_IN_NETWORKS)
         raise InputError(
-            f"{base} is a {pipeline}, of which no family is known here. Known: {', '.join(sorted(known))}."
+            f"{base} is a {pipeline}, of which no family is known here. Known: {', '.join(sorted(known))}. "
+            f"Networks with bases of their own: {', '.join(own)}."
         )
     return known[pipeline](pipeline)
 
 
-def skeleton(kind: type[nn.Module], config: Mapping[str, Any]) -> nn.Module:
+def skeleton(kind: type[nn.Module], base: Base, part: str, config: Mapping[str, Any]) -> nn.Module:
     """Return a model without weights, for those who read its config.
 
     Args:
         kind: its class.
+        base: the base, for the message.
+        part: the model's part.
         config: its config.
+
+    Raises:
+        InputError: the config describes no model.
     """
     import torch
 
-    with torch.device("meta"):
-        return kind.from_config(dict(config))  # type: ignore[attr-defined]
+    try:
+        with torch.device("meta"):
+            return kind.from_config(dict(config))  # type: ignore[attr-defined]
+    except Exception as error:  # whatever diffusers raises on a config that somebody else wrote
+        reason = one_line(f"{type(error).__name__}: {error}", 240)
+        raise base.refusal(f"{part}/config.json", f"describes no {kind.__name__} ({reason}).") from error

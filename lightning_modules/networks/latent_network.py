@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Self, get_args
+from typing import Any, Self, get_args
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,8 @@ from lightning_modules.networks.lora import merge_adapters
 from lightning_modules.networks.noise import NoiseKind, draw_noise
 from lightning_modules.networks.noise_process import NoiseProcess
 from lightning_modules.networks.plain import make_plain, plain_copy
-from lightning_modules.networks.quantization import is_quantized
 from lightning_modules.networks.sharding import shard_blocks
-from lightning_modules.networks.task_switch import TaskSwitch, latents_of_outputs
-
-if TYPE_CHECKING:
-    from lightning_modules.networks.pipeline_folder import PipelineFolder
+from lightning_modules.networks.task_switch import TaskSwitch
 
 
 class LatentNetwork(nn.Module):
@@ -209,7 +205,20 @@ class LatentNetwork(nn.Module):
         """
         image_latent = self.encode(image)
         noise = draw_noise(self.noise, image_latent, [0] * len(image) if seeds is None else seeds)
-        return latents_of_outputs(self, image_latent, noise, self.image_conditioning(image), outputs, dataset)
+        return self.clean_latents(image_latent, noise, self.image_conditioning(image), outputs, dataset)
+
+    def clean_latents(
+        self,
+        image_latent: Tensor,
+        noise: Tensor,
+        given: Mapping[str, Tensor],
+        outputs: Sequence[str] = (),
+        dataset: str | None = None,
+    ) -> list[Tensor]:
+        """Return the clean latents (B,C,h,w) of several outputs, a single one without a switch: see ``TaskSwitch``."""
+        if self.switch is None:
+            return [self.clean_latent(image_latent, noise, given)]
+        return self.switch.clean_latents(self.clean_latent, image_latent, noise, given, outputs, dataset)
 
     def predict_latent(self, image: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
         """Return the clean latent (B,C,h,w) of the prediction, or the switch's first output: see ``predict_latents``.
@@ -273,7 +282,7 @@ class LatentNetwork(nn.Module):
         Raises:
             InputError: something that trains is compiled, or the base has 4 bits a weight.
         """
-        if is_quantized(self.denoiser.model):
+        if self.denoiser.is_quantized:
             raise InputError(
                 "weights of 4 bits are not sharded over devices: leave out network.quantization, or train with "
                 "trainer.strategy ddp, where every device holds all of them."
@@ -306,12 +315,3 @@ class LatentNetwork(nn.Module):
     def export_details(self) -> dict[str, Any]:
         """Return what those who read an export of this family must know beside, as values that JSON can hold."""
         return {}
-
-    @classmethod
-    def pipeline_folder(cls) -> "PipelineFolder":
-        """Return how networks of this family are written as a folder for a stock pipeline of diffusers, and read again.
-
-        Raises:
-            InputError: no pipeline of diffusers holds one.
-        """
-        raise InputError(f"no pipeline of diffusers holds a {cls.__name__}; export it with --format torch or onnx.")

@@ -1,7 +1,9 @@
 """Low-rank adapters on a network's layers, so that a small share of its weights trains."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from torch import nn
@@ -23,7 +25,8 @@ class LoRA:
         dropout: Share of an adapter's inputs that is dropped in training.
         target_modules: Ends of the names of the layers that get adapters. By default, those that the
             network's family names; in Stable Diffusion, all linear layers of the transformer blocks (add conv1, conv2
-            and conv_shortcut for the convolutions of the residual blocks).
+            and conv_shortcut for the convolutions of the residual blocks). The layer that sees the latents (img_in,
+            x_embedder ...) and the last one (proj_out) may be named, too.
 
     Raises:
         InputError: A value is out of range.
@@ -44,13 +47,16 @@ class LoRA:
                 f"and {self.dropout}."
             )
 
-    def apply(self, model: nn.Module, default_targets: Sequence[str], idle: Sequence[str] = ()) -> None:
+    def apply(
+        self, model: nn.Module, default_targets: Sequence[str], idle: Sequence[str] = (), first_layer: str = ""
+    ) -> None:
         """Freeze a model and give it adapters, which start as no change at all.
 
         Args:
             model: the model to change, one of diffusers.
             default_targets: ends of the names of the layers that get adapters unless ``target_modules`` says others.
             idle: names of layers that get none, because they have no influence on the output.
+            first_layer: name of the layer that sees the latents, for the message.
 
         Raises:
             InputError: peft is not installed, the model takes no adapters, or a target names no layer that
@@ -68,7 +74,8 @@ class LoRA:
         unknown = [end for end, layers in found.items() if not layers]
         if unknown or not targets:
             named = ", ".join(unknown) or "in target_modules"
-            raise InputError(f"lora: no layer of the {type(model).__name__} is named {named}.")
+            remedy = _nearest(unknown or default_targets, model, first_layer)
+            raise InputError(f"lora: no layer of the {type(model).__name__} is named {named}. {remedy}")
         chosen = {name for layers in found.values() for name in layers}
         chosen -= {name for name in chosen for layer in idle if f"{name}.".startswith(f"{layer}.")}
         model.requires_grad_(False)
@@ -91,6 +98,20 @@ def _layers_named(end: str, model: nn.Module) -> list[str]:
     """Return the names of the layers whose names have an end; of what holds further layers only if nothing else has."""
     matches = [(name, module) for name, module in model.named_modules() if f".{name}".endswith(f".{end}")]
     return [name for name, module in matches if not any(module.children())] or [name for name, _ in matches]
+
+
+def _nearest(wanted: Sequence[str], model: nn.Module, first_layer: str) -> str:
+    """Say which names of layers are nearest to names that there are not, and which layer sees the latents."""
+    ends = {first_layer} - {""}
+    for name, module in model.named_modules():
+        if hasattr(module, "weight") and getattr(module.weight, "ndim", 0) > 1:
+            # The name within its block, for what is before that has numbers: attn.to_out.0, and to_out.0.
+            within = re.split(r"\.\d+\.(?=\D)", name)[-1]
+            short = re.search(r"[^.]*\D[^.]*(\.\d+)*$", within)
+            ends |= {within, short[0] if short else within}
+    near = [each for name in wanted for each in get_close_matches(name, sorted(ends), n=3, cutoff=0.3)]
+    listed = f"Nearest: {', '.join(dict.fromkeys(near))}. " if near else ""
+    return f"{listed}The layer that sees the latents is {first_layer}." if first_layer else listed.strip()
 
 
 def merge_adapters(model: Any) -> None:  # noqa: ANN401 - diffusers' mixin, which nn.Module does not show

@@ -4,10 +4,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
+from geometry.errors import InputError
 from geometry.modalities import Modality
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.networks.sampling import Sampling
@@ -36,13 +37,19 @@ class PipelineModel:
 class PipelineFolder(ABC):
     """How a base family is written as a folder for a stock pipeline of diffusers, and read again.
 
-    A family's network returns one in ``pipeline_folder``. Export checks what was written against the checkpoint.
+    A subclass is known by being defined. Export checks what was written against the checkpoint.
 
     Attributes:
+        network: class of the networks that are written.
         pipelines: names of the classes of pipelines whose folders ``read`` understands.
     """
 
+    network: ClassVar[type[LatentNetwork]]
     pipelines: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **options: Any) -> None:  # noqa: ANN401
+        super().__init_subclass__(**options)
+        _FOLDERS[cls.network] = cls
 
     @abstractmethod
     def write(self, model: PipelineModel, base: str, folder: Path, dtype: str, processing_res: int) -> None:
@@ -94,3 +101,28 @@ class PipelineFolder(ABC):
         Raises:
             InputError: it cannot be read, or means something that this project does not do.
         """
+
+
+_FOLDERS: dict[type[LatentNetwork], type[PipelineFolder]] = {}
+
+
+def pipeline_folders() -> list[PipelineFolder]:
+    """Return all that are defined."""
+    return [kind() for kind in _FOLDERS.values()]
+
+
+def pipeline_folder(network: LatentNetwork) -> PipelineFolder:
+    """Return how a network is written as a folder.
+
+    Args:
+        network: the network.
+
+    Raises:
+        InputError: no pipeline of diffusers holds one of its class.
+    """
+    for kind in type(network).__mro__:
+        if kind in _FOLDERS:
+            return _FOLDERS[kind]()
+    raise InputError(
+        f"no pipeline of diffusers holds a {type(network).__name__}; export it with --format torch or onnx."
+    )

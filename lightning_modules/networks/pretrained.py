@@ -1,5 +1,6 @@
 """Loads the parts of a base model that has been checked, and says in one line why one cannot be read."""
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -13,6 +14,9 @@ from lightning_modules.networks.weightless import build_weightless, is_weightles
 
 Part = TypeVar("Part")
 Model = TypeVar("Model", bound=nn.Module)
+
+# How diffusers says that a weight has another shape than the config describes; it goes on with what users must not do.
+_OTHER_SHAPE = r"Cannot load because (\S+) expected shape torch\.Size\((\[.*?\])\), but got torch\.Size\((\[.*?\])\)"
 
 # Tensors that old text encoders, and those of a whole CLIP, hold beside what a prompt's embedding needs.
 _NEEDLESS = ("position_ids", "text_projection.weight")
@@ -33,7 +37,8 @@ def load_part(load: Callable[..., Part], base: Base, part: str, **options: Any) 
     try:
         return load(str(base.folder), subfolder=part, local_files_only=True, **options)
     except Exception as error:  # whatever the libraries raise on a config that somebody else wrote
-        reason = one_line(f"{type(error).__name__}: {error}", 240)
+        said = str(error) or "its config asks for what its class does not do"  # an assertion without a word
+        reason = one_line(f"{type(error).__name__}: {said}", 240)
         raise InputError(f"cannot read {part} of {base}: {reason}") from error
 
 
@@ -55,7 +60,14 @@ def load_weights(kind: type[Model], base: Base, part: str, **options: Any) -> Mo
     variant = base.weights(part).variant
     options |= {"use_safetensors": True, "output_loading_info": True} | ({"variant": variant} if variant else {})
     load: Callable[..., tuple[Model, dict[str, Any]]] = getattr(kind, "from_pretrained")  # noqa: B009 - not of nn.Module
-    model, report = load_part(load, base, part, **options)
+    try:
+        model, report = load_part(load, base, part, **options)
+    except InputError as error:
+        shapes = re.search(_OTHER_SHAPE, one_line(error.__cause__)) if error.__cause__ else None
+        if shapes is None:
+            raise
+        name, needed, found = shapes.groups()
+        raise _does_not_fit(base, part, f"have {name} as {found} in place of {needed}") from error
     wrong = {
         "lack": report["missing_keys"],
         "have in another shape": report["mismatched_keys"],
@@ -63,13 +75,17 @@ def load_weights(kind: type[Model], base: Base, part: str, **options: Any) -> Mo
     }
     for verb, names in wrong.items():
         if names:
-            raise base.refusal(
-                f"{part}/{base.parts[part].stem}.safetensors",
-                f"does not fit {part}/config.json: the weights {verb} {_listed(names)}. "
-                "Needed: the weights of the model that the config describes, all of them.",
-            )
+            raise _does_not_fit(base, part, f"{verb} {_listed(names)}")
     check_finite(model, base, part)
     return model
+
+
+def _does_not_fit(base: Base, part: str, what: str) -> InputError:
+    return base.refusal(
+        f"{part}/{base.parts[part].stem}.safetensors",
+        f"does not fit {part}/config.json: the weights {what}. "
+        "Needed: the weights of the model that the config describes, all of them.",
+    )
 
 
 def load_encoder(kind: type[Model], base: Base, part: str, dtype: torch.dtype) -> Model:

@@ -17,7 +17,7 @@ from lightning_modules.networks.noise import NoiseKind
 from lightning_modules.networks.pretrained import load_weights
 from lightning_modules.networks.pretrained_base import check_base
 from lightning_modules.networks.quantization import Quantization, check_quantization
-from lightning_modules.networks.widening import fit_first_layer
+from lightning_modules.networks.widening import check_output, fit_first_layer
 
 
 class PretrainedNetwork(LatentNetwork):
@@ -93,6 +93,7 @@ class PretrainedNetwork(LatentNetwork):
         part = family.denoiser_part
         # What is quantised is never held in more bits than the base has: it would not fit into memory.
         model = _load(files, family, part, files.stored_dtype(part) if quantization else torch.float32)
+        check_output(model, codec.latent_channels * (kind.pixels_out_channels or kind.pixels_in_channels), files, part)
         options["trains_first_layer"] = fit_first_layer(
             model,
             kind.first_layer,

@@ -10,7 +10,7 @@ from lightning_modules import networks
 from lightning_modules.networks.base_files import INDEX
 from lightning_modules.networks.hub import read_index
 from lightning_modules.networks.latent_network import LatentNetwork
-from lightning_modules.networks.pipeline_folder import PipelineFolder, PipelineModel
+from lightning_modules.networks.pipeline_folder import PipelineModel, pipeline_folders
 
 
 def known_networks() -> list[type[LatentNetwork]]:
@@ -31,7 +31,8 @@ def read_pipeline_folder(source: str) -> PipelineModel:
         InputError: it cannot be read, or no family has such a pipeline.
     """
     name = read_index(source).read_json(INDEX).get("_class_name")
-    formats = list(_pipeline_folders())
+    known_networks()
+    formats = pipeline_folders()
     for found in formats:
         if name in found.pipelines:
             return found.read(source)
@@ -41,14 +42,6 @@ def read_pipeline_folder(source: str) -> PipelineModel:
         f"{source} is a {name}, which predicts none of {titles} here. Give a folder that export wrote, a model of one "
         f"of the pipelines {pipelines}, or a checkpoint."
     )
-
-
-def _pipeline_folders() -> Iterator[PipelineFolder]:
-    for family in known_networks():
-        try:
-            yield family.pipeline_folder()
-        except InputError:  # no pipeline holds this family
-            continue
 
 
 def _subclasses(kind: type[LatentNetwork]) -> Iterator[type[LatentNetwork]]:

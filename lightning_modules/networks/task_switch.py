@@ -1,18 +1,17 @@
 """One network for several outputs: labels that tell a backbone which of them to give."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from geometry.errors import InputError
 
-if TYPE_CHECKING:
-    from lightning_modules.networks.latent_network import LatentNetwork
-
 Domain = Literal["indoor", "outdoor", "object"]
+#: ``LatentNetwork.clean_latent``: image latent, noise and conditioning to the clean latent.
+CleanLatent = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
 
 #: Name of the output of a network that has a single task.
 ANNOTATION = "annotation"
@@ -106,43 +105,40 @@ class TaskSwitch:
         place = _waves(get_args(Domain).index(domain), len(get_args(Domain)))
         return torch.cat([labels, place.expand(len(labels), -1)], dim=1)
 
+    def clean_latents(
+        self,
+        clean_latent: CleanLatent,
+        image_latent: Tensor,
+        noise: Tensor,
+        given: Mapping[str, Tensor],
+        outputs: Sequence[str],
+        dataset: str | None = None,
+    ) -> list[Tensor]:
+        """Return the clean latents of several outputs of a network, computed as one batch.
 
-def latents_of_outputs(
-    network: "LatentNetwork",
-    image_latent: Tensor,
-    noise: Tensor,
-    given: Mapping[str, Tensor],
-    outputs: Sequence[str] = (),
-    dataset: str | None = None,
-) -> list[Tensor]:
-    """Return the clean latents of several outputs of a network, computed as one batch.
+        Args:
+            clean_latent: method of the network.
+            image_latent: (B,C,h,w), latent of the image.
+            noise: (B,C,h,w), latent noise or zeros, the same for all outputs.
+            given: what ``image_conditioning`` of the network returned.
+            outputs: names of the wanted outputs.
+            dataset: name of the data set that the images come from, where it is known.
 
-    Args:
-        network: the network.
-        image_latent: (B,C,h,w), latent of the image.
-        noise: (B,C,h,w), latent noise or zeros, the same for all outputs.
-        given: what ``image_conditioning`` of the network returned.
-        outputs: names of outputs of its switch; of no account without one.
-        dataset: name of the data set that the images come from, where it is known.
+        Returns:
+            (B,C,h,w) per output, in their order.
 
-    Returns:
-        (B,C,h,w) per output, in their order; a single one without a switch.
-
-    Raises:
-        InputError: the switch has no such output.
-    """
-    switch = network.switch
-    if switch is None:
-        return [network.clean_latent(image_latent, noise, given)]
-    together = switch.outputs if switch.joint else list(outputs)
-    labels = switch.labels(together, dataset).to(image_latent.device)
-    places = [together.index(name) for name in outputs]
-    count = len(together)
-    repeated = {name: tensor.repeat(count, *[1] * (tensor.ndim - 1)) for name, tensor in given.items()}
-    repeated[LABELS] = labels.repeat_interleave(image_latent.shape[0], dim=0)
-    images, noises = (tensor.repeat(count, 1, 1, 1) for tensor in (image_latent, noise))
-    latents = network.clean_latent(images, noises, repeated).unflatten(0, (count, -1))
-    return [latents[place] for place in places]
+        Raises:
+            InputError: there is no such output.
+        """
+        together = self.outputs if self.joint else list(outputs)
+        labels = self.labels(together, dataset).to(image_latent.device)
+        places = [together.index(name) for name in outputs]
+        count = len(together)
+        repeated = {name: tensor.repeat(count, *[1] * (tensor.ndim - 1)) for name, tensor in given.items()}
+        repeated[LABELS] = labels.repeat_interleave(image_latent.shape[0], dim=0)
+        images, noises = (tensor.repeat(count, 1, 1, 1) for tensor in (image_latent, noise))
+        latents = clean_latent(images, noises, repeated).unflatten(0, (count, -1))
+        return [latents[place] for place in places]
 
 
 _DOMAINS = ", ".join(get_args(Domain))

@@ -8,6 +8,32 @@ from torch import Tensor, nn
 from lightning_modules.networks.base_files import Base
 
 
+def check_output(
+    model: Any,  # noqa: ANN401 - diffusers' mixins, which nn.Module does not show
+    latent_channels: int,
+    base: Base,
+    part: str,
+) -> None:
+    """Check that a model says as many channels as the VAE decodes.
+
+    Args:
+        model: the model.
+        latent_channels: what the model's out_channels are for the VAE's latents.
+        base: the base, for the message.
+        part: the model's part.
+
+    Raises:
+        InputError: it says others.
+    """
+    found = getattr(model, "out_channels", None) or model.config.get("out_channels") or model.config["in_channels"]
+    if found != latent_channels:
+        raise base.refusal(
+            f"{part}/config.json",
+            f"describes a model with out_channels: {found}, but the VAE of this base decodes latents that would need "
+            f"{latent_channels}. Needed: a VAE and a {part} that were made for each other.",
+        )
+
+
 def fit_first_layer(
     model: Any,  # noqa: ANN401 - diffusers' mixins, which nn.Module does not show
     layer: str,
@@ -39,7 +65,7 @@ def fit_first_layer(
     found, needed = model.config["in_channels"], num_latents * latent_channels
     if found == needed:
         return False
-    if 2 * found != needed:
+    if num_latents == 1 or 2 * found != needed:
         raise base.refusal(
             f"{part}/config.json",
             f"has in_channels: {found}, but {'two latents' if num_latents == 2 else 'a latent'} of this base would "

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -15,9 +15,7 @@ from geometry.batch import GeometryBatch
 from geometry.errors import InputError, one_line
 from geometry.torch_internals import is_failed_compilation, tree_leaves, tree_map_only
 from lightning_modules.networks.compilation import compiled_regions, forget_eager_runs, ran_eagerly
-
-if TYPE_CHECKING:
-    from lightning_modules.estimator import Estimator
+from lightning_modules.training.trained_module import TrainedModule
 
 # How many roundings of the coarsest precision apart two right gradients may be. Measured by `python -m
 # benchmarks.compiled_rounding` with inductor, torch 2.13.0, on a CPU (AMD EPYC): in the UNet of random weights at
@@ -40,12 +38,12 @@ class CompilationProof(Callback):
         self._proven: set[tuple[int, ...]] = set()
 
     def on_train_batch_start(  # type: ignore[override]
-        self, trainer: Trainer, pl_module: "Estimator", batch: GeometryBatch, batch_idx: int
+        self, trainer: Trainer, pl_module: TrainedModule, batch: GeometryBatch, batch_idx: int
     ) -> None:
         """Compare before the first step on images of a new shape."""
         self.check(pl_module, batch)
 
-    def check(self, estimator: "Estimator", batch: GeometryBatch) -> None:
+    def check(self, estimator: TrainedModule, batch: GeometryBatch) -> None:
         """Compare, if the estimator's network has compiled parts and the shape of the images is new.
 
         Args:
@@ -191,7 +189,7 @@ def _nothing(_: Any) -> Any:  # noqa: ANN401 - the backward pass that would want
     return None
 
 
-def _plain_forward(estimator: "Estimator", batch: GeometryBatch) -> None:
+def _plain_forward(estimator: TrainedModule, batch: GeometryBatch) -> None:
     """Take the forward pass of a training step uncompiled, and without keeping what a backward pass would need."""
     keep_nothing = torch.autograd.graph.saved_tensors_hooks(_nothing, _nothing)
     step = estimator.trainer.precision_plugin.train_step_context()

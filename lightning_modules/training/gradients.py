@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -14,9 +13,7 @@ from torch.optim import Optimizer
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError, printable
 from geometry.torch_internals import skips_by_itself
-
-if TYPE_CHECKING:
-    from lightning_modules.estimator import Estimator
+from lightning_modules.training.trained_module import TrainedModule
 
 # The loss scale of fp16 starts at 2^16, and each overflow halves it.
 _SCALER_HALVINGS = 16
@@ -88,7 +85,7 @@ class GradientGuard(Callback):
         """Remember the samples of the micro-batch."""
         self.note_source(batch.dataset.name, batch.key)
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: "Estimator", optimizer: Optimizer) -> None:  # type: ignore[override]
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: TrainedModule, optimizer: Optimizer) -> None:  # type: ignore[override]
         """Clip the gradients, and skip the step if they are not finite.
 
         Args:

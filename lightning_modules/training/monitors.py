@@ -1,7 +1,7 @@
 """Metrics that callbacks wait for, checked before the first step, or at the first that is logged, not after hours."""
 
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
@@ -9,12 +9,10 @@ from geometry.batch import DatasetInfo
 from geometry.errors import InputError
 from lightning_modules.metrics.base import all_scores
 from lightning_modules.training.logging_steps import is_logging_step
-
-if TYPE_CHECKING:
-    from lightning_modules.estimator import Estimator
+from lightning_modules.training.trained_module import TrainedModule
 
 
-def check_monitors(estimator: "Estimator") -> None:
+def check_monitors(estimator: TrainedModule) -> None:
     """Check that the metrics which callbacks of the trainer watch, under their attribute ``monitor``, will be there.
 
     Args:
@@ -73,7 +71,7 @@ def _watching(trainer: Trainer) -> list[Any]:
     return [callback for callback in trainer.callbacks if getattr(callback, "monitor", None) is not None]  # type: ignore[attr-defined]
 
 
-def _score_names(estimator: "Estimator") -> list[str]:
+def _score_names(estimator: TrainedModule) -> list[str]:
     """Return the names of all validation scores; none without validation."""
     if not estimator.trainer.limit_val_batches:
         return []

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 from torch import Tensor
@@ -11,15 +11,13 @@ from geometry.errors import InputError
 from geometry.files.paths import given_path
 from lightning_modules.networks.lora import adapter_scale
 from lightning_modules.training.run_folders import has_checkpoint, last_checkpoint, newest_run
-
-if TYPE_CHECKING:
-    from lightning_modules.estimator import Estimator
+from lightning_modules.training.trained_module import TrainedModule
 
 # What losses train along, such as projectors, begins with this in checkpoints.
 _LOSSES = "task."
 
 
-def start_from(estimator: "Estimator", file: str) -> None:
+def start_from(estimator: TrainedModule, file: str) -> None:
     """Load the trained weights of a checkpoint, and nothing else of it: no optimiser, no step, no place in the data.
 
     Convention:
@@ -82,7 +80,7 @@ def _fits(name: str, weight: Tensor, own: Mapping[str, Tensor]) -> bool:
     return name in own and own[name].shape == weight.shape
 
 
-def _frozen_then(estimator: "Estimator", stored: Collection[str]) -> set[str]:
+def _frozen_then(estimator: TrainedModule, stored: Collection[str]) -> set[str]:
     """Return the names of the codec's trained weights, if the checkpoint holds none of the codec at all."""
     prefix = f"network.{estimator.network.codec.name}."
     if any(name.startswith(prefix) for name in stored):
@@ -90,7 +88,7 @@ def _frozen_then(estimator: "Estimator", stored: Collection[str]) -> set[str]:
     return {name for name in estimator.trained_names() if name.startswith(prefix)}
 
 
-def _check_adapters(estimator: "Estimator", settings: Mapping[str, Any]) -> None:
+def _check_adapters(estimator: TrainedModule, settings: Mapping[str, Any]) -> None:
     """Check that adapters count for as much as they did; their scale is in no weight."""
     own = adapter_scale(estimator.network.denoiser.model)
     rank = settings.get("model.network.lora.rank")

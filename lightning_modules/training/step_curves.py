@@ -1,7 +1,7 @@
 """The curves of training: losses, learning rate, gradient norm and steps that brought nothing, under train/..."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -12,9 +12,7 @@ from lightning_modules.lightning_internals import logged_step
 from lightning_modules.training.gradients import GradientGuard
 from lightning_modules.training.logging_steps import Means, Sums, is_logging_step
 from lightning_modules.training.resuming import count_logged_steps_anew
-
-if TYPE_CHECKING:
-    from lightning_modules.estimator import Estimator
+from lightning_modules.training.trained_module import TrainedModule
 
 
 class StepCurves(Callback):
@@ -43,7 +41,7 @@ class StepCurves(Callback):
         """
         self._means.add({"loss": loss, f"loss_{dataset}": loss, **extras})
 
-    def on_train_start(self, trainer: Trainer, pl_module: "Estimator") -> None:  # type: ignore[override]
+    def on_train_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:  # type: ignore[override]
         """Go on with the means of the run that is resumed."""
         self._means.restore(self._stored_means, trainer.global_rank, trainer.world_size)
         self._stored_means = []
@@ -51,14 +49,14 @@ class StepCurves(Callback):
     def on_train_batch_start(  # type: ignore[override]
         self,
         trainer: Trainer,
-        pl_module: "Estimator",
+        pl_module: TrainedModule,
         batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
         """Keep the steps of the curves right in a run that is extended."""
         count_logged_steps_anew(trainer)
 
-    def on_before_optimizer_step(self, trainer: Trainer, pl_module: "Estimator", optimizer: Optimizer) -> None:  # type: ignore[override]
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: TrainedModule, optimizer: Optimizer) -> None:  # type: ignore[override]
         """Log the step that is about to be taken.
 
         Args:
@@ -80,7 +78,7 @@ class StepCurves(Callback):
         pl_module.log("train/skipped_steps", float(self.guard.num_skipped))
         pl_module.log("train/zero_gradient_steps", float(self.guard.num_zero))
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: "Estimator", checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: TrainedModule, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
         """Keep the means that are not logged yet; all ranks come here together.
 
         Args:
@@ -90,7 +88,7 @@ class StepCurves(Callback):
         """
         checkpoint["means"] = self._means.state()
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: "Estimator", checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: TrainedModule, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
         """Take the means of a checkpoint, once training starts.
 
         Args:

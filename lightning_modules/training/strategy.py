@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -13,9 +13,7 @@ from torch.optim import Optimizer
 from geometry.errors import InputError
 from lightning_modules.lightning_internals import hold_one_copy
 from lightning_modules.networks.sharding import gather, local, reshard, shard, unshard
-
-if TYPE_CHECKING:
-    from lightning_modules.estimator import Estimator
+from lightning_modules.training.trained_module import TrainedModule
 
 
 class FullySharded(ModelParallelStrategy):
@@ -122,19 +120,19 @@ class UnshardedEvaluation(Callback):
     Weights that are not sharded stay as they are.
     """
 
-    def on_validation_start(self, trainer: Trainer, pl_module: "Estimator") -> None:  # type: ignore[override]
+    def on_validation_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:  # type: ignore[override]
         """Unshard the weights."""
         unshard(pl_module.network)
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: "Estimator") -> None:  # type: ignore[override]
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:  # type: ignore[override]
         """Shard the weights again."""
         reshard(pl_module.network)
 
-    def on_test_start(self, trainer: Trainer, pl_module: "Estimator") -> None:  # type: ignore[override]
+    def on_test_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:  # type: ignore[override]
         """Unshard the weights."""
         unshard(pl_module.network)
 
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: "Estimator") -> None:  # type: ignore[override]
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:  # type: ignore[override]
         """Shard the weights again."""
         reshard(pl_module.network)
 

@@ -1,16 +1,12 @@
 """What a trainer must be like for an estimator, checked before anything is trained."""
 
-from typing import TYPE_CHECKING
-
 from lightning.pytorch import Trainer
 
 from geometry.contract import TrainingData
 from geometry.errors import InputError
+from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.training.precision import check_precision
 from lightning_modules.training.strategy import check_strategy
-
-if TYPE_CHECKING:
-    from lightning_modules.networks.latent_network import LatentNetwork
 
 
 def check_trainer(trainer: Trainer) -> None:
@@ -31,7 +27,7 @@ def check_trainer(trainer: Trainer) -> None:
     check_precision(trainer.precision, "trainer.precision")
 
 
-def check_image_sizes(network: "LatentNetwork", data: TrainingData) -> None:
+def check_image_sizes(network: LatentNetwork, data: TrainingData) -> None:
     """Check that a network can take the images of all data sets.
 
     Args:

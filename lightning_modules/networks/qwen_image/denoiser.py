@@ -26,6 +26,7 @@ class QwenImageDenoiser(Denoiser):
 
     latent_multiple = 2
     pixels_in_channels = 4
+    pixels_out_channels = 1
     untraceable = "places its prompt by the longer side of an image, so that no program holds both wide and high ones"
     first_layer = "img_in"
     input_modes = ("concatenated", "sequence", "image", "residual")

@@ -32,6 +32,8 @@ _SHORT_PROMPT = 2
 class MarigoldFolder(PipelineFolder):
     """Writes and reads the folders of the pipelines that modalities name."""
 
+    network = StableDiffusion
+
     @property
     def pipelines(self) -> tuple[str, ...]:  # type: ignore[override]
         """Names of the pipelines' classes."""

@@ -11,7 +11,6 @@ from lightning_modules.networks.diffusion_process import DiffusionProcess, Predi
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.networks.lora import LoRA
 from lightning_modules.networks.noise import NoiseKind
-from lightning_modules.networks.pipeline_folder import PipelineFolder
 from lightning_modules.networks.pretrained import load_weights
 from lightning_modules.networks.stable_diffusion.base_check import check_base
 from lightning_modules.networks.stable_diffusion.denoiser import PROMPT, UNetDenoiser, fit_input, fit_switch
@@ -122,10 +121,3 @@ class StableDiffusion(LatentNetwork):
     def export_details(self) -> dict[str, Any]:
         """Return the length of the empty prompt, which stands in no folder."""
         return {} if self.image_embedding is not None else {"prompt_tokens": self.prompt_embedding.shape[1]}
-
-    @classmethod
-    def pipeline_folder(cls) -> PipelineFolder:
-        """Return how a folder for the Marigold pipelines is written and read."""
-        from lightning_modules.networks.stable_diffusion.marigold_folder import MarigoldFolder
-
-        return MarigoldFolder()

@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from datamodules.preparation.plan import ShardOptions
 from datamodules.preparation.run import prepare_dataset
 from datamodules.preparation.summaries import summarize
 from datamodules.shards.files import decode_sample, iterate_shard
@@ -53,7 +54,7 @@ def prepare(folder):
         cameras=FolderCameras((10.0, 10.0, 6.0, 4.0)),
         far_plane_m=7.5,
     )
-    prepare_dataset(raw, folder / "out", progress=False, report=lambda line: None)
+    prepare_dataset(raw, folder / "out", ShardOptions(shard_format=1), progress=False, report=lambda line: None)
     return read_dataset(folder / "out")
 
 
@@ -117,7 +118,11 @@ def test_a_data_set_without_depth_is_read(tmp_path):
         ({"entries": ["normals"]}, "image is needed"),
         ({"ranges": {"depth": [1, 2]}}, "ranges are"),
         ({"ranges": {"normals": [2, 1]}}, "smallest and largest normals"),
-        ({"format_version": 3}, "format_version is 3"),
+        ({"format_version": 4}, "format_version is 4"),
+        ({"format_version": 3}, "codings are None, this program knows .*octahedral"),
+        ({"format_version": 3, "codings": {"normals": "cubic"}}, "codings are .*cubic"),
+        ({"format_version": 3, "codings": {"depth": "octahedral"}}, "codings are .*depth"),
+        ({"format_version": 3, "codings": [1]}, "codings are"),
         ({"format_version": True}, "format_version is True"),
     ],
 )

@@ -157,7 +157,8 @@ def _whole_manifests() -> list[bytes]:
     whole = (_dataset() / _MANIFEST).read_bytes()
     long = json.loads(whole)
     long["splits"]["train"] = long["splits"]["train"] * 500
-    return [whole, whole, json.dumps(long).encode()]
+    coded = {**json.loads(whole), "format_version": 3, "ranges": {}, "codings": {"normals": "octahedral"}}
+    return [whole, whole, json.dumps(long).encode(), json.dumps(coded).encode()]
 
 
 @cache
@@ -167,6 +168,7 @@ def _entry(name: str) -> bytes:
     others = {
         "image.jpg": encode_image(np.full((*SIZE, 3), 99, np.uint8)),
         "depth.npy": _npy(depth),
+        "normals.octahedral": encode_array(np.full((2, *SIZE), 4095, np.int16), 2),
         "normals.npy": _npy(np.stack([depth * 0, depth * 0, depth / 2])),
     }
     return others[name] if name in others else entries[name]
@@ -177,12 +179,23 @@ def _huge_image(suffix: str, chance: random.Random) -> bytes:
     return encode_image(np.zeros((*size, 3), np.uint8), suffix)
 
 
+def _codes(chance: random.Random) -> np.ndarray:
+    """Return numbers that are no codes, or too many."""
+    shape = chance.choice(((2, *SIZE), (3, *SIZE), (2, 4, 4), (384,), (0,), (2, 4000, 4000)))
+    return np.full(shape, chance.choice((-32768, -1, 8191, 32767)), chance.choice((np.int16, np.float16, np.int64)))
+
+
 _OWN = {
     "json": (),
     "depth.blosc": (
         _blosc_bomb,
         _packed_lying_npy,
         lambda chance: bytes(encode_array(np.full(SIZE, np.nan, np.float16))),
+    ),
+    "normals.octahedral": (
+        _blosc_bomb,
+        _packed_lying_npy,
+        lambda chance: bytes(encode_array(_codes(chance), 2)),
     ),
     "depth.npy": (lying_npy,),
     "normals.npy": (lying_npy,),

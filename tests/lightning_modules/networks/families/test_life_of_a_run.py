@@ -15,14 +15,14 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 runs.start_server()
 
 ADAPTERS = {"lora": {"rank": 2}}
-# Between them, every input mode, and training of all weights and of adapters.
+# Between them, every input mode, and training of all weights, of adapters, and of adapters over 4 bits.
 OPTIONS = {
     "stable_diffusion_3": {},
     "stable_diffusion_3_5": {"input_mode": "image", "checkpointing": True},
     "flux": {"input_mode": "residual", "timestep": 499.0, **ADAPTERS},
-    "flux_kontext": {"input_mode": "sequence", **ADAPTERS},
+    "flux_kontext": {"input_mode": "sequence", "quantization": "nf4", **ADAPTERS},
     "qwen_image": {"input_mode": "residual", "timestep": 499.0, "decoder_checkpointing": True, **ADAPTERS},
-    "qwen_image_edit_plus": {"input_mode": "sequence", "checkpointing": True, **ADAPTERS},
+    "qwen_image_edit_plus": {"input_mode": "sequence", "checkpointing": True, "quantization": "nf4", **ADAPTERS},
     "stable_diffusion_xl": {"noise": "gaussian"},
     "z_image": {"input_mode": "residual", "timestep": 499.0},
     "flux_2_klein": {"input_mode": "sequence", **ADAPTERS},

@@ -38,7 +38,7 @@ EXPORTS = {
     "marigold_v2_stage_1": NO_PIPELINE,
     "marigold_v2_stage_2": NO_PIPELINE,
 }
-OWN_BASES = {"lemonaddie/geowizard": "GeoWizard"}
+OWN_BASES = {"lemonaddie/Geowizard": "GeoWizard"}
 FULL_SIZE = {"layer_channels": 16, "teacher_channels": WIDTH, "input_size": 16}
 
 

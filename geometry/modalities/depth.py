@@ -53,6 +53,7 @@ class Depth(Modality):
     has_surface = True
     varies_by_image = True
     error_name = "abs_rel"
+    ends = ("near", "far")
     stock_pipeline = StockPipeline(
         "MarigoldDepthPipeline",
         {"prediction_type": "depth", "scale_invariant": True, "shift_invariant": True},

@@ -66,6 +66,7 @@ class Modality(Stored, ABC):
         frame: camera frame of the network's vectors; None where there are none.
         error_name: name of ``error`` in metrics.
         worst_error: error of the darkest colour in visualisations of errors.
+        ends: words for the smallest and the largest value, where colours run from one to the other; None elsewhere.
     """
 
     title: ClassVar[str]
@@ -76,6 +77,7 @@ class Modality(Stored, ABC):
     stock_pipeline: ClassVar[StockPipeline | None] = None
     error_name: ClassVar[str] = "abs_error"
     worst_error: ClassVar[float] = 0.5
+    ends: ClassVar[tuple[str, str] | None] = None
     frame: str | None = None
 
     def __init_subclass__(cls, **options: Any) -> None:  # noqa: ANN401

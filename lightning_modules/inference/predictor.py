@@ -113,8 +113,8 @@ class Predictor:
         """Return the prediction for one image, at its size.
 
         Args:
-            image: a file, an open Pillow image, an array (H,W,3) (uint8, uint16, or float in [0, 1]), or a
-                tensor (3,H,W) in [0, 1].
+            image: a file, an open Pillow image, an array (H,W,3) or a tensor (3,H,W), of uint8, uint16, or floating
+                point in [0, 1].
 
         Returns:
             float32: (H,W) for a modality of a single channel such as depth, else (H,W,C).
@@ -122,17 +122,30 @@ class Predictor:
         Raises:
             InputError: the image cannot be read.
         """
-        return self.predict([as_rgb(image)])[0]
+        return self.predict([image])[0]
 
-    def predict(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def predict(self, images: Sequence[ImageLike]) -> list[np.ndarray]:
         """Return the predictions for images that share a ``network_size``, computed as one batch.
 
         Args:
-            images: (H,W,3) each, uint8, uint16, or float in [0, 1].
+            images: each as for a call.
 
         Returns:
             float32 each, at the size of its image: (H,W) for a single channel, else (H,W,C).
+
+        Raises:
+            InputError: an image cannot be read, or they cannot share a batch.
         """
+        if not isinstance(images, Sequence) or isinstance(images, str):
+            raise InputError("predict takes a list of images; for a single one, call the predictor itself.")
+        arrays = [as_rgb(image) for image in images]
+        sizes = sorted({self.network_size(*array.shape[:2]) for array in arrays})
+        if len(sizes) > 1:
+            seen = ", ".join(f"{height}x{width}" for height, width in sizes)
+            raise InputError(f"images of one batch must be seen at one size, not {seen}; call the predictor for each.")
+        return self._predict_batch(arrays) if arrays else []
+
+    def _predict_batch(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
         inputs = [self._processed(image) for image in images]
         if len(images) == 1 and self._needs_tiles(*inputs[0].shape[-2:]):
             outputs = [self._predict_tiles(inputs[0])]

@@ -17,6 +17,8 @@ from pathlib import Path
 from benchmarks.wrong_options.values import Material
 from tests.helpers import commands, runs
 
+# What reads the files of predict, and those of a base as fit does.
+_AS_ANOTHER = ("serve", "conditioning")
 DAMAGES: dict[str, Callable[[bytes], bytes | None]] = {
     "missing": lambda data: None,
     "empty": lambda data: b"",
@@ -90,7 +92,7 @@ def main() -> None:
     material = Material(options.out.absolute() / "material")
     commands.extend(material)
     counts = dict.fromkeys(("refused", "taken", "WRONG"), 0)
-    for name in options.commands or [name for name in commands.names() if name != "serve"]:
+    for name in options.commands or [name for name in commands.names() if name not in _AS_ANOTHER]:
         work = options.out.absolute() / name.replace(" ", "-")
         work.mkdir()
         for file, damage, status, printed in cases(name, material, work):

@@ -8,6 +8,7 @@ import pytest
 import train
 from benchmarks.wrong_options.values import Material
 from tests.helpers import commands, runs
+from tests.tiny_bases import write_base
 
 MISTAKE, STOPPED = 2, 130
 # What writes nothing, or nothing where it is told to.
@@ -21,6 +22,7 @@ def material(tmp_path_factory):
     runs.start_server()
     made = Material(tmp_path_factory.mktemp("material"))
     commands.extend(made)
+    write_base(made.folder / "sd3", "stable_diffusion_3")
     return made
 
 

@@ -16,7 +16,6 @@ from typing import Any
 import train
 from benchmarks.wrong_options.values import Material
 from tests.helpers import runs
-from tests.tiny_bases import write_base
 
 TIMEOUT_S = 240
 
@@ -31,7 +30,7 @@ def names() -> list[str]:
 
 
 def extend(material: Material) -> None:
-    """Add what the commands need that no trainer has: tested runs, parts to merge, a base with a text encoder."""
+    """Add what other commands leave behind: tested runs, and parts to merge."""
     folder = material.folder
     saved = ["--model=lightning_modules.SavedPredictions", f"--model.folder={material.predictions}"]
     data = ["--data=datamodules.Benchmarks", f"--data.root={folder}/benchmarks", "--data.num_workers=0"]
@@ -41,7 +40,6 @@ def extend(material: Material) -> None:
     for part in (1, 2):
         words = ["prepare", *_own(material), f"--output={folder}/parts", "--samples_per_shard=1", f"--part={part}/2"]
         _must([*words, "--workers=1"], folder)
-    write_base(folder / "sd3", "stable_diffusion_3")
 
 
 def _own(material: Material) -> list[str]:
@@ -75,7 +73,7 @@ def lines(material: Material, out: Path, workers: int = 2) -> dict[str, list[str
     """Return a right command line for every command.
 
     Args:
-        material: the data, extended.
+        material: the data, extended; ``conditioning`` wants a base with text encoders in its folder ``sd3``.
         out: where to write to.
         workers: processes beside the command's own.
     """

@@ -100,7 +100,7 @@ class TestMistakes:
             ("model.network.lora={rank: 1000000000000}", "lora needs 1 <= rank"),
             ("model=lightning_modules.DiffusionEstimator --model.sampling=[]", "model.sampling holds settings"),
             (
-                "data=datamodules.GeometryDataModule --data.datasets=[x] --data.augmentation=[]",
+                'data=datamodules.GeometryDataModule --data.datasets=[{"path":"x"}] --data.augmentation=[]',
                 "data.augmentation holds settings",
             ),
             ("trainer.accelerator=tpu", "the trainer cannot be set up like this"),

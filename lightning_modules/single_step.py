@@ -11,7 +11,7 @@ from geometry.errors import InputError
 from lightning_modules.estimator import Estimator
 from lightning_modules.losses.auxiliary import ImageReconstruction, LatentConsistency
 from lightning_modules.networks.latent_network import LatentNetwork
-from lightning_modules.networks.task_switch import IMAGE
+from lightning_modules.networks.outputs import IMAGE
 from lightning_modules.tasks import Task
 
 
@@ -72,6 +72,11 @@ class SingleStepEstimator(Estimator):
         members = self.task.members
         parts = [task.predict(self.network.decode(z)) for task, z in zip(members, latents, strict=True)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    @property
+    def draws_noise(self) -> bool:
+        """Whether predictions depend on the seeds."""
+        return self.network.noise in ("gaussian", "pyramid")
 
     def predict_batch(self, image: Tensor, batch: GeometryBatch, seeds: Sequence[int]) -> Tensor:
         """Return the prediction for the images of a batch: see ``Estimator``."""
@@ -136,11 +141,11 @@ class SingleStepEstimator(Estimator):
         if switch is None:
             if len(members) > 1:
                 raise InputError(
-                    "several tasks need a network with an output for each: write network.switch, for instance "
-                    f"{{outputs: [{', '.join(member.modality.name for member in members)}]}}."
+                    "several tasks need a network with an output for each: write network.switch, or for an editor "
+                    f"network.outputs, for instance {{outputs: [{', '.join(m.modality.name for m in members)}]}}."
                 )
             return []
         outputs = [switch.output_of(member.modality.name) for member in members]
         if len(set(outputs)) < len(outputs):
-            raise InputError(f"network.switch.outputs {switch.outputs} needs an output for each of several tasks.")
+            raise InputError(f"{switch.option} {switch.outputs} needs an output for each of several tasks.")
         return outputs

@@ -164,3 +164,15 @@ class PlanarFrames(ABC):
             info={"source": frame.key, "camera": source, "normals": self.normals},
         )
         return Shape(self.image_size, "resize").fit(sample, frame.image) if size != self.image_size else sample
+
+
+def depth_of_disparity(disparity: Array, focal_px: float, baseline_m: float) -> Array:
+    """Return planar depth in metres, float64, 0 where there is no disparity.
+
+    Args:
+        disparity: (H,W), in pixels.
+        focal_px: focal length in pixels.
+        baseline_m: distance of the two cameras in metres.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(disparity > 0, focal_px * baseline_m / disparity.astype(np.float64), 0)

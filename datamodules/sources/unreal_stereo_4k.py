@@ -17,7 +17,7 @@ import numpy as np
 
 from datamodules.sources.array_files import read_array_file
 from datamodules.sources.image_files import read_image
-from datamodules.sources.planar_frames import Array, PlanarFrame, PlanarFrames
+from datamodules.sources.planar_frames import Array, PlanarFrame, PlanarFrames, depth_of_disparity
 from datamodules.sources.registry import raw_dataset
 from geometry.command_line import Option
 from geometry.errors import InputError
@@ -62,8 +62,7 @@ class UnrealStereo4K(PlanarFrames):
         if not 0 < baseline_m < np.inf:
             raise InputError(f"{files[0]} and {files[1].name} place both cameras at one point: there is no depth.")
         focal = float(intrinsics[0, 0])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            depth = np.where(disparity > 0, focal * baseline_m / disparity.astype(np.float64), 0)
+        depth = depth_of_disparity(disparity, focal, baseline_m)
         numbers = (focal, float(intrinsics[1, 1]), float(intrinsics[0, 2]), float(intrinsics[1, 2]))
         return image, depth, numbers, own.parent.name
 

@@ -1,7 +1,7 @@
 """The denoiser of a latent network: the part of a base family that is trained."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -35,6 +35,7 @@ class Denoiser(ABC):
         trains_first_layer: Train the first layer beside the adapters, because it was widened.
         new_layers: Names of layers that the base has not got, which train beside the adapters, too.
         quantization: Keep the frozen weights of the model's blocks in 4 bits.
+        reads_image_tokens: Read what the model says at the image's tokens, too, which follow those of the noisy latent.
 
     Raises:
         InputError: There is no such input mode, the family has not got it, or the adapters do not fit.
@@ -70,8 +71,10 @@ class Denoiser(ABC):
         trains_first_layer: bool = False,
         new_layers: Sequence[str] = (),
         quantization: Quantization | None = None,
+        reads_image_tokens: bool = False,
     ) -> None:
         self.check_input_mode(input_mode)
+        self.reads_image_tokens = reads_image_tokens
         self.model: Any = model
         self.conditioning = dict(conditioning or {})
         self.input_mode: InputMode = input_mode
@@ -125,8 +128,20 @@ class Denoiser(ABC):
             conditioning: what was given at the start, for one image, on the device of the latents.
 
         Returns:
-            (B,C,h,w), as the noise process understands it.
+            (B,C,h,w), as the noise process understands it; (B,2C,h,w) with what is said at the image's tokens, where
+            that is read.
         """
+
+    def said(self, tokens: Tensor, count: int, as_latent: Callable[[Tensor], Tensor]) -> Tensor:
+        """Return as a latent what a model of tokens says: at those of the noisy latent, and the image's if it is read.
+
+        Args:
+            tokens: (B,L,D), those of the noisy latent and then, where the model sees it so, of the image.
+            count: tokens of a latent.
+            as_latent: makes (B,C,h,w) of (B,count,D).
+        """
+        parts = tokens.split(count, dim=1)[: 2 if self.reads_image_tokens else 1]
+        return torch.cat([as_latent(part) for part in parts], dim=1)
 
     @property
     def denoises(self) -> bool:

@@ -15,9 +15,9 @@ from lightning_modules.networks.denoiser import Denoiser
 from lightning_modules.networks.lora import merge_adapters
 from lightning_modules.networks.noise import NoiseKind, draw_noise
 from lightning_modules.networks.noise_process import NoiseProcess
+from lightning_modules.networks.outputs import Outputs
 from lightning_modules.networks.plain import make_plain, plain_copy
 from lightning_modules.networks.sharding import shard_blocks
-from lightning_modules.networks.task_switch import TaskSwitch
 
 
 class LatentNetwork(nn.Module):
@@ -51,7 +51,7 @@ class LatentNetwork(nn.Module):
         timestep: float | None = None,
         channels_last: bool = False,
         compile: Compilation | None = None,
-        switch: TaskSwitch | None = None,
+        switch: Outputs | None = None,
     ) -> None:
         super().__init__()
         if noise not in get_args(NoiseKind):
@@ -182,9 +182,12 @@ class LatentNetwork(nn.Module):
             given: further conditioning, see ``model_output``.
 
         Returns:
-            (B,C,h,w), normalised latent.
+            (B,C,h,w), normalised latent; (B,2C,h,w) with what is said at the image's tokens, where that is read.
         """
         output = self.model_output(self.denoiser.input_of(image_latent, noise), self.timestep, given)
+        if self.denoiser.reads_image_tokens:
+            output, second = output.chunk(2, dim=1)
+            return torch.cat([self.noise_process.predict_x0(output, noise, self._timestep), second], dim=1)
         if self.denoiser.input_mode == "residual":
             return image_latent - output
         return self.noise_process.predict_x0(output, noise, self._timestep)
@@ -215,7 +218,7 @@ class LatentNetwork(nn.Module):
         outputs: Sequence[str] = (),
         dataset: str | None = None,
     ) -> list[Tensor]:
-        """Return the clean latents (B,C,h,w) of several outputs, a single one without a switch: see ``TaskSwitch``."""
+        """Return the clean latents (B,C,h,w) of several outputs, a single one without a switch: see ``Outputs``."""
         if self.switch is None:
             return [self.clean_latent(image_latent, noise, given)]
         return self.switch.clean_latents(self.clean_latent, image_latent, noise, given, outputs, dataset)

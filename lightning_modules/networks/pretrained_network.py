@@ -17,6 +17,7 @@ from lightning_modules.networks.noise import NoiseKind
 from lightning_modules.networks.pretrained import load_weights
 from lightning_modules.networks.pretrained_base import check_base
 from lightning_modules.networks.quantization import Quantization, check_quantization
+from lightning_modules.networks.sequence_outputs import SequenceOutputs
 from lightning_modules.networks.widening import check_output, fit_first_layer
 
 
@@ -52,6 +53,9 @@ class PretrainedNetwork(LatentNetwork):
         channels_last: Lay weights and activations out channel by channel, which suits convolutions.
         compile: Let torch.compile compile denoiser, encoder and decoder when they are first used, for instance
             {regions: blocks}; by default, they run as they are.
+        outputs: Names of two outputs of an editor that sees the image as further tokens (input_mode: sequence), such
+            as [depth, normals]: what it says at the noisy latent's tokens, and at the image's, in one evaluation. By
+            default a single one, of the noisy latent.
 
     Raises:
         InputError: The base cannot be had, lacks a part, is of no known family, or does not fit the settings.
@@ -73,6 +77,7 @@ class PretrainedNetwork(LatentNetwork):
         vae_precision: VaePrecision = "float32",
         channels_last: bool = False,
         compile: Compilation | None = None,
+        outputs: list[str] | None = None,
     ) -> None:
         compiled = None if compile is None else compile.parts
         is_compiled = compile is not None and (compiled is None or not {*compiled} <= {"encoder", "decoder"})
@@ -82,10 +87,11 @@ class PretrainedNetwork(LatentNetwork):
         kind, config = family.denoiser, found.configs[family.denoiser_part]
         kind.check_input_mode(input_mode)
         _check_noise(input_mode, noise)
+        named = _named(outputs, input_mode)
         stored = found.stored
         given = read_conditioning(stored, family, config) if stored else encode_empty_prompt(files, family, config)
         options: dict[str, Any] = {"input_mode": input_mode, "lora": lora, "quantization": quantization}
-        options["checkpointing"] = checkpointing
+        options |= {"checkpointing": checkpointing, "reads_image_tokens": named is not None}
         vae = _load(files, family, "vae", torch.float32)
         codec = family.make_codec(
             vae, train_decoder=train_decoder, precision=vae_precision, checkpointing=decoder_checkpointing
@@ -108,7 +114,20 @@ class PretrainedNetwork(LatentNetwork):
         process = family.make_noise_process(files)
         if timestep is not None and not 0 <= timestep <= process.last_timestep:
             raise InputError(f"timestep must be in 0 ... {process.last_timestep:g}, not {timestep}.")
-        super().__init__(codec, denoiser, process, noise, timestep, channels_last=channels_last, compile=compile)
+        super().__init__(
+            codec, denoiser, process, noise, timestep, channels_last=channels_last, compile=compile, switch=named
+        )
+
+
+def _named(outputs: list[str] | None, input_mode: InputMode) -> SequenceOutputs | None:
+    if outputs is None:
+        return None
+    if input_mode != "sequence":
+        raise InputError(
+            f"network.outputs {outputs} are what an editor says at two parts of its sequence: they need "
+            f"input_mode: sequence, not {input_mode}."
+        )
+    return SequenceOutputs(outputs)
 
 
 def _check_noise(input_mode: InputMode, noise: NoiseKind) -> None:

@@ -1,6 +1,6 @@
 """One network for several outputs: labels that tell a backbone which of them to give."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -8,21 +8,16 @@ import torch
 from torch import Tensor
 
 from geometry.errors import InputError
+from lightning_modules.networks.outputs import ANNOTATION, IMAGE, CleanLatent, Outputs
 
 Domain = Literal["indoor", "outdoor", "object"]
-#: ``LatentNetwork.clean_latent``: image latent, noise and conditioning to the clean latent.
-CleanLatent = Callable[[Tensor, Tensor, Mapping[str, Tensor]], Tensor]
 
-#: Name of the output of a network that has a single task.
-ANNOTATION = "annotation"
-#: Name of the output that reconstructs the image.
-IMAGE = "image"
 #: Name of the labels in a denoiser's conditioning.
 LABELS = "class_labels"
 
 
 @dataclass(frozen=True)
-class TaskSwitch:
+class TaskSwitch(Outputs):
     """Which outputs a network has, and what it is told to give each of them.
 
     A label holds the sines and then the cosines of a unit vector that says which output is wanted; with a domain, those
@@ -47,11 +42,11 @@ class TaskSwitch:
     joint: bool = False
     domain: Domain | None = None
     domains: dict[str, Domain] = field(default_factory=dict)
+    option = "network.switch.outputs"
 
     def __post_init__(self) -> None:
         """Check the settings."""
-        if not self.outputs or len(set(self.outputs)) < len(self.outputs):
-            raise InputError(f"network.switch.outputs needs different names, at least one, got {self.outputs}.")
+        self.check_names()
         if self.domains and self.domain is None:
             raise InputError("network.switch.domains needs network.switch.domain, for the images of other data sets.")
         for domain in (*self.domains.values(), *([self.domain] if self.domain else [])):
@@ -63,22 +58,10 @@ class TaskSwitch:
         """How many numbers a label has."""
         return 2 * len(self.outputs) + (2 * len(get_args(Domain)) if self.domain else 0)
 
-    def output_of(self, modality: str) -> str:
-        """Return the name of the output that predicts a modality.
-
-        Args:
-            modality: its name.
-
-        Raises:
-            InputError: there is none.
-        """
-        for name in (modality, ANNOTATION):
-            if name in self.outputs:
-                return name
-        raise InputError(
-            f"network.switch.outputs {self.outputs} has no output for {modality}. Name it there, or write {ANNOTATION} "
-            "where the network has a single task."
-        )
+    @property
+    def images_at_once(self) -> int:
+        """How many images the denoiser sees at once, at least, for each that is predicted."""
+        return len(self.outputs) if self.joint else 1
 
     def labels(self, outputs: Sequence[str], dataset: str | None = None) -> Tensor:
         """Return what the backbone is told.
@@ -114,22 +97,7 @@ class TaskSwitch:
         outputs: Sequence[str],
         dataset: str | None = None,
     ) -> list[Tensor]:
-        """Return the clean latents of several outputs of a network, computed as one batch.
-
-        Args:
-            clean_latent: method of the network.
-            image_latent: (B,C,h,w), latent of the image.
-            noise: (B,C,h,w), latent noise or zeros, the same for all outputs.
-            given: what ``image_conditioning`` of the network returned.
-            outputs: names of the wanted outputs.
-            dataset: name of the data set that the images come from, where it is known.
-
-        Returns:
-            (B,C,h,w) per output, in their order.
-
-        Raises:
-            InputError: there is no such output.
-        """
+        """Return the clean latents of outputs, computed as one batch: see ``Outputs``."""
         together = self.outputs if self.joint else list(outputs)
         labels = self.labels(together, dataset).to(image_latent.device)
         places = [together.index(name) for name in outputs]

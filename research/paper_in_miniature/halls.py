@@ -65,10 +65,14 @@ class Halls:
         rendered = self.training(seed=0, batch_size=1)
         return _validation(rendered.folders["rooms"], "val")
 
-    def evaluation(self) -> GeometryDataModule:
-        """Return the halls that everything is judged on."""
+    def evaluation(self, number: int | None = None) -> GeometryDataModule:
+        """Return the halls that everything is judged on.
+
+        Args:
+            number: how many of them, spread over all; None takes all.
+        """
         rendered = self._rendered(self._data.evaluation_rooms, self._data.evaluation_seed, 0, 1)
-        return _validation(rendered.folders["rooms"], "train")
+        return _validation(rendered.folders["rooms"], "train", number)
 
     def _rendered(self, rooms: int, data_seed: int, seed: int, batch_size: int) -> SyntheticDataModule:
         module = SyntheticDataModule(
@@ -89,11 +93,12 @@ class Halls:
         return module
 
 
-def _validation(folder: Path, split: str) -> GeometryDataModule:
+def _validation(folder: Path, split: str, number: int | None = None) -> GeometryDataModule:
     return GeometryDataModule(
         datasets=[],
         val_datasets=[DatasetSource(str(folder), split=split, name=NAME)],
         val_batch_size=EVALUATION_BATCH,
+        max_val_samples=number,
         modalities=["depth", "normals"],
         num_workers=0,
     )

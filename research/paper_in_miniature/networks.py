@@ -9,12 +9,13 @@ import torch
 from torch import Tensor
 
 from lightning_modules import StableDiffusion
+from lightning_modules.networks.latent_network import LatentNetwork
 
 TINY_BASE = Path(__file__).parents[2] / "checkpoints" / "tiny-stable-diffusion"
 
 
-class RememberingStableDiffusion(StableDiffusion):
-    """A ``StableDiffusion`` whose frozen encoder sees every image once.
+class RemembersLatents(LatentNetwork):
+    """A network whose frozen encoder sees every image once; comes before the network's class.
 
     Latents are those of the encoder to float32 rounding: an image is encoded beside others than it would be without
     the memory, and convolutions may then sum in another order. It spares half the time of a diffusion step, which
@@ -22,7 +23,7 @@ class RememberingStableDiffusion(StableDiffusion):
 
     Args:
         latents: the memory, by the digest of the image; may be shared among networks with the same VAE.
-        **options: those of ``StableDiffusion``.
+        **options: those of the network.
     """
 
     def __init__(self, latents: dict[bytes, Tensor], **options: Any) -> None:  # noqa: ANN401
@@ -38,6 +39,10 @@ class RememberingStableDiffusion(StableDiffusion):
             for number, latent in zip(new, super().encode(image[new]), strict=True):
                 self._latents[digests[number]] = latent.clone()
         return torch.stack([self._latents[digest] for digest in digests])
+
+
+class RememberingStableDiffusion(RemembersLatents, StableDiffusion):
+    """A ``StableDiffusion`` that remembers latents."""
 
 
 def write_random_base(folder: Path, seed: int) -> None:

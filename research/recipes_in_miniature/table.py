@@ -3,8 +3,9 @@
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
 
-from research.recipes_in_miniature.claims import CLAIMS
-from research.recipes_in_miniature.recipes import RECIPES
+from research.recipes_in_miniature.bases import BASES
+from research.recipes_in_miniature.claims import claims_of
+from research.recipes_in_miniature.recipes import recipes_of
 from research.recipes_in_miniature.training import Settings
 
 COLUMNS = {
@@ -12,6 +13,7 @@ COLUMNS = {
     "ransac_log_abs_rel": "AbsRel, RANSAC log",
     "delta1": "delta1",
     "least_squares_see3": "soft edges (see3), m",
+    "upside_down_share": "upside down, share",
     "mean_angle_deg": "normals, degrees",
 }
 
@@ -25,15 +27,17 @@ def as_markdown(settings: Settings, scores: Mapping[str, Sequence[Mapping[str, f
     """
     head = ["recipe", "what it is", "seeds", *COLUMNS.values()]
     lines = [_row(head), _row(["---"] * len(head))]
-    for recipe in RECIPES:
+    for recipe in recipes_of(settings.base):
         found = scores.get(recipe.name, [])
         cells = [_cell([each[name] for each in found if name in each]) for name in COLUMNS]
         lines.append(_row([recipe.name, recipe.text, str(len(found)), *cells]))
     claims = [_row(["claim", "verdict"]), _row(["---", "---"])]
-    claims += [_row([claim.text, claim.verdict(scores)]) for claim in CLAIMS]
+    names = {recipe.name for recipe in recipes_of(settings.base)}
+    claims += [_row([claim.text, claim.verdict(scores)]) for claim in claims_of(names)]
     about = (
         f"{settings.steps} steps of {settings.batch_size} halls at a learning rate of {settings.learning_rate:g} for "
-        "all, from the tiny base; mean over the seeds, ± their standard deviation."
+        f"all, from {BASES[settings.base].text}; scored on {settings.evaluation_halls} unseen halls; mean over the "
+        "seeds, ± their standard deviation."
     )
     return "\n".join([about, "", *lines, "", *claims, ""])
 

@@ -11,6 +11,10 @@ from lightning.pytorch import seed_everything
 from torch import Tensor
 from torch.optim import AdamW
 
+from geometry.alignment import align_scale_shift
+from geometry.batch import GeometryBatch
+from geometry.modalities import Depth as DepthModality
+from geometry.modalities import Modality
 from lightning_modules.evaluation.scoring import Scorer, Tally
 from lightning_modules.metrics.benchmarks.choice import MetricChoice
 from lightning_modules.networks.noise import seed_from
@@ -22,7 +26,8 @@ from research.paper_in_miniature.settings import FULL as PAPER
 from research.paper_in_miniature.settings import QUICK as QUICK_PAPER
 from research.paper_in_miniature.settings import DataSettings
 from research.paper_in_miniature.stages import Stages
-from research.recipes_in_miniature.recipes import RECIPES, Recipe
+from research.recipes_in_miniature.bases import BASES, BaseName
+from research.recipes_in_miniature.recipes import Recipe, recipes_of
 
 CHOICE = MetricChoice(("least_squares", "ransac_log"), ("soft_edges",))
 
@@ -32,26 +37,39 @@ class Settings:
     """What results depend on, the same for all recipes.
 
     Attributes:
+        base: what they start from.
         data: which halls.
         steps: optimiser steps.
         batch_size: images per step.
         learning_rate: largest learning rate.
         warmup_steps: steps over which it rises.
         final_lr_ratio: share that is left at the end.
+        evaluation_halls: how many halls each is scored on.
         seeds: of weights that are new, of noise and of the order of the data.
     """
 
+    base: BaseName = "unet"
     data: DataSettings = field(default_factory=DataSettings)
-    steps: int = PAPER.fine_tuning.steps
-    batch_size: int = PAPER.fine_tuning.batch_size
-    learning_rate: float = 1e-3
+    steps: int = BASES["unet"].steps
+    batch_size: int = 4
+    learning_rate: float = BASES["unet"].learning_rate
     warmup_steps: int = PAPER.fine_tuning.warmup_steps
     final_lr_ratio: float = PAPER.final_lr_ratio
+    evaluation_halls: int = 100
     seeds: tuple[int, ...] = PAPER.seeds
 
 
-FULL = Settings()
-QUICK = Settings(data=QUICK_PAPER.data, steps=2, warmup_steps=1, seeds=(0,))
+def settings_of(base: BaseName, quick: bool = False) -> Settings:
+    """Return the settings of a base, or those that show in minutes whether everything works.
+
+    Args:
+        base: what recipes start from.
+        quick: whether little is trained, and with one seed.
+    """
+    learning_rate = BASES[base].learning_rate
+    if quick:
+        return Settings(base, QUICK_PAPER.data, steps=2, learning_rate=learning_rate, warmup_steps=1, seeds=(0,))
+    return Settings(base, steps=BASES[base].steps, learning_rate=learning_rate)
 
 
 class Comparison:
@@ -79,25 +97,29 @@ class Comparison:
         )
 
     def found(self) -> dict[str, list[dict[str, float]]]:
-        """Return the metrics that are there, by recipe, one mapping a seed; nothing is computed."""
-        scores: dict[str, list[dict[str, float]]] = {recipe.name: [] for recipe in RECIPES}
-        for recipe in RECIPES:
-            for seed in self.settings.seeds:
-                wanted = json.loads(json.dumps(self._key(recipe, seed)))
-                for file in self.stages.folder.glob(f"{recipe.name}-seed-{seed}-*.json"):
-                    content = json.loads(file.read_text())
-                    if content["depends_on"] == wanted:
-                        scores[recipe.name].append(content["result"])
+        """Return the metrics that are there, by recipe, one mapping a seed, whatever the seed; nothing is computed."""
+        scores: dict[str, list[dict[str, float]]] = {}
+        for recipe in recipes_of(self.settings.base):
+            files = [json.loads(file.read_text()) for file in self.stages.folder.glob(f"{recipe.name}-seed-*.json")]
+            seeds = {file["depends_on"]["seed"]: file for file in files}
+            keys = {seed: json.loads(json.dumps(self._key(recipe, seed))) for seed in seeds}
+            scores[recipe.name] = [
+                file["result"]
+                for file in sorted(files, key=lambda file: file["depends_on"]["seed"])
+                if file["depends_on"] == keys[file["depends_on"]["seed"]]
+            ]
         return scores
 
     def _key(self, recipe: Recipe, seed: int) -> dict[str, Any]:
         settings = asdict(self.settings) | {"seeds": None}
-        return {"recipe": recipe.name, "seed": seed, "network": str(recipe.network), **settings}
+        network = str(recipe.networks[self.settings.base])
+        return {"recipe": recipe.name, "text": recipe.text, "seed": seed, "network": network, **settings}
 
     def _train(self, recipe: Recipe, seed: int) -> SingleStepEstimator:
         seed_everything(seed, verbose=False)
         settings = self.settings
         estimator = recipe.build(
+            settings.base,
             self._latents,
             optimizer=partial(AdamW, lr=settings.learning_rate, fused=True),
             warmup_steps=settings.warmup_steps,
@@ -110,20 +132,33 @@ class Comparison:
     @torch.no_grad()
     def _evaluate(self, estimator: SingleStepEstimator) -> dict[str, float]:
         """Return all metrics on the evaluation halls, of all modalities."""
-        data = self.halls.evaluation()
+        data = self.halls.evaluation(self.settings.evaluation_halls)
         data.setup("validate")
         (info,) = data.val_dataset_infos
         (loader,) = data.val_dataloader()
         singles = choose(estimator)
         tallies = [Tally() for _ in singles]
         scorers = [Scorer(single.task, info, CHOICE) for single in singles]
+        upside_down: list[Tensor] = []
         for batch in loader:
             for single, scorer, tally in zip(singles, scorers, tallies, strict=True):
                 prediction = single(batch.image, [seed_from(key) for key in batch.key])
+                upside_down += _upside_down(single.task.modality, prediction, batch)
                 for index in range(len(batch)):
                     place = slice(index, index + 1)
                     scorer.score(tally, prediction[place], batch[place])
         found: dict[str, float] = {}
         for scorer, tally in zip(scorers, tallies, strict=True):
             found |= {name.replace("/", "_"): value for name, value in scorer.overall(tally).items()}
+        if upside_down:
+            found["upside_down_share"] = float(torch.stack(upside_down).double().mean())
         return found
+
+
+def _upside_down(modality: Modality, prediction: Tensor, batch: GeometryBatch) -> list[Tensor]:
+    """Return for each image whether far is predicted to be near: the best scale is negative; nothing but for depth."""
+    if not isinstance(modality, DepthModality):
+        return []
+    truth = modality.parameterization.of_target(batch.targets[modality.name])
+    scale, _ = align_scale_shift(prediction, *truth)
+    return list(scale < 0)

@@ -65,10 +65,7 @@ def write_urbansyn(raw: Path, number: int = 1) -> Frame:
     frame = street(50.0, 40.0, seed=number)
     _write_colour(raw / f"rgb/rgb_{number:04d}.png", frame)
     depth = np.where(np.isfinite(frame.depth), frame.depth / 1e5, 1).astype(np.float16)
-    file = raw / f"depth/depth_{number:04d}.exr"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
-    OpenEXR.File(header, {"V": OpenEXR.Channel(depth)}).write(str(file))
+    _write_exr(raw / f"depth/depth_{number:04d}.exr", "V", depth)
     height, width = SIZE
     camera = {"focalLength_mm": 25.0, "sensorWidth_mm": 25.0 * width / 50, "sensorHeight_mm": 25.0 * height / 40}
     (raw / "camera_metadata.json").write_text(json.dumps({"parameters": [{"Camera": camera}]}))
@@ -93,6 +90,22 @@ def write_unreal_stereo(raw: Path, scene: str = "00000", number: int = 0) -> tup
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text + "\n")
     return frames
+
+
+def write_irs(raw: Path, folder: str = "Home/ArchvizKitchen", number: int = 1) -> Frame:
+    """Write the left image of a frame of IRS and its disparity."""
+    focal = SIZE[1] / 2
+    frame, _ = room(focal, seed=number)
+    _write_colour(raw / folder / f"l_{number:05d}.png", frame)
+    disparity = np.where(np.isfinite(frame.depth), focal * 0.1 / frame.depth, 0)
+    _write_exr(raw / folder / f"d_{number:05d}.exr", "G", disparity.astype(np.float32))
+    return frame
+
+
+def _write_exr(path: Path, channel: str, values: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    header = {"compression": OpenEXR.ZIP_COMPRESSION, "type": OpenEXR.scanlineimage}
+    OpenEXR.File(header, {channel: OpenEXR.Channel(values)}).write(str(path))
 
 
 def _write_colour(path: Path, frame: Frame) -> None:

@@ -66,7 +66,7 @@ class FluxDenoiser(Denoiser):
             guidance=None if self.guidance is None else places.new_full((batch,), self.guidance),
             return_dict=False,
         )[0]
-        return unpack(velocity[:, : (height // 2) * (width // 2)], height, width)
+        return self.said(velocity, (height // 2) * (width // 2), lambda part: unpack(part, height, width))
 
 
 def _places(number: int, height: int, width: int, like: Tensor) -> Tensor:

@@ -57,7 +57,7 @@ class Flux2Denoiser(Denoiser):
             guidance=None,
             return_dict=False,
         )[0]
-        return velocity[:, : height * width].transpose(1, 2).reshape(batch, -1, height, width)
+        return self.said(velocity, height * width, lambda part: part.transpose(1, 2).reshape(batch, -1, height, width))
 
 
 def _places(time: int, height: int, width: int, like: Tensor) -> Tensor:

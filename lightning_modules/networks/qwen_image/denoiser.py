@@ -58,4 +58,4 @@ class QwenImageDenoiser(Denoiser):
             img_shapes=[shapes] * batch,
             return_dict=False,
         )[0]
-        return unpack(velocity[:, : (height // 2) * (width // 2)], height, width)
+        return self.said(velocity, (height // 2) * (width // 2), lambda part: unpack(part, height, width))

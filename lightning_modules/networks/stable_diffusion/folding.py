@@ -39,7 +39,7 @@ def single_step_parts(model: PipelineModel) -> PipelineParts:
             "with noise: zeros, gaussian or none."
         )
     unet, vae = copies_of_models(model)
-    if network.switch is not None:
+    if isinstance(network.switch, TaskSwitch):
         _fold_label(unet, network.switch, model.modality.name)
     config = process.scheduler.config
     needs_noise = network.noise == "gaussian"

@@ -69,6 +69,8 @@ class StableDiffusion(LatentNetwork):
     unet: "UNet2DConditionModel"
     vae: "AutoencoderKL"
 
+    switch: TaskSwitch | None
+
     def __init__(
         self,
         base: str,

@@ -1,4 +1,4 @@
-"""TartanAir, UrbanSyn and UnrealStereo4K: rendered frames in their layouts give back what was rendered."""
+"""TartanAir, UrbanSyn, UnrealStereo4K and IRS: rendered frames in their layouts give back what was rendered."""
 
 import json
 
@@ -12,6 +12,7 @@ from datamodules.preparation.checking import check_dataset
 from datamodules.preparation.plan import ShardOptions
 from datamodules.preparation.run import prepare_dataset
 from datamodules.prepare import main
+from datamodules.sources.irs import IRS
 from datamodules.sources.tartanair import TartanAir
 from datamodules.sources.unreal_stereo_4k import UnrealStereo4K
 from datamodules.sources.urbansyn import UrbanSyn
@@ -21,6 +22,7 @@ from tests.helpers.rendered_layouts import (
     SIZE,
     rays_through,
     street,
+    write_irs,
     write_tartanair,
     write_unreal_stereo,
     write_urbansyn,
@@ -36,10 +38,13 @@ def write(kind, raw):
         return TartanAir(raw, size), frame, rays_through(size[1] / 2, size[1] / 2, size), 1e-6
     if kind == "urbansyn":
         return UrbanSyn(raw, SIZE), write_urbansyn(raw), rays_through(50.0, 40.0), 2.0**-10
+    if kind == "irs":
+        return IRS(raw, SIZE), write_irs(raw), rays_through(SIZE[1] / 2, SIZE[1] / 2), 1e-5
     return UnrealStereo4K(raw, SIZE), write_unreal_stereo(raw)[0], rays_through(40.0, 40.0), 1e-5
 
 
-KINDS = ("tartanair_1", "tartanair_2", "urbansyn", "unreal_stereo_4k")
+KINDS = ("tartanair_1", "tartanair_2", "urbansyn", "unreal_stereo_4k", "irs")
+ROOMS = ("unreal_stereo_4k", "irs")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -47,7 +52,7 @@ def test_depth_camera_and_normals_are_those_that_were_rendered(kind, tmp_path):
     dataset, frame, rays, exactness = write(kind, tmp_path)
     sample = dataset.load(dataset.list_frames().splits["train"][0])
     depth, known = sample.targets["depth"], np.isfinite(frame.depth) & (frame.depth <= 80)
-    assert known.any() and (kind == "unreal_stereo_4k" or not known.all()), "the sky is tried, too"
+    assert known.any() and (kind in ROOMS or not known.all()), "the sky is tried, too"
     np.testing.assert_allclose(depth[known], frame.depth[known], rtol=exactness, atol=0.004)
     assert not depth[~known].any() and not sample.targets["normals"][:, ~known].any()
     np.testing.assert_allclose(rays_of(sample.camera_from_pixel, *depth.shape, sample.pixel_center), rays, atol=1e-5)
@@ -72,7 +77,7 @@ def test_it_is_prepared_resized_and_found_good(kind, tmp_path):
 
 
 def test_each_is_a_command_of_prepare(tmp_path, capsys):
-    for kind in ("tartanair_1", "urbansyn", "unreal_stereo_4k"):
+    for kind in ("tartanair_1", "urbansyn", *ROOMS):
         write(kind, tmp_path / kind)
         command = kind.removesuffix("_1")
         out = tmp_path / "out" / command
@@ -98,6 +103,15 @@ def test_the_right_camera_of_unreal_stereo_has_its_own_depth(tmp_path):
     (frame,) = dataset.list_frames().splits["train"]
     np.testing.assert_allclose(dataset.load(frame).targets["depth"], right.depth, rtol=1e-4)
     assert frame.key == "00000-1-00000"
+
+
+def test_a_room_of_irs_is_held_out_in_every_light_and_frames_of_an_unknown_baseline_are_left_out(tmp_path):
+    for folder in ("Home/RoyalRoom", "Home/RoyalRoom_Night", "Home/RoyalRoom_BL2", "Office/OfficeKIT_Dark"):
+        write_irs(tmp_path, folder)
+    frames = IRS(tmp_path, SIZE, val_scenes=("RoyalRoom",)).list_frames()
+    keys = {split: [frame.key for frame in members] for split, members in frames.splits.items()}
+    assert keys == {"train": ["OfficeKIT-Dark-00001"], "val": ["RoyalRoom-Night-00001", "RoyalRoom-plain-00001"]}
+    assert frames.notices[-1].startswith("Left out: RoyalRoom_BL2;")
 
 
 def test_urbansyn_holds_out_the_last_frames(tmp_path):
@@ -139,6 +153,10 @@ def test_what_is_wrong_with_files_is_one_line_that_names_them(tmp_path):
         UrbanSyn(tmp_path / "u", SIZE, val_scenes=("street",))
     with pytest.raises(InputError, match="val_frames must be fewer than the 1 frames"):
         UrbanSyn(tmp_path / "u", SIZE, val_frames=1).list_frames()
+
+    write_irs(tmp_path / "i")
+    (tmp_path / "i/Home/ArchvizKitchen/d_00001.exr").unlink()
+    refused(IRS(tmp_path / "i", SIZE), "d_00001.exr is missing")
 
     write_unreal_stereo(tmp_path / "s")
     file = tmp_path / "s/00000/Extrinsics1/00000.txt"

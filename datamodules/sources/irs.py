@@ -1,0 +1,83 @@
+"""IRS: rendered rooms, offices, restaurants and stores in stereo of 960x540 pixels.
+
+Raw layout: ``RAW/Home/ArchvizKitchen_Dark/l_00001.png`` (left; ``r_`` is right) beside ``d_00001.exr``, disparity of
+the left image in pixels. What follows the first ``_`` of a folder says how the room was lit or flown through. All have
+one camera: 480 pixels of focal length at 960 pixels of width, the principal point in the middle, 0.1 m from left to
+right.
+
+Source: HKBU-HPML/IRS, README.md, lists/ and dataloader/; arXiv 1912.09678.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+from datamodules.sources.array_files import read_array_file
+from datamodules.sources.image_files import read_image
+from datamodules.sources.planar_frames import Array, PlanarFrame, PlanarFrames, depth_of_disparity
+from datamodules.sources.protocol import FrameList
+from datamodules.sources.registry import raw_dataset
+from geometry.command_line import Option
+
+_BASELINE_M = 0.1
+_OTHER_BASELINE = "_BL2"
+
+
+@dataclass(frozen=True)
+class IRS(PlanarFrames):
+    """IRS in its raw layout; the left camera. A scene is a room in every light, so that none is in both splits."""
+
+    name: str = "irs"
+
+    source: ClassVar[str] = "irs"
+    example: ClassVar[str] = "Home/ArchvizKitchen/l_00001.png beside d_00001.exr"
+
+    def list_frames(self) -> FrameList:
+        """Return the frames by split: see ``PlanarFrames``; says what is left out."""
+        frames = super().list_frames()
+        if left_out := sorted(path.name for path in self.raw.glob(f"*/*{_OTHER_BASELINE}")):
+            text = f"Left out: {', '.join(left_out)}; the distance of their two cameras is not published."
+            return FrameList(frames.splits, [*frames.notices, text])
+        return frames
+
+    def scan(self) -> list[PlanarFrame]:
+        """Return all frames of the left camera whose distance from the right one is known."""
+        frames = []
+        for path in self.raw.glob("*/*/l_*.png"):
+            folder, match = path.parent.name, re.fullmatch(r"l_(\d+)\.png", path.name)
+            if match and not folder.endswith(_OTHER_BASELINE):
+                room, _, variant = folder.partition("_")
+                frames.append(PlanarFrame(room, path, (variant or "plain", match[1])))
+        return frames
+
+    def read(self, frame: PlanarFrame) -> tuple[Array, Array, tuple[float, float, float, float], str]:
+        """Return a frame as its files hold it: see ``PlanarFrames``."""
+        image = read_image(frame.image)
+        disparity = read_array_file(frame.image.with_name(f"d_{frame.parts[1]}.exr"), 1, "G")
+        height, width = image.shape[:2]
+        focal = width / 2
+        numbers = (focal, focal, width / 2, height / 2)
+        return image, depth_of_disparity(disparity, focal, _BASELINE_M), numbers, "480 of 960 pixels"
+
+
+@raw_dataset
+def irs(
+    raw: Path,
+    size: Annotated[tuple[int, int], Option(metavar=("H", "W"))] = (540, 960),
+    normals: Literal["from-depth", "none"] = "from-depth",
+    val_scenes: Annotated[tuple[str, ...], Option(nargs="*", metavar="SCENE")] = (),
+    far_m: float = 80.0,
+    name: str = "irs",
+) -> IRS:
+    """Prepare IRS, the indoor robotics stereo data set.
+
+    Args:
+        raw: Folder that holds Home, Office, Restaurant and Store.
+        size: Height and width of the samples; the frames have 540 960.
+        normals: from-depth: compute normals; none: leave them out. Those of the files are not read.
+        val_scenes: Rooms held out for validation in every light, for instance OfficeKIT.
+        far_m: Depth in metres beyond which nothing is known.
+        name: Name in logs and shard names.
+    """
+    return IRS(raw, size, normals, val_scenes, name, far_plane_m=far_m)

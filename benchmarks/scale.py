@@ -80,6 +80,7 @@ def measure(folder: Path, world_size: int, num_steps: int) -> dict[str, Any]:
         "resume_s": resumed,
         "ms_per_micro_step": round(1000 * stepping / _STEPS, 4),
         "readers_of_all_streams_s": placing,
+        "shards_of_an_epoch_s": laying_out,
         "state_of_a_checkpoint_s": fingerprinting,
         "peak_growth_mb": round(_memory_mb("VmHWM") - before, 1),
     }

@@ -42,3 +42,7 @@ MAX_SAMPLES_PER_SHARD = 1 << 31
 MAX_FILE_NAME_LETTERS = 1024
 # NumPy writes headers of 128 bytes; only structured types, which are refused anyway, need more.
 MAX_NPY_HEADER_BYTES = 4096
+# The directory of a zip file: 90,000 files with long names have 13 MB. The worst one takes 20 times as much memory.
+MAX_ZIP_DIRECTORY_BYTES = 16 * MIB
+# metrics.csv of a run: two million rows.
+MAX_CURVES_BYTES = 256 * MIB

@@ -34,3 +34,10 @@ def test_a_class_path_of_an_earlier_run_is_the_class_of_today_and_is_written_ane
     package = base.__module__.rpartition(".")[0]
     assert taken == Namespace(it=getattr(__import__(package, fromlist=["x"]), path.rpartition(".")[2]))
     assert f"{package}.{path.rpartition('.')[2]}" in parser.dump(taken)
+
+
+def test_reading_an_image_goes_by_its_earlier_name_too():
+    from lightning_modules.inference.image_inputs import read_image
+    from lightning_modules.inference.pictures import read_picture
+
+    assert read_picture is read_image

@@ -22,6 +22,7 @@ from typing import Any
 from benchmarks.measuring import ROOT, report
 from datamodules.shards.manifest import FILE_NAME, DatasetManifest, ShardInfo, read_dataset
 from datamodules.streaming.batches import BatchAssembler
+from datamodules.streaming.epoch_order import EpochOrder
 from datamodules.streaming.micro_steps import Layout, Readers, micro_steps
 from datamodules.streaming.order import Segment
 from datamodules.streaming.train_order import ORDER_VERSION, TrainOrder, TrainSource
@@ -71,7 +72,9 @@ def measure(folder: Path, world_size: int, num_steps: int) -> dict[str, Any]:
     resumed, portions = _seconds(lambda: _begun(order, history, layout))
     stepping, taken = _seconds(lambda: list(islice(portions, _STEPS)))
     readers = Readers(order, ORDER_VERSION)
-    placing, _ = _seconds(lambda: [readers.of(portion)._order.place(0, 0) for portion in taken])  # type: ignore[union-attr]
+    placing, _ = _seconds(lambda: [readers.of(portion) for portion in taken])
+    places = EpochOrder(order.seed, "scale", source.shard_sizes, _BLOCK)
+    laying_out, _ = _seconds(lambda: places.place(0, 0))
     fingerprinting, _ = _seconds(order.fingerprint)
     return {
         "dataset_json_mb": round((folder / FILE_NAME).stat().st_size / 1e6, 2),

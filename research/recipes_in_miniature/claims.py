@@ -46,7 +46,6 @@ class Claim:
 
 
 CLAIMS = (
-    Claim("a positive scale is what RANSAC in log depth needs (ours)", "linear", "either_way", "ransac_log_abs_rel"),
     Claim("the free scale of E2E-FT is better by least squares", "either_way", "linear", "abs_rel"),
     Claim("log depth beats linear depth, RANSAC (Marigold V2: 5.04 to 4.72)", "log", "linear", "ransac_log_abs_rel"),
     Claim("the same by least squares", "log", "linear", "abs_rel"),

@@ -52,7 +52,8 @@ def quieten() -> None:
     """Hide advertisements and warnings that concern nobody who uses the project."""
     rank_zero = logging.getLogger("lightning.pytorch.utilities.rank_zero")
     rank_zero.addFilter(_is_news)
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # advertises a package, without need
+    for advertising in ("bitsandbytes.backends.cpu.ops", "torch.onnx._internal.exporter._registration"):
+        logging.getLogger(advertising).setLevel(logging.ERROR)  # packages that nothing here needs
     threading.excepthook = _report_from_thread
     warnings.formatwarning = _plain_warning  # type: ignore[assignment]
     log_above_bars("lightning.pytorch", "lightning.fabric")
@@ -67,6 +68,7 @@ def quieten() -> None:
         (r"Be aware that when using `ckpt_path`", UserWarning),
         (r"LightningCLI's args parameter is intended to run from within Python", UserWarning),
         (r"The `local_dir_use_symlinks` argument is deprecated", UserWarning),
+        (r"No complete tensor found in the group", UserWarning),  # a program's weights, which are on the CPU
     ):
         warnings.filterwarnings("ignore", message=message, category=category)
 

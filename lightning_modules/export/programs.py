@@ -111,8 +111,8 @@ def _check_is_one_function(estimator: Estimator) -> None:
         raise InputError(f"{reason}; export it with --format diffusers, or fine-tune it to a single step from zeros.")
 
 
-def write_torch(estimator: Estimator, folder: Path, dtype: str, metadata: Mapping[str, str]) -> None:
-    """Write a ``torch.export`` program with dynamic batch, height and width.
+def write_torch(estimator: Estimator, folder: Path, dtype: str, metadata: Mapping[str, str]) -> int:
+    """Write a ``torch.export`` program with dynamic batch, height and width; return the smallest side that it takes.
 
     Args:
         estimator: a trained estimator.
@@ -128,6 +128,7 @@ def write_torch(estimator: Estimator, folder: Path, dtype: str, metadata: Mappin
     smallest = max(int(found.lower) for found in program.range_constraints.values())
     texts = {METADATA: json.dumps({**metadata, "smallest_side": str(smallest)}, indent=2)}
     torch.export.save(program, folder / TORCH_FILE, extra_files=texts)
+    return smallest
 
 
 def write_onnx(estimator: Estimator, folder: Path, dtype: str, metadata: Mapping[str, str]) -> None:

@@ -27,7 +27,8 @@ from lightning_modules.networks.pipeline_folder import EXPORT_RECORD, VARIANTS, 
 
 Format = Literal["diffusers", "torch", "onnx"]
 Dtype = Literal["float32", "float16", "bfloat16"]
-FORMATS: dict[str, Callable[[LoadedModel, Path, str], None]] = {
+# What writes each format; some return the smallest side, in pixels, of the images that what they wrote takes.
+FORMATS: dict[str, Callable[[LoadedModel, Path, str], int | None]] = {
     "diffusers": write_diffusers,
     "torch": lambda model, folder, dtype: write_torch(model.estimator, folder, dtype, program_metadata(model)),
     "onnx": lambda model, folder, dtype: write_onnx(model.estimator, folder, dtype, program_metadata(model)),
@@ -85,8 +86,8 @@ def _export_alone(model: LoadedModel, options: ExportOptions) -> ExportRecord:
     except OSError as error:
         raise InputError(f"--output {output} cannot be made: {error.strerror}.") from error
     try:
-        FORMATS[options.format](model, partial, options.dtype)
-        agreements = _check(_without_ensemble(model), partial, options)
+        smallest = FORMATS[options.format](model, partial, options.dtype) or 1
+        agreements = _check(_without_ensemble(model), partial, options, smallest)
         merged = merge_difference(model.estimator.network, _images(model))
         record = describe(model, options.format, options.dtype, agreements, merged)
         write_card(model, record, partial, output.name)
@@ -127,18 +128,20 @@ def _put_in_place(partial: Path, output: Path) -> None:
     shutil.rmtree(former, ignore_errors=True)
 
 
-def _check(model: LoadedModel, folder: Path, options: ExportOptions) -> list[Agreement]:
+def _check(model: LoadedModel, folder: Path, options: ExportOptions, smallest: int) -> list[Agreement]:
     """Compare an export with its model at sizes that it was not made with; first in float32, then a variant."""
     if options.format != "diffusers":
-        return [compare(_program_pairs(model, folder, options.format), options.dtype)]
+        return [compare(_program_pairs(model, folder, options.format, smallest), options.dtype)]
     agreements = [compare(_stock_pairs(model, folder, None), "float32")]
     if options.dtype in VARIANTS:
         agreements.append(compare(_stock_pairs(model, folder, VARIANTS[options.dtype]), options.dtype))
     return agreements
 
 
-def _program_pairs(model: LoadedModel, folder: Path, export_format: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    first, second = _images(model)
+def _program_pairs(
+    model: LoadedModel, folder: Path, export_format: str, smallest: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    first, second = _images(model, smallest)
     for batch in (np.stack([first, first[::-1], first[:, ::-1]]), second[None]):
         outputs = _run_program(folder, export_format, batch)
         for expected, found in zip(_native(model, 0).predict(list(batch)), outputs, strict=True):
@@ -171,13 +174,15 @@ def _stock_pairs(model: LoadedModel, folder: Path, variant: str | None) -> Itera
             yield _native(model, seed)(image), next(found)
 
 
-def _images(model: LoadedModel) -> list[np.ndarray]:
+def _images(model: LoadedModel, smallest: int = 1) -> list[np.ndarray]:
+    """Return the images that an export is checked on, with no side below ``smallest`` pixels."""
     network = model.estimator.network
     most = largest_size(network) - 1  # so that the pixels more fit, too
     images = []
     for seed, size in enumerate(_CHECKED_SIZES):
-        height, width = (min(side, most) * network.size_multiple for side in size)
-        images.append(probe(height + _ODD_PIXELS[0], width + _ODD_PIXELS[1], seed))
+        sides = [min(side, most) * network.size_multiple + more for side, more in zip(size, _ODD_PIXELS, strict=True)]
+        height, width = (max(side, smallest) for side in sides)
+        images.append(probe(height, width, seed))
     return images
 
 

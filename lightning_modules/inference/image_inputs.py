@@ -41,29 +41,63 @@ def as_rgb(image: ImageLike) -> np.ndarray:
     """Return whatever stands for an image as an array (H,W,3).
 
     Args:
-        image: a file, an open Pillow image, an array (H,W,3) or (H,W), or a tensor (3,H,W) in [0, 1].
+        image: a file, an open Pillow image, an array (H,W,3) or (H,W), or a tensor (3,H,W) or (H,W). Numbers are
+            uint8, uint16, or floating point in [0, 1].
+
+    Returns:
+        (H,W,3), uint8, uint16 or floating point in [0, 1].
 
     Raises:
-        InputError: it is none of these.
+        InputError: it is none of these; the message says what would make it one.
     """
     if isinstance(image, Image.Image):
         return rgb_of(image)
-    is_tensor = isinstance(image, Tensor)
-    if isinstance(image, Tensor):
-        image = image.detach().cpu().float().movedim(0, -1).numpy() if image.ndim == 3 else image.numpy()
-    if not isinstance(image, np.ndarray):
+    if isinstance(image, Tensor | np.ndarray):
+        return _as_rgb(image)
+    if isinstance(image, str | Path) or hasattr(image, "read"):
         return read_image(image)
-    rgb = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
-    if is_tensor and rgb.dtype == np.float32 and rgb.size and rgb.max() > 1:
-        raise InputError(
-            "a tensor (3,H,W) must lie in [0, 1]; this one reaches "
-            f"{rgb.max():g}: divide it by 255, or give an array (H,W,3) of uint8."
-        )
-    if rgb.ndim != 3 or rgb.shape[2] != 3 or not rgb.size or rgb.dtype not in ("u1", "u2", "f2", "f4", "f8"):
-        raise InputError(
-            f"an array of shape {image.shape} and type {image.dtype} is no image; give (H,W,3) of uint8, uint16 "
-            "or floating point in [0, 1], or a tensor (3,H,W) in [0, 1]."
-        )
-    if rgb.dtype.kind == "f" and not (np.isfinite(rgb).all() and rgb.min() >= 0 and rgb.max() <= 1):
-        raise InputError("an image in floating point must lie in [0, 1].")
-    return rgb
+    raise InputError(
+        f"a {type(image).__name__} is no image; give a file, an open Pillow image, an array (H,W,3) or a tensor "
+        "(3,H,W), one at a time."
+    )
+
+
+def _as_rgb(image: Tensor | np.ndarray) -> np.ndarray:
+    layout = "(3,H,W)" if isinstance(image, Tensor) else "(H,W,3)"
+    kind = f"{'a tensor' if isinstance(image, Tensor) else 'an array'} of shape {tuple(image.shape)}"
+    channels = 0 if isinstance(image, Tensor) else 2
+    if image.ndim not in (2, 3) or 0 in image.shape or (image.ndim == 3 and image.shape[channels] != 3):
+        raise InputError(f"{kind} is no image; give {layout}{_remedy(tuple(image.shape), channels)}.")
+    if isinstance(image, Tensor):
+        image = image.detach().cpu()
+        image = (image.float() if image.dtype.is_floating_point else image).numpy()
+        image = np.moveaxis(image, 0, -1) if image.ndim == 3 else image
+    if image.dtype not in ("u1", "u2", "f2", "f4", "f8"):
+        raise InputError(f"{kind} has the type {image.dtype}; give uint8, uint16, or floating point in [0, 1].")
+    if image.dtype.kind == "f":
+        _check_range(image, kind)
+    return np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
+
+
+def _remedy(shape: tuple[int, ...], channels: int) -> str:
+    """Return what would make an image of an array or a tensor of another shape, as the end of a sentence."""
+    if len(shape) == 4:
+        return ", one image of the batch at a time"
+    if len(shape) != 3 or 0 in shape:
+        return ""
+    turned = "permute(2, 0, 1)" if channels == 0 else "transpose(1, 2, 0)"
+    if shape[2 - channels] == 3:
+        return f", as image.{turned} would be"
+    if shape[channels] == 4:
+        return f", without transparency: image{'[:3]' if channels == 0 else '[..., :3]'}"
+    return ", or (H,W) for grey" if shape[channels] == 1 else ""
+
+
+def _check_range(image: np.ndarray, kind: str) -> None:
+    low, high = float(image.min()), float(image.max())
+    if 0 <= low and high <= 1:
+        return
+    if not np.isfinite([low, high]).all():
+        raise InputError(f"{kind} has values that are NaN or infinite; an image lies in [0, 1].")
+    remedy = "divide it by 255" if low >= 0 else "if it lies in [-1, 1], give (image + 1) / 2"
+    raise InputError(f"{kind} goes from {low:g} to {high:g}; floating point must lie in [0, 1]: {remedy}.")

@@ -97,12 +97,6 @@ def load_model(
     path = given_path(source, "the model")
     if (path / INDEX).is_file() or (not path.exists() and _may_be_hub_id(str(source))):
         return _load_export(str(path) if path.is_dir() else str(source))
-    if (path / EXPORT_RECORD).is_file():
-        kind = _json_part(str(path), EXPORT_RECORD).get("format")
-        raise InputError(
-            f"{path} is an export of the format {kind}, which other programs run; its README.md says how. Give the "
-            "run that it was made from, or an export of the format diffusers."
-        )
     return _load_checkpoint(find_run(path, checkpoint), configs, base, ema)
 
 

@@ -16,7 +16,7 @@ from geometry.batch import GeometryBatch
 from geometry.errors import InputError
 from lightning_modules.command_line.tables import format_table
 from lightning_modules.estimator import Estimator
-from lightning_modules.training.labels import panel_titles, title_band
+from lightning_modules.training.labels import colour_bars, panel_titles, title_band
 from lightning_modules.training.loggers import can_show_images, show_image
 from lightning_modules.training.logging_steps import is_logging_step
 
@@ -26,7 +26,8 @@ _GAP_PX = 4
 class ValidationPanels(Callback):
     """Shows the first validation images of every data set in TensorBoard or W&B, the same ones every time.
 
-    One image per data set, under a row of titles a row per image: its key, image, prediction, ground truth, error.
+    One image per data set, under a row of titles a row per image: its key, image, prediction, ground truth, error;
+    below, what the colours mean.
 
     Args:
         num_images: Images per data set; 0 shows none.
@@ -42,6 +43,7 @@ class ValidationPanels(Callback):
         self.num_images = num_images
         self.max_width_px = max_width_px
         self._rows: dict[int, list[Tensor]] = {}
+        self._bars: dict[int, Tensor] = {}
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: Estimator) -> None:  # type: ignore[override]
         """Forget the images of the last validation."""
@@ -69,8 +71,9 @@ class ValidationPanels(Callback):
         shown = [image for task, part in parts for image in task.visualize(part, first)]
         tiles = [self._tile(image) for image in (first.image.float() / 2 + 0.5, *shown)]
         if not rows:
-            titles = panel_titles([task.modality for task, _ in parts])
-            rows.append(title_band(titles, tiles[0].shape[3]))
+            modalities, width_px = [task.modality for task, _ in parts], tiles[0].shape[3]
+            rows.append(title_band(panel_titles(modalities), width_px))
+            self._bars[dataloader_idx] = colour_bars(modalities, width_px, _GAP_PX)
         for row, key in zip(torch.cat(tiles, dim=3).unbind(), first.key, strict=True):
             rows.append(torch.cat([title_band([key], row.shape[2]), row], dim=1))
 
@@ -80,7 +83,7 @@ class ValidationPanels(Callback):
             if not rows:
                 continue
             narrowest = min(row.shape[2] for row in rows)
-            sheet = torch.cat([row[:, :, :narrowest] for row in rows], dim=1)[:, :-_GAP_PX, :-_GAP_PX]
+            sheet = torch.cat([row[:, :, :narrowest] for row in [*rows, self._bars[index]]], dim=1)[:, :, :-_GAP_PX]
             for logger in filter(can_show_images, trainer.loggers):
                 show_image(logger, f"val/{pl_module.val_dataset_names[index]}", sheet, trainer.global_step)
 

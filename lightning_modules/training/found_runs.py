@@ -11,6 +11,7 @@ import yaml
 
 from geometry.errors import InputError
 from geometry.files.reading import read_text_file
+from lightning_modules.training.mistaken_models import describe_mistake
 from lightning_modules.training.run_folders import has_checkpoint, last_checkpoint, newest_run
 
 BEST_OR_LAST = ("best", "last")
@@ -94,11 +95,13 @@ def find_run(source: str | Path, which: str | None = None) -> FoundRun:
         InputError: there is none.
     """
     path = Path(source).expanduser()
+    run = None if path.is_file() else path if has_checkpoint(path) else newest_run(path) if path.is_dir() else None
+    if run is None and (mistake := describe_mistake(path)) is not None:
+        raise InputError(mistake)
     if path.is_file():
         if which in BEST_OR_LAST:
             return find_run(_run_around(path), which)
         return _found(path)
-    run = path if has_checkpoint(path) else newest_run(path) if path.is_dir() else None
     if run is None:
         raise InputError(
             f"{path} is no checkpoint, no folder of a run that has one, and no folder of such runs. Give runs/NAME, "

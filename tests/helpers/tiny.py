@@ -21,6 +21,7 @@ def build_base(
     in_channels: int = 4,
     vae_factor: int = 4,
     seed: int = 0,
+    unet_levels: int = 2,
     **scheduler_options: Any,
 ) -> Path:
     """Write a random Stable Diffusion of a few thousand weights, with SD 2's noise schedule.
@@ -31,6 +32,7 @@ def build_base(
         in_channels: input channels of the UNet: 4, or 8 as in Marigold.
         vae_factor: pixels per latent pixel: 2, 4 or 8.
         seed: seed of the weights.
+        unet_levels: resolutions of the UNet, each half of the one before.
         **scheduler_options: further settings of the scheduler, for instance clip_sample.
 
     Returns:
@@ -39,7 +41,7 @@ def build_base(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         _build_vae(vae_factor).save_pretrained(folder / "vae")
-        _build_unet(in_channels).save_pretrained(folder / "unet")
+        _build_unet(in_channels, unet_levels).save_pretrained(folder / "unet")
         build_text_encoder().save_pretrained(folder / "text_encoder")
     _build_tokenizer().save_pretrained(folder / "tokenizer")
     options = {"clip_sample": False, "set_alpha_to_one": False, "steps_offset": 1} | scheduler_options
@@ -62,14 +64,14 @@ def _build_vae(factor: int) -> AutoencoderKL:
     )
 
 
-def _build_unet(in_channels: int) -> UNet2DConditionModel:
+def _build_unet(in_channels: int, levels: int = 2) -> UNet2DConditionModel:
     unet = UNet2DConditionModel(
         sample_size=8,
         in_channels=in_channels,
         out_channels=4,
-        down_block_types=["CrossAttnDownBlock2D", "DownBlock2D"],
-        up_block_types=["UpBlock2D", "CrossAttnUpBlock2D"],
-        block_out_channels=[8, 16],
+        down_block_types=["CrossAttnDownBlock2D", *["DownBlock2D"] * (levels - 1)],
+        up_block_types=[*["UpBlock2D"] * (levels - 1), "CrossAttnUpBlock2D"],
+        block_out_channels=[8, *[16] * (levels - 1)],
         layers_per_block=1,
         cross_attention_dim=PROMPT_WIDTH,
         attention_head_dim=4,

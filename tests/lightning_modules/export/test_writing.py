@@ -290,6 +290,14 @@ class TestPrograms:
         assert (facts["processing_res"], facts["trained_at"]) == ("96", "64x96 and 64x224 pixels")
         assert int(facts["size_multiple"]) == RUNS[name].get("vae_factor", 4)
 
+    @pytest.mark.slow
+    def test_a_program_of_a_deep_network_is_checked_on_images_that_are_large_enough_for_it(self, tmp_path):
+        run = make_run(tmp_path / "run", unet_levels=4)  # halves a side of 32 pixels down to 1, as the toy base does
+        export_model(load_model(run), ExportOptions(tmp_path / "out", "torch"))
+        texts = {"onestep.json": ""}
+        torch.export.load(tmp_path / "out/model.pt2", extra_files=texts)
+        assert json.loads(texts["onestep.json"])["smallest_side"] == "33"
+
     def test_a_diffusion_estimator_is_refused(self, runs, tmp_path):
         with pytest.raises(InputError, match=r"several steps from noise.*--format diffusers"):
             export_model(load_model(runs["depth-denoising"]), ExportOptions(tmp_path / "out", "torch"))

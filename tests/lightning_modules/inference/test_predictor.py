@@ -90,9 +90,3 @@ def test_weights_that_are_not_finite_are_refused(run, tmp_path):
     torch.save({"state_dict": checkpoint["state_dict"]}, tmp_path / "nan.ckpt")
     with pytest.raises(InputError, match="not finite"):
         load_model(tmp_path / "nan.ckpt", [run / "config.yaml"])
-
-
-@pytest.mark.parametrize("bad", [np.zeros((4, 4, 5), np.uint8), np.full((4, 4, 3), 2.0), np.zeros((0, 4, 3), np.uint8)])
-def test_an_array_that_is_no_image_is_refused(run, bad):
-    with pytest.raises(InputError, match="image"):
-        Predictor.load(run)(bad)

@@ -1,18 +1,13 @@
 """Files that people ask for of a depth, and what they get for a model or an image of another kind."""
 
-import json
 import struct
 
 import cv2
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 import train
-from geometry.errors import InputError
-from lightning_modules.inference import load_model
-from lightning_modules.inference.image_inputs import as_rgb
 from tests.lightning_modules.inference.runs import make_run, photo
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -41,15 +36,3 @@ def test_near_is_white_millimetres_span_the_range_and_the_mesh_has_faces_but_non
     assert (distance.max(axis=1) / distance.min(axis=1)).max() < 1.0601
     magic, _, length = struct.unpack("<4sII", (tmp_path / "out/a_mesh.glb").read_bytes()[:12])
     assert magic == b"glTF" and length == (tmp_path / "out/a_mesh.glb").stat().st_size
-
-
-def test_an_export_that_other_programs_run_is_named_as_such(tmp_path):
-    (tmp_path / "onnx").mkdir()
-    (tmp_path / "onnx/onestep.json").write_text(json.dumps({"format": "onnx"}))
-    with pytest.raises(InputError, match=r"is an export of the format onnx, which other programs run"):
-        load_model(tmp_path / "onnx")
-
-
-def test_a_tensor_of_bytes_is_told_to_be_divided():
-    with pytest.raises(InputError, match=r"must lie in \[0, 1\]; this one reaches 255: divide it by 255"):
-        as_rgb(torch.full((3, 4, 5), 255, dtype=torch.uint8))

@@ -15,6 +15,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:Found .* in eval mode at the start of training"),
 ]
 
+BARS = 8 + 16  # colours, and what their ends mean
+
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory):
@@ -73,7 +75,7 @@ class TestValidationPanels:
         tags = [(tag, step) for tag, step, _ in board.images]
         assert tags == [("val/indoor", 2), ("val/outdoor", 2), ("val/indoor", 4), ("val/outdoor", 4)]
         for (_, _, first), (_, _, again) in zip(board.images[:2], board.images[2:], strict=True):
-            assert first.shape == again.shape == (3, 3 * 32 + 2 * 4 + 4 * 16, 4 * 32 + 3 * 4)  # 4 rows of text
+            assert first.shape == again.shape == (3, 3 * (32 + 4) + 4 * 16 + BARS, 4 * 32 + 3 * 4)  # 4 rows of text
             assert torch.equal(first[:, :, :32], again[:, :, :32])  # the image
             assert torch.equal(first[:, :, 72:104], again[:, :, 72:104])  # the ground truth
             assert not torch.equal(first[:, :, 36:68], again[:, :, 36:68])  # the prediction
@@ -86,7 +88,7 @@ class TestValidationPanels:
         sheet = board.images[0][2]
         for column, image in enumerate((batch.image / 2 + 0.5, *images)):
             left = column * 36
-            assert torch.allclose(sheet[:, 32:, left : left + 32], image[0], atol=1e-5)
+            assert torch.allclose(sheet[:, 32:64, left : left + 32], image[0], atol=1e-5)
 
     def test_a_perfect_prediction_looks_like_the_truth_and_has_no_error(self):
         batch = make_batch()
@@ -112,7 +114,7 @@ class TestValidationPanels:
 
     def test_large_images_are_shrunk_to_keep_the_event_files_small(self, base):
         board, *_ = run(base, "validate", [ValidationPanels(num_images=1, max_width_px=16)])
-        assert board.images[0][2].shape == (3, 2 * 16 + 16, 4 * 16 + 3 * 4)  # under titles and key
+        assert board.images[0][2].shape == (3, 2 * 16 + 16 + 4 + BARS, 4 * 16 + 3 * 4)  # under titles and key
 
     def test_zero_images_show_none(self, base):
         assert not run(base, "validate", [ValidationPanels(num_images=0)])[0].images

@@ -6,8 +6,8 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata, plugin_data_pb2
 
-from lightning_modules import Depth
-from lightning_modules.training.labels import _fitting, panel_titles, title_band
+from lightning_modules import Depth, Normals
+from lightning_modules.training.labels import _fitting, colour_bars, panel_titles, title_band
 from tests.helpers.runs import fit, prepare
 
 
@@ -43,7 +43,8 @@ def test_panels_have_titles_and_keys_above_their_rows(runs, tmp_path):
     (tmp_path / "panel.png").write_bytes(image.encoded_image_string)
     pixels = np.asarray(Image.open(tmp_path / "panel.png").convert("RGB"))
     row = 16 + 4  # an image of planes, and a gap
-    assert pixels.shape[0] == 16 + 2 * (16 + row) - 4
+    bars = 8 + 16
+    assert pixels.shape[0] == 16 + 2 * (16 + row) + bars
     for top in (0, 16, 16 + 16 + row):
         band = pixels[top : top + 16]
         assert (band.min(axis=2) < 100).any() and (band == 255).all(axis=2).mean() > 0.5
@@ -52,6 +53,19 @@ def test_panels_have_titles_and_keys_above_their_rows(runs, tmp_path):
     # Columns of the demo are 96 pixels wide: the range of the error is not cut off there, nor in the middle.
     assert _fitting(titles[3], 14) == f"error 0..{Depth().modality.worst_error:g}"
     assert title_band(titles, 200).shape == (3, 16, 800)
+
+
+def test_a_colour_bar_below_says_which_colour_is_near_and_which_error_is_large():
+    band = (255 * colour_bars([Depth().modality], 96, 4)).round().int()
+    assert band.shape == (3, 24, 4 * 96)
+    ends = [[band[:, 0, column * 96 + at].tolist() for at in (0, 91)] for column in range(4)]
+    near, far = [255, 244, 199], [0, 23, 56]  # what geometry.colorize says of depth
+    assert ends[0] == [[255] * 3] * 2 and ends[1] == ends[2] == [near, far]
+    assert ends[3] == [[249, 246, 239], [122, 9, 30]]
+    written = (band[:, 8:].amin(dim=0) < 128).any(dim=0)
+    assert not written[:96].any() and all(written[at : at + 20].any() for at in (96, 96 + 72, 288, 288 + 72))
+    plain = (255 * colour_bars([Normals().modality], 96, 4)).round().int()
+    assert (plain[:, :8, : 3 * 96] == 255).all() and (plain[:, 0, 3 * 96] < 255).any()
 
 
 def test_a_run_that_ends_before_its_first_step_leaves_no_empty_version(runs, tmp_path):

@@ -6,6 +6,7 @@ from typing import Any
 
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from tqdm import tqdm
 
@@ -41,8 +42,9 @@ class Evaluation(Callback):
             boundary_error, planarity, boundary_recall, ordinal. Those that depend on a protocol take the first one.
         save_predictions: Keep the predictions as arrays in the folder predictions, to score them again without the
             model (see lightning_modules.SavedPredictions), each with its visualisation, which compare shows.
-        num_pictures: Paint so many of the worst and so many of the median samples of each data set.
+        num_images: Show so many of the worst and so many of the median samples of each data set.
         restart: Score data sets again whose scores the folder already holds.
+        num_pictures: Former name of num_images.
     """
 
     def __init__(
@@ -51,14 +53,18 @@ class Evaluation(Callback):
         protocols: list[str] | None = None,
         metrics: list[str] | None = None,
         save_predictions: bool = False,
-        num_pictures: int = 3,
+        num_images: int = 3,
         restart: bool = False,
+        num_pictures: int | None = None,
     ) -> None:
-        if num_pictures < 0:
-            raise InputError(f"evaluation.num_pictures must be at least 0, not {num_pictures}.")
+        if num_pictures is not None:
+            rank_zero_warn("evaluation.num_pictures is evaluation.num_images now.", stacklevel=2)
+            num_images = num_pictures
+        if num_images < 0:
+            raise InputError(f"evaluation.num_images must be at least 0, not {num_images}.")
         self.folder = given_path("runs/test" if output is None else output, "evaluation.output")
         self.has_folder = output is not None
-        self.save_predictions, self.num_pictures, self.restart = save_predictions, num_pictures, restart
+        self.save_predictions, self.num_images, self.restart = save_predictions, num_images, restart
         self.choice = MetricChoice(tuple(DEFAULT_PROTOCOLS if protocols is None else protocols), tuple(metrics or ()))
         self.settings: dict[str, Any] = {}
         self._record: dict[str, Any] = {}
@@ -158,7 +164,7 @@ class Evaluation(Callback):
         for index, key in enumerate(batch.key):
             prediction, sample = outputs["prediction"][index : index + 1], batch[index : index + 1]
             is_scored = scorer.score(self._tally, prediction, sample)
-            if is_scored and (self.num_pictures or self.save_predictions):
+            if is_scored and (self.num_images or self.save_predictions):
                 self._paintings[key] = paint_sample(pl_module.task, prediction, sample)
             if self.save_predictions:
                 if is_scored:
@@ -210,8 +216,8 @@ class Evaluation(Callback):
     def _write_visualisations(self, name: str, tally: Tally, headline: str) -> None:
         """Write those of the worst and the median samples that this rank painted."""
         ranked = sorted(tally.rows, key=lambda key: (-tally.rows[key][headline], key))
-        first = max(0, (len(ranked) - self.num_pictures) // 2)
-        chosen = {"worst": ranked[: self.num_pictures], "median": ranked[first : first + self.num_pictures]}
+        first = max(0, (len(ranked) - self.num_images) // 2)
+        chosen = {"worst": ranked[: self.num_images], "median": ranked[first : first + self.num_images]}
         for kind, keys in chosen.items():
             for number, key in enumerate(keys, start=1):
                 if key in self._paintings:

@@ -81,7 +81,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, default=Path(".wheels"), help="folder for the wheels (default: %(default)s)"
     )
-    parser.add_argument("--most-mb", type=float, default=64, help="fail if they are larger (default: %(default)s)")
+    parser.add_argument("--most_mb", type=float, default=64, help="fail if they are larger (default: %(default)s)")
     options = parser.parse_args(args)
     have = {
         plain(re.split(r"[=@ ,]", line.strip())[0]) for line in options.have.read_text().splitlines() if line.strip()

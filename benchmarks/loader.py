@@ -250,7 +250,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=6, help="frames to render (default: %(default)s)")
     parser.add_argument("--hypersim", type=Path, help="raw folder of genuine Hypersim frames to use")
-    parser.add_argument("--batch-size", type=int, default=4, help="samples per batch (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=4, help="samples per batch (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="loader processes (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=160, help="samples per repetition (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="repetitions of each loader (default: %(default)s)")

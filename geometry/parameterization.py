@@ -1,5 +1,6 @@
 """Functions of depth that a network can learn in place of depth itself, and the way back."""
 
+import copy
 import math
 from typing import Literal, get_args
 
@@ -139,4 +140,6 @@ class Parameterization:
 
     def _scale_free(self) -> "Parameterization":
         """Where units do not count, eps does not either."""
-        return Parameterization(self.name, eps_m=0.0)
+        scale_free = copy.copy(self)
+        scale_free.eps_m = 0.0
+        return scale_free

@@ -11,7 +11,7 @@ from geometry.errors import InputError
 from geometry.masked import masked_mean
 from lightning_modules.estimator import Estimator
 from lightning_modules.networks.latent_network import LatentNetwork
-from lightning_modules.networks.noise import draw_noise, seed_from
+from lightning_modules.networks.noise import draw_noise, seeds_of_member
 from lightning_modules.networks.sampling import Sampling, sample_latent
 from lightning_modules.tasks import Task
 
@@ -79,12 +79,25 @@ class DiffusionEstimator(Estimator):
         """
         image_latent = _at_least_float32(self.network.encode(image))
         seeds = [0] * len(image) if seeds is None else seeds
-        members = []
-        for number in range(self.sampling.ensemble_size):
-            noise = draw_noise(self.sampling.noise, image_latent, _seeds_of_member(number, seeds))
-            latent = sample_latent(self.network, image_latent, noise, self.sampling)
-            members.append(self.task.predict(self.network.decode(latent)))
+        members = [self._member(image_latent, number, seeds) for number in range(self.sampling.ensemble_size)]
         return members[0] if len(members) == 1 else self.task.ensemble(torch.stack(members))
+
+    @property
+    def draws_noise(self) -> bool:
+        """Whether predictions depend on the seeds."""
+        return self.sampling.noise != "zeros"
+
+    @torch.no_grad()
+    def predict_member(
+        self, image: Tensor, seeds: Sequence[int], number: int, batch: GeometryBatch | None = None
+    ) -> Tensor:
+        """Return a member of an ensemble, as ``forward`` combines them: see ``Estimator``."""
+        return self._member(_at_least_float32(self.network.encode(image)), number, seeds)
+
+    def _member(self, image_latent: Tensor, number: int, seeds: Sequence[int]) -> Tensor:
+        noise = draw_noise(self.sampling.noise, image_latent, seeds_of_member(number, seeds))
+        latent = sample_latent(self.network, image_latent, noise, self.sampling)
+        return self.task.predict(self.network.decode(latent))
 
     def training_loss(self, batch: GeometryBatch, seeds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the mean squared error of the network's outputs, and the share of the latent that counts.
@@ -119,8 +132,3 @@ class DiffusionEstimator(Estimator):
 def _at_least_float32(latent: Tensor) -> Tensor:
     """Latents come out of autocast in half precision, which is too coarse for what is left after many steps."""
     return latent.to(torch.promote_types(latent.dtype, torch.float32))
-
-
-def _seeds_of_member(number: int, seeds: Sequence[int]) -> Sequence[int]:
-    """The first member has the image's own seeds, so that it is what a prediction without an ensemble would be."""
-    return seeds if number == 0 else [seed_from(seed, "member", number) for seed in seeds]

@@ -2,7 +2,6 @@
 
 import math
 import os
-from abc import abstractmethod
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -22,7 +21,7 @@ from lightning_modules.metrics.base import GeometryMetric, all_scores
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.networks.noise import seed_from
 from lightning_modules.networks.sharding import shard_blocks
-from lightning_modules.networks.sizes import pad_to_multiple
+from lightning_modules.predicting import Predicting
 from lightning_modules.schedules import warmup_exponential
 from lightning_modules.tasks import Task
 from lightning_modules.trained_on import CHECKPOINT_KEY, TrainedOn, describe_training
@@ -40,7 +39,7 @@ from lightning_modules.training.trainer_checks import check_image_sizes, check_t
 _PAPER_STEPS = 20_000
 
 
-class Estimator(TrainedModule):
+class Estimator(TrainedModule, Predicting):
     """Trains and validates a network on a task. Subclasses say how a prediction comes about and what it costs.
 
     Args:
@@ -101,20 +100,6 @@ class Estimator(TrainedModule):
         self.trained_on: TrainedOn | None = None
         self.step_losses: list[Tensor] = []
         self._resumed: StoredSettings | None = None
-
-    @abstractmethod
-    def forward(self, image: Tensor, seeds: Sequence[int] | None = None) -> Tensor:
-        """Return the prediction (B,C,H,W) float32 for an image (B,3,H,W) in [-1, 1]."""
-
-    def predict_batch(self, image: Tensor, batch: GeometryBatch, seeds: Sequence[int]) -> Tensor:
-        """Return the prediction (B,C,H,W) float32 for the images of a batch, whose data set may count.
-
-        Args:
-            image: (B,3,H,W) in [-1, 1], of a size that fits the network.
-            batch: what the images come from.
-            seeds: one seed per image.
-        """
-        return self(image, seeds)
 
     def configure_callbacks(self) -> list[Callback]:
         """Return what goes on beside the steps: clipping, curves, proof of compiled parts, unsharding to validate."""
@@ -204,20 +189,6 @@ class Estimator(TrainedModule):
         prediction = self.predict_batch(batch.image, batch, [seed_from(key) for key in batch.key])
         self.task.update_metrics(self._metrics_of(dataloader_idx), prediction, batch)
         return {"prediction": prediction}
-
-    def test_step(self, batch: GeometryBatch, batch_idx: int, dataloader_idx: int = 0) -> dict[str, Tensor]:
-        """Return the prediction at the size of the images, which may be any; the callback ``Evaluation`` scores it.
-
-        Args:
-            batch: images of one data set.
-            batch_idx: number of the batch.
-            dataloader_idx: number of the data set.
-        """
-        self.task.check_has_truth(batch)
-        height, width = batch.image.shape[-2:]
-        image = pad_to_multiple(batch.image, self.network.size_multiple)
-        prediction = self.predict_batch(image, batch, [seed_from(key) for key in batch.key])
-        return {"prediction": prediction[..., :height, :width]}
 
     def on_validation_epoch_end(self) -> None:
         """Log every data set's metrics as ``val/<data set>/<metric>``."""

@@ -73,6 +73,11 @@ class SingleStepEstimator(Estimator):
         parts = [task.predict(self.network.decode(z)) for task, z in zip(members, latents, strict=True)]
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
+    @property
+    def draws_noise(self) -> bool:
+        """Whether predictions depend on the seeds."""
+        return self.network.noise in ("gaussian", "pyramid")
+
     def predict_batch(self, image: Tensor, batch: GeometryBatch, seeds: Sequence[int]) -> Tensor:
         """Return the prediction for the images of a batch: see ``Estimator``."""
         return self(image, seeds, batch.dataset.name)

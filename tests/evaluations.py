@@ -31,3 +31,13 @@ def run(*arguments):
 
 def results_in(folder):
     return json.loads((folder / "results.json").read_text())
+
+
+def calibration_of(error, spread, num_shares=20):
+    """Curves of sparsification of the pixels (N,) of an image, written plainly: by the spread, and by the error."""
+    curves = []
+    for doubt in (spread, error):
+        ranked = error[doubt.argsort()[::-1]]
+        left = [ranked[len(ranked) * number // num_shares :].mean() for number in range(num_shares)]
+        curves.append([value / error.mean() for value in left])
+    return curves

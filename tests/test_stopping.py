@@ -68,6 +68,19 @@ def test_a_run_that_another_process_is_writing_is_refused_and_left_alone(tmp_pat
     assert runs.last(tmp_path)["global_step"] == 6
 
 
+def test_the_curves_of_a_run_that_goes_on_still_are_left_alone(tmp_path, config):
+    own = ["--trainer.logger=lightning.pytorch.loggers.CSVLogger", f"--trainer.logger.save_dir={tmp_path}"]
+    own.append("--trainer.logger.name=tiny")
+    assert runs.fit(tmp_path, config, *own) == [0], runs.log_of(tmp_path)
+    run = tmp_path / "tiny/version_0"
+    before = (run / "metrics.csv").read_text()
+    with sole_use(run / "checkpoints"):
+        assert runs.fit(tmp_path, config, "--trainer.max_steps=7", *own) == [MISTAKE], runs.log_of(tmp_path)
+    assert (run / "metrics.csv").read_text() == before
+    assert not list(run.glob("metrics_*")), "put aside, so that the other run counts no rows"
+    assert "will be deleted" not in runs.log_of(tmp_path)
+
+
 def test_a_disk_that_is_full_from_the_first_step_on_is_one_line(tmp_path, config):
     # Room enough for what the run prints into a file, and not for its curves.
     options = [*runs.fill_disk_at(0), "--trainer.callbacks.max_bytes=4000"]

@@ -7,6 +7,10 @@ MAX_IMAGE_PIXELS = 178_956_970
 MAX_IMAGE_BYTES = 1024 * MIB
 # A progressive JPEG has some ten scans; each costs as much time as an image.
 MAX_JPEG_SCANS = 500
+# A frame of a video: 8K. Eleven minutes at 30 frames per second.
+MAX_VIDEO_FRAME_PIXELS = 35_389_440
+MAX_VIDEO_FRAMES = 20_000
+MAX_VIDEO_BYTES = 65_536 * MIB
 # One array of one frame: 33 megapixels of three float32 numbers.
 MAX_ARRAY_BYTES = 384 * MIB
 # Tables, file lists, intrinsics. Hypersim's largest table has 10 MB.

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from geometry.alignment import align_scale_shift
+from geometry.alignment.members import align_members
 from geometry.batch import Target
 from geometry.colorize import colorize_depth
 from geometry.errors import InputError
@@ -53,6 +55,7 @@ class Depth(Modality):
     has_surface = True
     varies_by_image = True
     error_name = "abs_rel"
+    spread_unit = "m"
     ends = ("near", "far")
     stock_pipeline = StockPipeline(
         "MarigoldDepthPipeline",
@@ -185,6 +188,29 @@ class Depth(Modality):
         return (
             f"diffusers' {self.stock_pipeline.class_name} does not undo parameterization: {self.parameterization.name}"
         )
+
+    def spread(self, members: Tensor) -> Tensor:
+        """Return the standard deviation after a scale and a shift that fit each member to the first."""
+        return align_members(members).var(dim=0).sqrt()
+
+    def publish_spread(self, affine: Tensor, spread: Tensor) -> Tensor:
+        """Return half the way from a spread below to a spread above, in published depth."""
+        if self.parameterization.is_linear:
+            return spread
+        return (self.from_affine(affine + spread) - self.from_affine(affine - spread)).abs() / 2
+
+    def spread_in_unit(self, prediction: Tensor, spread: Tensor, target: Target) -> Tensor:
+        """Return half the way from a spread below to a spread above, in metres, by the prediction's scale and shift."""
+        fit = align_scale_shift(prediction, *self.as_predicted(target))
+        scale, shift = (number[:, None, None, None] for number in fit)
+        if self.parameterization.is_linear:  # what was equal stays equal, to the bit
+            return scale.abs() * spread
+        above, below = (self.parameterization.undo(scale * (prediction + end) + shift) for end in (spread, -spread))
+        return (above - below).abs() / 2
+
+    def calibration_error(self, aligned: Tensor, target: Target) -> Tensor:
+        """Return the error in metres."""
+        return (aligned - target.values).abs()
 
     def ensemble(self, members: Tensor) -> Tensor:
         """Return the pixelwise median after a scale and a shift per member that bring them closest together.

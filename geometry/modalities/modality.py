@@ -13,6 +13,7 @@ from torch import Tensor
 from geometry.batch import Target
 from geometry.colorize import colorize_error
 from geometry.errors import InputError
+from geometry.modalities.several import SeveralPredictions
 from geometry.modalities.stored import Stored
 
 _REGISTERED: dict[str, type["Modality"]] = {}
@@ -46,7 +47,7 @@ class StockPipeline:
         return ""
 
 
-class Modality(Stored, ABC):
+class Modality(SeveralPredictions, Stored, ABC):
     """A kind of dense target: what its values mean, and how they are stored, encoded, judged, shown and published.
 
     A subclass is known by its name as soon as it is defined; those in ``geometry.modalities`` are always there.
@@ -108,6 +109,15 @@ class Modality(Stored, ABC):
         Args:
             values: (...,C,H,W) of any type, whose pixels are flipped already.
         """
+
+    def turn(self, values: Tensor, rotation: Tensor) -> Tensor:
+        """Return values as another camera at the same place has them; themselves by default.
+
+        Args:
+            values: (B,C,H,W) float.
+            rotation: (3,3) float, which maps vectors from the camera's frame to the other's.
+        """
+        return values
 
     # To and from the images that the VAE knows.
 
@@ -260,17 +270,6 @@ class Modality(Stored, ABC):
     def describe_stock_mismatch(self) -> str:
         """Return why the stock pipeline cannot hold what this object predicts; empty if it can."""
         return ""
-
-    def ensemble(self, members: Tensor) -> Tensor:
-        """Return one prediction for several predictions of the same images; their median by default.
-
-        Args:
-            members: (N,B,C,H,W) float32.
-
-        Returns:
-            (B,C,H,W).
-        """
-        return members.median(dim=0).values
 
     def decoder_factors(self) -> tuple[float, float, float] | None:
         """Return by what an export multiplies the decoder's three channels; None for nothing.

@@ -63,6 +63,8 @@ class Normals(Modality):
     )
     error_name = "mean_angle_deg"
     worst_error = 60.0
+    spread_unit = "degrees"
+    largest_spread = 180.0
     frame: Frame
 
     def __init__(self, frame: Frame = "opengl") -> None:
@@ -136,6 +138,10 @@ class Normals(Modality):
         """Turn the x axis around."""
         values[..., 0, :, :].neg_()
 
+    def turn(self, values: Tensor, rotation: Tensor) -> Tensor:
+        """Return the vectors in the other frame."""
+        return torch.einsum("ij,bjhw->bihw", rotation.to(values.dtype), values)
+
     def to_image(self, target: Target) -> Tensor:
         """Return the normals in the network's frame, zero where unknown."""
         return convert_frame(known_or(target.values, target.mask, 0.0), "opengl", self.frame)
@@ -160,6 +166,16 @@ class Normals(Modality):
     def renormalize(self, published: Tensor) -> Tensor:
         """Return unit vectors."""
         return published / published.norm(dim=1, keepdim=True).clamp(min=_SMALLEST_LENGTH)
+
+    def spread(self, members: Tensor) -> Tensor:
+        """Return the standard deviation in degrees: the root mean square angle to the mean direction."""
+        mean = self.renormalize(members.mean(dim=0))
+        angles = torch.stack([angle_deg(member, mean) for member in members])
+        return (angles.square().sum(dim=0) / (len(members) - 1)).sqrt()
+
+    def calibration_error(self, aligned: Tensor, target: Target) -> Tensor:
+        """Return the angle in degrees."""
+        return self.error(aligned, target)
 
     def ensemble(self, members: Tensor) -> Tensor:
         """Return, pixel by pixel, the member that is closest to the mean direction.

@@ -139,6 +139,10 @@ class OneStepCLI(OpenCLI):
         self._settings.check(self._options().get("ckpt_path"), self.subcommand == "fit")
         with placed(self._options().trainer.logger, self._run.folder, self._run.goes_on):
             super().instantiate_classes()
+        if self._run.goes_on:
+            for callback in self.trainer.checkpoint_callbacks:
+                if isinstance(callback, Checkpoints):
+                    callback.lock.take(self.trainer, callback.dirpath)
         open_services(self.trainer.loggers)
         self._curves.put_aside(self.trainer.loggers)
 

@@ -1,9 +1,11 @@
 """Scores what ``test`` predicts, data set by data set, and writes the results."""
 
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
@@ -16,6 +18,7 @@ from geometry.errors import InputError
 from geometry.files.locks import sole_use
 from geometry.files.paths import given_path
 from lightning_modules.estimator import Estimator
+from lightning_modules.evaluation.calibration_figure import calibration_figure
 from lightning_modules.evaluation.files import make_writable, save_array, write_file
 from lightning_modules.evaluation.identity import digest, file_stamp, prediction_settings, weights_digest
 from lightning_modules.evaluation.place import free_folder
@@ -25,7 +28,10 @@ from lightning_modules.evaluation.scores import DatasetScores, read_scores, writ
 from lightning_modules.evaluation.scoring import Scorer, Tally
 from lightning_modules.evaluation.tables import screen_table
 from lightning_modules.evaluation.visualisations import paint_sample
+from lightning_modules.inference.results import png_bytes
 from lightning_modules.metrics.benchmarks.choice import DEFAULT_PROTOCOLS, MetricChoice
+from lightning_modules.training.loggers import show_image
+from lightning_modules.uncertainty.spread import Uncertainty, UncertaintyBy
 
 
 class Evaluation(Callback):
@@ -42,6 +48,10 @@ class Evaluation(Callback):
             boundary_error, planarity, boundary_recall, ordinal. Those that depend on a protocol take the first one.
         save_predictions: Keep the predictions as arrays in the folder predictions, to score them again without the
             model (see lightning_modules.SavedPredictions), each with its visualisation, which compare shows.
+        uncertainty: Measure whether predictions are wrong where they are unsure, by several predictions of each image:
+            flip (the image mirrored), views (also shifted, smaller and larger) or ensemble (different noise). Adds
+            ause, ause_chance and error_over_spread, curves and a table to the results.
+        ensemble_members: Predictions that uncertainty by ensemble compares.
         num_images: Show so many of the worst and so many of the median samples of each data set.
         restart: Score data sets again whose scores the folder already holds.
         num_pictures: Former name of num_images.
@@ -55,6 +65,8 @@ class Evaluation(Callback):
         save_predictions: bool = False,
         num_images: int = 3,
         restart: bool = False,
+        uncertainty: UncertaintyBy | None = None,
+        ensemble_members: int = 10,
         num_pictures: int | None = None,
     ) -> None:
         if num_pictures is not None:
@@ -66,6 +78,7 @@ class Evaluation(Callback):
         self.has_folder = output is not None
         self.save_predictions, self.num_images, self.restart = save_predictions, num_images, restart
         self.choice = MetricChoice(tuple(DEFAULT_PROTOCOLS if protocols is None else protocols), tuple(metrics or ()))
+        self.uncertainty = None if uncertainty is None else Uncertainty(uncertainty, ensemble_members)
         self.settings: dict[str, Any] = {}
         self._record: dict[str, Any] = {}
         self._checkpoint: dict[str, Any] | None = None
@@ -85,12 +98,14 @@ class Evaluation(Callback):
         if stage != "test":
             return
         self.choice.check(pl_module.task.modality.name)
+        pl_module.measure_spread_by(self.uncertainty)
         data = test_data(_data(trainer))
         names = _names(data)
         if not names:
             raise InputError(f"{type(data).__name__} has no data set to test on. Give --data datamodules.Benchmarks.")
         run: dict[str, Any] = {"precision": str(trainer.precision), "limit": str(trainer.limit_test_batches)}
         run |= {"protocols": list(self.choice.protocols), "metrics": list(self.choice.metrics)}
+        run |= {} if self.uncertainty is None else {"uncertainty": asdict(self.uncertainty)}
         model = digest({"weights": weights_digest(pl_module), **run, **self.settings})
         self._identities = {name: f"{model}-{digest(data.describe_test(name))}" for name in names}
         self._take_folder(trainer)
@@ -160,10 +175,11 @@ class Evaluation(Callback):
         while self._num_finished < dataloader_idx:
             self._finish(trainer, pl_module)
         name = self._to_run[dataloader_idx]
-        scorer = Scorer(pl_module.task, _info(_data(trainer), name), self.choice)
+        scorer = self._scorer(trainer, pl_module, name)
         for index, key in enumerate(batch.key):
             prediction, sample = outputs["prediction"][index : index + 1], batch[index : index + 1]
-            is_scored = scorer.score(self._tally, prediction, sample)
+            spread = outputs["spread"][index : index + 1] if "spread" in outputs else None
+            is_scored = scorer.score(self._tally, prediction, sample, spread)
             if is_scored and (self.num_images or self.save_predictions):
                 self._paintings[key] = paint_sample(pl_module.task, prediction, sample)
             if self.save_predictions:
@@ -185,7 +201,7 @@ class Evaluation(Callback):
         name, data, task = self._to_run[self._num_finished], _data(trainer), pl_module.task
         self._tally.problems |= data.test_problems(name)
         tally = self._tally.gathered()
-        scorer = Scorer(task, _info(data, name), self.choice)
+        scorer = self._scorer(trainer, pl_module, name)
         self._num_finished += 1
         result = DatasetScores(
             name,
@@ -194,6 +210,7 @@ class Evaluation(Callback):
             len(tally.rows),
             _info(data, name).num_published,
             tally.problems,
+            scorer.calibration(tally),
         )
         self._results[name] = result
         self._write_visualisations(name, tally, scorer.headline)
@@ -206,6 +223,9 @@ class Evaluation(Callback):
             remarks = f" ({result.remarks()})" if result.remarks() else ""
             images = "1 image" if result.num_images == 1 else f"{result.num_images} images"
             tqdm.write(f"{name}: {headline} on {images}{remarks}")
+
+    def _scorer(self, trainer: Trainer, pl_module: Estimator, name: str) -> Scorer:
+        return Scorer(pl_module.task, _info(_data(trainer), name), self.choice, self.uncertainty is not None)
 
     def _write_results(self, trainer: Trainer, data: TestData, headline: str) -> None:
         if self.settings and not self._record:  # all was finished already: nothing has started
@@ -226,8 +246,14 @@ class Evaluation(Callback):
     def _log(self, trainer: Trainer, result: DatasetScores) -> None:
         """Send the scores to the loggers."""
         values = {f"test/{result.name}/{metric}": value for metric, value in result.scores.items()}
+        figure = None if result.calibration is None else calibration_figure(result.calibration)
+        if figure is not None:
+            write_file(self.folder / result.name / "calibration.png", png_bytes(figure))
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
+            if figure is not None:
+                pixels = torch.from_numpy(figure).movedim(-1, 0) / 255
+                show_image(logger, f"test/{result.name}/calibration", pixels, trainer.global_step)
             logger.save()
 
     def _in_order(self, data: TestData) -> list[DatasetScores]:

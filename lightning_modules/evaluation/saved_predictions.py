@@ -15,6 +15,7 @@ from geometry.files.paths import given_path
 from lightning_modules.estimator import Estimator
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.tasks import Task
+from lightning_modules.uncertainty.spread import Uncertainty
 
 
 class SavedPredictions(Estimator):
@@ -46,6 +47,18 @@ class SavedPredictions(Estimator):
         """
         if stage != "test":
             raise InputError("SavedPredictions cannot be trained; they are for onestep test.")
+
+    def measure_spread_by(self, uncertainty: Uncertainty | None) -> None:
+        """Refuse to measure a spread.
+
+        Args:
+            uncertainty: must be None.
+
+        Raises:
+            InputError: it is not.
+        """
+        if uncertainty is not None:
+            raise InputError("evaluation.uncertainty needs a model that predicts again, and SavedPredictions cannot.")
 
     def fingerprint(self) -> list[tuple[str, int, int]]:
         """Return name, size and time of every prediction, so that scores of other predictions are not reused."""

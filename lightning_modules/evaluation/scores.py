@@ -27,6 +27,7 @@ class DatasetScores:
         num_images: how many samples were scored.
         num_images_published: how many the published figures are made on, or None.
         problems: why samples were left out, by key; the key "" stands for the dataset as a whole.
+        calibration: curves and table of ``Calibration.describe``, if uncertainty was measured.
     """
 
     name: str
@@ -35,6 +36,7 @@ class DatasetScores:
     num_images: int
     num_images_published: int | None
     problems: dict[str, str]
+    calibration: dict[str, Any] | None = None
 
     def remarks(self) -> str:
         """Return in words what is unusual: other numbers of images than published, samples left out."""

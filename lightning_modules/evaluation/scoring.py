@@ -12,6 +12,7 @@ from geometry.batch import DatasetInfo, GeometryBatch
 from lightning_modules.evaluation.exact import ExactSum, merged
 from lightning_modules.metrics.base import GeometryMetric, all_scores
 from lightning_modules.metrics.benchmarks.choice import MetricChoice
+from lightning_modules.metrics.calibration import Calibration
 from lightning_modules.networks.sizes import resize_prediction
 from lightning_modules.tasks import Task
 
@@ -53,18 +54,22 @@ class Scorer:
         task: knows its metrics.
         dataset: the data set.
         choice: what is measured beside them; by default all protocols that need no prediction in metres.
+        has_spread: whether predictions come with their spread, whose calibration is measured, too.
     """
 
-    def __init__(self, task: Task, dataset: DatasetInfo, choice: MetricChoice | None = None) -> None:
-        self.task, self.dataset, self.choice = task, dataset, choice or MetricChoice()
+    def __init__(
+        self, task: Task, dataset: DatasetInfo, choice: MetricChoice | None = None, has_spread: bool = False
+    ) -> None:
+        self.task, self.dataset, self.choice, self.has_spread = task, dataset, choice or MetricChoice(), has_spread
 
-    def score(self, tally: Tally, prediction: Tensor, sample: GeometryBatch) -> bool:
+    def score(self, tally: Tally, prediction: Tensor, sample: GeometryBatch, spread: Tensor | None = None) -> bool:
         """Add a sample to a tally, and return whether there was anything to score.
 
         Args:
             tally: what the sample is added to.
             prediction: (1,C,h,w) float; resized to the size of the ground truth.
             sample: one image with its ground truth.
+            spread: (1,1,h,w) float, that of the prediction, if there is one.
         """
         prediction = prediction.float()
         metrics = self._metrics(prediction.device)
@@ -74,7 +79,11 @@ class Scorer:
             size = metric.size_of(target)
             if size not in resized:
                 resized[size] = resize_prediction(prediction, size)
-            metric.add(resized[size], target, sample)
+            if isinstance(metric, Calibration):
+                assert spread is not None
+                metric.update(resized[size], *target, resize_prediction(spread.float(), size))
+            else:
+                metric.add(resized[size], target, sample)
         key = sample.key[0]
         if int(metrics[0].num_images) == 0:
             tally.problems[key] = NOTHING_VALID
@@ -86,9 +95,16 @@ class Scorer:
 
     def overall(self, tally: Tally) -> dict[str, float]:
         """Return the metrics of the whole data set; NaN without any sample."""
+        return _values(self._filled(tally))
+
+    def calibration(self, tally: Tally) -> dict[str, Any] | None:
+        """Return curves and table of the whole data set, for files; None without spreads or without any truth."""
+        last = self._filled(tally)[-1]
+        return last.describe() if isinstance(last, Calibration) and int(last.num_images) > 0 else None
+
+    def _filled(self, tally: Tally) -> list[Any]:
         metrics = self._metrics(torch.device("cpu"))
-        filled = [tally.totals.get(index, ExactSum()).fill(metric) for index, metric in enumerate(metrics)]
-        return _values(filled)
+        return [tally.totals.get(index, ExactSum()).fill(metric) for index, metric in enumerate(metrics)]
 
     @property
     def headline(self) -> str:
@@ -97,7 +113,10 @@ class Scorer:
 
     def _metrics(self, device: torch.device) -> list[GeometryMetric]:
         """Return metrics of one rank alone: they must not wait for others, which have other samples."""
-        return [metric.stay_alone().to(device) for metric in self.choice.make(self.task, self.dataset)]
+        metrics = self.choice.make(self.task, self.dataset)
+        if self.has_spread:
+            metrics.append(Calibration(self.task.modality))
+        return [metric.stay_alone().to(device) for metric in metrics]
 
 
 def _values(metrics: Sequence[Any]) -> dict[str, float]:

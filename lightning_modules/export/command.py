@@ -39,7 +39,8 @@ def export(
         output: Folder to write; of a model of several modalities, one with an export of each.
         model: Model.
         upload: Upload.
-        format: diffusers: a folder for a stock pipeline; torch: a torch.export program; onnx: an ONNX graph.
+        format: diffusers: a folder for a stock pipeline, or with one of its own; torch: a torch.export program; onnx:
+            an ONNX graph.
         precision: Arithmetic of the program; for diffusers, a smaller type is added beside float32.
         overwrite: Replace the folder if it exists.
 

@@ -18,7 +18,7 @@ from lightning_modules.inference.image_inputs import read_image
 from lightning_modules.inference.photos import Photo
 from lightning_modules.inference.point_cloud import PointCloudCamera, metric_range, stretched
 from lightning_modules.inference.predictor import Predictor
-from lightning_modules.inference.results import result_names, write_results
+from lightning_modules.inference.results import result_names, uncertainty_names, write_results, write_uncertainty
 from lightning_modules.inference.surface_files import SURFACE_FILES, SurfaceMaker
 
 # Images wait for others of their size, until so many pixels wait in all.
@@ -125,8 +125,8 @@ class BatchRun:
     def _finish(self, group: list[tuple[Photo, np.ndarray]], report: Report, bar: tqdm) -> None:
         """Predict and write a batch; if it fails, each image by itself."""
         try:
-            predictions = self.predictor.predict([image for _, image in group])
-        except (RuntimeError, MemoryError) as error:
+            predictions = self._predict([image for _, image in group])
+        except (RuntimeError, MemoryError, InputError) as error:
             if len(group) > 1:
                 for single in group:
                     self._finish([single], report, bar)
@@ -134,9 +134,9 @@ class BatchRun:
             report.failed.append((group[0][0].file, reason_of(error)))
             bar.update()
             return
-        for (photo, image), prediction in zip(group, predictions, strict=True):
+        for (photo, image), (prediction, spread) in zip(group, predictions, strict=True):
             try:
-                note = self._write(photo, image, prediction)
+                note = self._write(photo, image, prediction, spread)
                 report.notes += [(photo.file, note)] if note else []
                 report.num_predicted += 1
             except (OSError, InputError) as error:
@@ -148,7 +148,13 @@ class BatchRun:
                 report.failed.append((photo.file, str(error)))
             bar.update()
 
-    def _write(self, photo: Photo, image: np.ndarray, prediction: np.ndarray) -> str:
+    def _predict(self, images: list[np.ndarray]) -> Sequence[tuple[np.ndarray, np.ndarray | None]]:
+        """Return predictions with their spread, if that is wanted."""
+        if self.predictor.uncertainty is not None:
+            return self.predictor.predict_with_spread(images)
+        return [(prediction, None) for prediction in self.predictor.predict(images)]
+
+    def _write(self, photo: Photo, image: np.ndarray, prediction: np.ndarray, spread: np.ndarray | None) -> str:
         """Write the results of an image, and return what is to be said of its anchors."""
         folder = self.output / photo.folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -165,7 +171,9 @@ class BatchRun:
             note = "; ".join(filter(None, (note, says)))
             for ending, make in makers.items():
                 write_whole(folder / f"{photo.stem}_{ending}", make(relative, image, camera))
-        write_results(self.predictor.modality, prediction, folder, photo.stem)
+        if spread is not None:
+            write_uncertainty(self.predictor.modality, spread, folder, photo.stem)
+        write_results(self.predictor.modality, prediction, folder, photo.stem, self.predictor.kind)
         return note
 
     def _surface(
@@ -189,8 +197,9 @@ class BatchRun:
         return {ending: make for ending, make in self.surface_files.items() if ending not in measured}
 
     def _is_done(self, photo: Photo) -> bool:
-        names = result_names(self.predictor.modality, photo.stem)
+        names = result_names(self.predictor.kind, photo.stem)
         names += self.metric.names(photo.file, photo.stem) if self.metric is not None else []
+        names += uncertainty_names(self.predictor.modality, photo.stem) if self.predictor.uncertainty else []
         names += [f"{photo.stem}_{ending}" for ending in self._makers(photo)]
         return not self.overwrite and all((self.output / photo.folder / name).is_file() for name in names)
 

@@ -2,16 +2,16 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from geometry.command_line import Command, Option
+from geometry.command_line import Command
 from geometry.errors import InputError, printable
 from geometry.files.locks import sole_use
 from lightning_modules.command_line.console import quieten
 from lightning_modules.inference.arguments import ModelChoice, find_run_configs
-from lightning_modules.inference.predictor import Precision, Predictor
+from lightning_modules.inference.options import Computation, Confidence, Footage, Metres, Surface
+from lightning_modules.inference.predictor import Predictor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,79 +20,11 @@ if TYPE_CHECKING:
 
     from lightning_modules.estimator import Estimator
     from lightning_modules.inference.batch_run import BatchRun, Report
+    from lightning_modules.inference.photos import Photo
     from lightning_modules.inference.point_cloud import PointCloudCamera
+    from lightning_modules.inference.video.run import VideoRun
 
 _CAMERA_OPTIONS = ("intrinsics", "fov_deg", "near_m", "far_m")
-
-
-@dataclass(frozen=True)
-class Computation:
-    """Computation.
-
-    Attributes:
-        processing_res: Longest side in pixels at which the network sees an image; 0 is the image's own size. By default
-            that of the training, which the model says.
-        tile_size: Images that the network would see larger than a square of this side are predicted in overlapping
-            tiles; 0 never tiles.
-        batch_size: Images of like size computed at once.
-        device: cpu, cuda, ...; auto takes a GPU where there is one.
-        precision: Arithmetic of the network.
-        seed: Seed of the noise, for networks trained with noise.
-        overwrite: Predict images whose results are there already.
-        quiet: Show no progress bar.
-    """
-
-    processing_res: Annotated[int | None, Option(metavar="PX")] = None
-    tile_size: Annotated[int, Option(metavar="PX")] = 1024
-    batch_size: int = 4
-    device: str = "auto"
-    precision: Precision = "float32"
-    seed: int = 0
-    overwrite: bool = False
-    quiet: bool = False
-
-
-@dataclass(frozen=True)
-class Surface:
-    """Further files of depth.
-
-    Attributes:
-        point_cloud: Write a PLY file of coloured points beside depth.
-        mesh: Write a surface, as GLB and as PLY with faces.
-        near_white: Write a 16-bit grey PNG: nearest white, farthest black.
-        millimetres: Write a 16-bit PNG in millimetres between --near_m and --far_m; an image with --anchors has one of
-            measured millimetres anyway, and gets no other.
-        intrinsics: Focal lengths and principal point in pixels of the images.
-        fov_deg: Field of view along the longer side in degrees, by default 55.
-        normals: Where the camera is unknown: folder with results of a model of normals for the same images, from which
-            focal length and range are estimated.
-        near_m: Depth of the nearest point in metres, by default 1.
-        far_m: Depth of the farthest point in metres, by default 10.
-    """
-
-    point_cloud: bool = False
-    mesh: bool = False
-    near_white: bool = False
-    millimetres: bool = False
-    intrinsics: Annotated[tuple[float, float, float, float] | None, Option(metavar=("FX", "FY", "CX", "CY"))] = None
-    fov_deg: float | None = None
-    normals: Annotated[Path | None, Option(metavar="DIR")] = None
-    near_m: float | None = None
-    far_m: float | None = None
-
-
-@dataclass(frozen=True)
-class Metres:
-    """Depth in metres.
-
-    Attributes:
-        anchors: Pixels whose depth is known: a CSV file with the columns image, x, y, metres, or the folder of a COLMAP
-            model as text.
-        anchor_tolerance: Relative error beyond which an anchor is not believed.
-    """
-
-    anchors: Path | None = None
-    anchor_tolerance: float = 0.1
 
 
 def predict(
@@ -101,21 +33,27 @@ def predict(
     output: Path,
     model: ModelChoice,
     computation: Computation,
+    confidence: Confidence,
     surface: Surface,
     metres: Metres,
+    footage: Footage,
 ) -> int:
     """Predict images: per image an array (.npy), a 16-bit PNG and a coloured visualisation, all at its own size.
 
+    Videos become a coloured video and 16-bit frames, of one scale and shift over time.
+
     Args:
-        images: Files, folders or patterns.
+        images: Files, folders or patterns, of images or videos.
         output: Folder of the results.
         model: Model.
         computation: Computation.
+        confidence: How sure a prediction is.
         surface: Further files of depth.
         metres: Depth in metres.
+        footage: Video and panoramas.
 
     Returns:
-        Exit status: 0 if every image was predicted, 1 if some could not be.
+        Exit status: 0 if every image and video was predicted, 1 if some could not be.
 
     Raises:
         InputError: options, model or images cannot be found or used.
@@ -123,33 +61,47 @@ def predict(
     from lightning_modules.inference.anchors import read_anchors
     from lightning_modules.inference.photos import find_photos
     from lightning_modules.inference.point_cloud import PointCloudCamera
+    from lightning_modules.inference.video.clips import predict_clips, split_clips
     from lightning_modules.single_task import choose
 
     camera = PointCloudCamera(**_described_camera(surface, metres))
-    photos = find_photos(images, output)
+    clips, files = split_clips(images, footage.video)
+    footage.check(len(clips), _given(confidence, surface, metres))
+    photos = find_photos(files, output) if files or not clips else []
     anchors = None if metres.anchors is None else read_anchors(metres.anchors, photos)
     singles = choose(model.load().estimator, model.modality)
     # What concerns depth is for those of several modalities that can be shown in space.
     in_space = [single for single in singles if single.task.modality.has_surface] or singles
     num_failed = 0
     for single in singles:
+        if clips:
+            num_failed += predict_clips(clips, _video_run(single, output, computation, footage), computation.quiet)
+        if not photos:
+            continue
         if single in in_space:
-            run = _run_of(single, output, computation, surface, metres, anchors, camera)
+            run = _run_of(single, output, computation, confidence, footage, surface, metres, anchors, camera)
         else:
-            run = _run_of(single, output, computation, Surface(), Metres())
-        with sole_use(output):
-            report = run.predict(photos, show_progress=not computation.quiet)
-        if anchors is not None and single in in_space and len(anchors) < len(photos):
-            print(f"{len(photos) - len(anchors)} of {len(photos)} images have no anchors, so no depth in metres")
-        _print_report(report, run.predictor, output)
-        num_failed += len(report.failed)
+            run = _run_of(single, output, computation, confidence, footage, Surface(), Metres())
+        num_failed += _predict_photos(run, photos, output, computation.quiet)
     return 1 if num_failed else 0
+
+
+def _predict_photos(run: "BatchRun", photos: "Sequence[Photo]", output: Path, is_quiet: bool) -> int:
+    """Predict images, say what became of them, and return how many could not be predicted."""
+    with sole_use(output):
+        report = run.predict(photos, show_progress=not is_quiet)
+    if run.metric is not None and len(run.metric.anchors) < len(photos):
+        print(f"{len(photos) - len(run.metric.anchors)} of {len(photos)} images have no anchors, so no depth in metres")
+    _print_report(report, run.predictor, output)
+    return len(report.failed)
 
 
 def _run_of(
     estimator: "Estimator",
     output: Path,
     computation: Computation,
+    confidence: Confidence,
+    footage: Footage,
     surface: Surface,
     metres: Metres,
     anchors: "Mapping[Path, np.ndarray] | None" = None,
@@ -160,18 +112,47 @@ def _run_of(
     from lightning_modules.inference.batch_run import BatchRun
     from lightning_modules.inference.camera_estimate import CameraEstimator
 
-    predictor = Predictor(
+    predictor = _predictor(estimator, computation, confidence, footage.panorama)
+    estimates = None if surface.normals is None else CameraEstimator(predictor.modality, surface.normals)
+    metric = None if anchors is None else AnchoredMetres(predictor.modality, anchors, metres.anchor_tolerance)
+    files = _surface_files(surface)
+    return BatchRun(predictor, output, computation.batch_size, computation.overwrite, metric, estimates, files, camera)
+
+
+def _predictor(
+    estimator: "Estimator", computation: Computation, confidence: Confidence, is_panorama: bool = False
+) -> Predictor:
+    from lightning_modules.inference.panorama import PanoramaPredictor
+
+    kind = PanoramaPredictor if is_panorama else Predictor
+    return kind(
         estimator,
         computation.processing_res,
         computation.tile_size,
         computation.device,
         computation.precision,
         computation.seed,
+        uncertainty=confidence.measure(),
     )
-    estimates = None if surface.normals is None else CameraEstimator(predictor.modality, surface.normals)
-    metric = None if anchors is None else AnchoredMetres(predictor.modality, anchors, metres.anchor_tolerance)
-    files = _surface_files(surface)
-    return BatchRun(predictor, output, computation.batch_size, computation.overwrite, metric, estimates, files, camera)
+
+
+def _video_run(estimator: "Estimator", output: Path, computation: Computation, footage: Footage) -> "VideoRun":
+    from lightning_modules.inference.video.run import VideoRun
+
+    return VideoRun(
+        _predictor(estimator, computation, Confidence()),
+        output,
+        10 if footage.window is None else footage.window,
+        computation.batch_size,
+        25.0 if footage.fps is None else footage.fps,
+        computation.overwrite,
+    )
+
+
+def _given(confidence: Confidence, surface: Surface, metres: Metres) -> dict[str, bool]:
+    """Return which options of single images are given, by their names."""
+    given = {name.replace("-", "_"): True for name in _surface_files(surface)}
+    return given | {"uncertainty": confidence.uncertainty is not None, "anchors": metres.anchors is not None}
 
 
 def _print_report(report: "Report", predictor: Predictor, output: Path) -> None:
@@ -184,9 +165,10 @@ def _print_report(report: "Report", predictor: Predictor, output: Path) -> None:
     skipped = (
         f", {report.num_skipped} were there already (--overwrite predicts them again)" if report.num_skipped else ""
     )
+    kind = predictor.kind.replace("_", " ")
     print(
-        f"{report.num_predicted} predicted, {len(report.failed)} failed{skipped}; {predictor.modality.name} in "
-        f"{printable(output)}, {_seen_at(predictor)}"
+        f"{report.num_predicted} predicted, {len(report.failed)} failed{skipped}; {kind} in {printable(output)}, "
+        f"{_seen_at(predictor)}"
     )
 
 

@@ -18,6 +18,7 @@ from lightning_modules.inference.loading import load_model
 from lightning_modules.inference.tiling import align_to, blend_tiles
 from lightning_modules.single_task import alone
 from lightning_modules.trained_on import DEFAULT_PROCESSING_RES, concern, default_resolution
+from lightning_modules.uncertainty.spread import Uncertainty
 
 Precision = Literal["float32", "bfloat16", "float16"]
 
@@ -42,9 +43,10 @@ class Predictor:
         precision: Arithmetic of the network: float32, or bfloat16 and float16 for speed.
         seed: Seed of the noise of networks trained with noise; all others ignore it.
         modality: Which modality to predict, of an estimator of several.
+        uncertainty: What ``predict_with_spread`` measures uncertainty by; None for not at all.
 
     Raises:
-        InputError: An option makes no sense.
+        InputError: An option makes no sense, or the model has no such uncertainty.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Predictor:
         precision: Precision = "float32",
         seed: int = 0,
         modality: str | None = None,
+        uncertainty: Uncertainty | None = None,
     ) -> None:
         estimator = alone(estimator, modality)
         self.modality = estimator.task.modality
@@ -81,6 +84,9 @@ class Predictor:
             warnings.warn(doubt, stacklevel=2)
         self.precision = precision
         self.seed = seed
+        self.uncertainty = uncertainty
+        if uncertainty is not None:
+            uncertainty.check(estimator.draws_noise)
         factor = estimator.network.size_multiple
         self._tile_px = max(tile_size // factor, 8) * factor if tile_size else 0
 
@@ -109,6 +115,11 @@ class Predictor:
         """
         return cls(load_model(source, configs, base, ema, checkpoint).estimator, **options)
 
+    @property
+    def kind(self) -> str:
+        """What names of results hold: the modality's name."""
+        return self.modality.name
+
     def __call__(self, image: ImageLike) -> np.ndarray:
         """Return the prediction for one image, at its size.
 
@@ -136,6 +147,44 @@ class Predictor:
         Raises:
             InputError: an image cannot be read, or they cannot share a batch.
         """
+        arrays = self._batch_of(images)
+        return self._predict_batch(arrays) if arrays else []
+
+    def predict_with_spread(self, images: Sequence[ImageLike]) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return predictions as ``predict``, each with the spread (H,W) float32 that is its uncertainty.
+
+        Convention:
+            A spread is the standard deviation of several predictions of the image, after alignment where the modality
+            needs it: in the unit of published values, of normals in degrees.
+
+        Args:
+            images: as in ``predict``.
+
+        Raises:
+            InputError: as ``predict``, or the predictor was made without ``uncertainty``.
+        """
+        if self.uncertainty is None:
+            raise InputError(
+                "a spread needs what it is measured by: make the predictor with uncertainty=Uncertainty(...)."
+            )
+        arrays = self._batch_of(images)
+        if not arrays:
+            return []
+        inputs = self._inputs(arrays)
+        predictions = self._predict(inputs)
+        affine = self.modality.to_affine(predictions)
+        spread = self.uncertainty.spread(
+            affine,
+            inputs,
+            lambda seen, number: self.modality.to_affine(self._predict(seen, number)),
+            self.modality,
+            self.estimator.network.size_multiple,
+        )
+        found = zip(predictions, self.modality.publish_spread(affine, spread), arrays, strict=True)
+        return [(self._finish(one, array), self._finish(far, array, is_spread=True)) for one, far, array in found]
+
+    def _batch_of(self, images: Sequence[ImageLike]) -> list[np.ndarray]:
+        """Return images as arrays, after a check that they can share a batch."""
         if not isinstance(images, Sequence) or isinstance(images, str):
             raise InputError("predict takes a list of images; for a single one, call the predictor itself.")
         arrays = [as_rgb(image) for image in images]
@@ -143,14 +192,10 @@ class Predictor:
         if len(sizes) > 1:
             seen = ", ".join(f"{height}x{width}" for height, width in sizes)
             raise InputError(f"images of one batch must be seen at one size, not {seen}; call the predictor for each.")
-        return self._predict_batch(arrays) if arrays else []
+        return arrays
 
     def _predict_batch(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        inputs = [self._processed(image) for image in images]
-        if len(images) == 1 and self._needs_tiles(*inputs[0].shape[-2:]):
-            outputs = [self._predict_tiles(inputs[0])]
-        else:
-            outputs = list(self._run(torch.stack(inputs)))
+        outputs = self._predict(self._inputs(images))
         return [self._finish(output, image) for output, image in zip(outputs, images, strict=True)]
 
     def network_size(self, height: int, width: int) -> tuple[int, int]:
@@ -174,6 +219,11 @@ class Predictor:
         longest = max(height, width)
         return max(1, height * self.processing_res // longest), max(1, width * self.processing_res // longest)
 
+    def _inputs(self, images: Sequence[np.ndarray]) -> Tensor:
+        """Return images as a batch; of a single large one, there is no second copy."""
+        inputs = [self._processed(image) for image in images]
+        return inputs[0][None] if len(inputs) == 1 else torch.stack(inputs)
+
     def _processed(self, image: np.ndarray) -> Tensor:
         """Return (3,h,w) in [-1, 1], resized, and padded with its edge to the network's size. On the CPU."""
         height, width = image.shape[:2]
@@ -188,45 +238,58 @@ class Predictor:
         padding = (0, full_width - size[1], 0, full_height - size[0])
         return F.pad(torch.cat(planes, dim=1), padding, mode="replicate")[0]
 
+    def _predict(self, images: Tensor, member: int | None = None) -> Tensor:
+        """Return published predictions (B,C,H,W) for images (B,3,H,W), in tiles where a single one is large."""
+        if len(images) == 1 and self._needs_tiles(*images.shape[-2:]):
+            return self._predict_tiles(images[0], member)[None]
+        return self._run(images, member)
+
     @torch.inference_mode()
-    def _run(self, images: Tensor) -> Tensor:
-        """Return published predictions (B,C,H,W) for images (B,3,H,W), on the CPU."""
-        is_full = self.precision == "float32"
+    def _run(self, images: Tensor, member: int | None = None) -> Tensor:
+        """Return published predictions (B,C,H,W) for images (B,3,H,W), on the CPU; or those of a member."""
+        is_full, seeds = self.precision == "float32", [self.seed] * len(images)
+        images = images.to(self.device)
         with nullcontext() if is_full else torch.autocast(self.device.type, getattr(torch, self.precision)):
-            prediction = self.estimator(images.to(self.device), [self.seed] * len(images))
+            if member is None:
+                prediction = self.estimator(images, seeds)
+            else:
+                prediction = self.estimator.predict_member(images, seeds, member)
         return self.modality.publish(prediction.float().cpu())
 
-    def _run_affine(self, images: Tensor) -> Tensor:
+    def _run_affine(self, images: Tensor, member: int | None = None) -> Tensor:
         """Return predictions as ``_run``, in the space where parts of an image differ by scale and shift."""
-        return self.modality.to_affine(self._run(images))
+        return self.modality.to_affine(self._run(images, member))
 
     def _needs_tiles(self, height: int, width: int) -> bool:
         return bool(self._tile_px) and height * width > self._tile_px**2
 
-    def _predict_tiles(self, image: Tensor) -> Tensor:
+    def _predict_tiles(self, image: Tensor, member: int | None = None) -> Tensor:
         """Predict (3,H,W) in tiles; where predictions vary by image, tiles follow the whole image, seen from afar."""
         tile, overlap = self._tile_px, round(_OVERLAP * self._tile_px)
         if not self.modality.varies_by_image:
-            blended = blend_tiles(image, tile, overlap, lambda part, _: self._run(part[None])[0])
+            blended = blend_tiles(image, tile, overlap, lambda part, _: self._run(part[None], member)[0])
             return self.modality.renormalize(blended[None])[0]
         factor = self.estimator.network.size_multiple
         shrink = tile / max(image.shape[-2:])
         size = [max(1, round(side * shrink / factor)) * factor for side in image.shape[-2:]]
-        overview = self._run_affine(F.interpolate(image[None], size, mode="bilinear", antialias=True))
+        overview = self._run_affine(F.interpolate(image[None], size, mode="bilinear", antialias=True), member)
         guide = F.interpolate(overview, image.shape[-2:], mode="bilinear")[0]
         blended = blend_tiles(
-            image, tile, overlap, lambda part, place: align_to(self._run_affine(part[None])[0], guide[(..., *place)])
+            image,
+            tile,
+            overlap,
+            lambda part, place: align_to(self._run_affine(part[None], member)[0], guide[(..., *place)]),
         )
         return self.modality.from_affine(blended.clamp(*self.modality.value_range))
 
-    def _finish(self, output: Tensor, image: np.ndarray) -> np.ndarray:
-        """Cut off the padding and resize (C,h,w) to the image's size."""
+    def _finish(self, output: Tensor, image: np.ndarray, is_spread: bool = False) -> np.ndarray:
+        """Cut off the padding and resize (C,h,w), a prediction or a spread, to the image's size."""
         height, width = image.shape[:2]
         resized = self._resized(height, width)
         output = output[None, :, : resized[0], : resized[1]]
         if resized != (height, width):
             output = F.interpolate(output, (height, width), mode="bilinear")
-        output = self.modality.renormalize(output)[0]
+        output = output[0] if is_spread else self.modality.renormalize(output)[0]
         return (output[0] if len(output) == 1 else output.movedim(0, -1)).contiguous().numpy()
 
 

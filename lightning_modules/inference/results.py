@@ -8,27 +8,29 @@ import numpy as np
 import torch
 
 from geometry.batch import Target
-from geometry.colorize import eight_bit
+from geometry.colorize import colorize_error, eight_bit
 from geometry.files.writing import write_whole
 from geometry.modalities import Modality
 
 _STRIP_PIXELS = 2_000_000
 _RANGE_PIXELS = 1_000_000
 _LARGEST_16_BIT = 65535
+_SHOWN_SHARE = 0.98
+_SMALLEST_SHOWN = 1e-6
 
 
-def result_names(modality: Modality, stem: str) -> list[str]:
+def result_names(kind: str, stem: str) -> list[str]:
     """Return the names of the files that ``write_results`` writes.
 
     Args:
-        modality: what is predicted.
+        kind: what is predicted, as names say it.
         stem: what the names begin with.
     """
-    name = f"{stem}_{modality.name}"
+    name = f"{stem}_{kind}"
     return [f"{name}.npy", f"{name}.png", f"{name}_color.png"]
 
 
-def write_results(modality: Modality, prediction: np.ndarray, folder: Path, stem: str) -> None:
+def write_results(modality: Modality, prediction: np.ndarray, folder: Path, stem: str, kind: str | None = None) -> None:
     """Write a prediction as array, as 16-bit PNG and in colours, each under a temporary name first.
 
     Convention:
@@ -40,11 +42,48 @@ def write_results(modality: Modality, prediction: np.ndarray, folder: Path, stem
         prediction: (H,W) or (H,W,C) float32, published values.
         folder: where to; must exist.
         stem: what the names begin with.
+        kind: what is predicted, as names say it; by default the modality's name.
     """
-    array, exact, colored = (folder / name for name in result_names(modality, stem))
+    array, exact, colored = (folder / name for name in result_names(kind or modality.name, stem))
     write_whole(array, npy_bytes(prediction))
     write_whole(exact, png16_bytes(modality, prediction))
     write_whole(colored, png_bytes(visualise(modality, prediction)))
+
+
+def uncertainty_names(modality: Modality, stem: str) -> list[str]:
+    """Return the names of the files that ``write_uncertainty`` writes.
+
+    Args:
+        modality: what is predicted.
+        stem: what the names begin with.
+    """
+    name = f"{stem}_{modality.name}_uncertainty"
+    return [f"{name}.npy", f"{name}.png", f"{name}_color.png"]
+
+
+def write_uncertainty(modality: Modality, spread: np.ndarray, folder: Path, stem: str) -> None:
+    """Write the spread of a prediction as array, as 16-bit PNG and in colours: the redder, the less sure.
+
+    Convention:
+        65535 in the PNG is the modality's ``largest_spread``. The darkest colour is the 98 % quantile of the image.
+
+    Args:
+        modality: what is predicted.
+        spread: (H,W) float32, in the unit of published values, of normals in degrees.
+        folder: where to; must exist.
+        stem: what the names begin with.
+    """
+    array, exact, colored = (folder / name for name in uncertainty_names(modality, stem))
+    write_whole(array, npy_bytes(spread))
+    values = spread * (_LARGEST_16_BIT / modality.largest_spread) + 0.5
+    write_whole(exact, png_bytes(values.clip(0, _LARGEST_16_BIT).astype(np.uint16)))
+    sampled = spread.reshape(-1)[:: spread.size // _RANGE_PIXELS + 1]
+    largest = max(float(np.quantile(sampled, _SHOWN_SHARE)), _SMALLEST_SHOWN)
+    image = np.empty((*spread.shape, 3), np.uint8)
+    for rows in _strips(spread):
+        plane = _planes(spread[rows])
+        image[rows] = eight_bit(colorize_error(plane, torch.ones_like(plane, dtype=torch.bool), largest)[0]).numpy()
+    write_whole(colored, png_bytes(image))
 
 
 def npy_bytes(prediction: np.ndarray) -> bytes:
@@ -65,15 +104,16 @@ def png16_bytes(modality: Modality, prediction: np.ndarray) -> bytes:
     return png_bytes(values)
 
 
-def visualise(modality: Modality, prediction: np.ndarray) -> np.ndarray:
+def visualise(modality: Modality, prediction: np.ndarray, limits: torch.Tensor | None = None) -> np.ndarray:
     """Return a prediction as a visualisation for people, (H,W,3) uint8. It goes by strips: a large one is much memory.
 
     Args:
         modality: what is predicted.
         prediction: (H,W) or (H,W,C) float32, published values.
+        limits: (1,2), the values with the first and the last colour; by default those of the prediction.
     """
     image = np.empty((*prediction.shape[:2], 3), np.uint8)
-    limits = modality.color_limits(_sample_of(prediction))
+    limits = modality.color_limits(sample_of(prediction)) if limits is None else limits
     for rows in _strips(prediction):
         colors = modality.colorize(_planes(prediction[rows]), limits=limits)
         image[rows] = eight_bit(colors[0]).numpy()
@@ -87,7 +127,7 @@ def png_bytes(image: np.ndarray) -> bytes:
     return encoded.tobytes()
 
 
-def _sample_of(prediction: np.ndarray) -> Target:
+def sample_of(prediction: np.ndarray) -> Target:
     """Return enough values of a prediction to know the range of its colours, as if they were a truth."""
     channels = prediction.reshape(prediction.shape[0] * prediction.shape[1], -1)
     values = torch.from_numpy(channels[:: len(channels) // _RANGE_PIXELS + 1].T[None, :, None])

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from geometry.alignment import align_scale_shift
+from geometry.alignment.members import align_members
 
 Place = tuple[slice, slice]
 
@@ -60,11 +60,7 @@ def align_to(prediction: Tensor, guide: Tensor) -> Tensor:
         prediction: (1,h,w) depth.
         guide: (1,h,w) depth of the same place.
     """
-    everywhere = torch.ones_like(guide, dtype=torch.bool)
-    scale, shift = align_scale_shift(prediction[None], guide[None], everywhere[None])
-    if bool(scale.isfinite()) and bool(shift.isfinite()) and bool(scale > 0):
-        return prediction * scale + shift
-    return prediction + (guide - prediction).mean()
+    return align_members(torch.stack([guide, prediction])[:, None])[1, 0]
 
 
 def _starts(length: int, tile: int, overlap: int) -> list[int]:

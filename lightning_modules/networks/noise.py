@@ -24,6 +24,18 @@ def seed_from(*parts: object) -> int:
     return int.from_bytes(digest, "big") >> 1
 
 
+def seeds_of_member(number: int, seeds: Sequence[int]) -> Sequence[int]:
+    """Return the seeds of a member of an ensemble, one per image.
+
+    The first member has the images' own seeds, so that it is what a prediction without an ensemble would be.
+
+    Args:
+        number: of the member, from 0.
+        seeds: the images' own.
+    """
+    return seeds if number == 0 else [seed_from(seed, "member", number) for seed in seeds]
+
+
 def draw_noise(kind: NoiseKind, like: Tensor, seeds: Sequence[int], strengths: Sequence[float] | None = None) -> Tensor:
     """Return latent noise of unit variance, or zeros.
 

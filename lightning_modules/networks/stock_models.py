@@ -7,6 +7,7 @@ from pkgutil import iter_modules
 from geometry.errors import InputError
 from geometry.modalities import registered
 from lightning_modules import networks
+from lightning_modules.networks import code_folder as code_folder  # known by being defined
 from lightning_modules.networks.base_files import INDEX
 from lightning_modules.networks.hub import read_index
 from lightning_modules.networks.latent_network import LatentNetwork
@@ -31,6 +32,8 @@ def read_pipeline_folder(source: str) -> PipelineModel:
         InputError: it cannot be read, or no family has such a pipeline.
     """
     name = read_index(source).read_json(INDEX).get("_class_name")
+    if isinstance(name, list) and name:  # the file of the pipeline, and its class in it
+        name = name[-1]
     known_networks()
     formats = pipeline_folders()
     for found in formats:

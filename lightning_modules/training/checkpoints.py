@@ -1,7 +1,6 @@
 """When checkpoints are written, and which of them stay."""
 
 import time
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,7 +8,6 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
 
 from geometry.errors import InputError
-from geometry.files.locks import sole_use
 from geometry.files.paths import check_writable, given_path
 from lightning_modules.lightning_internals import (
     OpenModelCheckpoint,
@@ -27,6 +25,7 @@ from lightning_modules.training.resuming import (
     validate_now,
 )
 from lightning_modules.training.run_folders import OnDamage
+from lightning_modules.training.run_lock import RunLock
 
 
 class Checkpoints(OpenModelCheckpoint):
@@ -94,7 +93,7 @@ class Checkpoints(OpenModelCheckpoint):
         self._saved_s = time.monotonic()
         self._signals = StopSignals()
         self._agreement = RankAgreement()
-        self._folder_use = ExitStack()
+        self.lock = RunLock()
 
     @property
     def state_key(self) -> str:
@@ -114,7 +113,7 @@ class Checkpoints(OpenModelCheckpoint):
         """
         super().setup(trainer, pl_module, stage)
         if stage == "fit":
-            self._take_folder(trainer)
+            self.lock.take_on_all(trainer, self.dirpath)
         self._is_tidy = False
         leave_signals_alone(trainer)
         launcher = trainer.strategy.launcher
@@ -189,12 +188,12 @@ class Checkpoints(OpenModelCheckpoint):
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Give signals and folder back."""
         self._signals.give_back()
-        self._folder_use.close()
+        self.lock.release()
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Give signals and folder back."""
         self._signals.give_back()
-        self._folder_use.close()
+        self.lock.release()
 
     def save_file(self, trainer: Trainer, file: str) -> None:
         """Keep this step under a name of its own: as another name of last.ckpt where that holds the same step.
@@ -241,21 +240,6 @@ class Checkpoints(OpenModelCheckpoint):
             self._named = list(state_dict.get("named", []))
         self._owes_validation = state_dict.get("owes_validation", False)
         self._owed_metrics = state_dict.get("owed_metrics")
-
-    def _take_folder(self, trainer: Trainer) -> None:
-        """Let no other run write here; the first rank holds the lock for all.
-
-        Raises:
-            InputError: another run does, or the folder cannot be written to; on every rank.
-        """
-        problem = None
-        if trainer.is_global_zero and self.dirpath is not None and "://" not in str(self.dirpath):
-            try:
-                self._folder_use.enter_context(sole_use(self._folder))
-            except InputError as error:
-                problem = str(error)
-        if problem := trainer.strategy.broadcast(problem):
-            raise InputError(problem)
 
     def _save(self, trainer: Trainer) -> None:
         """Write last.ckpt, unless it holds this step already; keep it under the step's name, too, if asked."""

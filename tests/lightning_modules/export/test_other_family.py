@@ -90,9 +90,21 @@ def test_an_onnx_graph_gives_what_predict_gives_at_other_sizes(tmp_path):
     assert np.abs(found - Predictor.load(run, processing_res=0)(image)).max() < 1e-4
 
 
-def test_a_family_without_a_pipeline_says_in_one_line_that_it_writes_no_folder(tmp_path):
+def test_a_family_without_a_stock_pipeline_brings_its_own_along(tmp_path):
+    model = load_model(make_run(tmp_path / "run", **RUNS["adapters"]))
+    assert export_model(model, ExportOptions(tmp_path / "out")).agreement.maximum < 1e-5
+    assert "TinyFlow" not in (tmp_path / "out/model_index.json").read_text()
+
+
+def test_models_that_diffusers_does_not_know_and_values_that_no_file_holds_are_refused_in_one_line(tmp_path):
     model = load_model(make_run(tmp_path / "run"))
-    with pytest.raises(InputError, match="no pipeline of diffusers holds a TinyFlow; export it with --format torch"):
+    network = model.estimator.network
+    scale, network.codec._scale = network.codec._scale, torch.ones(())
+    with pytest.raises(InputError, match="cannot be written into a folder for diffusers: _scale is a Tensor"):
+        export_model(model, ExportOptions(tmp_path / "out"))
+    network.codec._scale = scale
+    network.vae.__class__ = type("Autoencoder", (type(network.vae),), {})
+    with pytest.raises(InputError, match="it has a model Autoencoder, which diffusers does not know"):
         export_model(model, ExportOptions(tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 

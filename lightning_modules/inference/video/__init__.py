@@ -1,0 +1,1 @@
+"""Video: frames in, frames of one scale and shift out."""

@@ -1,0 +1,150 @@
+"""A network of any family as a folder of diffusers that brings its pipeline along, as a file beside the weights."""
+
+import inspect
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from geometry.errors import InputError
+from lightning_modules.networks.latent_network import LatentNetwork
+from lightning_modules.networks.pipeline_folder import VARIANTS, PipelineFolder, PipelineModel
+from lightning_modules.networks.source_bundle import SourceBundle
+
+_MODULE = "pipeline"
+_MODALITY_METHODS = ("from_image", "publish", "renormalize")
+_CODEC_METHODS = ("latent_mean", "normalize", "denormalize", "decoded")
+
+
+class CodeFolder(PipelineFolder):
+    """Writes weights, the embedding of the empty prompt, settings, and the pipeline that runs them.
+
+    The pipeline's code is that of this project: see ``single_step_pipeline``. Such folders are not read again here, for
+    code that lies in a folder of weights is never run.
+    """
+
+    network = LatentNetwork
+    pipelines = ("SingleStepPipeline",)
+
+    def write(self, model: PipelineModel, base: str, folder: Path, dtype: str, processing_res: int) -> None:
+        """Write a model: see ``PipelineFolder``."""
+        from diffusers.utils.logging import disable_progress_bar
+        from safetensors.torch import save_file
+
+        from lightning_modules.networks import single_step_pipeline as written
+
+        disable_progress_bar()
+        _check(model)
+        network = model.network
+        parts = network.export_parts()
+        bundle = SourceBundle(known=[name for name in vars(written) if not name.startswith("__")])
+        settings = _settings(model, processing_res) | {
+            "codec": bundle.add("Codec", network.codec, _CODEC_METHODS),
+            "modality": bundle.add("Modality", model.modality, _MODALITY_METHODS),
+            "denoiser": bundle.add("Denoiser", network.denoiser, ["model_output"]),
+        }
+        pipeline: Any = written.SingleStepPipeline(**parts)
+        pipeline.save_pretrained(folder, safe_serialization=True)
+        if dtype in VARIANTS:
+            for part in parts.values():
+                torch.nn.Module.to(part, getattr(torch, dtype))
+            pipeline.save_pretrained(folder, variant=VARIANTS[dtype], safe_serialization=True)
+        _name_pipeline(folder)
+        given = {name: network.get_buffer(name).float().cpu().contiguous() for name in network.denoiser.conditioning}
+        save_file(given, folder / written.CONDITIONING)
+        (folder / written.SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        code = inspect.getsource(written) + "\n\n" + bundle.text()
+        (folder / f"{_MODULE}.py").write_text(code, encoding="utf-8")
+
+    def predictions(
+        self, folder: Path, images: Sequence[np.ndarray], seeds: Sequence[int], variant: str | None
+    ) -> Iterator[np.ndarray]:
+        """Yield what the folder's pipeline predicts: see ``PipelineFolder``. It has just been written here."""
+        from diffusers import DiffusionPipeline
+
+        pipeline: Any = DiffusionPipeline.from_pretrained(
+            str(folder), variant=variant, dtype=torch.float32, local_files_only=True, trust_remote_code=True
+        )
+        for image in images:
+            prediction = pipeline(image, processing_resolution=0).prediction[0]
+            for _ in seeds:  # nothing is drawn by lot
+                yield prediction[..., 0] if prediction.shape[-1] == 1 else prediction
+
+    def usage(self, model: PipelineModel, variant: str | None) -> str:
+        """Return how a written folder is used: see ``PipelineFolder``."""
+        code = "\n".join(
+            [
+                "```python",
+                "from diffusers import DiffusionPipeline",
+                "from PIL import Image",
+                "",
+                "# PATH is this folder, or its id on the hub. trust_remote_code runs its pipeline.py: read it before.",
+                'pipeline = DiffusionPipeline.from_pretrained("PATH", trust_remote_code=True)',
+                'prediction = pipeline(Image.open("photo.jpg")).prediction  # (1,H,W,C) float32',
+                "```",
+            ]
+        )
+        smaller = f' Smaller weights: `variant="{variant}"`.' if variant else ""
+        return f"{code}\n\nThe prediction is the same every time; one step, no ensemble.{smaller}"
+
+    def read(self, source: str) -> PipelineModel:
+        """Refuse: see the class."""
+        raise InputError(
+            f"{source} brings its own pipeline, which is not run here. Load it with diffusers as its README.md says, "
+            "or give the run or the checkpoint that it was exported from."
+        )
+
+
+def _check(model: PipelineModel) -> None:
+    """Check that a pipeline of one step, without noise, computes what the model does.
+
+    Raises:
+        InputError: it does not.
+    """
+    network, reason = model.network, None
+    if model.sampling is not None:
+        reason = "denoises in steps from noise"
+    elif network.noise not in ("zeros", "none"):
+        reason = f"was trained with noise: {network.noise}"
+    elif network.switch is not None:
+        reason = "has several outputs (network.switch)"
+    elif type(network).image_conditioning is not LatentNetwork.image_conditioning:
+        reason = "is given an embedding of the image"
+    elif foreign := [type(each) for each in network.export_parts().values() if not _is_of_diffusers(type(each))]:
+        reason = f"has a model {foreign[0].__name__}, which diffusers does not know"
+    elif not network.export_parts().keys() <= {"vae", "transformer", "unet"}:
+        reason = "has parts of other names than vae, transformer and unet"
+    if reason:
+        raise InputError(
+            f"no pipeline of diffusers holds this {type(network).__name__}: it {reason}. Export it with --format torch "
+            "or onnx."
+        )
+
+
+def _is_of_diffusers(kind: type) -> bool:
+    return kind.__module__.split(".")[0] == "diffusers"
+
+
+def _settings(model: PipelineModel, processing_res: int) -> dict[str, Any]:
+    network = model.network
+    timestep = network.timestep.item()
+    one = torch.ones(())
+    return {
+        "processing_res": processing_res,
+        "size_multiple": network.size_multiple,
+        "timestep": timestep,
+        "sees_noise": network.denoiser.denoises,
+        "is_residual": network.denoiser.input_mode == "residual",
+        "output_to_clean": network.noise_process.predict_x0(one, torch.zeros(()), timestep).item(),
+    }
+
+
+def _name_pipeline(folder: Path) -> None:
+    """Let the folder's index name the file of the pipeline, and nothing of this project."""
+    file = folder / "model_index.json"
+    index = json.loads(file.read_text(encoding="utf-8"))
+    index["_class_name"] = [_MODULE, *CodeFolder.pipelines]
+    file.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")

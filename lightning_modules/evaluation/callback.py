@@ -12,7 +12,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from tqdm import tqdm
 
-from geometry.batch import DatasetInfo, GeometryBatch
+from geometry.batch import GeometryBatch
 from geometry.contract import TestData, test_data
 from geometry.errors import InputError
 from geometry.files.locks import sole_use
@@ -208,7 +208,7 @@ class Evaluation(Callback):
             self._identities[name],
             scorer.overall(tally),
             len(tally.rows),
-            _info(data, name).num_published,
+            next(info.num_published for info in data.test_dataset_infos if info.name == name),
             tally.problems,
             scorer.calibration(tally),
         )
@@ -225,7 +225,8 @@ class Evaluation(Callback):
             tqdm.write(f"{name}: {headline} on {images}{remarks}")
 
     def _scorer(self, trainer: Trainer, pl_module: Estimator, name: str) -> Scorer:
-        return Scorer(pl_module.task, _info(_data(trainer), name), self.choice, self.uncertainty is not None)
+        dataset = next(info for info in _data(trainer).test_dataset_infos if info.name == name)
+        return Scorer(pl_module.task, dataset, self.choice, self.uncertainty is not None)
 
     def _write_results(self, trainer: Trainer, data: TestData, headline: str) -> None:
         if self.settings and not self._record:  # all was finished already: nothing has started
@@ -317,7 +318,3 @@ def _data(trainer: Trainer) -> TestData:
 
 def _names(data: TestData) -> list[str]:
     return [dataset.name for dataset in data.test_dataset_infos]
-
-
-def _info(data: TestData, name: str) -> DatasetInfo:
-    return next(dataset for dataset in data.test_dataset_infos if dataset.name == name)

@@ -30,6 +30,8 @@ GENERIC = (
     "lightning_modules/training/*.py",
     "train.py",
 )
+# diffusers reads from its signature which parts an exported folder may have: the names that checkpoints have, too.
+WRITTEN_INTO_EXPORTS = {"single_step_pipeline.py"}
 PARTS_OF_FAMILIES = {"unet", "cliptext", "transformer2d", "marigolddepth"}
 
 
@@ -54,7 +56,7 @@ def test_generic_code_names_no_family(pattern):
     files, names = sorted(ROOT.glob(pattern)), names_of_families()
     assert files, "the file was moved: mend the list"
     assert "stablediffusion" in names
-    for file in files:
+    for file in [file for file in files if file.name not in WRITTEN_INTO_EXPORTS]:
         assert not mentions(file.read_text(encoding="utf-8"), names), file.relative_to(ROOT)
 
 

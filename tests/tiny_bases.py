@@ -27,6 +27,7 @@ from transformers import (
 _PROMPT_TOKENS = 8
 # What the hub's model_index.json call classes that transformers has renamed since.
 _HUB_NAMES = {"T5Tokenizer": "T5TokenizerFast"}
+_HUB_NAMES_OF = {"flux_2_klein": {"Qwen2Tokenizer": "Qwen2TokenizerFast"}}
 
 
 def write_base(folder: Path, kind: str) -> Path:
@@ -49,7 +50,7 @@ def write_base(folder: Path, kind: str) -> Path:
     index = json.loads((folder / "model_index.json").read_text())
     for entry in index.values():
         if isinstance(entry, list):
-            entry[1] = _HUB_NAMES.get(entry[1], entry[1])
+            entry[1] = (_HUB_NAMES | _HUB_NAMES_OF.get(kind, {})).get(entry[1], entry[1])
     if "processor" in index:  # transformers builds none without torchvision
         index["processor"] = ["transformers", "Qwen2VLProcessor"]
         (folder / "processor").mkdir()
@@ -285,11 +286,11 @@ def _stable_diffusion_xl() -> diffusers.StableDiffusionXLPipeline:
 def _z_image() -> diffusers.ZImagePipeline:
     transformer = diffusers.ZImageTransformer2DModel(
         in_channels=16,
-        dim=16,
+        dim=64,
         n_layers=1,
         n_refiner_layers=1,
-        n_heads=2,
-        n_kv_heads=2,
+        n_heads=8,
+        n_kv_heads=8,
         cap_feat_dim=12,
         axes_dims=[2, 2, 4],
         axes_lens=[256, 32, 32],

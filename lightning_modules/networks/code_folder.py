@@ -98,6 +98,13 @@ class CodeFolder(PipelineFolder):
         )
 
 
+def _parts_of_pipeline() -> dict[str, None]:
+    """Return the names of the models that the pipeline takes, as keys."""
+    from lightning_modules.networks.single_step_pipeline import SingleStepPipeline
+
+    return dict.fromkeys(list(inspect.signature(SingleStepPipeline.__init__).parameters)[1:])
+
+
 def _check(model: PipelineModel) -> None:
     """Check that a pipeline of one step, without noise, computes what the model does.
 
@@ -115,8 +122,8 @@ def _check(model: PipelineModel) -> None:
         reason = "is given an embedding of the image"
     elif foreign := [type(each) for each in network.export_parts().values() if not _is_of_diffusers(type(each))]:
         reason = f"has a model {foreign[0].__name__}, which diffusers does not know"
-    elif not network.export_parts().keys() <= {"vae", "transformer", "unet"}:
-        reason = "has parts of other names than vae, transformer and unet"
+    elif not network.export_parts().keys() <= (known := _parts_of_pipeline()).keys():
+        reason = f"has parts of other names than {', '.join(known)}"
     if reason:
         raise InputError(
             f"no pipeline of diffusers holds this {type(network).__name__}: it {reason}. Export it with --format torch "

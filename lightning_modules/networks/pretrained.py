@@ -19,6 +19,7 @@ Model = TypeVar("Model", bound=nn.Module)
 _OTHER_SHAPE = r"Cannot load because (\S+) expected shape torch\.Size\((\[.*?\])\), but got torch\.Size\((\[.*?\])\)"
 
 # Tensors that old text encoders, and those of a whole CLIP, hold beside what a prompt's embedding needs.
+_COUNTER = "num_batches_tracked"  # of a batch norm: conversions leave it out, and nothing that is not training reads it
 _NEEDLESS = ("position_ids", "text_projection.weight")
 
 
@@ -69,7 +70,7 @@ def load_weights(kind: type[Model], base: Base, part: str, **options: Any) -> Mo
         name, needed, found = shapes.groups()
         raise _does_not_fit(base, part, f"have {name} as {found} in place of {needed}") from error
     wrong = {
-        "lack": report["missing_keys"],
+        "lack": [name for name in report["missing_keys"] if not name.endswith(_COUNTER)],
         "have in another shape": report["mismatched_keys"],
         "hold beside that": [name for name in report["unexpected_keys"] if not name.endswith(_NEEDLESS)],
     }

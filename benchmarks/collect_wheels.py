@@ -95,7 +95,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, default=Path(".wheels"), help="folder for the wheels (default: %(default)s)"
     )
-    parser.add_argument("--most-mb", type=float, default=64, help="fail if they are larger (default: %(default)s)")
+    parser.add_argument("--most_mb", type=float, default=64, help="fail if they are larger (default: %(default)s)")
     options = parser.parse_args(args)
     needed = missing(listed(options.have.read_text()), options.python)
     platforms = [word for each in _PLATFORMS for word in ("--platform", each)]

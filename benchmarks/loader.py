@@ -216,7 +216,7 @@ def main() -> None:
         action="store_true",
         help="the authors' loader, mosaicml-streaming and litdata, too",
     )
-    parser.add_argument("--batch-size", type=int, default=4, help="samples per batch (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=4, help="samples per batch (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="loader processes (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=160, help="samples per repetition (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="repetitions of each loader (default: %(default)s)")

@@ -65,14 +65,14 @@ def parts_of(size: str, device: str, data: str | None) -> list[Part]:
     hardware = ("--config", "configs/hardware/h200.yaml")
     few = ("--repeats", "3", "--warmup", "1")
     is_tiny = size == "tiny"
-    step = ("benchmarks.train_step", *network, *few) + (("--images", "2", "--batch-size", "2") if is_tiny else hardware)
+    step = ("benchmarks.train_step", *network, *few) + (("--images", "2", "--batch_size", "2") if is_tiny else hardware)
     tests = (
         ("not gpu and not slow", "tests/lightning_modules/test_host_waits.py") if device == "cpu" else ("gpu", "tests")
     )
     found = [
         Part("tests", ("pytest", "-m", *tests)),
         Part(
-            "gradients", ("benchmarks.numerics", *network, *(("--no-compile",) if is_tiny else ("--batch-size", "1")))
+            "gradients", ("benchmarks.numerics", *network, *(("--no-compile",) if is_tiny else ("--batch_size", "1")))
         ),
         Part("memory", ("benchmarks.planned_memory", *network, *(() if is_tiny else hardware))),
         Part("memory_24gb", ("benchmarks.planned_memory", *network, "--config", "configs/hardware/24gb.yaml")),

@@ -1,5 +1,6 @@
 """OneStep: fine-tune an image diffusion model to predict depth or surface normals in a single step, and use it."""
 
+import os
 import sys
 from importlib import import_module
 from typing import Any, NoReturn
@@ -23,11 +24,19 @@ COMMANDS = {
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run a command; mistakes that a user can mend end with ``error: ...`` and status 2.
+    """Run a command; mistakes that a user can mend end with ``error: ...`` and status 2, Ctrl-C with status 130.
 
     Args:
         args: the command line; None is that of the process.
     """
+    try:
+        _run(args)
+    except KeyboardInterrupt:  # while libraries are imported; from then on commands say what they keep
+        print("Stopped. Nothing was begun.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _run(args: list[str] | None) -> None:
     words = sys.argv[1:] if args is None else [str(word) for word in args]
     first = words[0].replace("-", "_") if words else ""
     if first in ("_h", "__help", "__help_all") or not words:
@@ -35,6 +44,7 @@ def main(args: list[str] | None = None) -> None:
         if not words:
             _leave("a command is needed, for instance fit.")
         sys.exit(0)
+    _require_working_folder()
     if first.partition("=")[0] == "__print_completion":
         kind = first.partition("=")[2] or (words[1] if len(words) > 1 else "")
         others = {name: find_command(place) for name, (place, _) in COMMANDS.items() if place != TRAINER}
@@ -46,6 +56,14 @@ def main(args: list[str] | None = None) -> None:
         return import_module(TRAINER).main(args)
     if status := find_command(place).main(words[1:], f"onestep {words[0]}"):
         sys.exit(status)
+
+
+def _require_working_folder() -> None:
+    """Leave if the working folder was removed: most libraries fail without one, and do not say why."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        _leave(f"the working folder is gone, or cannot be read ({error.strerror}). Change to another one first.")
 
 
 def _leave(message: str) -> NoReturn:

@@ -6,8 +6,8 @@ Run ``python -m benchmarks.collect_wheels --have PACKAGES --out .wheels`` here, 
     python -m pip install --no-index --no-deps --target SITE .wheels/*.whl && export PYTHONPATH=SITE
 
 Contract: what is needed is found from the packages installed here, from this project on, with the extra lora and
-pytest; a package that is there is taken as it is, and what it needs is thought to be there, too. Versions are those
-installed here.
+pytest; a package that is there is taken as it is, and what it needs is thought to be there, too, unless the list says
+a version that is not in the range wanted. Versions are those installed here.
 """
 
 import argparse
@@ -28,11 +28,11 @@ def plain(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def missing(have: set[str], python: str) -> dict[str, str]:
+def missing(have: dict[str, str], python: str) -> dict[str, str]:
     """Return what is needed and not there, with the versions installed here.
 
     Args:
-        have: plain names of the packages that are there.
+        have: versions of the packages that are there, by their plain names; empty where it is not known.
         python: version of Python there, such as 3.12.
     """
     found: dict[str, str] = {}
@@ -40,7 +40,8 @@ def missing(have: set[str], python: str) -> dict[str, str]:
     while waiting:
         wanted = waiting.pop()
         name = plain(wanted.name)
-        if name in have or name in found:
+        is_there = name in have and (not have[name] or wanted.specifier.contains(have[name], prereleases=True))
+        if is_there or name in found:
             continue
         try:
             package = distribution(wanted.name)
@@ -55,6 +56,19 @@ def missing(have: set[str], python: str) -> dict[str, str]:
             extras = wanted.extras or {""}
             if needed.marker is None or any(_holds(needed, extra, python) for extra in extras):
                 waiting.append(needed)
+    return found
+
+
+def listed(text: str) -> dict[str, str]:
+    """Return the packages of a list by their plain names, each with its version where one is said.
+
+    Args:
+        text: a package a line, as ``pip list --format=freeze`` prints them, or names alone.
+    """
+    found = {}
+    for line in filter(None, map(str.strip, text.splitlines())):
+        name, *rest = re.split(r"[=@ ,]+", line)
+        found[plain(name)] = rest[0] if rest and re.fullmatch(r"\d[\w.+!-]*", rest[0]) else ""
     return found
 
 
@@ -81,12 +95,9 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument(
         "--out", type=Path, default=Path(".wheels"), help="folder for the wheels (default: %(default)s)"
     )
-    parser.add_argument("--most-mb", type=float, default=64, help="fail if they are larger (default: %(default)s)")
+    parser.add_argument("--most_mb", type=float, default=64, help="fail if they are larger (default: %(default)s)")
     options = parser.parse_args(args)
-    have = {
-        plain(re.split(r"[=@ ,]", line.strip())[0]) for line in options.have.read_text().splitlines() if line.strip()
-    }
-    needed = missing(have, options.python)
+    needed = missing(listed(options.have.read_text()), options.python)
     platforms = [word for each in _PLATFORMS for word in ("--platform", each)]
     command = [
         sys.executable,

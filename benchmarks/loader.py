@@ -2,103 +2,44 @@
 
 Run ``python -m benchmarks.loader --out loader.json`` from the folder of the project.
 
-Contract: frames of 480x640 are prepared once into shards and once into PNG files (8-bit image, 16-bit depth in
-millimetres, 8-bit normals; decoded by OpenCV into the same batches). Both go through a DataLoader with the same number
-of loader processes and take turns. Half of the images are mirrored. Reported per data set: samples per second by the
-clock, and the processor time that loader processes and training process took per sample, on which other programs have
-little influence; ``per_core_and_second`` is its inverse. ``shards`` delivers packed batches, as under a trainer, which
-expands them on its device; ``shards_expanded`` expands them on the CPU, in the training process. Scenes are rendered
-unless ``--hypersim`` names genuine frames.
+Contract: frames of 480x640 are prepared into shards of both formats and into PNG files (8-bit image, 16-bit depth in
+millimetres, 8-bit normals; decoded by OpenCV into the same batches). All go through a DataLoader with the same number
+of loader processes and take turns; with ``--others``, so do the loader of the paper's authors and other libraries.
+Half of the images are mirrored. Reported per data set: samples per second by the clock, and the processor time that
+loader processes and training process took per sample, on which other programs have little influence;
+``per_core_and_second`` is its inverse, ``per_worker`` counts the loader processes alone. ``shards`` delivers packed
+batches, as under a trainer, which expands them on its device; ``shards_expanded`` expands them on the CPU, in the
+training process; both are of format 2. Scenes are rendered unless ``--hypersim`` names genuine frames.
 """
 
 import argparse
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import cv2
-import numpy as np
-import torch
 from lightning.pytorch import Trainer
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
 
 from benchmarks.measuring import Stopwatch, children, processor_seconds, report, summarize, use_one_thread
+from benchmarks.other_loaders import COPIES, AuthorsFiles, PngFiles, file_batches, litdata, mosaic, write_png_files
 from datamodules import DatasetSource, GeometryDataModule
 from datamodules.prepare import main as prepare
 from datamodules.shards import codecs
-from datamodules.shards.files import decode_sample, iterate_shard, write_shard
+from datamodules.shards.files import iterate_shard, write_shard
 from datamodules.shards.manifest import read_dataset
 from datamodules.streaming import batches, streams
 from datamodules.streaming.packing import PackedBatch
 from datamodules.synthetic import SyntheticHypersim
 from geometry.batch import GeometryBatch
 from tests.helpers.tiny import tensors_of
-
-# Times that every frame is stored, so that shards are long.
-COPIES = 16
-
-
-class PngFiles(Dataset):
-    """Frames stored file by file, decoded in the obvious way.
-
-    Args:
-        folder: where ``write_png_files`` put them.
-        modalities: what to load beside images and depth.
-    """
-
-    def __init__(self, folder: Path, modalities: list[str]) -> None:
-        self.folder, self.modalities = folder, modalities
-        self.names = sorted(path.name for path in (folder / "image").iterdir()) * COPIES
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        name, flip = self.names[index], index % 2 == 1
-        image = self._read("image", name, flip)
-        depth = self._read("depth", name, flip).astype(np.float32)[None] / 1000
-        sample = {
-            "image": torch.from_numpy(image).permute(2, 0, 1).float() / 127.5 - 1,
-            "depth": torch.from_numpy(depth),
-            "depth_mask": torch.from_numpy((depth > 1e-3) & (depth < 65)),
-            "key": name,
-        }
-        if "normals" in self.modalities:
-            normals = torch.from_numpy(self._read("normals", name, flip)).permute(2, 0, 1).float() / 127.5 - 1
-            if flip:
-                normals[0] *= -1
-            length = normals.norm(dim=0, keepdim=True)
-            sample["normals_mask"] = length > 0.5
-            sample["normals"] = normals / length * sample["normals_mask"]
-        return sample
-
-    def _read(self, kind: str, name: str, flip: bool) -> np.ndarray:
-        array = cv2.imread(str(self.folder / kind / name), cv2.IMREAD_UNCHANGED)
-        if array.ndim == 3:
-            array = cv2.cvtColor(array, cv2.COLOR_BGR2RGB)
-        return cv2.flip(array, 1) if flip else array
-
-
-def write_png_files(shards: Path, folder: Path) -> None:
-    """Write the samples of a prepared data set as PNG files."""
-    dataset = read_dataset(str(shards))
-    for kind in ("image", "depth", "normals"):
-        (folder / kind).mkdir(parents=True)
-    for shard in dataset.manifest.splits["train"]:
-        for sample in iterate_shard(dataset.shard_url(shard), ("image", "depth", "normals")):
-            decoded = decode_sample(sample, ("image", "depth", "normals"))
-            depth = np.rint(decoded["depth"].astype(np.float64) * 1000).astype(np.uint16)
-            normals = np.rint(decoded["normals"].astype(np.float32).transpose(1, 2, 0) * 127.5 + 127.5).astype(np.uint8)
-            images = {"image": decoded["image"][..., ::-1], "depth": depth, "normals": normals[..., ::-1]}
-            for kind, image in images.items():
-                cv2.imwrite(str(folder / kind / f"{sample.key}.png"), image)
 
 
 def shard_batches(
@@ -119,17 +60,6 @@ def shard_batches(
         yield from data.train_dataloader()
     finally:
         data.teardown("fit")
-
-
-def png_batches(folder: Path, modalities: list[str], options: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yield training batches of PNG files without end."""
-    files = PngFiles(folder, modalities)
-    persistent = options.workers > 0
-    loader: DataLoader = DataLoader(
-        files, options.batch_size, shuffle=True, num_workers=options.workers, persistent_workers=persistent
-    )
-    while True:
-        yield from loader
 
 
 def touch(batch: GeometryBatch | PackedBatch | dict[str, Any]) -> float:
@@ -158,13 +88,26 @@ def measure(stream: Iterator[Any], workers: list[str], num_batches: int, batch_s
     return {"wall": wall / count, "trainer": spent[0] / count, "workers": sum(spent[1:]) / count}
 
 
-def compare(shards: Path, png: Path, modalities: list[str], options: argparse.Namespace) -> dict[str, Any]:
-    """Return the figures of both loaders."""
+def makers_of(
+    folders: dict[str, Path], modalities: list[str], options: argparse.Namespace
+) -> dict[str, Callable[[], Iterator[Any]]]:
+    """Return what makes the batches of every candidate."""
+    size, workers = options.batch_size, options.workers
     makers: dict[str, Callable[[], Iterator[Any]]] = {
-        "shards": lambda: shard_batches(shards, modalities, options, packed=True),
-        "shards_expanded": lambda: shard_batches(shards, modalities, options, packed=False),
-        "png_files": lambda: png_batches(png, modalities, options),
+        "shards": lambda: shard_batches(folders["format_2"], modalities, options, packed=True),
+        "shards_expanded": lambda: shard_batches(folders["format_2"], modalities, options, packed=False),
+        "shards_format_1": lambda: shard_batches(folders["format_1"], modalities, options, packed=True),
+        "png_files": lambda: file_batches(PngFiles(folders["png"], modalities), size, workers),
     }
+    if options.others:
+        makers["authors"] = lambda: file_batches(AuthorsFiles(folders["png"], modalities), size, workers)
+        makers |= {name: partial(make, modalities, size, workers) for name, make in options.libraries.items()}
+    return makers
+
+
+def compare(folders: dict[str, Path], modalities: list[str], options: argparse.Namespace) -> dict[str, Any]:
+    """Return the figures of all loaders, which take turns."""
+    makers = makers_of(folders, modalities, options)
     num_batches = max(1, options.samples // options.batch_size)
     measured: dict[str, list[dict[str, float]]] = {name: [] for name in makers}
     for _ in range(options.repeats):
@@ -177,8 +120,10 @@ def compare(shards: Path, png: Path, modalities: list[str], options: argparse.Na
             stream.close()  # type: ignore[attr-defined]
     results: dict[str, Any] = {name: _figures(rows) for name, rows in measured.items()}
     for figure in ("samples_per_second", "per_core_and_second"):
-        pair = [results[name][figure]["median"] for name in ("shards", "png_files")]
-        results[f"ratio_{figure}"] = round(pair[0] / pair[1], 2)
+        medians = {name: results[name][figure]["median"] for name in makers}
+        results[f"ratio_{figure}"] = {
+            name: round(medians["shards"] / median, 2) for name, median in medians.items() if name != "shards"
+        }
     return results
 
 
@@ -186,6 +131,7 @@ def _figures(rows: list[dict[str, float]]) -> dict[str, Any]:
     return {
         "samples_per_second": summarize([1 / row["wall"] for row in rows]),
         "per_core_and_second": summarize([1 / (row["trainer"] + row["workers"]) for row in rows]),
+        "per_worker": summarize([1 / row["workers"] for row in rows if row["workers"]] or [float("nan")]),
         "worker_ms_per_sample": summarize([1000 * row["workers"] for row in rows]),
         "trainer_ms_per_sample": summarize([1000 * row["trainer"] for row in rows]),
     }
@@ -199,12 +145,13 @@ def stages(shards: Path, modalities: list[str], options: argparse.Namespace) -> 
         ("check and decode entries", batches, "decode_sample"),
         ("make batch", batches.BatchAssembler, "assemble"),
     ]
-    names = {"jpg": "decode image", "png": "decode image", "blosc": "decompress depth and normals"}
+    names = {"jpg": "decode image", "png": "decode image", "blosc": "decompress depth"}
     with ExitStack() as patches:
         for stage, place, name in places:
             patches.enter_context(patch.object(place, name, watch.wrap(stage, getattr(place, name))))
         decoders = {kind: watch.wrap(names.get(kind, kind), decode) for kind, decode in codecs.DECODERS.items()}
         patches.enter_context(patch.dict(codecs.DECODERS, decoders))
+        patches.enter_context(patch.object(codecs, "decode_codes", watch.wrap("decompress codes", codecs.decode_codes)))
         stream = shard_batches(shards, modalities, argparse.Namespace(**{**vars(options), "workers": 0}), packed=True)
         next(stream)
         watch.seconds.clear()
@@ -235,14 +182,28 @@ def store_copies(once: Path, shards: Path, num_shards: int = 2) -> None:
     replace(dataset.manifest, splits={"train": written}).write(shards)
 
 
-def prepare_frames(raw: Path, folder: Path) -> tuple[Path, Path]:
-    """Prepare raw Hypersim frames, many times over, as shards and as PNG files; return both folders."""
-    once, shards, png = folder / "once", folder / "shards", folder / "png"
-    if prepare(["hypersim", "--raw", str(raw), "--out", str(once), "--workers", "1", "--quiet"]):
-        raise SystemExit(f"{raw} cannot be prepared")
-    write_png_files(once, png)
-    store_copies(once, shards)
-    return shards, png
+def prepare_frames(raw: Path, folder: Path) -> dict[str, Path]:
+    """Prepare raw Hypersim frames, many times over, as shards of both formats and as PNG files; return the folders."""
+    folders = {name: folder / name for name in ("once_1", "once_2", "format_1", "format_2", "png")}
+    for number in ("1", "2"):
+        once = folders[f"once_{number}"]
+        words = ["hypersim", "--raw", str(raw), "--output", str(once), "--workers", "1", "--quiet"]
+        if prepare([*words, "--shard_format", number]):
+            raise SystemExit(f"{raw} cannot be prepared")
+        store_copies(once, folders[f"format_{number}"])
+    write_png_files(folders["once_1"], folders["png"])
+    return folders
+
+
+def libraries(once: Path, folder: Path) -> dict[str, Callable[..., Iterator[Any]]]:
+    """Return the libraries that are installed, each with its own copy of the frames."""
+    found = {}
+    for name, make in {"mosaicml_streaming": mosaic, "litdata": litdata}.items():
+        try:
+            found[name] = make(once, folder / name)
+        except ImportError as error:
+            print(f"{name} is left out: {error}", file=sys.stderr)
+    return found
 
 
 def main() -> None:
@@ -250,7 +211,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=6, help="frames to render (default: %(default)s)")
     parser.add_argument("--hypersim", type=Path, help="raw folder of genuine Hypersim frames to use")
-    parser.add_argument("--batch-size", type=int, default=4, help="samples per batch (default: %(default)s)")
+    parser.add_argument(
+        "--others",
+        action="store_true",
+        help="the authors' loader, mosaicml-streaming and litdata, too",
+    )
+    parser.add_argument("--batch_size", type=int, default=4, help="samples per batch (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=1, help="loader processes (default: %(default)s)")
     parser.add_argument("--samples", type=int, default=160, help="samples per repetition (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=5, help="repetitions of each loader (default: %(default)s)")
@@ -262,11 +228,12 @@ def main() -> None:
         raw = options.hypersim or folder / "raw"
         if not options.hypersim:
             SyntheticHypersim(frames_per_scene=1).write(raw, options.frames, workers=1)
-        shards, png = prepare_frames(raw, folder)
+        folders = prepare_frames(raw, folder)
+        options.libraries = libraries(folders["once_1"], folder) if options.others else {}
         results = {
             f"image_{'_'.join(loaded)}": {
-                **compare(shards, png, loaded, options),
-                "stages_ms_per_sample": stages(shards, loaded, options),
+                **compare(folders, loaded, options),
+                "stages_ms_per_sample": stages(folders["format_2"], loaded, options),
             }
             for loaded in (["depth"], ["depth", "normals"])
         }

@@ -22,7 +22,7 @@ class NetworkParser(argparse.ArgumentParser):
         sizes = " or ".join(f"{height} {width}" for height, width in image_sizes.values())
         self.add_argument("--device", type=torch.device, default=device, help="cpu or cuda (default: %(default)s)")
         self.add_argument("--size", choices=image_sizes, default="tiny", help="toy base or SD 2 (default: %(default)s)")
-        self.add_argument("--image-size", type=int, nargs=2, metavar=("H", "W"), help=f"by default {sizes}")
+        self.add_argument("--image_size", type=int, nargs=2, metavar=("H", "W"), help=f"by default {sizes}")
         self.add_argument("--out", type=Path, help="JSON file to write")
 
     def read(self) -> argparse.Namespace:

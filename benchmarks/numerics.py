@@ -90,7 +90,7 @@ def compare(results: list[Result], expected: list[Result]) -> dict[str, float]:
 def main() -> None:
     """Run the benchmark."""
     parser = NetworkParser(__doc__, IMAGE_SIZES)
-    parser.add_argument("--batch-size", type=int, default=2, help="images per batch (default: %(default)s)")
+    parser.add_argument("--batch_size", type=int, default=2, help="images per batch (default: %(default)s)")
     parser.add_argument("--batches", type=int, default=3, help="batches (default: %(default)s)")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=True, help="compile, too")
     options = parser.read()

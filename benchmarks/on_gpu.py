@@ -5,7 +5,8 @@ GPU. ``--size tiny --device cpu`` tries the same on a CPU. ``benchmarks/collect_
 without network lacks.
 
 Contract: parts run one after another, each in a process of its own, in order of worth: right results first, then
-memory against the plan, the step, prediction, and the loader beside the step. A part gets the time that is left; one
+memory against the plan, the step, prediction, and the loader beside the step, on frames that are rendered and prepared
+for it unless ``--data`` names some. A part gets the time that is left; one
 that does not end in it is ended, and those after it are not begun. The JSON and the rows (``--rows``) are written anew
 after every part, so that whatever ends the command leaves what was found. Status 1: a part failed; one for which no
 time was left does not count.
@@ -28,6 +29,7 @@ from typing import Any
 import torch
 
 from benchmarks.measuring import ROOT, describe_machine
+from benchmarks.models import IMAGE_SIZES
 from geometry.files.writing import write_whole
 
 _TAIL = 2000
@@ -41,7 +43,8 @@ class Part:
 
     Attributes:
         name: its name in the results.
-        words: module and options of ``python -m``; ``{out}`` stands for the JSON file that it writes.
+        words: module and options of ``python -m``; ``{out}`` stands for the JSON file that it writes, ``{scratch}``
+            for a folder that all parts share.
         environment: further variables.
     """
 
@@ -56,20 +59,20 @@ def parts_of(size: str, device: str, data: str | None) -> list[Part]:
     Args:
         size: tiny or full.
         device: cpu or cuda.
-        data: prepared data set to train on beside the loader; None leaves that out.
+        data: prepared data set to train on beside the loader; None renders and prepares one.
     """
     network = ("--size", size, "--device", device, "--out", "{out}")
     hardware = ("--config", "configs/hardware/h200.yaml")
     few = ("--repeats", "3", "--warmup", "1")
     is_tiny = size == "tiny"
-    step = ("benchmarks.train_step", *network, *few) + (("--images", "2", "--batch-size", "2") if is_tiny else hardware)
+    step = ("benchmarks.train_step", *network, *few) + (("--images", "2", "--batch_size", "2") if is_tiny else hardware)
     tests = (
         ("not gpu and not slow", "tests/lightning_modules/test_host_waits.py") if device == "cpu" else ("gpu", "tests")
     )
     found = [
         Part("tests", ("pytest", "-m", *tests)),
         Part(
-            "gradients", ("benchmarks.numerics", *network, *(("--no-compile",) if is_tiny else ("--batch-size", "1")))
+            "gradients", ("benchmarks.numerics", *network, *(("--no-compile",) if is_tiny else ("--batch_size", "1")))
         ),
         Part("memory", ("benchmarks.planned_memory", *network, *(() if is_tiny else hardware))),
         Part("memory_24gb", ("benchmarks.planned_memory", *network, "--config", "configs/hardware/24gb.yaml")),
@@ -79,8 +82,15 @@ def parts_of(size: str, device: str, data: str | None) -> list[Part]:
         Part("step_compiled", (*step, "--only", "ours")),
         Part("prediction", ("benchmarks.inference", *network, *few, *(("--no-compile",) if is_tiny else ()))),
     ]
-    if data is not None:
-        found.append(Part("loader", (*step, "--only", "ours", "--data", data, "--workers", "0" if is_tiny else "8")))
+    if data is None:
+        raw, data = "{scratch}/raw", "{scratch}/shards"
+        count, sizes = ("8", ("96", "144")) if is_tiny else ("64", ("768", "1024"))
+        rendered = tuple(map(str, IMAGE_SIZES[size]))
+        found += [
+            Part("render", ("train", "synthesize", "hypersim", "--output", raw, "--frames", count, "--size", *sizes)),
+            Part("prepare", ("train", "prepare", "hypersim", "--raw", raw, "--output", data, "--size", *rendered)),
+        ]
+    found.append(Part("loader", (*step, "--only", "ours", "--data", data, "--workers", "1" if is_tiny else "8")))
     return found
 
 
@@ -93,7 +103,7 @@ def run_part(part: Part, scratch: Path, seconds: float) -> dict[str, Any]:
         seconds: how long it may take.
     """
     out = scratch / f"{part.name}.json"
-    words = [word.replace("{out}", str(out)) for word in part.words]
+    words = [word.replace("{out}", str(out)).replace("{scratch}", str(scratch)) for word in part.words]
     start = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", *words],
@@ -192,7 +202,7 @@ def main(args: list[str] | None = None) -> int:
     parser.add_argument("--minutes", type=float, default=9.0, help="time for all parts together (default: %(default)s)")
     parser.add_argument("--size", choices=("tiny", "full"), default="full" if has_gpu else "tiny")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if has_gpu else "cpu")
-    parser.add_argument("--data", help="prepared data set to train on, for the loader beside the step")
+    parser.add_argument("--data", help="prepared data set for the loader beside the step (default: rendered)")
     parser.add_argument("--only", nargs="+", help="names of the parts to run (default: all)")
     parser.add_argument("--out", type=Path, default=Path("on_gpu.json"), help="JSON file (default: %(default)s)")
     parser.add_argument("--rows", type=Path, help="file for the rows of RESULTS.md (default: beside the JSON)")

@@ -97,7 +97,7 @@ def main() -> None:
     """Run the benchmark."""
     parser = NetworkParser(__doc__, IMAGE_SIZES)
     parser.add_argument("--config", type=Path, nargs="+", default=[], help="configurations laid over the recipe")
-    parser.add_argument("--batch-size", type=int, help="images per micro-batch (default: the configuration's)")
+    parser.add_argument("--batch_size", type=int, help="images per micro-batch (default: the configuration's)")
     options = parser.read()
     use_one_thread()
     with tempfile.TemporaryDirectory() as scratch:

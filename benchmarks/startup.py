@@ -24,7 +24,7 @@ COMMANDS = {
     "libraries": ["-c", LIBRARIES],
     "help": ["train.py", "--help"],
     "fit_help": ["train.py", "fit", "--help"],
-    "prepare_help": ["-m", "datamodules.prepare", "--help"],
+    "prepare_help": ["train.py", "prepare", "--help"],
 }
 
 

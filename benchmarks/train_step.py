@@ -148,7 +148,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--variants", nargs="*", default=[], choices=VARIANTS, help="options to try on top of ours")
     parser.add_argument("--only", nargs="+", help="candidates to time: authors, ours, plain, ours+VARIANT")
     parser.add_argument("--images", type=int, default=32, help="images per optimiser step (default: %(default)s)")
-    parser.add_argument("--batch-size", type=int, help="images per micro-batch of ours (default: the configuration's)")
+    parser.add_argument("--batch_size", type=int, help="images per micro-batch of ours (default: the configuration's)")
     parser.add_argument("--repeats", type=int, default=10, help="timed steps of each (default: %(default)s)")
     parser.add_argument("--warmup", type=int, default=2, help="steps before (default: %(default)s)")
     parser.add_argument("--data", type=Path, help="prepared data set to train on, too")

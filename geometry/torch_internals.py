@@ -26,6 +26,7 @@ __all__ = [
     "compiler_modes",
     "end_workers",
     "fake_tensors",
+    "is_failed_compilation",
     "is_refusal_to_trace",
     "is_to_be_compiled",
     "raise_recompile_limit",
@@ -130,6 +131,13 @@ def recompile_option(limit: int) -> dict[str, int]:
 def is_to_be_compiled(module: nn.Module) -> bool:
     """Return whether ``module.compile`` was called, on this very module."""
     return module._compiled_call_impl is not None
+
+
+def is_failed_compilation(error: BaseException) -> bool:
+    """Whether the compiler behind ``torch.compile`` failed: there is none, or a file in its cache is damaged."""
+    from torch._dynamo.exc import BackendCompilerFailed  # slow to import
+
+    return isinstance(error, BackendCompilerFailed)
 
 
 def is_refusal_to_trace(error: BaseException) -> bool:

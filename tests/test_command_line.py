@@ -17,6 +17,18 @@ from lightning_modules.inference.arguments import find_run_configs
 ROOT = Path(__file__).parents[1]
 
 
+def test_ctrl_c_while_libraries_are_imported_is_one_line(monkeypatch, capsys):
+    def interrupted(name):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(train, "import_module", interrupted)
+    for command in ("fit", "predict"):
+        with pytest.raises(SystemExit) as end:
+            train.main([command])
+        assert end.value.code == 130
+        assert capsys.readouterr().err == "Stopped. Nothing was begun.\n"
+
+
 def commands():
     """Commands without a trainer, by what calls them."""
     for name, (place, _) in train.COMMANDS.items():

@@ -85,3 +85,22 @@ def test_the_parser_takes_it(words, monkeypatch, capsys):
     monkeypatch.setattr(OneStepCLI, "before_instantiate_classes", stop)
     with pytest.raises(Parsed):
         train.main(words)
+
+
+def measurements(text):
+    """Modules of benchmarks and research that a page runs, each with the options it gives them."""
+    for module, rest in re.findall(r"python -m ((?:benchmarks|research)\.\w+)([^`\n#|&;]*)", text.replace("\\\n", " ")):
+        yield module, re.findall(r"--(?:no-)?(\w[\w-]*)", rest)
+
+
+def test_the_options_of_documented_measurements_are_those_of_their_programs():
+    found = [each for page in [*PAGES, ROOT / "benchmarks/RESULTS.md"] for each in measurements(page.read_text())]
+    assert len(found) > 30 and any(options for _, options in found)
+    for module, options in found:
+        place = ROOT / module.replace(".", "/")
+        files = sorted(place.glob("*.py")) if place.is_dir() else [place.with_suffix(".py")]
+        files.append(ROOT / "benchmarks/network_parser.py")
+        code = "".join(file.read_text() for file in files)
+        for option in options:
+            # An option of argparse, or a parameter of a typed function.
+            assert f'"--{option}"' in code or re.search(rf"\b{option}: \w", code), (module, option)

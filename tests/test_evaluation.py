@@ -85,7 +85,7 @@ def write_troubled_archives(root):
 
 def test_a_test_from_archives_to_tables_images_and_back(options, tmp_path, capsys):
     write_troubled_archives(tmp_path / "data")
-    run(*options, "--evaluation.save_predictions=true", "--evaluation.num_pictures=1")
+    run(*options, "--evaluation.save_predictions=true", "--evaluation.num_images=1")
     out = tmp_path / "out"
     results = results_in(out)
     nyu, scannet = (results["data_sets"][name] for name in ("nyuv2", "scannet"))
@@ -159,7 +159,7 @@ def test_a_test_from_archives_to_tables_images_and_back(options, tmp_path, capsy
 def test_normals_are_evaluated_when_that_is_the_task(options, tmp_path):
     for name in ("nyuv2", "scannet"):
         write_normals(tmp_path / "data", name)
-    run(*options, "--model.task=lightning_modules.Normals", "--evaluation.num_pictures=0")
+    run(*options, "--model.task=lightning_modules.Normals", "--evaluation.num_images=0")
     results = results_in(tmp_path / "out")
     assert set(results["missing"]) == {"ibims", "sintel"}
     assert all(0 < result["scores"]["mean_angle_deg"] < 180 for result in results["data_sets"].values())
@@ -237,7 +237,7 @@ def test_an_archive_of_which_nothing_is_left_is_reported_with_no_score(options, 
 
 def test_pairs_of_points_end_in_a_table_with_the_prediction_painted(options, tmp_path):
     write_further(tmp_path / "data", "da_2k", np.random.default_rng(0))
-    run(*options, "--data.benchmarks=[da_2k]", "--data.longest_side_px=32", "--evaluation.num_pictures=1")
+    run(*options, "--data.benchmarks=[da_2k]", "--data.longest_side_px=32", "--evaluation.num_images=1")
     found = results_in(tmp_path / "out")["data_sets"]["da_2k"]
     assert found["num_images"] == 1 and found["scores"].keys() == {"ordinal_error", "ordinal_accuracy"}
     painted = cv2.imread(str(tmp_path / "out/da_2k/worst_1_images__indoor__a.jpg"))
@@ -285,7 +285,7 @@ def test_two_ranks_give_the_numbers_of_one_exactly_even_if_one_has_nothing_to_do
 
     documents = []
     for ranks in (1, 2):
-        evaluation = Evaluation(str(tmp_path / f"ranks{ranks}"), num_pictures=1)
+        evaluation = Evaluation(str(tmp_path / f"ranks{ranks}"), num_images=1)
         trainer = Trainer(
             accelerator="cpu",
             devices=ranks,

@@ -54,7 +54,7 @@ def evaluate(config, base, folder, *options):
     run(
         *("--config", config, f"--data.init_args.root={folder / 'data'}", "--data.init_args.num_workers=0"),
         *(f"--model.init_args.network.init_args.base={base}", "--trainer.accelerator=cpu"),
-        *(f"--trainer.default_root_dir={folder / 'runs'}", "--evaluation.num_pictures=0"),
+        *(f"--trainer.default_root_dir={folder / 'runs'}", "--evaluation.num_images=0"),
         *options,
     )
     return results_in(newest_test(folder / f"runs/{config.stem}"))

@@ -50,7 +50,7 @@ def options_of(base, tmp_path):
         f"--trainer.default_root_dir={tmp_path / 'runs'}",
         "--trainer.accelerator=cpu",
         f"--evaluation.output={tmp_path / 'out'}",
-        "--evaluation.num_pictures=0",
+        "--evaluation.num_images=0",
     ]
 
 
@@ -118,7 +118,7 @@ def test_two_ranks_give_the_numbers_of_one_for_every_protocol_edge_and_uncertain
     for ranks in (1, 2):
         protocols = ["least_squares", "ransac_log", "least_squares_disparity", "median", "metric"]
         evaluation = Evaluation(
-            str(tmp_path / f"ranks{ranks}"), protocols, metrics, num_pictures=1, uncertainty=by, ensemble_members=2
+            str(tmp_path / f"ranks{ranks}"), protocols, metrics, num_images=1, uncertainty=by, ensemble_members=2
         )
         trainer = Trainer(
             accelerator="cpu",

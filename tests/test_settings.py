@@ -99,6 +99,10 @@ class TestMistakes:
             (f"model.network.base={'x' * 300}", "too long for a path"),
             ("model.network.lora={rank: 1000000000000}", "lora needs 1 <= rank"),
             ("model=lightning_modules.DiffusionEstimator --model.sampling=[]", "model.sampling holds settings"),
+            (
+                'data=datamodules.GeometryDataModule --data.datasets=[{"path":"x"}] --data.augmentation=[]',
+                "data.augmentation holds settings",
+            ),
             ("trainer.accelerator=tpu", "the trainer cannot be set up like this"),
             ("trainer.default_root_dir=", "trainer.default_root_dir is empty"),
             ("trainer.default_root_dir=/dev/null/x", "the run's folder /dev/null/x/tiny cannot be written to"),

@@ -50,8 +50,9 @@ _PATHS = {"run", "ckpt_path", "pretrained", "run_config", "base", "normals", "im
 # serve is left out: what it takes, it serves until it is stopped.
 COMMANDS = (
     *("fit", "validate", "test", "predict", "export", "compare", "plan", "conditioning"),
-    *("prepare hypersim", "prepare virtual_kitti", "prepare folder", "prepare merge", "prepare check"),
-    *("prepare preview", "synthesize hypersim", "synthesize virtual_kitti"),
+    *("prepare hypersim", "prepare virtual_kitti", "prepare tartanair", "prepare unreal_stereo_4k"),
+    *("prepare urbansyn", "prepare folder", "prepare merge", "prepare check", "prepare preview"),
+    *("synthesize hypersim", "synthesize virtual_kitti"),
 )
 
 
@@ -175,6 +176,7 @@ def all_cases(material: Material, commands: list[str]) -> Iterator[Case]:
         "conditioning": ["--base", "checkpoints/tiny-stable-diffusion", "--output", "OUT.safetensors"],
         "prepare hypersim": [*raw, f"{folder}/hypersim", "--size", "48", "64"],
         "prepare virtual_kitti": [*raw, f"{folder}/virtual_kitti", "--crop", "40", "96"],
+        **{f"prepare {name}": [*raw, f"{folder}/{name}"] for name in ("tartanair", "unreal_stereo_4k", "urbansyn")},
         "prepare folder": [*raw[:-1], "--images", f"{folder}/own/rgb", "--depth", f"{folder}/own/depth"],
         "prepare merge": ["<folders>"],
         "prepare check": ["<shards>"],

@@ -17,6 +17,7 @@ from geometry.files.paths import folder_or_url, path_argument
 from lightning_modules.evaluation.files import save_array
 from tests.helpers import runs
 from tests.helpers.benchmark_archives import write_depth_archive
+from tests.helpers.rendered_layouts import write_tartanair, write_unreal_stereo, write_urbansyn
 
 NUMBERS = ("-1", "0", "1000000000000")
 FRACTIONS = ("nan", "inf", "-1.5", "0", "1e300")
@@ -39,6 +40,10 @@ class Material:
         for layout in ("hypersim", "virtual_kitti"):
             words = [layout, "--out", str(folder / layout), "--frames", "4", "--size", "48", "160", "--workers", "1"]
             assert synthetic.main(words) == 0
+        for number in range(2):
+            write_tartanair(folder / "tartanair", 1, number=number)
+            write_urbansyn(folder / "urbansyn", number + 1)
+            write_unreal_stereo(folder / "unreal_stereo_4k", number=number)
         self._write_folder_dataset()
         self._write_benchmarks()
         self._write_wrong_files()

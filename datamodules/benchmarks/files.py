@@ -1,6 +1,7 @@
 """The files of a benchmark, wherever they lie: in an extracted folder, or still inside the released .tar or .zip."""
 
 import os
+import sys
 import tarfile
 import zipfile
 from collections.abc import Iterator, Sequence
@@ -8,11 +9,12 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 
+from datamodules.shards.archives import iterate_members
 from geometry.errors import InputError
 from geometry.files.limits import MAX_ARRAY_BYTES, MIB
 from geometry.files.listing import is_junk
-from geometry.files.npy_arrays import read_zip_member
-from geometry.files.reading import read_regular_file, require_bytes
+from geometry.files.reading import open_regular_file, read_regular_file, require_bytes
+from geometry.files.zip_archives import open_zip, read_zip_member
 
 _BLOCK_BYTES = 512
 _MAX_FILE_BYTES = MAX_ARRAY_BYTES + MIB
@@ -74,7 +76,7 @@ class BenchmarkFiles:
             return _read_zip_member(self.root, name)
         offset, size = self.places[name]
         require_bytes(size, _MAX_FILE_BYTES, name)
-        with self.root.open("rb") as file:
+        with open_regular_file(self.root, sys.maxsize) as file:
             file.seek(offset)
             return file.read(size)
 
@@ -92,7 +94,7 @@ def open_files(path: Path) -> BenchmarkFiles:
         return BenchmarkFiles(path, dict.fromkeys(_files_below(path), (-1, -1)))
     try:
         if path.suffix == ".zip":
-            with zipfile.ZipFile(path) as archive:
+            with open_zip(path) as archive:
                 names = [member.filename for member in archive.infolist() if not member.is_dir()]
             return BenchmarkFiles(path, {name: (-1, -1) for name in names if not is_junk(name)})
         return _index_tar(path)
@@ -131,30 +133,24 @@ def _files_below(folder: Path) -> Iterator[str]:
 def _index_tar(path: Path) -> BenchmarkFiles:
     """Read the headers; a file that is cut off, and what follows it, is left out."""
     places: dict[str, tuple[int, int]] = {}
-    total = path.stat().st_size
     end, damage = 0, ""
-    with tarfile.open(path, "r:") as archive:
+    with open_regular_file(path, sys.maxsize) as stream:
+        total = os.fstat(stream.fileno()).st_size
         try:
-            for member in archive:
-                if member.size < 0 or member.offset_data < end:
-                    raise tarfile.ReadError(f"{member.name} claims {member.size} bytes")  # else it never ends
-                end = member.offset_data + -(-member.size // _BLOCK_BYTES) * _BLOCK_BYTES
-                is_plain = member.isfile() and not member.issparse() and not is_junk(member.name)
-                if is_plain and member.offset_data + member.size <= total:
-                    places[member.name.removeprefix("./")] = (member.offset_data, member.size)
-        except (tarfile.TarError, ValueError, OverflowError, RecursionError, MemoryError) as error:
+            for member in iterate_members(stream, is_seekable=True):
+                end = member.offset + -(-member.num_bytes // _BLOCK_BYTES) * _BLOCK_BYTES
+                if member.is_file and not is_junk(member.name) and member.offset + member.num_bytes <= total:
+                    places[member.name.removeprefix("./")] = (member.offset, member.num_bytes)
+        except (tarfile.TarError, EOFError) as error:
+            if not end:
+                raise
             damage = str(error) or type(error).__name__
-    if not damage and not _has_end_mark(path, end):
-        damage = "the mark of its end is missing"
+        if not damage:
+            stream.seek(end)
+            damage = "" if stream.read(_BLOCK_BYTES) == bytes(_BLOCK_BYTES) else "the mark of its end is missing"
     if damage:
         damage = f"the archive {path} is cut off or damaged after {len(places)} files ({damage})"
     return BenchmarkFiles(path, places, damage)
-
-
-def _has_end_mark(path: Path, end: int) -> bool:
-    with path.open("rb") as file:
-        file.seek(end)
-        return file.read(_BLOCK_BYTES) == bytes(_BLOCK_BYTES)
 
 
 def _read_zip_member(path: Path, name: str) -> bytes:
@@ -164,4 +160,4 @@ def _read_zip_member(path: Path, name: str) -> bytes:
 @lru_cache(maxsize=8)
 def _open_zip(path: Path, _process: int) -> zipfile.ZipFile:
     """Keep an archive open in each process: forked processes must not share a position in it."""
-    return zipfile.ZipFile(path)
+    return open_zip(path)

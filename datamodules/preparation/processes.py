@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
 
 MAX_PROCESSES = 1024
@@ -32,7 +33,19 @@ def process_pool(workers: int, initializer: Callable[[], None] | None = None) ->
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     context.set_forkserver_preload(_PRELOADED)
+    if "forkserver" in methods:
+        _start_server()
     return ProcessPoolExecutor(workers, mp_context=context, initializer=partial(_start, initializer))
+
+
+def _start_server() -> None:
+    """Start the server with Ctrl-C held back: it would end amid its imports, with a traceback of its own."""
+    resource_tracker.ensure_running()  # which lets Ctrl-C through again
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        forkserver.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _start(initializer: Callable[[], None] | None) -> None:

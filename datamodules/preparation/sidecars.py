@@ -22,7 +22,7 @@ from datamodules.shards.manifest import FILE_NAME, DatasetManifest, ShardInfo, p
 from datamodules.shards.manifest_fields import is_inside
 from datamodules.sources.protocol import RawDataset
 from geometry.errors import InputError, one_line
-from geometry.files.json_text import parse_json
+from geometry.files.json_text import parse_json, read_json_file
 from geometry.files.limits import MAX_TEXT_BYTES
 from geometry.files.reading import read_regular_file
 from geometry.files.writing import write_whole
@@ -213,8 +213,9 @@ def discard(folder: Path) -> None:
     """Remove the data set or what is finished of it, shards and all."""
     manifest, files = finished(folder), [path.relative_to(folder).as_posix() for path in folder.glob(_PATTERN)]
     files += [shard.file for shards in manifest.splits.values() for shard in shards] if manifest else []
-    with suppress(OSError, ValueError, KeyError):
-        files += [file for _, file in json.loads((folder / _FORMER_PLAN).read_text(encoding="utf-8"))["shards"]]
+    with suppress(ValueError, KeyError, TypeError):  # it is not there, or is something else
+        former = [str(file) for _, file in read_json_file(folder / _FORMER_PLAN)["shards"]]
+        files += [file for file in former if is_inside(file)]
     for file in files:
         (folder / file).with_suffix(".tar").unlink(missing_ok=True)
     remove_sidecars(folder, files)

@@ -19,12 +19,14 @@ class Member:
     Attributes:
         name: its name. It may hold anything.
         num_bytes: size that its header claims, not negative.
+        offset: of its first byte in the archive.
         is_file: whether it is a plain file.
         read: returns its content. Only until the next member is asked for, and within ``MAX_MEMBER_BYTES``.
     """
 
     name: str
     num_bytes: int
+    offset: int
     is_file: bool
     read: Callable[[], bytes]
 
@@ -52,7 +54,7 @@ def iterate_members(stream: BinaryIO, is_seekable: bool) -> Iterator[Member]:
             while info := archive.next():
                 _check_size(archive, info, is_seekable)
                 if not info.name.startswith("._"):
-                    yield Member(info.name, info.size, info.isreg(), partial(_read, archive, info))
+                    yield Member(info.name, info.size, info.offset_data, info.isreg(), partial(_read, archive, info))
                 archive.members.clear()  # type: ignore[attr-defined]
     except (tarfile.TarError, EOFError, OSError):
         raise

@@ -35,6 +35,7 @@ CODED_VERSION = 3
 UNITS = "m"
 FRAME = "x right, y up, z toward the viewer"
 FILE_NAME = "dataset.json"
+MANY_SHARDS = 10_000
 NAME_PATTERN = r"[A-Za-z0-9_-]+"
 # Of an entry of the right size: vectors as float64. What claims more is refused before memory is reserved for it.
 MAX_BYTES_PER_PIXEL = 24
@@ -108,7 +109,10 @@ class DatasetManifest:
         Args:
             folder: folder of the data set; it must exist.
         """
-        write_whole(folder / FILE_NAME, json.dumps(self.to_document(), indent=2) + "\n", is_lasting=True)
+        # Of very many shards, the indentation would be a third.
+        num_shards = sum(map(len, self.splits.values()))
+        text = json.dumps(self.to_document(), indent=2 if num_shards <= MANY_SHARDS else None)
+        write_whole(folder / FILE_NAME, text + "\n", is_lasting=True)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from geometry.errors import InputError
 from geometry.files.limits import MAX_ARRAY_BYTES, MAX_IMAGE_BYTES, MIB
 from geometry.files.npy_arrays import decode_npy, read_npz_member
 from geometry.files.reading import open_regular_file, read_regular_file, require_bytes
+from geometry.files.zip_archives import open_zip
 
 ARRAY_SUFFIXES = (".png", ".npy", ".npz", ".exr", ".pfm")
 # Files that hold several arrays or channels, by name.
@@ -126,7 +127,7 @@ def _read_npy(path: Path, channels: int, name: str | None) -> Array:
 
 
 def _read_npz(path: Path, channels: int, name: str | None) -> Array:
-    with open_regular_file(path, MAX_IMAGE_BYTES) as file, zipfile.ZipFile(file) as archive:
+    with open_zip(path, MAX_IMAGE_BYTES) as archive:
         names = [member.removesuffix(".npy") for member in archive.namelist() if member.endswith(".npy")]
         default = "depth" if channels == 1 else "normals"
         wanted = name or (names[0] if len(names) == 1 else default)

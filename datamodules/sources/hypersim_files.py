@@ -17,6 +17,7 @@ from typing import NamedTuple
 from geometry.errors import InputError
 from geometry.files.limits import MAX_ARRAY_BYTES, MIB
 from geometry.files.reading import open_regular_file, read_regular_file, require_bytes
+from geometry.files.zip_archives import open_zip
 
 
 class Content(NamedTuple):
@@ -131,7 +132,7 @@ class HypersimFiles:
 def _index(archive: Path) -> dict[str, _Member]:
     """Return the files of interest in an archive by their path within the scene."""
     try:
-        with open_regular_file(archive, sys.maxsize) as stream, zipfile.ZipFile(stream) as file:
+        with open_zip(archive) as file:
             return {
                 match[1]: _Member(info.header_offset, info.compress_size, info.file_size, info.compress_type, info.CRC)
                 for info in file.infolist()

@@ -42,7 +42,8 @@ class EpochOrder:
         self.num_samples = sum(shard_sizes)
         self._seed, self._name, self._block_size = seed, name, block_size
         self._shard_sizes = np.asarray(shard_sizes)
-        self._layout: tuple[int, IntArray, IntArray] = (-1, self._shard_sizes, self._shard_sizes)
+        # Of two epochs: beside the end of one, some streams are in the next.
+        self._layouts: dict[int, tuple[IntArray, IntArray]] = {}
 
     def rest_of_block(self, position: int) -> range:
         """Return the positions from one on to the end of its block."""
@@ -73,11 +74,13 @@ class EpochOrder:
 
     def _shards(self, epoch: int) -> tuple[IntArray, IntArray]:
         """Return the shards of an epoch in order, and the position of the first sample of each."""
-        if self._layout[0] != epoch:
+        if epoch not in self._layouts:
             shards = np.argsort(self._hashes(len(self._shard_sizes), "epoch", epoch), kind="stable")
             sizes = self._shard_sizes[shards]
-            self._layout = epoch, shards, np.cumsum(sizes) - sizes
-        return self._layout[1:]
+            while len(self._layouts) > 1:
+                del self._layouts[min(self._layouts)]
+            self._layouts[epoch] = shards, np.cumsum(sizes) - sizes
+        return self._layouts[epoch]
 
     def _hashes(self, count: int, *parts: object) -> IntArray:
         return hash_sequence(stable_hash(self._seed, self._name, "order 2", *parts), 0, count)
@@ -157,18 +160,50 @@ class Dealer:
         Returns:
             For every rank its stream, and its samples.
         """
-        batches = []
-        for rank in range(self._world_size):
-            stream, runs, missing = (step * self._world_size + rank) % self._num_streams, [], self._batch_size
-            while missing:
-                if not self._num_dealt:
-                    self._deal(step, (rank + 1) * self._batch_size - missing)
-                part, end = _cut(self._shares[stream], min(missing, self._num_dealt))
-                runs.append(Run(self._epoch, part.start, part.stop, end))
-                self._num_dealt -= len(part)
-                missing -= len(part)
-            batches.append((stream, runs))
-        return batches
+        return [self._take(step, rank) for rank in range(self._world_size)]
+
+    def take_one(self, step: int, rank: int) -> tuple[int, list[Run]]:
+        """Return the batch of one rank of the next micro-step that draws the source.
+
+        What the other ranks take is used up stream by stream, so that the time grows with the number of streams, which
+        is limited, and not with that of ranks.
+
+        Args:
+            step: the micro-step.
+            rank: the rank.
+        """
+        if self._num_dealt < self._world_size * self._batch_size or self._world_size <= self._num_streams:
+            return self.take(step)[rank]
+        first = step * self._world_size
+        mine, batch = (first + rank) % self._num_streams, None
+        for position in range(self._num_streams):
+            stream = (first + position) % self._num_streams
+            ranks = range(position, self._world_size, self._num_streams)
+            if stream == mine:
+                self._use_up(stream, ranks.index(rank) * self._batch_size)
+                batch = self._take(step, rank)
+                ranks = ranks[ranks.index(rank) + 1 :]
+            self._use_up(stream, len(ranks) * self._batch_size)
+        assert batch is not None, "every rank has a stream"
+        return batch
+
+    def _take(self, step: int, rank: int) -> tuple[int, list[Run]]:
+        """Return stream and samples of a rank, after those of the ranks before."""
+        stream, runs, missing = (step * self._world_size + rank) % self._num_streams, [], self._batch_size
+        while missing:
+            if not self._num_dealt:
+                self._deal(step, (rank + 1) * self._batch_size - missing)
+            part, end = _cut(self._shares[stream], min(missing, self._num_dealt))
+            runs.append(Run(self._epoch, part.start, part.stop, end))
+            self._num_dealt -= len(part)
+            missing -= len(part)
+        return stream, runs
+
+    def _use_up(self, stream: int, count: int) -> None:
+        """Pass over the next samples of a stream, all of which are dealt."""
+        self._num_dealt -= count
+        while count:
+            count -= len(_cut(self._shares[stream], count)[0])
 
     def _deal(self, step: int, offset: int) -> None:
         """Deal the rest of the epoch, or the next one, from a sample of a micro-step on."""
@@ -194,12 +229,30 @@ class Dealer:
         Returns:
             (streams,) int64.
         """
-        num_steps = -(-(offset + count) // (self._world_size * self._batch_size))
-        steps = self._draw.steps(step, num_steps, step + DEAL_STEPS)
-        streams = (steps[:, None] * self._world_size + np.arange(self._world_size)).ravel() % self._num_streams
-        starts = np.arange(len(streams)) * self._batch_size
-        taken = np.clip(offset + count - starts, 0, self._batch_size) - np.clip(offset - starts, 0, self._batch_size)
+        per_step = self._world_size * self._batch_size
+        steps = self._draw.steps(step, -(-(offset + count) // per_step), step + DEAL_STEPS)
+        wanted = np.zeros(self._num_streams, np.int64)
+        # The first and the last step may be taken in part; those between are counted without looking at each rank.
+        for number in sorted({0, len(steps) - 1}):
+            before = number * per_step
+            wanted += self._wanted_of_step(int(steps[number]), offset - before, offset + count - before)
+        return wanted + self._batch_size * self._ranks_of_streams(steps[1:-1])
+
+    def _wanted_of_step(self, step: int, start: int, stop: int) -> IntArray:
+        """Return how many of the samples ``start .. stop - 1`` of a step each stream is asked for; (streams,) int64."""
+        streams = (step * self._world_size + np.arange(self._world_size)) % self._num_streams
+        starts = np.arange(self._world_size) * self._batch_size
+        taken = np.clip(stop - starts, 0, self._batch_size) - np.clip(start - starts, 0, self._batch_size)
         return np.bincount(streams, taken, self._num_streams).astype(np.int64)
+
+    def _ranks_of_streams(self, steps: IntArray) -> IntArray:
+        """Return how many ranks of all these steps together each stream is asked by; (streams,) int64."""
+        rounds, rest = divmod(self._world_size, self._num_streams)
+        firsts = np.bincount(steps * self._world_size % self._num_streams, minlength=self._num_streams)
+        counts = np.full(self._num_streams, rounds * len(steps), np.int64)
+        for further in range(rest):
+            counts += np.roll(firsts, further)
+        return counts
 
     def _lay_out(self, world_size: int, batch_size: int) -> None:
         """Take back what the streams hold where it was dealt for other ranks or batches."""

@@ -65,19 +65,40 @@ def micro_steps(order: TrainOrder, version: int, history: Sequence[Segment], lay
         start += STEPS_PER_CHUNK
 
 
-def stream_reader(order: TrainOrder, version: int, portion: Portion) -> EpochReader | StreamReader:
-    """Return the reader of a portion's stream, at its start.
+class Readers:
+    """The readers of all streams that a process reads, each at its start when it is first asked for.
 
     Args:
         order: the order of training.
         version: its version.
-        portion: one that ``micro_steps`` yields.
     """
-    source = order.sources[portion.source]
-    shards, roles = list(source.shards), source.assembler.roles
-    if version == ORDER_VERSION:
-        return EpochReader(source.dataset, shards, _epoch_order(order, source), roles)
-    return StreamReader(source.dataset, shards, _stream_order(order, source), portion.stream, roles)
+
+    def __init__(self, order: TrainOrder, version: int) -> None:
+        self._order, self._version = order, version
+        self._readers: dict[tuple[int, int], EpochReader | StreamReader] = {}
+        # One for all streams of a source: with many shards, it is large.
+        self._epoch_orders: dict[int, EpochOrder] = {}
+
+    def of(self, portion: Portion) -> EpochReader | StreamReader:
+        """Return the reader of a portion's stream.
+
+        Args:
+            portion: one that ``micro_steps`` yields.
+        """
+        place = portion.source, portion.stream
+        if place not in self._readers:
+            self._readers[place] = self._reader(portion)
+        return self._readers[place]
+
+    def _reader(self, portion: Portion) -> EpochReader | StreamReader:
+        source = self._order.sources[portion.source]
+        roles = source.assembler.roles
+        if self._version != ORDER_VERSION:
+            order = _stream_order(self._order, source)
+            return StreamReader(source.dataset, source.shards, order, portion.stream, roles)
+        if portion.source not in self._epoch_orders:
+            self._epoch_orders[portion.source] = _epoch_order(self._order, source)
+        return EpochReader(source.dataset, source.shards, self._epoch_orders[portion.source], roles)
 
 
 class _SourceSteps(Protocol):
@@ -112,7 +133,7 @@ class _EpochSteps:
         self._rank = layout.rank
 
     def take(self, step: int) -> tuple[int, tuple[Any, ...]]:
-        stream, runs = self._dealer.take(step)[self._rank]
+        stream, runs = self._dealer.take_one(step, self._rank)
         return stream, (runs,)
 
 

@@ -13,9 +13,9 @@ from datamodules.shards.manifest import Dataset
 from datamodules.shards.samples import EncodedSample
 from datamodules.streaming.batches import BatchAssembler
 from datamodules.streaming.loading import Delivery, Failure, Workers
-from datamodules.streaming.micro_steps import Layout, Portion, micro_steps, stream_reader
+from datamodules.streaming.micro_steps import Layout, Portion, Readers, micro_steps
 from datamodules.streaming.order import Segment
-from datamodules.streaming.streams import EpochReader, ShardReader, StreamReader, StreamSample
+from datamodules.streaming.streams import ShardReader, StreamSample
 from datamodules.streaming.train_order import TrainOrder, TrainSource
 from geometry.errors import InputError
 
@@ -83,12 +83,9 @@ def read_portions(
 
     Every stream reads forward, one shard after the other (``shards.samples.scan_shard``), and shuffles in blocks.
     """
-    readers: dict[tuple[int, int], EpochReader | StreamReader] = {}
+    readers = Readers(order, version)
     for portion in portions:
-        place = portion.source, portion.stream
-        if place not in readers:
-            readers[place] = stream_reader(order, version, portion)
-        yield order.sources[portion.source], readers[place].read(*portion.part)
+        yield order.sources[portion.source], readers.of(portion).read(*portion.part)
 
 
 def read_numbers(

@@ -100,7 +100,9 @@ class EpochReader:
         roles: entries to read: "image", "depth", "normals".
     """
 
-    def __init__(self, dataset: Dataset, shards: list[ShardInfo], order: EpochOrder, roles: Collection[str]) -> None:
+    def __init__(
+        self, dataset: Dataset, shards: Sequence[ShardInfo], order: EpochOrder, roles: Collection[str]
+    ) -> None:
         self._shards, self._order = shards, order
         self._reader = ShardReader(dataset, roles)
         self._epoch, self._part = -1, range(0)
@@ -152,7 +154,7 @@ class StreamReader:
     """
 
     def __init__(
-        self, dataset: Dataset, shards: list[ShardInfo], order: SourceOrder, stream: int, roles: Collection[str]
+        self, dataset: Dataset, shards: Sequence[ShardInfo], order: SourceOrder, stream: int, roles: Collection[str]
     ) -> None:
         self._shards, self._order, self._stream = shards, order, stream
         self._reader = ShardReader(dataset, roles)

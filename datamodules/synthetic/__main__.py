@@ -101,7 +101,7 @@ def virtual_kitti(
     )
 
 
-_KEPT = "Frames that were finished are kept; the same command renders all anew."
+_KEPT = "Frames that were finished are kept. Remove the folder, or give another one, to render all anew."
 GROUP = Group(
     "Render scenes with exact depth and normals in a data set's own raw layout.",
     lambda: {"hypersim": Command(hypersim, kept=_KEPT), "virtual_kitti": Command(virtual_kitti, kept=_KEPT)},

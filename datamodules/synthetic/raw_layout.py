@@ -263,5 +263,5 @@ def _write_hdf5(path: Path, values: Array) -> None:
 
 def _write_image(path: Path, image: Array, options: Sequence[int]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not cv2.imwrite(str(path), image, list(options)):
-        raise OSError(f"cannot write {path}")
+    _, encoded = cv2.imencode(path.suffix, image, list(options))
+    path.write_bytes(encoded.tobytes())  # which says why it cannot; cv2.imwrite does not

@@ -1,5 +1,6 @@
 """What a person at the terminal reads of a parser: plain help, and errors of one line."""
 
+import os
 import re
 import sys
 from typing import NoReturn
@@ -72,8 +73,9 @@ def mistake_behind(error: BaseException) -> str | None:
     """Return the message of the user's mistake that an exception stands for, or None if it is a bug.
 
     Convention:
-        A mistake is an ``InputError``, or a disk that is full or read-only. jsonargparse raises a ``ValueError`` from
-        it, and PyTorch wraps a traceback around it where a loader's process raised it.
+        A mistake is an ``InputError``, a disk that is full or read-only, or a working folder that is gone. jsonargparse
+        raises a ``ValueError`` from an ``InputError``, and PyTorch wraps a traceback around it where a loader's process
+        raised it.
 
     Args:
         error: what was raised.
@@ -83,8 +85,18 @@ def mistake_behind(error: BaseException) -> str | None:
         if isinstance(cause, InputError):
             return str(cause).rsplit("InputError: ", 1)[-1].strip()
         cause = cause.__cause__
+    if _working_folder_is_gone():
+        return "the working folder was removed meanwhile. Change to another one, and give the command again."
     problem = storage_problem(error)
     return f"a file cannot be read or written ({problem}). What was finished before is intact." if problem else None
+
+
+def _working_folder_is_gone() -> bool:
+    try:
+        os.getcwd()
+    except OSError:
+        return True
+    return False
 
 
 def say_error(message: str) -> None:

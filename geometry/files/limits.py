@@ -32,8 +32,8 @@ MAX_KEY_LETTERS = 255
 MAX_BYTES_AFTER_SHARD = 16 * MIB
 # Description of one sample.
 MAX_JSON_BYTES = MIB
-# dataset.json lists 90,000 shards in that. Parsed, the worst text takes twenty times as much memory.
-MAX_MANIFEST_BYTES = 16 * MIB
+# dataset.json lists 200,000 shards in that. Parsed, the worst text takes twenty times as much memory.
+MAX_MANIFEST_BYTES = 32 * MIB
 # A dataset.json that comes from elsewhere byte by byte.
 MAX_MANIFEST_SECONDS = 300.0
 # The order of an epoch is an array over its shards, and numbers its samples.
@@ -42,3 +42,7 @@ MAX_SAMPLES_PER_SHARD = 1 << 31
 MAX_FILE_NAME_LETTERS = 1024
 # NumPy writes headers of 128 bytes; only structured types, which are refused anyway, need more.
 MAX_NPY_HEADER_BYTES = 4096
+# The directory of a zip file: 90,000 files with long names have 13 MB. The worst one takes 20 times as much memory.
+MAX_ZIP_DIRECTORY_BYTES = 16 * MIB
+# metrics.csv of a run: two million rows.
+MAX_CURVES_BYTES = 256 * MIB

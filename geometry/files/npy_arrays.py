@@ -8,7 +8,8 @@ import numpy as np
 from geometry.errors import InputError
 from geometry.files.limits import MAX_ARRAY_BYTES, MIB
 from geometry.files.npy_header import read_npy_header
-from geometry.files.reading import read_regular_file, require_bytes
+from geometry.files.reading import read_regular_file
+from geometry.files.zip_archives import read_zip_member
 
 Array = np.ndarray
 
@@ -71,26 +72,3 @@ def read_npz_member(archive: zipfile.ZipFile, name: str, max_bytes: int = MAX_AR
         ValueError: it ends early.
     """
     return decode_npy(read_zip_member(archive, f"{name}.npy", max_bytes + MIB), max_bytes)
-
-
-def read_zip_member(archive: zipfile.ZipFile, name: str, max_bytes: int) -> bytes:
-    """Return a file of an archive, unpacked to a bounded size.
-
-    Args:
-        archive: the archive.
-        name: the file's path in it.
-        max_bytes: largest size, unpacked.
-
-    Raises:
-        InputError: it claims more than ``max_bytes``, or unpacks to more.
-        OSError: it is damaged, encrypted or packed in an unknown way.
-    """
-    info = archive.getinfo(name)
-    require_bytes(info.file_size, max_bytes, name)
-    try:
-        with archive.open(info) as member:
-            data = member.read(max_bytes + 1)
-    except Exception as error:  # zipfile, zlib, bz2 and lzma each have errors of their own
-        raise OSError(f"{name}: {error or type(error).__name__}") from error
-    require_bytes(len(data), max_bytes, name)
-    return data

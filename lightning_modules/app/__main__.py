@@ -4,6 +4,7 @@ import atexit
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,16 +59,21 @@ def serve(model: ModelChoice, page: PageOptions) -> None:
         model: Model.
         page: Page.
     """
-    start(model, page)
+    running = start(model, page)
+    try:
+        # Gradio's own waiting takes Ctrl-C for an end without an error.
+        while running.is_running:
+            time.sleep(0.2)
+    finally:
+        running.close(verbose=False)
 
 
-def start(model: ModelChoice, options: PageOptions, is_waiting: bool = True) -> Any:  # noqa: ANN401 - Gradio may be missing
-    """Load the model and serve its page.
+def start(model: ModelChoice, options: PageOptions) -> Any:  # noqa: ANN401 - Gradio may be missing
+    """Load the model and serve its page in threads of this process.
 
     Args:
         model: the model.
         options: of the page.
-        is_waiting: return only when the page is stopped, as a command does.
 
     Returns:
         The running page, whose ``local_url`` it is at.
@@ -95,7 +101,7 @@ def start(model: ModelChoice, options: PageOptions, is_waiting: bool = True) -> 
             allowed_paths=[str(folder), str(EXAMPLES)],
             share=False,
             app_kwargs={"middleware": [Middleware(OwnOrigin, options.host, list(options.allow_host))]},
-            prevent_thread_lock=not is_waiting,
+            prevent_thread_lock=True,
         )
     except OSError as error:
         raise InputError(

@@ -54,7 +54,8 @@ def settle(command: str, config: Namespace) -> None:
         if not isinstance(config.get(section), Namespace):
             raise InputError(f"the section {section} holds no options; leave it out to keep the defaults.")
     _refuse_interpolations(config.as_dict())
-    _refuse_lists_of_settings(config.get("model"))
+    for section in ("model", "data"):
+        _refuse_lists_of_settings(config.get(section), section)
     _check_seed(config.seed_everything)
     _check_name(config.name)
     trainer = config.trainer
@@ -93,13 +94,16 @@ def _refuse_interpolations(value: Any, key: str = "") -> None:  # noqa: ANN401 -
         )
 
 
-def _refuse_lists_of_settings(model: object) -> None:
-    """The parser takes a list where an option holds settings by name, and then stumbles over it."""
-    arguments = model.get("init_args") if isinstance(model, Namespace) else None
-    hints = get_type_hints(class_of(model.class_path).__init__) if isinstance(model, Namespace) else {}
-    for name, value in vars(arguments).items() if isinstance(arguments, Namespace) else ():
-        if is_dataclass(hints.get(name)) and isinstance(value, list):
-            raise InputError(f"model.{name} holds settings (name: value), not the list {value}.")
+def _refuse_lists_of_settings(value: object, key: str) -> None:
+    """The parser takes a list where an option of a class holds settings by name, and then stumbles over it."""
+    arguments = value.get("init_args") if isinstance(value, Namespace) else None
+    if not isinstance(value, Namespace) or not isinstance(arguments, Namespace):
+        return
+    hints = get_type_hints(class_of(value.class_path).__init__)
+    for name, below in vars(arguments).items():
+        if is_dataclass(hints.get(name)) and isinstance(below, list):
+            raise InputError(f"{key}.{name} holds settings (name: value), not the list {below}.")
+        _refuse_lists_of_settings(below, f"{key}.{name}")
 
 
 def _check_seed(seed: int | bool) -> None:

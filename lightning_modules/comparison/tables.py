@@ -5,6 +5,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from geometry.errors import InputError
 from lightning_modules.command_line.tables import format_latex, format_markdown
@@ -136,21 +137,38 @@ def remarks(runs: Sequence[EvaluatedRun], comparisons: Sequence[Comparison]) -> 
     return list(dict.fromkeys(found))
 
 
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Return what tells runs apart, by their names: paths without the folders that all share at either end.
+
+    Args:
+        names: of the runs, different ones.
+    """
+    parts = [list(PurePath(name).parts) for name in names]
+    for end in (0, -1):
+        while all(len(part) > 1 for part in parts) and len({part[end] for part in parts}) == 1:
+            for part in parts:
+                del part[end]
+    return {name: "/".join(part) for name, part in zip(names, parts, strict=True)}
+
+
 def comparison_rows(comparisons: Sequence[Comparison], first: str) -> list[list[str]]:
-    """Return a heading and a row per comparison.
+    """Return a heading and a row per comparison, with a column of each run's name where there are more than two.
 
     Args:
         comparisons: what was compared.
         first: name of the first run.
     """
-    rows = [["dataset", "metric", "run", first, "run's", "difference", "95 % interval", "images", "verdict"]]
+    others = list(dict.fromkeys(each.run for each in comparisons))
+    shown = short_names([first, *others])
+    names = [shown[first], shown[others[0]]] if len(others) == 1 else ["run", shown[first], "score"]
+    rows = [["dataset", "metric", *names, "difference", "95 % interval", "images", "verdict"]]
     for each in comparisons:
         interval = f"[{_signed(each.difference.low)}, {_signed(each.difference.high)}]"
         rows.append(
             [
                 each.dataset,
                 each.metric,
-                each.run,
+                *([shown[each.run]] if len(others) > 1 else []),
                 *(number(score, _DIGITS) for score in each.scores),
                 _signed(each.difference.mean),
                 interval if math.isfinite(each.difference.low) else "-",
@@ -211,8 +229,8 @@ def csv_text(comparisons: Sequence[Comparison], first: str) -> str:
 
 
 _EXPLANATION = (
-    "Differences are means over the images that both runs scored, this run minus the first; intervals are 95 % paired "
-    "bootstrap intervals over images. A verdict stands where the interval leaves out 0."
+    "Differences are means over the images that both runs scored, the later run minus the first; intervals are 95 % "
+    "paired bootstrap intervals over images. A verdict stands where the interval leaves out 0."
 )
 
 

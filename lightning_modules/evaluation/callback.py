@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from tqdm import tqdm
 
-from geometry.batch import DatasetInfo, GeometryBatch
+from geometry.batch import GeometryBatch
 from geometry.contract import TestData, test_data
 from geometry.errors import InputError
 from geometry.files.locks import sole_use
@@ -51,8 +52,9 @@ class Evaluation(Callback):
             flip (the image mirrored), views (also shifted, smaller and larger) or ensemble (different noise). Adds
             ause, ause_chance and error_over_spread, curves and a table to the results.
         ensemble_members: Predictions that uncertainty by ensemble compares.
-        num_pictures: Paint so many of the worst and so many of the median samples of each data set.
+        num_images: Show so many of the worst and so many of the median samples of each data set.
         restart: Score data sets again whose scores the folder already holds.
+        num_pictures: Former name of num_images.
     """
 
     def __init__(
@@ -61,16 +63,20 @@ class Evaluation(Callback):
         protocols: list[str] | None = None,
         metrics: list[str] | None = None,
         save_predictions: bool = False,
-        num_pictures: int = 3,
+        num_images: int = 3,
         restart: bool = False,
         uncertainty: UncertaintyBy | None = None,
         ensemble_members: int = 10,
+        num_pictures: int | None = None,
     ) -> None:
-        if num_pictures < 0:
-            raise InputError(f"evaluation.num_pictures must be at least 0, not {num_pictures}.")
+        if num_pictures is not None:
+            rank_zero_warn("evaluation.num_pictures is evaluation.num_images now.", stacklevel=2)
+            num_images = num_pictures
+        if num_images < 0:
+            raise InputError(f"evaluation.num_images must be at least 0, not {num_images}.")
         self.folder = given_path("runs/test" if output is None else output, "evaluation.output")
         self.has_folder = output is not None
-        self.save_predictions, self.num_pictures, self.restart = save_predictions, num_pictures, restart
+        self.save_predictions, self.num_images, self.restart = save_predictions, num_images, restart
         self.choice = MetricChoice(tuple(DEFAULT_PROTOCOLS if protocols is None else protocols), tuple(metrics or ()))
         self.uncertainty = None if uncertainty is None else Uncertainty(uncertainty, ensemble_members)
         self.settings: dict[str, Any] = {}
@@ -174,7 +180,7 @@ class Evaluation(Callback):
             prediction, sample = outputs["prediction"][index : index + 1], batch[index : index + 1]
             spread = outputs["spread"][index : index + 1] if "spread" in outputs else None
             is_scored = scorer.score(self._tally, prediction, sample, spread)
-            if is_scored and (self.num_pictures or self.save_predictions):
+            if is_scored and (self.num_images or self.save_predictions):
                 self._paintings[key] = paint_sample(pl_module.task, prediction, sample)
             if self.save_predictions:
                 if is_scored:
@@ -202,7 +208,7 @@ class Evaluation(Callback):
             self._identities[name],
             scorer.overall(tally),
             len(tally.rows),
-            _info(data, name).num_published,
+            next(info.num_published for info in data.test_dataset_infos if info.name == name),
             tally.problems,
             scorer.calibration(tally),
         )
@@ -219,7 +225,8 @@ class Evaluation(Callback):
             tqdm.write(f"{name}: {headline} on {images}{remarks}")
 
     def _scorer(self, trainer: Trainer, pl_module: Estimator, name: str) -> Scorer:
-        return Scorer(pl_module.task, _info(_data(trainer), name), self.choice, self.uncertainty is not None)
+        dataset = next(info for info in _data(trainer).test_dataset_infos if info.name == name)
+        return Scorer(pl_module.task, dataset, self.choice, self.uncertainty is not None)
 
     def _write_results(self, trainer: Trainer, data: TestData, headline: str) -> None:
         if self.settings and not self._record:  # all was finished already: nothing has started
@@ -230,8 +237,8 @@ class Evaluation(Callback):
     def _write_visualisations(self, name: str, tally: Tally, headline: str) -> None:
         """Write those of the worst and the median samples that this rank painted."""
         ranked = sorted(tally.rows, key=lambda key: (-tally.rows[key][headline], key))
-        first = max(0, (len(ranked) - self.num_pictures) // 2)
-        chosen = {"worst": ranked[: self.num_pictures], "median": ranked[first : first + self.num_pictures]}
+        first = max(0, (len(ranked) - self.num_images) // 2)
+        chosen = {"worst": ranked[: self.num_images], "median": ranked[first : first + self.num_images]}
         for kind, keys in chosen.items():
             for number, key in enumerate(keys, start=1):
                 if key in self._paintings:
@@ -311,7 +318,3 @@ def _data(trainer: Trainer) -> TestData:
 
 def _names(data: TestData) -> list[str]:
     return [dataset.name for dataset in data.test_dataset_infos]
-
-
-def _info(data: TestData, name: str) -> DatasetInfo:
-    return next(dataset for dataset in data.test_dataset_infos if dataset.name == name)

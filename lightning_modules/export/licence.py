@@ -1,12 +1,14 @@
 """The base of an export, as it may be named to others, and its licence."""
 
+import re
 from pathlib import Path
-
-import yaml
 
 from geometry.errors import InputError
 from lightning_modules.inference.loading import read_part_of
 from lightning_modules.shipped import find_folder
+
+# Of a card; heads of real ones have some hundred letters.
+_LONGEST_HEAD = 65_536
 
 
 def public_name(base: str) -> str | None:
@@ -28,11 +30,12 @@ def licence_of(base: str) -> str | None:
     """
     try:
         text = read_part_of(base, "README.md") if base else ""
-        head = yaml.safe_load(text.split("---")[1]) if text.startswith("---") else {}
-    except (InputError, yaml.YAMLError, IndexError):
+    except InputError:
         return None
-    licence = head.get("license") if isinstance(head, dict) else None
-    return None if licence == "other" else licence
+    # A line is looked for, and nothing else of the card parsed: a stranger's YAML may take any time and memory.
+    head = text[:_LONGEST_HEAD].split("\n---", 1)[0] if text.startswith("---") else ""
+    found = re.search(r"^license: *([\"']?)([\w.+-]{1,60})\1 *$", head, re.MULTILINE)
+    return found[2] if found and found[2] != "other" else None
 
 
 def licence_line(base: str | None, licence: str | None) -> str:

@@ -117,7 +117,7 @@ def _check(model: PipelineModel) -> None:
     elif network.noise not in ("zeros", "none"):
         reason = f"was trained with noise: {network.noise}"
     elif network.switch is not None:
-        reason = "has several outputs (network.switch)"
+        reason = f"has several outputs ({network.switch.option})"
     elif type(network).image_conditioning is not LatentNetwork.image_conditioning:
         reason = "is given an embedding of the image"
     elif foreign := [type(each) for each in network.export_parts().values() if not _is_of_diffusers(type(each))]:

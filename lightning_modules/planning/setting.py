@@ -1,12 +1,13 @@
 """What a plan needs of a run's configuration, beside its model."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from geometry.errors import InputError
+from geometry.files.json_text import read_json_file
+from geometry.files.limits import MAX_MANIFEST_BYTES, MAX_SAMPLE_PIXELS
 from lightning_modules.inference.run_config import read_config
 from lightning_modules.planning.simulated_step import Situation
 from lightning_modules.shipped import find_config
@@ -103,12 +104,19 @@ def _sizes(options: Mapping[str, Any]) -> tuple[list[tuple[tuple[int, int], floa
         dataset = dataset if isinstance(dataset, dict) else {"path": str(dataset)}
         path = Path(str(dataset.get("path", "")))
         try:
-            height, width = json.loads((path / "dataset.json").read_text(encoding="utf-8"))["image_size"]
-            size = int(height), int(width)
-        except (OSError, ValueError, KeyError, TypeError):
+            size = _size(read_json_file(path / "dataset.json", MAX_MANIFEST_BYTES)["image_size"])
+        except (ValueError, KeyError, TypeError):
             size, is_assumed = _USUAL_SIZES.get(path.name, _USUAL_SIZES["hypersim"]), True
         found.append((size, float(dataset.get("weight", 1))))
     return found, is_assumed
+
+
+def _size(value: Any) -> tuple[int, int]:  # noqa: ANN401 - whatever a file says
+    """Return an image size, if it is one that a data set may have; raises ``ValueError`` otherwise."""
+    height, width = value
+    if type(height) is not int or type(width) is not int or not 0 < height * width <= MAX_SAMPLE_PIXELS or height < 1:
+        raise ValueError
+    return height, width
 
 
 def _strategy(strategy: Any) -> tuple[str, dict[str, Any]]:  # noqa: ANN401 - whatever a configuration says

@@ -2,10 +2,11 @@
 
 import os
 import pickletools
+import sys
 from collections.abc import Collection
 from pathlib import Path
 from typing import IO, Annotated, Any, Required, cast
-from zipfile import ZIP_STORED, BadZipFile, ZipFile
+from zipfile import ZIP_STORED, BadZipFile
 
 import torch
 from lightning.fabric.utilities.cloud_io import get_filesystem
@@ -15,6 +16,8 @@ from torch import Tensor, nn
 from typing_extensions import TypedDict
 
 from geometry.errors import InputError, one_line, printable
+from geometry.files.reading import open_regular_file
+from geometry.files.zip_archives import open_zip
 from lightning_modules.trained_on import TrainedOnRecord
 
 _MAX_PICKLE_BYTES = 1 << 25
@@ -228,7 +231,7 @@ def _opened(file: str | os.PathLike[str]) -> IO[bytes]:
         return cast(IO[bytes], get_filesystem(str(file)).open(str(file), "rb"))
     if Path(file).exists() and not Path(file).is_file():
         raise InputError("it is no file.")
-    return open(file, "rb")
+    return open_regular_file(Path(file), sys.maxsize)
 
 
 def _check_archive(stream: IO[bytes]) -> None:
@@ -241,7 +244,7 @@ def _check_archive(stream: IO[bytes]) -> None:
     if size == 0:
         raise InputError("it is empty.")
     try:
-        with ZipFile(stream) as archive:
+        with open_zip(stream) as archive:
             members = archive.infolist()
             pickles = [member for member in members if member.filename.endswith("data.pkl")]
             is_stored = all(member.compress_type == ZIP_STORED for member in members)

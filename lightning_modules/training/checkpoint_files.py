@@ -13,6 +13,7 @@ from lightning.pytorch import __version__ as lightning_version
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from geometry.errors import InputError
+from geometry.files.zip_archives import open_zip
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 DAMAGED = ".damaged"
@@ -180,7 +181,7 @@ def damage(file: Path) -> str | None:
         file: path of the checkpoint.
     """
     try:
-        with zipfile.ZipFile(file) as archive:
+        with open_zip(Path(file)) as archive:
             broken = archive.testzip()
             if broken is None and not any(name.endswith("data.pkl") for name in archive.namelist()):
                 return "it is no checkpoint"

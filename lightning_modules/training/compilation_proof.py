@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from geometry.batch import GeometryBatch
-from geometry.errors import InputError
-from geometry.torch_internals import tree_leaves, tree_map_only
+from geometry.errors import InputError, one_line
+from geometry.torch_internals import is_failed_compilation, tree_leaves, tree_map_only
 from lightning_modules.networks.compilation import compiled_regions, forget_eager_runs, ran_eagerly
 from lightning_modules.training.trained_module import TrainedModule
 
@@ -51,7 +51,7 @@ class CompilationProof(Callback):
             batch: a batch that it is about to train on.
 
         Raises:
-            InputError: a compiled part computes something else than the plain one.
+            InputError: a compiled part computes something else than the plain one, or cannot be compiled here.
         """
         network = estimator.network
         shape = tuple(batch.image.shape)
@@ -61,7 +61,7 @@ class CompilationProof(Callback):
         estimator.task.check_has_truth(batch)
         with _same_random_numbers(batch.image.device), torch.enable_grad():
             calls = _record(parts, lambda: _plain_forward(estimator, batch))
-            results = {name: _compare(parts[name], call) for name, call in calls.items()}
+            results = {name: _compare(name, parts[name], call) for name, call in calls.items()}
         size = f"{shape[-2]}x{shape[-1]}"
         for name, result in results.items():
             result.judge(name, size)
@@ -136,19 +136,32 @@ class _Result:
             )
 
 
-def _compare(part: nn.Module, call: _Call) -> _Result:
+def _compare(name: str, part: nn.Module, call: _Call) -> _Result:
     with torch.compiler.set_stance("force_eager"), _without_dropout(part):
         plain = call.run(part)
     forget_eager_runs(part)
     torch.compiler.cudagraph_mark_step_begin()
     with _without_dropout(part):
-        compiled = call.run(part)
+        compiled = _run_compiled(name, part, call)
     norms = torch.stack([tensor.norm() for tensor in plain])
     errors = torch.stack([(a - b).norm() for a, b in zip(compiled, plain, strict=True)])
     # A gradient that is nearly 0 by nature is nothing but rounding; it is measured by the typical one.
     typical = norms.norm() / len(norms) ** 0.5
     error = (errors / (norms + typical).clamp(min=torch.finfo(torch.float32).tiny)).max().item()
     return _Result(error, call.tolerance(), bool(norms.isfinite().all()))
+
+
+def _run_compiled(name: str, part: nn.Module, call: _Call) -> list[Tensor]:
+    try:
+        return call.run(part)
+    except Exception as error:
+        if not is_failed_compilation(error):
+            raise
+        raise InputError(
+            f"the {name} cannot be compiled here ({one_line(error, 400)}). Mend that, or set the network's compile to "
+            "null. A damaged cache of the compiler, which a killed run or a full disk leaves, is mended by removing "
+            "its folder (TORCHINDUCTOR_CACHE_DIR; by default torchinductor_USER in the temporary folder)."
+        ) from error
 
 
 def _record(parts: Mapping[str, nn.Module], forward: Callable[[], None]) -> dict[str, _Call]:

@@ -11,7 +11,7 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
 from geometry.batch import GeometryBatch
-from geometry.errors import printable
+from geometry.errors import InputError, printable
 from geometry.torch_internals import skips_by_itself
 from lightning_modules.training.trained_module import TrainedModule
 
@@ -133,7 +133,7 @@ class GradientGuard(Callback):
             Scalar, the norm before clipping.
 
         Raises:
-            RuntimeError: too many steps in a row had to be skipped, or brought nothing to learn from.
+            InputError: too many steps in a row had to be skipped, or brought nothing to learn from.
         """
         self.settle()
         self._allowed_in_a_row = self.max_skips_in_a_row + (_SCALER_HALVINGS if scaler is not None else 0)
@@ -164,7 +164,7 @@ class GradientGuard(Callback):
         """Count the last step if it was skipped, or if its gradient was exactly 0 once more.
 
         Raises:
-            RuntimeError: too many steps in a row had to be skipped, or brought nothing to learn from.
+            InputError: too many steps in a row had to be skipped, or brought nothing to learn from.
         """
         step, self._pending = self._pending, None
         if step is None:
@@ -183,7 +183,7 @@ class GradientGuard(Callback):
         samples = printable("; ".join(step.sources))
         rank_zero_warn(f"step {step.number} skipped: its gradients are not finite. Samples on this rank: {samples}")
         if self._in_a_row >= self._allowed_in_a_row:
-            raise RuntimeError(
+            raise InputError(
                 f"the gradients of {self._in_a_row} steps in a row were not finite, the last of them step "
                 f"{step.number} ({samples}). The weights are those of the last good step. Lower the learning rate, "
                 "use a wider precision, or look at these samples."
@@ -197,7 +197,7 @@ class GradientGuard(Callback):
             f" Samples on this rank: {samples}"
         )
         if self._zeros_in_a_row >= max(self.max_skips_in_a_row, _ZEROS_IN_A_ROW):
-            raise RuntimeError(
+            raise InputError(
                 f"the gradients of {self._zeros_in_a_row} steps in a row were exactly 0 with a loss that was not, the "
                 f"last of them step {step.number} ({samples}): nothing is learnt. Train without network.compile and in "
                 "a wider precision to see whether they are the cause; else the loss does not depend on what trains."
@@ -208,7 +208,7 @@ class GradientGuard(Callback):
         names, self._names = self._names, {}
         missing = [name for parameter, name in names.items() if parameter.grad is None]
         if missing and len(missing) == len(names):
-            raise RuntimeError(
+            raise InputError(
                 f"none of the {len(names)} trained tensors ({missing[0]} ...) got a gradient: the loss does not depend "
                 "on them, and nothing would be learnt."
             )

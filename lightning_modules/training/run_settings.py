@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Any, cast
 
-import torch
 from jsonargparse import Namespace
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.cli import LightningArgumentParser
@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from geometry.errors import InputError
 from lightning_modules.estimator import Estimator
+from lightning_modules.training.checkpoint_content import peek_checkpoint
 from lightning_modules.training.start import start_file
 
 CHECKPOINT_KEY = "settings"
@@ -178,12 +179,10 @@ def settings_in(file: str) -> Mapping[str, Plain]:
         The settings; none of a file that holds none, is elsewhere (``s3://...``) or cannot be read, which those who
         load it say.
     """
-    try:
-        checkpoint = torch.load(file, map_location="cpu", mmap=True, weights_only=True)
-    except Exception:  # whatever reading a foreign file may raise
-        return {}
-    settings = checkpoint.get(CHECKPOINT_KEY) if isinstance(checkpoint, Mapping) else None
-    return settings if isinstance(settings, Mapping) else {}
+    if "://" not in file:
+        with suppress(InputError):
+            return cast(Mapping[str, Plain], peek_checkpoint(file).get(CHECKPOINT_KEY, {}))
+    return {}
 
 
 def refuse_others(stored: Mapping[str, Plain], own: Mapping[str, Plain], is_fit: bool = True) -> None:

@@ -46,19 +46,20 @@ class Claim:
 
 
 CLAIMS = (
-    Claim("a positive scale is what RANSAC in log depth needs (ours)", "linear", "either_way", "ransac_log_abs_rel"),
     Claim("the free scale of E2E-FT is better by least squares", "either_way", "linear", "abs_rel"),
     Claim("log depth beats linear depth, RANSAC (Marigold V2: 5.04 to 4.72)", "log", "linear", "ransac_log_abs_rel"),
     Claim("the same by least squares", "log", "linear", "abs_rel"),
     Claim(
         "the square root of disparity beats linear depth (DepthMaster, KITTI)", "sqrt_disparity", "linear", "abs_rel"
     ),
+    Claim("the same by RANSAC", "sqrt_disparity", "linear", "ransac_log_abs_rel"),
     Claim("disparity beats linear depth (Lotus, second version)", "disparity", "linear", "abs_rel"),
-    Claim("disparity sharpens edges", "disparity", "linear", "least_squares_see3"),
+    Claim("disparity sharpens edges (Lotus)", "disparity", "linear", "least_squares_see3"),
     Claim("the image latent alone is enough (GenPercept, Lotus)", "image_alone", "linear", "abs_rel"),
     Claim("subtracting from the image latent sharpens edges (Marigold V2)", "residual", "log", "least_squares_see3"),
     Claim("the detail preserver sharpens edges (Lotus)", "lotus_d", "latents", "least_squares_see3"),
     Claim("the detail preserver lowers AbsRel (Lotus)", "lotus_d", "latents", "abs_rel"),
+    Claim("a loss that forgives scale and shift beats one that does not (E2E-FT)", "log", "plain", "abs_rel"),
     Claim("losses on gradients sharpen edges (Marigold V2)", "sharp", "plain", "least_squares_see3"),
     Claim("SinkLoss sharpens edges (Marigold V2)", "sink", "plain", "least_squares_see3"),
     Claim("a loss on pixels beats one between latents (E2E-FT)", "disparity", "latents", "abs_rel"),

@@ -55,4 +55,6 @@ def test_it_runs_to_its_end_on_a_cpu(tmp_path):
     assert main(["--size", "tiny", "--device", "cpu", "--minutes", "30", "--out", str(out)]) == 0
     results = json.loads(out.read_text())["results"]
     assert {part["state"] for part in results.values()} == {"done"}
+    waited = results["loader"]["results"]["ours"]["trainer"]
+    assert waited["workers"] == 1 and 0 <= waited["data_wait_share"] <= 1, "the loader ran beside the step"
     assert 0.95 < results["memory"]["results"]["ratio"] < 1.05

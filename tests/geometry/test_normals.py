@@ -7,6 +7,7 @@ from geometry import (
     convert_frame,
     face_camera,
     flip_horizontal,
+    inverse_depth,
     normals_from_depth,
     normals_from_depth_finite_differences,
     pixel_rays,
@@ -262,3 +263,20 @@ def test_camera_and_normals_agree_that_a_road_below_the_camera_points_up():
     assert mask[rows > 20].all()
     up = torch.tensor([0.0, 1, 0]).view(3, 1, 1).expand_as(normals)
     assert angle_deg(normals, up)[mask].max() < 0.01
+
+
+@pytest.mark.parametrize("size", [(40, 60), (7, 300), (300, 7), (1, 9), (9, 1)])
+@pytest.mark.parametrize("error_m", [0.0, 0.005])
+def test_bands_of_rows_change_no_bit(monkeypatch, size, error_m):
+    generator = torch.Generator().manual_seed(0)
+    depth = (
+        5 + torch.rand(1, *size, generator=generator).mul(4).floor() + torch.rand(1, *size, generator=generator) / 50
+    )
+    valid = torch.rand(1, *size, generator=generator) > 0.05
+    rays = pixel_rays(torch.tensor([[0.01, 0, -0.3], [0, -0.01, 0.2], [0, 0, -1]]), *size, 0.0)
+    found = []
+    for pixels in (1 << 30, 1, 97, 1000):
+        monkeypatch.setattr(inverse_depth, "_BAND_PIXELS", pixels)
+        found.append(normals_from_depth(depth, rays, valid, 0.0, error_m))
+    for normals, mask in found[1:]:
+        assert torch.equal(normals, found[0][0]) and torch.equal(mask, found[0][1])

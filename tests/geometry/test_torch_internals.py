@@ -14,6 +14,7 @@ from geometry.torch_internals import (
     LAST_RATES,
     compiler_modes,
     end_workers,
+    is_failed_compilation,
     is_refusal_to_trace,
     is_to_be_compiled,
     raise_recompile_limit,
@@ -116,6 +117,20 @@ def test_a_model_that_cannot_be_traced_for_any_size_is_told_from_a_mistake():
         with pytest.raises(Exception) as caught:
             torch.export.export(model, (torch.rand(3, 2),), dynamic_shapes=({0: torch.export.Dim("batch", max=63)},))
         assert is_refusal_to_trace(caught.value) is is_refusal
+
+
+def test_a_compiler_that_fails_is_told_from_the_code_that_it_compiles():
+    def broken(graph, inputs):
+        raise ImportError("x.so: file too short")
+
+    def wrong(tensor):
+        return tensor @ tensor
+
+    for compiled, is_failure in ((torch.compile(torch.sin, backend=broken), True), (wrong, False)):
+        torch._dynamo.reset()
+        with pytest.raises(Exception) as caught:
+            compiled(torch.rand(2, 3))
+        assert is_failed_compilation(caught.value) is is_failure
 
 
 def test_shared_memory_is_seen_by_another_process_and_sharing_it_copies_nothing():

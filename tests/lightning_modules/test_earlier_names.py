@@ -3,6 +3,8 @@
 import pytest
 from jsonargparse import ArgumentParser, Namespace
 
+from geometry.errors import InputError
+from lightning_modules.evaluation.callback import Evaluation
 from lightning_modules.losses import Loss
 from lightning_modules.metrics import GeometryMetric
 
@@ -34,3 +36,20 @@ def test_a_class_path_of_an_earlier_run_is_the_class_of_today_and_is_written_ane
     package = base.__module__.rpartition(".")[0]
     assert taken == Namespace(it=getattr(__import__(package, fromlist=["x"]), path.rpartition(".")[2]))
     assert f"{package}.{path.rpartition('.')[2]}" in parser.dump(taken)
+
+
+def test_reading_an_image_goes_by_its_earlier_name_too():
+    from lightning_modules.inference.image_inputs import read_image
+    from lightning_modules.inference.pictures import read_picture
+
+    assert read_picture is read_image
+
+
+def test_the_former_name_of_an_option_of_the_evaluation_is_taken_and_the_new_one_said():
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Evaluation, "evaluation")
+    with pytest.warns(UserWarning, match=r"evaluation.num_pictures is evaluation.num_images now"):
+        former = parser.instantiate(parser.parse_object({"evaluation": {"num_pictures": 7}})).evaluation
+    assert former.num_images == parser.parse_args(["--evaluation.num_images=7"]).evaluation.num_images
+    with pytest.raises(InputError, match=r"evaluation.num_images must be at least 0, not -1"):
+        Evaluation(num_images=-1)

@@ -293,7 +293,7 @@ def test_the_config_of_lotus_published_weights_scores_a_folder_in_their_layout(l
     write_depth_archive(tmp_path / "data", "nyuv2", num_samples=1)
     config = ["--config=configs/benchmark_lotus_depth.yaml", f"--model.network.base={lotus}"]
     options = [f"--data.root={tmp_path / 'data'}", "--data.num_workers=0", f"--trainer.default_root_dir={tmp_path}"]
-    train.main(["test", *config, *options, "--trainer.accelerator=cpu", "--evaluation.num_pictures=0"])
+    train.main(["test", *config, *options, "--trainer.accelerator=cpu", "--evaluation.num_images=0"])
     assert "nyuv2: abs_rel" in capsys.readouterr().out
 
 

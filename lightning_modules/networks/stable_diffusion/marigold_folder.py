@@ -9,6 +9,8 @@ import numpy as np
 import torch
 
 from geometry.errors import InputError
+from geometry.files.json_text import read_json_file
+from geometry.files.writing import write_whole
 from geometry.modalities import Modality, registered
 from lightning_modules.networks.base_files import INDEX, Base
 from lightning_modules.networks.ddim import make_ddim
@@ -169,9 +171,9 @@ def _tokenizer(base: Base, is_padded: bool) -> "PreTrainedTokenizerBase":
 
 def _forget_origin(file: Path) -> None:
     """Take the folder that a part was loaded from out of its config."""
-    config = json.loads(file.read_text(encoding="utf-8"))
+    config = read_json_file(file)
     if config.pop("_name_or_path", None) is not None:
-        file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        write_whole(file, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def _steps_of(base: Base, index: dict[str, Any]) -> int:

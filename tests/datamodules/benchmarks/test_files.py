@@ -1,6 +1,8 @@
 import gzip
 import io
+import os
 import pickle
+import tarfile
 import zipfile
 
 import pytest
@@ -89,6 +91,20 @@ def negative_size(path):
 def test_a_tar_with_a_negative_size_ends(tmp_path):
     files = open_files(negative_size(tmp_path / "data.tar"))
     assert set(files.places) == {"a"} and files.damage
+
+
+def test_a_header_that_claims_gigabytes_of_name_is_not_read(tmp_path):
+    write_tar(tmp_path / "data.tar", {"a": bytes(512), "b": bytes(512)})
+    data = bytearray((tmp_path / "data.tar").read_bytes())
+    header = data[1024:1536]
+    header[124:136], header[156:157] = b"%011o\0" % (2 << 30), tarfile.GNUTYPE_LONGNAME
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    data[1024:1536] = header
+    (tmp_path / "data.tar").write_bytes(data)
+    os.truncate(tmp_path / "data.tar", 3 << 30)  # a hole, which takes no room on the disk
+    files = open_files(tmp_path / "data.tar")
+    assert set(files.places) == {"a"} and "a header claims 2147483648 bytes" in files.damage
 
 
 def test_a_zip_that_would_unpack_to_gigabytes_is_refused_by_name(tmp_path):

@@ -14,6 +14,7 @@ import pytest
 from datamodules.preparation import run
 from datamodules.preparation.plan import ShardOptions
 from datamodules.preparation.run import prepare_dataset
+from datamodules.preparation.sidecars import discard
 from datamodules.sources.hypersim import Hypersim
 from geometry.errors import InputError
 from tests.helpers.planes import write_hypersim_frame
@@ -214,6 +215,18 @@ def test_what_an_earlier_version_began_is_refused_or_replaced(raw, tmp_path, ove
     else:
         with pytest.raises(InputError, match=r"out holds .* an earlier version .*Finish it.*--overwrite"):
             prepare(raw, tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    "text", ['{"shards": [["train", "../mine.tar"]]}', '{"shards": [["train", 3]]}', '{"shards": 3}', "[]", "{"]
+)
+def test_overwriting_removes_nothing_elsewhere_whatever_an_earlier_plan_says(tmp_path, text):
+    (tmp_path / "mine.tar").touch()
+    plan = tmp_path / "out/preparation/plan.json"
+    plan.parent.mkdir(parents=True)
+    plan.write_text(text)
+    discard(tmp_path / "out")
+    assert (tmp_path / "mine.tar").exists() and not plan.exists()
 
 
 def test_a_damaged_sidecar_can_be_overwritten(raw, tmp_path):

@@ -47,7 +47,7 @@ def files(tmp_path_factory):
 def url(run):
     words = ["--ckpt_path", run, "--processing-res", 256, "--port", free_port(), "--max-upload-mb", 2]
     choice = COMMAND.part.values(vars(COMMAND.parse(list(map(str, words)))))
-    running = start(choice["model"], choice["page"], is_waiting=False)
+    running = start(choice["model"], choice["page"])
     yield running.local_url
     running.close()
 

@@ -41,7 +41,7 @@ def tested(tmp_path_factory):
             "--trainer.accelerator=cpu",
             f"--evaluation.output={root / f'runs_{name}/test'}",
             "--evaluation.save_predictions=true",
-            "--evaluation.num_pictures=0",
+            "--evaluation.num_images=0",
         )
     return root
 

@@ -1,6 +1,7 @@
 """What the planner says: published architectures, memory as it must change, ways to fit, one line for mistakes."""
 
 import json
+import os
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import yaml
 
 from geometry.errors import InputError
 from lightning_modules.inference.run_config import base_of
+from lightning_modules.planning import setting
 from lightning_modules.planning.cards import card_named
 from lightning_modules.planning.command import plan
 from lightning_modules.planning.plan import build_without_weights, largest_micro_batch, make_plan
@@ -177,6 +179,28 @@ def test_mistakes_end_in_one_line(tmp_path, change, message):
     options = {"run_config": (config_file(tmp_path),), "image_size": SIZE} | change
     with pytest.raises(InputError, match=message):
         plan(**options)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ('{"image_size": [48, 64]}', (48, 64)),
+        ('{"image_size": [1' + "0" * 400 + ", 2]}", None),
+        ('{"image_size": [true, 2]}', None),
+        ('{"image_size": [-3, -2]}', None),
+        ('{"image_size": 3}', None),
+        ("[" * 9999, None),
+        (None, None),
+    ],
+)
+def test_the_size_of_a_data_set_is_taken_if_it_can_be_one(tmp_path, text, size):
+    if text is None:
+        os.mkfifo(tmp_path / "dataset.json")
+    else:
+        (tmp_path / "dataset.json").write_text(text)
+    found, is_assumed = setting._sizes({"datasets": [{"path": str(tmp_path)}]})
+    assert is_assumed is (size is None)
+    assert found == [(size or (480, 640), 1.0)]
 
 
 def test_an_unknown_base_is_named(tmp_path):

@@ -62,6 +62,19 @@ def test_a_gradient_that_the_compiler_loses_ends_the_run_before_its_first_step(b
     assert torch.equal(trained_weights(estimator), before)
 
 
+def fail_to_compile(graph, inputs):
+    raise ImportError("cache/x.so: file too short")
+
+
+def test_a_compiler_that_fails_is_one_line_with_the_remedy(base, tmp_path):
+    estimator = make_estimator(base, None)
+    compile_wrongly(estimator, "decoder", fw_compiler=fail_to_compile)
+    with pytest.raises(
+        InputError, match=r"the decoder cannot be compiled here \(.*file too short.*TORCHINDUCTOR_CACHE"
+    ):
+        make_trainer(tmp_path, 2).fit(estimator, TinyData())
+
+
 def test_an_encoder_that_is_compiled_wrongly_ends_the_run_too(base, tmp_path):
     def off(graph, inputs):
         return lambda *args: [output * 1.1 for output in graph.forward(*args)]

@@ -3,6 +3,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
+from geometry.errors import InputError
 from lightning_modules.training.gradients import GradientGuard
 
 OPTIMIZERS = {
@@ -73,7 +74,7 @@ def test_several_skips_in_a_row_stop_the_run_and_name_the_samples(name):
     for number, gradient in enumerate([torch.nan, torch.nan, 1.0, torch.nan, torch.nan]):
         step(weights, optimizer, guard, gradient, number)
     step(weights, optimizer, guard, torch.nan, 5)
-    with pytest.raises(RuntimeError, match=r"3 steps in a row .* step 5 \(indoor: sample-5\)"):
+    with pytest.raises(InputError, match=r"3 steps in a row .* step 5 \(indoor: sample-5\)"):
         guard.settle()
     assert guard.num_skipped == 5
 
@@ -126,7 +127,7 @@ def test_gradients_of_exactly_zero_in_a_row_stop_the_run_and_name_the_samples(na
     weights, optimizer, guard = make(name, max_skips=3)
     for number in range(3):
         zero_step(weights, optimizer, guard, number)
-    with pytest.raises(RuntimeError, match=r"3 steps in a row were exactly 0 .* step 2 \(indoor: sample-2\)"):
+    with pytest.raises(InputError, match=r"3 steps in a row were exactly 0 .* step 2 \(indoor: sample-2\)"):
         guard.settle()
     assert guard.num_zero == 2
     assert guard.num_skipped == 0
@@ -173,5 +174,5 @@ def test_a_trained_tensor_without_a_gradient_is_named_at_the_first_step_and_a_ze
 def test_a_loss_that_reaches_no_trained_tensor_ends_the_run():
     weights, optimizer, guard = make("fused")
     guard.watch([("network.a", weights[0]), ("network.b", weights[1])])
-    with pytest.raises(RuntimeError, match=r"none of the 2 trained tensors \(network\.a \.\.\.\) got a gradient"):
+    with pytest.raises(InputError, match=r"none of the 2 trained tensors \(network\.a \.\.\.\) got a gradient"):
         guard.apply(optimizer, 0)

@@ -1,11 +1,14 @@
 import copy
+import os
 import re
+import signal
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from geometry.errors import InputError
-from lightning_modules.training.run_settings import CHECKPOINT_KEY, RunSettings, flat_settings
+from lightning_modules.training.run_settings import CHECKPOINT_KEY, RunSettings, flat_settings, settings_in
 
 DEPTH = {
     "class_path": "lightning_modules.Depth",
@@ -107,6 +110,16 @@ def test_scoring_a_checkpoint_on_another_task_is_refused_and_on_other_data_is_no
         resume(changed(model__init_args__task={"class_path": "lightning_modules.Normals"}), CONFIG, command="validate")
     resume(changed(data__class_path="datamodules.Benchmarks"), CONFIG, command="test")
     assert said == []
+
+
+def test_settings_are_not_looked_for_in_what_is_no_checkpoint(tmp_path):
+    os.mkfifo(tmp_path / "pipe.ckpt")
+    for name, settings in (("list", {"model.optimizer.lr": [1]}), ("own", {"seed_everything": 3})):
+        torch.save({"state_dict": {"a": torch.zeros(1)}, CHECKPOINT_KEY: settings}, tmp_path / f"{name}.ckpt")
+    signal.alarm(20)  # a pipe would be waited for without end
+    found = [settings_in(str(tmp_path / f"{name}.ckpt")) for name in ("pipe", "nothing", "list", "own")]
+    signal.alarm(0)
+    assert found == [{}, {}, {}, {"seed_everything": 3}]
 
 
 def test_fewer_steps_than_the_checkpoint_has_are_refused_and_as_many_are_not():

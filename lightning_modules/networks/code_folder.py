@@ -116,7 +116,7 @@ def _check(model: PipelineModel) -> None:
         reason = "denoises in steps from noise"
     elif network.noise not in ("zeros", "none"):
         reason = f"was trained with noise: {network.noise}"
-    elif network.switch is not None:
+    elif network.switch is not None and not network.denoiser.reads_image_tokens:
         reason = f"has several outputs ({network.switch.option})"
     elif type(network).image_conditioning is not LatentNetwork.image_conditioning:
         reason = "is given an embedding of the image"
@@ -139,13 +139,19 @@ def _settings(model: PipelineModel, processing_res: int) -> dict[str, Any]:
     network = model.network
     timestep = network.timestep.item()
     one = torch.ones(())
+    to_clean = network.noise_process.predict_x0(one, torch.zeros(()), timestep).item()
+    part = None
+    if network.switch is not None:
+        part = network.switch.outputs.index(network.switch.output_of(model.modality.name))
     return {
         "processing_res": processing_res,
         "size_multiple": network.size_multiple,
         "timestep": timestep,
         "sees_noise": network.denoiser.denoises,
         "is_residual": network.denoiser.input_mode == "residual",
-        "output_to_clean": network.noise_process.predict_x0(one, torch.zeros(()), timestep).item(),
+        # Of an editor's two outputs, the second is said at the image's tokens, and is the clean latent itself.
+        "part_of_output": part,
+        "output_to_clean": 1.0 if part else to_clean,
     }
 
 

@@ -100,6 +100,8 @@ class SingleStepPipeline(DiffusionPipeline):
         timestep = torch.tensor(settings["timestep"], device=latent.device)
         given = {name: tensor.to(latent.device, latent.dtype) for name, tensor in conditioning.items()}
         output = denoiser.model_output(seen, timestep, given)
+        if settings["part_of_output"] is not None:
+            output = output.chunk(2, dim=1)[settings["part_of_output"]]
         clean = latent - output if settings["is_residual"] else settings["output_to_clean"] * output
         return codec.decoded(codec.denormalize(clean.to(self.vae.dtype)))
 

@@ -32,7 +32,7 @@ def read_pipeline_folder(source: str) -> PipelineModel:
         InputError: it cannot be read, or no family has such a pipeline.
     """
     name = read_index(source).read_json(INDEX).get("_class_name")
-    if isinstance(name, list) and name:  # the file of the pipeline, and its class in it
+    if isinstance(name, list) and len(name) == len(("file", "class")):  # of a pipeline that the folder brings along
         name = name[-1]
     known_networks()
     formats = pipeline_folders()

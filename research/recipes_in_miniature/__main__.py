@@ -43,7 +43,9 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     quieten()
     torch.set_num_threads(options.threads)
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    trainers = logging.getLogger("lightning.pytorch")
+    level = trainers.level
+    trainers.setLevel(logging.WARNING)  # what each of a hundred trainers would say
     settings = settings_of(options.base, options.quick)
     work = options.work / ("quick" if options.quick else "full")
     try:
@@ -61,6 +63,8 @@ def main(arguments: list[str] | None = None) -> None:
         if mistake is None:
             raise
         leave(mistake)
+    finally:
+        trainers.setLevel(level)
     table = work / f"results_{options.base}.md"
     table.write_text(text)
     print(f"\n{text}\nTable: {table}")

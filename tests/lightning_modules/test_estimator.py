@@ -198,7 +198,7 @@ def test_a_bad_batch_is_skipped_named_and_leaves_no_trace_in_the_weights(base, t
 @pytest.mark.filterwarnings("ignore:step")
 def test_bad_batches_in_a_row_end_the_run_with_an_error(base, tmp_path):
     estimator = make_estimator(base, max_skips_in_a_row=2)
-    with pytest.raises(RuntimeError, match="2 steps in a row"):
+    with pytest.raises(InputError, match="2 steps in a row"):
         make_trainer(tmp_path, max_steps=4, callbacks=[Poison(1, 2)]).fit(estimator, TinyData())
     assert trained_weights(estimator).isfinite().all()
 

@@ -58,7 +58,7 @@ class Trial:
         config: configuration of the undisturbed run.
         chance: source of all random choices.
         tally: where to count.
-        duration_s: how long an undisturbed run takes.
+        duration_s: how long an undisturbed run takes; it becomes that of the last one that a fault came too late for.
         logger: name of the logger.
         deck: the kinds of fault that are still to come; refilled by trials.
     """
@@ -73,7 +73,7 @@ class Trial:
         logger: str,
         deck: list[str],
     ) -> None:
-        self._folder, self._chance, self._tally, self._duration_s = folder, chance, tally, duration_s
+        self._folder, self._chance, self._tally, self.duration_s = folder, chance, tally, duration_s
         self._deck = deck
         self._data = shutil.copytree(config.parent, folder / "data")
         self._config = self._data / config.name
@@ -85,13 +85,16 @@ class Trial:
 
     def finish(self, num_faults: int, num_workers: int) -> None:
         """Train with so many faults, then to the end."""
-        for _ in range(num_faults):
+        for number in range(num_faults):
+            begin_s = time.monotonic()
             kind, before = next_fault(self._deck, self._chance), self._tally.faults.total()
             status = self._faults()[kind](num_workers)
             if self._tally.faults.total() == before:
                 self._deck.insert(0, kind)  # it did not come about; it is the last of those that are to come
-            if status == [0]:
-                return  # it was over before the fault
+            if status == [0]:  # it was over before the fault
+                if number == 0:
+                    self.duration_s = time.monotonic() - begin_s
+                return
         status = self._start(num_workers)
         if status != [0]:
             self._tally.unexpected.append(f"end: status {status}, {runs.log_of(self.runs)[-300:]}")
@@ -132,7 +135,7 @@ class Trial:
         return process
 
     def _some_time_s(self) -> float:
-        return self._chance.uniform(0.1, 1.0) * self._duration_s
+        return self._chance.uniform(0.1, 1.0) * self.duration_s
 
     def _note(self, fault: str, status: list[int], *right: int) -> list[int]:
         """Count a fault that ended a run, and complain where it ended with a status that the fault does not explain."""

@@ -135,7 +135,7 @@ def test_a_dataset_json_that_is_no_regular_file_is_refused_at_once(folder):
 
 @pytest.mark.parametrize("command", ["cat /dev/zero #", "yes '[' #"])
 def test_a_dataset_json_without_end_is_refused_early(command):
-    with pytest.raises(InputError, match="more than 16 MiB"):
+    with pytest.raises(InputError, match="more than 32 MiB"):
         read_dataset(f"pipe:{command} {{}}")
 
 

@@ -115,7 +115,7 @@ def test_a_shard_and_a_list_of_shards_that_never_end_are_given_up(web, tmp_path,
         for index in range(shard.samples):
             reader.read(0, shard, index)
     web.endless = ".json"
-    with pytest.raises(InputError, match=r"dataset\.json .*more than 16 MiB"):
+    with pytest.raises(InputError, match=r"dataset\.json .*more than 32 MiB"):
         read_dataset(web.url, PATIENT)
 
 

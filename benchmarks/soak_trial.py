@@ -89,7 +89,7 @@ class Trial:
             begin_s = time.monotonic()
             kind, before = next_fault(self._deck, self._chance), self._tally.faults.total()
             status = self._faults()[kind](num_workers)
-            if self._tally.faults.total() == before:
+            if self._tally.faults.total() == before and self._deck:
                 self._deck.insert(0, kind)  # it did not come about; it is the last of those that are to come
             if status == [0]:  # it was over before the fault
                 if number == 0:
@@ -220,7 +220,7 @@ class Trial:
         """Start the same command once more while it runs; the second is refused, or has a folder of its own."""
         second: list[Any] = []
         status = self._start(
-            num_workers, after_s=self._some_time_s(), fault=lambda _: second.append(self._begin(num_workers))
+            num_workers, after_s=0.3 * self._some_time_s(), fault=lambda _: second.append(self._begin(num_workers))
         )
         for process in second:
             process.join()

@@ -108,6 +108,14 @@ class Parameterization:
         scale, shift = align_scale_shift(prediction, *self.of_target(target))
         return self.undo(scale[:, None, None, None] * prediction + shift[:, None, None, None])
 
+    def rising(self, share: Tensor) -> Tensor:
+        """Return the share of the way that grows with g, for one that grows with distance; or the other way about.
+
+        Args:
+            share: in [0, 1], of any shape.
+        """
+        return 1 - share if self.falls else share
+
     def to_relative(self, share: Tensor, far_over_near: float) -> Tensor:
         """Return relative depth, 0 for the nearest and 1 for the farthest, from the share of the way between in g.
 
@@ -119,7 +127,7 @@ class Parameterization:
         if self.is_linear:
             return share
         near, far = self._ends(far_over_near)
-        return ((self._scale_free().undo(near + share * (far - near)) - 1) / (far_over_near - 1)).clamp(0, 1)
+        return ((self.scale_free().undo(near + share * (far - near)) - 1) / (far_over_near - 1)).clamp(0, 1)
 
     def to_share(self, relative: Tensor, far_over_near: float) -> Tensor:
         """Return the inverse of ``to_relative``.
@@ -131,15 +139,15 @@ class Parameterization:
         if self.is_linear:
             return relative
         near, far = self._ends(far_over_near)
-        return ((self._scale_free().apply(1 + relative * (far_over_near - 1)) - near) / (far - near)).clamp(0, 1)
+        return ((self.scale_free().apply(1 + relative * (far_over_near - 1)) - near) / (far - near)).clamp(0, 1)
 
     def _ends(self, far_over_near: float) -> tuple[float, float]:
         """Return g of depths of 1 and of ``far_over_near``."""
-        ends = self._scale_free().apply(torch.tensor([1.0, far_over_near], dtype=torch.float64)).tolist()
+        ends = self.scale_free().apply(torch.tensor([1.0, far_over_near], dtype=torch.float64)).tolist()
         return ends[0], ends[1]
 
-    def _scale_free(self) -> "Parameterization":
-        """Where units do not count, eps does not either."""
+    def scale_free(self) -> "Parameterization":
+        """Return the same function with an eps of 0: where units do not count, eps does not either."""
         scale_free = copy.copy(self)
         scale_free.eps_m = 0.0
         return scale_free

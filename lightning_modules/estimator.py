@@ -21,7 +21,6 @@ from lightning_modules.metrics.base import GeometryMetric, all_scores
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.networks.noise import seed_from
 from lightning_modules.networks.sharding import shard_blocks
-from lightning_modules.predicting import Predicting
 from lightning_modules.schedules import warmup_exponential
 from lightning_modules.tasks import Task
 from lightning_modules.trained_on import CHECKPOINT_KEY, TrainedOn, describe_training
@@ -39,7 +38,7 @@ from lightning_modules.training.trainer_checks import check_image_sizes, check_t
 _PAPER_STEPS = 20_000
 
 
-class Estimator(TrainedModule, Predicting):
+class Estimator(TrainedModule):
     """Trains and validates a network on a task. Subclasses say how a prediction comes about and what it costs.
 
     Args:

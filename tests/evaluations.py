@@ -3,8 +3,10 @@
 import json
 import os
 import signal
+from datetime import timedelta
 
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.strategies import DDPStrategy
 
 import train
 
@@ -27,6 +29,41 @@ class KillIn(Callback):
 
 def run(*arguments):
     train.main(["test", *map(str, arguments)])
+
+
+def options_for(base, folder):
+    """Return the options that score depth of a base on the archives in a folder, into another folder beside them."""
+    return [
+        "--model=lightning_modules.SingleStepEstimator",
+        "--model.network=StableDiffusion",
+        f"--model.network.base={base}",
+        "--model.task=lightning_modules.Depth",
+        "--data=datamodules.Benchmarks",
+        f"--data.root={folder / 'data'}",
+        "--data.num_workers=0",
+        f"--trainer.default_root_dir={folder / 'runs'}",
+        "--trainer.accelerator=cpu",
+        f"--evaluation.output={folder / 'out'}",
+    ]
+
+
+def trainer_on(ranks, evaluation):
+    """Return a trainer that evaluates on so many processes."""
+    return Trainer(
+        accelerator="cpu",
+        devices=ranks,
+        strategy=DDPStrategy(start_method="fork", timeout=timedelta(seconds=120)) if ranks > 1 else "auto",
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        callbacks=[evaluation],
+    )
+
+
+def files_in(folder):
+    """Return the content of all files below a folder, by their names."""
+    return {path.name: path.read_bytes() for path in sorted(folder.rglob("*.*"))}
 
 
 def results_in(folder):

@@ -5,14 +5,11 @@ import multiprocessing
 import re
 import shutil
 import signal
-from datetime import timedelta
 from itertools import chain
 
 import cv2
 import numpy as np
 import pytest
-from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import DDPStrategy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from datamodules import Benchmarks, DatasetSource, GeometryDataModule
@@ -24,7 +21,7 @@ from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
 from lightning_modules import Depth, Normals, SavedPredictions
 from lightning_modules.evaluation.callback import Evaluation
 from lightning_modules.evaluation.files import save_array
-from tests.evaluations import results_in, run
+from tests.evaluations import files_in, options_for, results_in, run, trainer_on
 from tests.helpers.benchmark_archives import (
     DEPTH_ARCHIVES,
     depth_members,
@@ -54,18 +51,7 @@ def base(tmp_path_factory):
 
 @pytest.fixture
 def options(base, tmp_path):
-    return [
-        "--model=lightning_modules.SingleStepEstimator",
-        "--model.network=StableDiffusion",
-        f"--model.network.base={base}",
-        "--model.task=lightning_modules.Depth",
-        "--data=datamodules.Benchmarks",
-        f"--data.root={tmp_path / 'data'}",
-        "--data.num_workers=0",
-        f"--trainer.default_root_dir={tmp_path / 'runs'}",
-        "--trainer.accelerator=cpu",
-        f"--evaluation.output={tmp_path / 'out'}",
-    ]
+    return options_for(base, tmp_path)
 
 
 def write_troubled_archives(root):
@@ -286,18 +272,9 @@ def test_two_ranks_give_the_numbers_of_one_exactly_even_if_one_has_nothing_to_do
     documents = []
     for ranks in (1, 2):
         evaluation = Evaluation(str(tmp_path / f"ranks{ranks}"), num_images=1)
-        trainer = Trainer(
-            accelerator="cpu",
-            devices=ranks,
-            strategy=DDPStrategy(start_method="fork", timeout=timedelta(seconds=120)) if ranks > 1 else "auto",
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            callbacks=[evaluation],
-        )
+        trainer = trainer_on(ranks, evaluation)
         data = Benchmarks(str(tmp_path), names, modalities=[task.modality_class.name], num_workers=0)
         trainer.test(SavedPredictions(str(tmp_path / "saved"), task()), data, verbose=False)
-        documents.append({path.name: path.read_bytes() for path in sorted((tmp_path / f"ranks{ranks}").rglob("*.*"))})
+        documents.append(files_in(tmp_path / f"ranks{ranks}"))
     assert documents[0].keys() == documents[1].keys()
     assert documents[0] == documents[1]

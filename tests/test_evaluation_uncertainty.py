@@ -1,18 +1,14 @@
 """``test`` with uncertainty: curves and tables, the refusals, and two ranks beside one."""
 
-from datetime import timedelta
-
 import cv2
 import numpy as np
 import pytest
-from lightning.pytorch import Trainer
-from lightning.pytorch.strategies import DDPStrategy
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from datamodules import Benchmarks
 from lightning_modules.evaluation.callback import Evaluation
 from lightning_modules.inference.loading import build_estimator
-from tests.evaluations import results_in, run
+from tests.evaluations import files_in, options_for, results_in, run, trainer_on
 from tests.helpers.benchmark_archives import (
     ibims_mat,
     random_image,
@@ -39,19 +35,7 @@ def model_of(base, task="Depth", noise="zeros"):
 
 
 def options_of(base, tmp_path):
-    return [
-        "--model=lightning_modules.SingleStepEstimator",
-        "--model.network=StableDiffusion",
-        f"--model.network.base={base}",
-        "--model.task=lightning_modules.Depth",
-        "--data=datamodules.Benchmarks",
-        f"--data.root={tmp_path / 'data'}",
-        "--data.num_workers=0",
-        f"--trainer.default_root_dir={tmp_path / 'runs'}",
-        "--trainer.accelerator=cpu",
-        f"--evaluation.output={tmp_path / 'out'}",
-        "--evaluation.num_images=0",
-    ]
+    return [*options_for(base, tmp_path), "--evaluation.num_images=0"]
 
 
 def test_a_test_reports_where_its_predictions_are_unsure(base, tmp_path):
@@ -120,19 +104,10 @@ def test_two_ranks_give_the_numbers_of_one_for_every_protocol_edge_and_uncertain
         evaluation = Evaluation(
             str(tmp_path / f"ranks{ranks}"), protocols, metrics, num_images=1, uncertainty=by, ensemble_members=2
         )
-        trainer = Trainer(
-            accelerator="cpu",
-            devices=ranks,
-            strategy=DDPStrategy(start_method="fork", timeout=timedelta(seconds=120)) if ranks > 1 else "auto",
-            logger=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            callbacks=[evaluation],
-        )
+        trainer = trainer_on(ranks, evaluation)
         data = Benchmarks(str(tmp_path), modalities=[modality], num_workers=0)
         trainer.test(build_estimator(model_of(base, task, "gaussian")), data, verbose=False)
-        documents.append({path.name: path.read_bytes() for path in sorted((tmp_path / f"ranks{ranks}").rglob("*.*"))})
+        documents.append(files_in(tmp_path / f"ranks{ranks}"))
     assert documents[0].keys() == documents[1].keys() and "calibration.png" in documents[0]
     assert [name for name in documents[0] if documents[0][name] != documents[1][name]] == []
     if task == "Depth":

@@ -39,15 +39,10 @@ class ViewFits:
             share: float, of any shape: the way from the nearest to the farthest in the space, as the view has it.
             length: distance along the ray by planar depth, of the same shape.
         """
-        value = self.scales[view] * rising(share.double(), self.space) + self.shifts[view]
+        value = self.scales[view] * self.space.rising(share.double()) + self.shifts[view]
         if self.space.name == "log":
             value = value + length.log()
-        return Parameterization(self.space.name, eps_m=0.0).undo(value * length ** _POWERS[self.space.name])
-
-
-def rising(share: Tensor, space: Parameterization) -> Tensor:
-    """Return a share of the way that grows with g, the parameterisation; g itself falls with distance for some."""
-    return 1 - share if space.falls else share
+        return self.space.scale_free().undo(value * length ** _POWERS[self.space.name])
 
 
 def fit_views(share: Tensor, length: Tensor, weight: Tensor, space: Parameterization) -> ViewFits:
@@ -67,7 +62,7 @@ def fit_views(share: Tensor, length: Tensor, weight: Tensor, space: Parameteriza
         space: the parameterisation g.
     """
     num_views, is_log = len(share), space.name == "log"
-    values = rising(share, space)
+    values = space.rising(share)
     factor = length ** _POWERS[space.name]
     added = length.log() if is_log else torch.zeros_like(length)
     first, second = torch.triu_indices(num_views, num_views, offset=1).unbind()

@@ -155,9 +155,7 @@ class Depth(Modality):
         if self.clip_prediction and self.parameterization.is_linear:
             return unit_range(prediction)
         share = unit_range(prediction).clamp(0, 1)
-        return self.parameterization.to_relative(
-            1 - share if self.parameterization.falls else share, self.far_over_near
-        )
+        return self.parameterization.to_relative(self.parameterization.rising(share), self.far_over_near)
 
     def to_affine(self, published: Tensor) -> Tensor:
         """Return the share of the way from the nearest to the farthest in g, which parts of an image differ in."""

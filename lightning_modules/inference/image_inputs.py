@@ -62,6 +62,11 @@ def as_rgb(image: ImageLike) -> np.ndarray:
     )
 
 
+def largest_value(image: np.ndarray) -> int:
+    """Return what white is in an image as ``as_rgb`` returns it: 255, 65535, or 1 in floating point."""
+    return int(np.iinfo(image.dtype).max) if image.dtype.kind == "u" else 1
+
+
 def _as_rgb(image: Tensor | np.ndarray) -> np.ndarray:
     layout = "(3,H,W)" if isinstance(image, Tensor) else "(H,W,3)"
     kind = f"{'a tensor' if isinstance(image, Tensor) else 'an array'} of shape {tuple(image.shape)}"

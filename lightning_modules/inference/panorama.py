@@ -18,7 +18,7 @@ from geometry.panorama import (
     view_directions,
     view_rotations,
 )
-from lightning_modules.inference.image_inputs import ImageLike, as_rgb
+from lightning_modules.inference.image_inputs import ImageLike, as_rgb, largest_value
 from lightning_modules.inference.predictor import Predictor
 
 # Distances of views are compared along so many rays, and panoramas put together in strips of so many pixels.
@@ -84,8 +84,7 @@ class PanoramaPredictor(Predictor):
     def _views(self, image: np.ndarray, rotations: Tensor) -> list[Tensor]:
         """Return the published predictions (C,S,S) of all views, at the panorama's resolution in their centres."""
         size = max(8, round(image.shape[1] / np.pi))
-        largest = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
-        colors = torch.from_numpy(image.astype(np.float32)).movedim(-1, 0) / largest
+        colors = torch.from_numpy(image.astype(np.float32)).movedim(-1, 0) / largest_value(image)
         views: list[Tensor] = []
         for group in rotations.split(_VIEWS_AT_ONCE):
             seen = [panorama_at(colors, view_directions(rotation, size)) for rotation in group]

@@ -10,6 +10,7 @@ import torch
 from geometry.camera import camera_from_intrinsics, pixel_rays, unproject
 from geometry.errors import InputError
 from geometry.modalities import Modality
+from lightning_modules.inference.image_inputs import largest_value
 
 MOST_POINTS = 2_000_000
 
@@ -125,5 +126,4 @@ def ply_bytes(points: np.ndarray, colors: np.ndarray) -> bytes:
 def _bytes(image: np.ndarray) -> np.ndarray:
     if image.dtype == np.uint8:
         return image
-    largest = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
-    return (image.astype(np.float32) * (255 / largest)).round().astype(np.uint8)
+    return (image.astype(np.float32) * (255 / largest_value(image))).round().astype(np.uint8)

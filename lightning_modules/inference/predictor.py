@@ -13,7 +13,7 @@ from torch import Tensor
 
 from geometry.errors import InputError
 from lightning_modules.estimator import Estimator
-from lightning_modules.inference.image_inputs import ImageLike, as_rgb
+from lightning_modules.inference.image_inputs import ImageLike, as_rgb, largest_value
 from lightning_modules.inference.loading import load_model
 from lightning_modules.inference.tiling import align_to, blend_tiles
 from lightning_modules.single_task import alone
@@ -228,7 +228,7 @@ class Predictor:
         """Return (3,h,w) in [-1, 1], resized, and padded with its edge to the network's size. On the CPU."""
         height, width = image.shape[:2]
         size, (full_height, full_width) = self._resized(height, width), self.network_size(height, width)
-        largest = np.iinfo(image.dtype).max if np.issubdtype(image.dtype, np.integer) else 1
+        largest = largest_value(image)
         planes = []
         for channel in range(3):  # one at a time: a large image in float32 is much memory
             plane = torch.from_numpy(image[..., channel].astype(np.float32))[None, None]

@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,10 @@ import numpy as np
 import torch
 
 from geometry.errors import InputError
+from geometry.files.json_text import read_json_file
+from geometry.files.writing import write_whole
 from lightning_modules.networks.latent_network import LatentNetwork
-from lightning_modules.networks.pipeline_folder import VARIANTS, PipelineFolder, PipelineModel
+from lightning_modules.networks.pipeline_folder import PipelineFolder, PipelineModel, load_pipeline, save_pipeline
 from lightning_modules.networks.source_bundle import SourceBundle
 
 _MODULE = "pipeline"
@@ -37,21 +39,16 @@ class CodeFolder(PipelineFolder):
         from lightning_modules.networks import single_step_pipeline as written
 
         disable_progress_bar()
-        _check(model)
         network = model.network
         parts = network.export_parts()
+        _check(model, parts)
         bundle = SourceBundle(known=[name for name in vars(written) if not name.startswith("__")])
         settings = _settings(model, processing_res) | {
             "codec": bundle.add("Codec", network.codec, _CODEC_METHODS),
             "modality": bundle.add("Modality", model.modality, _MODALITY_METHODS),
             "denoiser": bundle.add("Denoiser", network.denoiser, ["model_output"]),
         }
-        pipeline: Any = written.SingleStepPipeline(**parts)
-        pipeline.save_pretrained(folder, safe_serialization=True)
-        if dtype in VARIANTS:
-            for part in parts.values():
-                torch.nn.Module.to(part, getattr(torch, dtype))
-            pipeline.save_pretrained(folder, variant=VARIANTS[dtype], safe_serialization=True)
+        save_pipeline(written.SingleStepPipeline(**parts), parts.values(), folder, dtype)
         _name_pipeline(folder)
         given = {name: network.get_buffer(name).float().cpu().contiguous() for name in network.denoiser.conditioning}
         save_file(given, folder / written.CONDITIONING)
@@ -63,11 +60,7 @@ class CodeFolder(PipelineFolder):
         self, folder: Path, images: Sequence[np.ndarray], seeds: Sequence[int], variant: str | None
     ) -> Iterator[np.ndarray]:
         """Yield what the folder's pipeline predicts: see ``PipelineFolder``. It has just been written here."""
-        from diffusers import DiffusionPipeline
-
-        pipeline: Any = DiffusionPipeline.from_pretrained(
-            str(folder), variant=variant, dtype=torch.float32, local_files_only=True, trust_remote_code=True
-        )
+        pipeline = load_pipeline(folder, variant, trust_remote_code=True)
         for image in images:
             prediction = pipeline(image, processing_resolution=0).prediction[0]
             for _ in seeds:  # nothing is drawn by lot
@@ -98,15 +91,19 @@ class CodeFolder(PipelineFolder):
         )
 
 
-def _parts_of_pipeline() -> dict[str, None]:
-    """Return the names of the models that the pipeline takes, as keys."""
+def _parts_of_pipeline() -> list[str]:
+    """Return the names of the models that the pipeline takes."""
     from lightning_modules.networks.single_step_pipeline import SingleStepPipeline
 
-    return dict.fromkeys(list(inspect.signature(SingleStepPipeline.__init__).parameters)[1:])
+    return [name for name in inspect.signature(SingleStepPipeline.__init__).parameters if name != "self"]
 
 
-def _check(model: PipelineModel) -> None:
+def _check(model: PipelineModel, parts: Mapping[str, torch.nn.Module]) -> None:
     """Check that a pipeline of one step, without noise, computes what the model does.
+
+    Args:
+        model: the model.
+        parts: what ``export_parts`` of its network returned: copies of all weights, made once.
 
     Raises:
         InputError: it does not.
@@ -120,9 +117,9 @@ def _check(model: PipelineModel) -> None:
         reason = f"has several outputs ({network.switch.option})"
     elif type(network).image_conditioning is not LatentNetwork.image_conditioning:
         reason = "is given an embedding of the image"
-    elif foreign := [type(each) for each in network.export_parts().values() if not _is_of_diffusers(type(each))]:
+    elif foreign := [type(each) for each in parts.values() if not _is_of_diffusers(type(each))]:
         reason = f"has a model {foreign[0].__name__}, which diffusers does not know"
-    elif not network.export_parts().keys() <= (known := _parts_of_pipeline()).keys():
+    elif not parts.keys() <= {*(known := _parts_of_pipeline())}:
         reason = f"has parts of other names than {', '.join(known)}"
     if reason:
         raise InputError(
@@ -158,6 +155,6 @@ def _settings(model: PipelineModel, processing_res: int) -> dict[str, Any]:
 def _name_pipeline(folder: Path) -> None:
     """Let the folder's index name the file of the pipeline, and nothing of this project."""
     file = folder / "model_index.json"
-    index = json.loads(file.read_text(encoding="utf-8"))
+    index = read_json_file(file)
     index["_class_name"] = [_MODULE, *CodeFolder.pipelines]
-    file.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    write_whole(file, json.dumps(index, indent=2) + "\n")

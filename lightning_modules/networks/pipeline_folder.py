@@ -1,14 +1,19 @@
 """How a base family is handed over as a folder that stock diffusers runs without code of ours, and read again."""
 
+import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from torch import nn
 
 from geometry.errors import InputError
+from geometry.files.json_text import read_json_file
+from geometry.files.writing import write_whole
 from geometry.modalities import Modality
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.networks.sampling import Sampling
@@ -125,4 +130,39 @@ def pipeline_folder(network: LatentNetwork) -> PipelineFolder:
             return _FOLDERS[kind]()
     raise InputError(
         f"no pipeline of diffusers holds a {type(network).__name__}; export it with --format torch or onnx."
+    )
+
+
+def save_pipeline(pipeline: Any, parts: Iterable[nn.Module], folder: Path, dtype: str) -> None:  # noqa: ANN401
+    """Write a pipeline of diffusers without the folders that its parts were loaded from.
+
+    Args:
+        pipeline: the pipeline, in float32.
+        parts: its models; they end in the smaller type, if there is one.
+        folder: where to.
+        dtype: float32; or one of ``VARIANTS``, which adds weights in that type.
+    """
+    pipeline.save_pretrained(folder, safe_serialization=True)
+    if dtype in VARIANTS:
+        for part in parts:
+            nn.Module.to(part, getattr(torch, dtype))
+        pipeline.save_pretrained(folder, variant=VARIANTS[dtype], safe_serialization=True)
+    for file in folder.glob("**/*config.json"):
+        config = read_json_file(file)
+        if config.pop("_name_or_path", None) is not None:
+            write_whole(file, json.dumps(config, indent=2, sort_keys=True) + "\n")
+
+
+def load_pipeline(folder: Path, variant: str | None, **options: Any) -> Any:  # noqa: ANN401
+    """Return a written pipeline as diffusers loads it, computing in float32.
+
+    Args:
+        folder: the export.
+        variant: of the weights; None is float32.
+        **options: of ``from_pretrained``.
+    """
+    from diffusers import DiffusionPipeline
+
+    return DiffusionPipeline.from_pretrained(
+        str(folder), variant=variant, dtype=torch.float32, local_files_only=True, **options
     )

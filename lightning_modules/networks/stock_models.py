@@ -32,8 +32,9 @@ def read_pipeline_folder(source: str) -> PipelineModel:
         InputError: it cannot be read, or no family has such a pipeline.
     """
     name = read_index(source).read_json(INDEX).get("_class_name")
-    if isinstance(name, list) and len(name) == len(("file", "class")):  # of a pipeline that the folder brings along
-        name = name[-1]
+    match name:
+        case [_, class_name]:  # file and class of a pipeline that the folder brings along
+            name = class_name
     known_networks()
     formats = pipeline_folders()
     for found in formats:

@@ -1,30 +1,24 @@
 """What the parts of training know of an estimator."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence, Set
 
-from lightning.pytorch import LightningModule
 from torch import Tensor
 
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError
-from lightning_modules.networks.latent_network import LatentNetwork
-from lightning_modules.tasks import Task
+from lightning_modules.predicting import Predicting
 from lightning_modules.training.stored_weights import describe_mismatch
 
 
-class TrainedModule(LightningModule, ABC):
-    """A network that is trained on a task.
+class TrainedModule(Predicting):
+    """An estimator as far as training concerns it: what predicts, and what it costs.
 
     Attributes:
-        network: network that is trained.
-        task: what it predicts.
         val_dataset_names: names of the validation data sets, in their order.
         step_losses: () each, losses of the micro-batches of the step so far.
     """
 
-    network: LatentNetwork
-    task: Task
     val_dataset_names: list[str]
     step_losses: list[Tensor]
 

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from lightning_modules.inference.image_inputs import largest_value
+
 # Largest difference of a pixel that stands still, of 255 levels: noise and compression are below.
 _STILL_LEVELS = 4
 
@@ -54,6 +56,5 @@ def still_pixels(image: np.ndarray, before: np.ndarray | None) -> np.ndarray | N
     """
     if before is None:
         return None
-    largest = np.iinfo(image.dtype).max if image.dtype.kind == "u" else 1
     change = np.abs(image.astype(np.float32) - before.astype(np.float32)).max(axis=2)
-    return np.asarray(change <= _STILL_LEVELS / 255 * largest)
+    return np.asarray(change <= _STILL_LEVELS / 255 * largest_value(image))

@@ -1,6 +1,5 @@
 """Stable Diffusion as a folder for the stock Marigold pipelines of diffusers, written and read."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,12 +8,16 @@ import numpy as np
 import torch
 
 from geometry.errors import InputError
-from geometry.files.json_text import read_json_file
-from geometry.files.writing import write_whole
 from geometry.modalities import Modality, registered
 from lightning_modules.networks.base_files import INDEX, Base
 from lightning_modules.networks.ddim import make_ddim
-from lightning_modules.networks.pipeline_folder import EXPORT_RECORD, VARIANTS, PipelineFolder, PipelineModel
+from lightning_modules.networks.pipeline_folder import (
+    EXPORT_RECORD,
+    PipelineFolder,
+    PipelineModel,
+    load_pipeline,
+    save_pipeline,
+)
 from lightning_modules.networks.pretrained import load_part
 from lightning_modules.networks.sampling import Sampling
 from lightning_modules.networks.stable_diffusion.base_check import check_base
@@ -42,13 +45,7 @@ class MarigoldFolder(PipelineFolder):
     def write(self, model: PipelineModel, base: str, folder: Path, dtype: str, processing_res: int) -> None:
         """Write a model: see ``PipelineFolder``."""
         pipeline = _pipeline(model, base, processing_res)
-        pipeline.save_pretrained(folder, safe_serialization=True)
-        if dtype in VARIANTS:
-            for part in (pipeline.unet, pipeline.vae, pipeline.text_encoder):
-                torch.nn.Module.to(part, getattr(torch, dtype))
-            pipeline.save_pretrained(folder, variant=VARIANTS[dtype], safe_serialization=True)
-        for file in folder.glob("**/*config.json"):
-            _forget_origin(file)
+        save_pipeline(pipeline, (pipeline.unet, pipeline.vae, pipeline.text_encoder), folder, dtype)
 
     def predictions(
         self, folder: Path, images: Sequence[np.ndarray], seeds: Sequence[int], variant: str | None
@@ -57,11 +54,7 @@ class MarigoldFolder(PipelineFolder):
 
         Arithmetic is in float32 because the pipelines do not run in half precision on CPUs.
         """
-        from diffusers import DiffusionPipeline
-
-        pipeline: Any = DiffusionPipeline.from_pretrained(
-            str(folder), variant=variant, dtype=torch.float32, local_files_only=True
-        )
+        pipeline = load_pipeline(folder, variant)
         pipeline.set_progress_bar_config(disable=True)
         for image in images:
             for seed in seeds:
@@ -167,13 +160,6 @@ def _tokenizer(base: Base, is_padded: bool) -> "PreTrainedTokenizerBase":
         special_tokens=[(token, tokenizer.convert_tokens_to_ids(token)) for token in {begin, end, pad}],
     )
     return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=length, **special)
-
-
-def _forget_origin(file: Path) -> None:
-    """Take the folder that a part was loaded from out of its config."""
-    config = read_json_file(file)
-    if config.pop("_name_or_path", None) is not None:
-        write_whole(file, json.dumps(config, indent=2, sort_keys=True) + "\n")
 
 
 def _steps_of(base: Base, index: dict[str, Any]) -> int:

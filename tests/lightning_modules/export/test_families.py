@@ -80,6 +80,7 @@ def test_a_folder_publishes_as_the_modality_does(tmp_path, task):
     agreements = export_model(model, ExportOptions(tmp_path / "out", dtype="bfloat16")).agreement
     assert agreements.maximum < 1e-4
     assert (tmp_path / "out/transformer/diffusion_pytorch_model.bf16.safetensors").is_file()
+    assert not [file for file in (tmp_path / "out").glob("**/*.json") if str(tmp_path) in file.read_text()]
     with pytest.raises(InputError, match=r"brings its own pipeline, which is not run here\. Load it with diffusers"):
         load_model(tmp_path / "out")
 

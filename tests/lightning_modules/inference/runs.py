@@ -5,6 +5,7 @@ import torch
 import yaml
 from diffusers import AutoencoderKL
 
+import train
 from lightning_modules.inference.loading import build_estimator
 from tests.helpers.tiny import build_base
 
@@ -66,3 +67,12 @@ def photo(height=45, width=61, seed=0):
     generator = np.random.default_rng(seed)
     smooth = np.linspace(0, 200, width)[None, :, None] * np.linspace(0.3, 1, height)[:, None, None]
     return (smooth + generator.integers(0, 55, (height, width, 3))).astype(np.uint8)
+
+
+def predict(*words):
+    """Run the command predict and return its exit status."""
+    try:
+        train.main(["predict", *map(str, words), "--processing_res", "32", "--quiet"])
+    except SystemExit as ended:
+        return ended.code
+    return 0

@@ -9,7 +9,6 @@ import pytest
 import torch
 from PIL import Image
 
-import train
 from geometry.errors import InputError
 from geometry.modalities import Depth
 from geometry.parameterization import Parameterization
@@ -19,7 +18,7 @@ from lightning_modules.inference.camera_estimate import CameraEstimator
 from lightning_modules.inference.photos import Photo, find_photos
 from lightning_modules.inference.point_cloud import PointCloudCamera
 from tests.geometry.test_camera_recovery import scene
-from tests.lightning_modules.inference.runs import make_run, photo
+from tests.lightning_modules.inference.runs import make_run, photo, predict
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -40,14 +39,6 @@ def photos(tmp_path):
 def table(path, *rows, head="image,x,y,metres"):
     path.write_text("\n".join([head, *rows]) + "\n")
     return path
-
-
-def predict(*words):
-    try:
-        train.main(["predict", *map(str, words), "--processing-res", "32", "--quiet"])
-    except SystemExit as ended:
-        return ended.code
-    return 0
 
 
 def test_metres_of_a_photo_follow_its_anchors_and_residuals_are_written_and_said(run, photos, tmp_path, capsys):

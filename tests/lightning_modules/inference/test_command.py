@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import train
 from geometry.errors import InputError
 from geometry.files.locks import sole_use
 from lightning_modules.inference import Predictor
 from lightning_modules.inference.image_inputs import read_image
-from tests.lightning_modules.inference.runs import make_run, photo
+from tests.lightning_modules.inference.runs import make_run, photo, predict
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -28,15 +27,6 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def normals_run(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("normals"), task="Normals")
-
-
-def predict(*words):
-    """Run the command and return its exit status."""
-    try:
-        train.main(["predict", *map(str, words), "--processing_res", "32", "--quiet"])
-    except SystemExit as ended:
-        return ended.code
-    return 0
 
 
 def save(folder, name, image=None, mode=None, **options):

@@ -6,12 +6,11 @@ import pytest
 import torch
 from PIL import Image
 
-import train
 from geometry.camera import camera_from_intrinsics, pixel_rays
 from geometry.modalities import Depth, Normals
 from geometry.panorama import panorama_directions, view_directions
 from lightning_modules.inference.panorama import PanoramaPredictor
-from tests.lightning_modules.inference.runs import make_run, photo
+from tests.lightning_modules.inference.runs import make_run, photo, predict
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -92,14 +91,6 @@ def test_normals_of_views_are_turned_into_one_frame():
     angle = torch.rad2deg(torch.acos(cosine))
     assert np.abs(np.linalg.norm(found, axis=-1) - 1).max() < 1e-5
     assert float(angle.median()) < 0.1 and float((angle < 1).double().mean()) > 0.85
-
-
-def predict(*words):
-    try:
-        train.main(["predict", *map(str, words), "--processing_res", "32", "--quiet"])
-    except SystemExit as ended:
-        return ended.code
-    return 0
 
 
 def test_the_command_writes_ray_distances_and_says_so(tmp_path, capsys):

@@ -6,11 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-import train
 from lightning_modules.inference import Predictor
 from lightning_modules.uncertainty.spread import Uncertainty
 from lightning_modules.uncertainty.views import FLIP, VIEWS
-from tests.lightning_modules.inference.runs import make_run, photo
+from tests.lightning_modules.inference.runs import make_run, photo, predict
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -23,14 +22,6 @@ def run(tmp_path_factory):
 @pytest.fixture(scope="module")
 def diffusion_run(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("diffusion"), sampling={"num_steps": 1, "ensemble_size": 1}, in_channels=8)
-
-
-def predict(*words):
-    try:
-        train.main(["predict", *map(str, words), "--processing_res", "32", "--quiet"])
-    except SystemExit as ended:
-        return ended.code
-    return 0
 
 
 def test_the_three_files_hold_the_spread_and_the_prediction_stays_as_it_is(run, tmp_path, capsys):

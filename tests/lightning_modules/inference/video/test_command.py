@@ -6,8 +6,7 @@ import cv2
 import pytest
 from PIL import Image
 
-import train
-from tests.lightning_modules.inference.runs import make_run, photo
+from tests.lightning_modules.inference.runs import make_run, photo, predict
 from tests.lightning_modules.inference.video.clips import read_video, rendered, write_frames, write_video
 
 pytest.importorskip("av")
@@ -17,14 +16,6 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     return make_run(tmp_path_factory.mktemp("run"))
-
-
-def predict(*words):
-    try:
-        train.main(["predict", *map(str, words), "--processing_res", "32", "--quiet"])
-    except SystemExit as ended:
-        return ended.code
-    return 0
 
 
 def test_a_video_beside_a_photo_and_a_folder_as_a_video(run, tmp_path, capsys):

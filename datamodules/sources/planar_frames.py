@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -12,10 +12,12 @@ from datamodules.sources.fitting import Shape
 from datamodules.sources.pinhole import pinhole_matrix
 from datamodules.sources.protocol import FrameList, PreparedSample
 from geometry.camera import camera_from_intrinsics, pixel_rays
+from geometry.command_line import Option
 from geometry.errors import InputError
 from geometry.normals import normals_from_depth
 
 Array = np.ndarray
+Pixels = Annotated[tuple[int, int], Option(metavar=("H", "W"))]
 #: The principal point of a renderer is the middle of the image: coordinates count from its corner.
 PIXEL_CENTER = 0.5
 
@@ -35,26 +37,24 @@ class PlanarFrame(NamedTuple):
 
 @dataclass(frozen=True)
 class PlanarFrames(ABC):
-    """A rendered data set: images with planar depth through a pinhole camera.
+    """A rendered data set: images with planar depth through a pinhole camera. A subclass is a command of ``prepare``.
 
     Attributes:
-        raw: folder of the data set as released.
-        image_size: (height, width) of the samples; frames of another size are resized.
-        normals: "from-depth" computes normals, "none" leaves them out.
-        val_scenes: scenes held out for validation.
-        name: name of the prepared data set.
-        near_plane_m: smallest valid depth in metres.
-        far_plane_m: largest valid depth in metres; the sky is stored as farther than any.
+        raw: Folder of the data set as released.
+        size: Height and width of the samples; frames of another size are resized.
+        normals: from-depth: compute normals; none: leave them out.
+        far_m: Depth in metres beyond which nothing is known; the sky is stored as farther than any.
+        name: Name in logs and shard names.
     """
 
     raw: Path
-    image_size: tuple[int, int]
+    size: Pixels
     normals: Literal["from-depth", "none"] = "from-depth"
-    val_scenes: tuple[str, ...] = ()
+    far_m: float = 80.0
     name: str = ""
-    near_plane_m: float = 0.01
-    far_plane_m: float = 80.0
 
+    #: Smallest valid depth in metres.
+    near_m: ClassVar[float] = 0.01
     #: What the options of the prepared data set call the source.
     source: ClassVar[str]
     #: Where an image lies inside the folder, for messages.
@@ -70,11 +70,18 @@ class PlanarFrames(ABC):
         Raises:
             InputError: it is empty.
         """
-        if not 0 < self.near_plane_m < self.far_plane_m:
-            raise InputError(
-                f"the range of valid depth must begin above 0 and not be empty, not {self.near_plane_m:g} to "
-                f"{self.far_plane_m:g} m."
-            )
+        if not self.near_m < self.far_m:
+            raise InputError(f"--far_m must be more than {self.near_m:g} m, not {self.far_m:g}.")
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """Scenes held out for validation."""
+        return ()
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the samples."""
+        return self.size
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -84,7 +91,7 @@ class PlanarFrames(ABC):
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Near and far plane."""
-        return {"depth": (self.near_plane_m, self.far_plane_m)}
+        return {"depth": (self.near_m, self.far_m)}
 
     def options(self) -> dict[str, Any]:
         """Return the choices that shape the samples."""
@@ -92,7 +99,7 @@ class PlanarFrames(ABC):
             "source": self.source,
             "size": list(self.image_size),
             "normals": self.normals,
-            "val_scenes": list(self.val_scenes),
+            "val_scenes": list(self.held_out),
         }
 
     @abstractmethod
@@ -122,16 +129,16 @@ class PlanarFrames(ABC):
         if not frames:
             raise InputError(f"{self.raw} holds no frame; expected {self.example} and so on.")
         scenes = {frame.scene for frame in frames}
-        if unknown := sorted(set(self.val_scenes) - scenes):
+        if unknown := sorted(set(self.held_out) - scenes):
             raise InputError(
                 f"{self.raw} has no scene {unknown[0]!r} to hold out; its scenes: {', '.join(sorted(scenes)[:12])}."
             )
         splits = {
-            "train": [frame for frame in frames if frame.scene not in self.val_scenes],
-            "val": [frame for frame in frames if frame.scene in self.val_scenes],
+            "train": [frame for frame in frames if frame.scene not in self.held_out],
+            "val": [frame for frame in frames if frame.scene in self.held_out],
         }
-        notices = [f"{len(frames)} frames of {len(scenes)} scenes; depth beyond {self.far_plane_m:g} m is unknown."]
-        if not self.val_scenes:
+        notices = [f"{len(frames)} frames of {len(scenes)} scenes; depth beyond {self.far_m:g} m is unknown."]
+        if not self.held_out:
             notices.append("Splits: no scene is held out for validation.")
         return FrameList({split: members for split, members in splits.items() if members}, notices)
 
@@ -149,7 +156,7 @@ class PlanarFrames(ABC):
             )
         camera = camera_from_intrinsics(pinhole_matrix(numbers, size, source, frame.key))
         values = torch.from_numpy(np.where(np.isfinite(depth), depth, 0).astype(np.float32))[None]
-        valid = (values >= self.near_plane_m) & (values <= self.far_plane_m)
+        valid = (values >= self.near_m) & (values <= self.far_m)
         values = torch.where(valid, values, 0.0)
         targets = {"depth": values[0].numpy()}
         if self.normals != "none":
@@ -164,6 +171,22 @@ class PlanarFrames(ABC):
             info={"source": frame.key, "camera": source, "normals": self.normals},
         )
         return Shape(self.image_size, "resize").fit(sample, frame.image) if size != self.image_size else sample
+
+
+@dataclass(frozen=True)
+class PlanarScenes(PlanarFrames):
+    """A rendered data set of which whole scenes can be held out.
+
+    Attributes:
+        val_scenes: Scenes held out for validation.
+    """
+
+    val_scenes: Annotated[tuple[str, ...], Option(nargs="*", metavar="SCENE")] = ()
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """Scenes held out for validation."""
+        return self.val_scenes
 
 
 def depth_of_disparity(disparity: Array, focal_px: float, baseline_m: float) -> Array:

@@ -9,13 +9,12 @@ Source: the data set's page UrbanSyn/UrbanSyn on the hub, arXiv 2312.12176.
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from datamodules.sources.array_files import read_array_file
 from datamodules.sources.image_files import read_image
-from datamodules.sources.planar_frames import Array, PlanarFrame, PlanarFrames
+from datamodules.sources.planar_frames import Array, Pixels, PlanarFrame, PlanarFrames
 from datamodules.sources.registry import raw_dataset
-from geometry.command_line import Option
 from geometry.errors import InputError
 from geometry.files.json_text import is_finite_number, parse_json
 from geometry.files.limits import MAX_JSON_BYTES
@@ -26,14 +25,17 @@ _HELD_OUT = "held_out"
 _NAMES = ("focalLength_mm", "sensorWidth_mm", "sensorHeight_mm")
 
 
+@raw_dataset
 @dataclass(frozen=True)
 class UrbanSyn(PlanarFrames):
-    """UrbanSyn in its raw layout. It has no scenes: the frames of the highest numbers are held out.
+    """Prepare UrbanSyn.
 
     Attributes:
-        val_frames: how many frames are held out for validation.
+        size: Height and width of the samples; the frames have 1024 2048.
+        val_frames: How many frames, of the highest numbers, are held out for validation; there are no scenes.
     """
 
+    size: Pixels = (512, 1024)
     name: str = "urbansyn"
     val_frames: int = 0
 
@@ -47,16 +49,10 @@ class UrbanSyn(PlanarFrames):
         """Return the choices that shape the samples."""
         return super().options() | {"val_frames": self.val_frames}
 
-    def __post_init__(self) -> None:
-        """Let the frames that are held out be the scene that is.
-
-        Raises:
-            InputError: scenes are named, or the range is empty.
-        """
-        super().__post_init__()
-        if self.val_scenes not in ((), (_HELD_OUT,)):
-            raise InputError("UrbanSyn has no scenes to hold out; say how many frames: val_frames.")
-        object.__setattr__(self, "val_scenes", (_HELD_OUT,) if self.val_frames else ())
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """The frames that are held out are the scene that is."""
+        return (_HELD_OUT,) if self.val_frames else ()
 
     def scan(self) -> list[PlanarFrame]:
         """Return all frames; those that are held out are a scene of their own."""
@@ -94,25 +90,3 @@ def read_camera(path: Path) -> tuple[float, float, float]:
     if not all(is_finite_number(number) and number > 0 for number in numbers):
         raise InputError(f"{path}: {', '.join(_NAMES)} must be numbers above 0, not {numbers}.")
     return numbers
-
-
-@raw_dataset
-def urbansyn(
-    raw: Path,
-    size: Annotated[tuple[int, int], Option(metavar=("H", "W"))] = (512, 1024),
-    normals: Literal["from-depth", "none"] = "from-depth",
-    val_frames: int = 0,
-    far_m: float = 80.0,
-    name: str = "urbansyn",
-) -> UrbanSyn:
-    """Prepare UrbanSyn.
-
-    Args:
-        raw: Folder of the data set as released.
-        size: Height and width of the samples; the frames have 1024 2048.
-        normals: from-depth: compute normals; none: leave them out.
-        val_frames: How many frames, of the highest numbers, are held out for validation.
-        far_m: Depth in metres beyond which nothing is known; the sky is stored as farther than any.
-        name: Name in logs and shard names.
-    """
-    return UrbanSyn(raw, size, normals, (), name, far_plane_m=far_m, val_frames=val_frames)

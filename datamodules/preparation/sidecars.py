@@ -126,8 +126,7 @@ def read_sidecars(folder: Path) -> Iterator[tuple[Whole, Sidecar]]:
 
 def _parse(document: dict[str, Any], path: Path) -> tuple[Whole, Sidecar]:
     """Return what a sidecar says; raise any error of values and types where it is not what was written."""
-    statistics = SplitStatistics()
-    statistics.add(SplitStatistics.from_json(document["statistics"]))
+    statistics = SplitStatistics.from_json(document["statistics"])
     info, counts = ShardInfo(**document["info"]), document["shards"]
     whole = Whole(parse_manifest(document["data_set"], str(path)), counts)
     if not all(type(count) is int and 0 <= count <= _MAX_SHARDS for count in counts.values()):

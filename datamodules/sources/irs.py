@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from datamodules.sources.array_files import read_array_file
-from datamodules.sources.image_files import read_image
-from datamodules.sources.planar_frames import Array, Pixels, PlanarFrame, PlanarScenes, depth_of_disparity
+from datamodules.sources.planar_frames import Measured, Pixels, PlanarFrame, PlanarScenes, depth_of_disparity
 from datamodules.sources.protocol import FrameList
 from datamodules.sources.registry import raw_dataset
 
@@ -59,11 +58,9 @@ class IRS(PlanarScenes):
                 frames.append(PlanarFrame(room, path, (variant or "plain", match[1])))
         return frames
 
-    def read(self, frame: PlanarFrame) -> tuple[Array, Array, tuple[float, float, float, float], str]:
-        """Return a frame as its files hold it: see ``PlanarFrames``."""
-        image = read_image(frame.image)
+    def read(self, frame: PlanarFrame, size: tuple[int, int]) -> Measured:
+        """Return the truth of a frame: see ``PlanarFrames``."""
         disparity = read_array_file(frame.image.with_name(f"d_{frame.parts[1]}.exr"), 1, "G")
-        height, width = image.shape[:2]
-        focal = width / 2
-        numbers = (focal, focal, width / 2, height / 2)
-        return image, depth_of_disparity(disparity, focal, _BASELINE_M), numbers, "480 of 960 pixels"
+        height, focal = size[0], size[1] / 2
+        numbers = (focal, focal, focal, height / 2)
+        return Measured(depth_of_disparity(disparity, focal, _BASELINE_M), numbers, "480 of 960 pixels")

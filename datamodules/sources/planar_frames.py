@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from datamodules.sources.fitting import Shape
+from datamodules.sources.image_files import read_image
 from datamodules.sources.pinhole import pinhole_matrix
 from datamodules.sources.protocol import FrameList, PreparedSample
 from geometry.camera import camera_from_intrinsics, pixel_rays
@@ -20,6 +21,20 @@ Array = np.ndarray
 Pixels = Annotated[tuple[int, int], Option(metavar=("H", "W"))]
 #: The principal point of a renderer is the middle of the image: coordinates count from its corner.
 PIXEL_CENTER = 0.5
+
+
+class Measured(NamedTuple):
+    """Truth of a frame.
+
+    Attributes:
+        depth: (H,W), planar, in metres; what is not finite and positive is unknown.
+        intrinsics: focal lengths and principal point (fx, fy, cx, cy) in pixels from the corner of the image.
+        source: where these come from.
+    """
+
+    depth: Array
+    intrinsics: tuple[float, float, float, float]
+    source: str
 
 
 class PlanarFrame(NamedTuple):
@@ -107,13 +122,8 @@ class PlanarFrames(ABC):
         """Return all frames whose image is there, in any order."""
 
     @abstractmethod
-    def read(self, frame: PlanarFrame) -> tuple[Array, Array, tuple[float, float, float, float], str]:
-        """Return a frame as its files hold it.
-
-        Returns:
-            The image (H,W,3) uint8; planar depth (H,W) in metres, where anything that is not finite and positive is
-            unknown; focal lengths and principal point (fx, fy, cx, cy) in pixels from the corner of the image; and
-            where these come from.
+    def read(self, frame: PlanarFrame, size: tuple[int, int]) -> Measured:
+        """Return what a frame's files hold beside its image of (height, width) pixels.
 
         Raises:
             InputError: a file is missing or cannot be read.
@@ -148,8 +158,9 @@ class PlanarFrames(ABC):
         Raises:
             InputError: one of the frame's files is missing or unreadable, or depth and image differ in size.
         """
-        image, depth, numbers, source = self.read(frame)
+        image = read_image(frame.image)
         size = (image.shape[0], image.shape[1])
+        depth, numbers, source = self.read(frame, size)
         if depth.shape != size:
             raise InputError(
                 f"{frame.image} is {size[0]}x{size[1]} pixels, but its depth {depth.shape[0]}x{depth.shape[1]}."

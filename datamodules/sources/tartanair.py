@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 
 from datamodules.sources.array_files import read_array_file
-from datamodules.sources.image_files import read_image, read_png
-from datamodules.sources.planar_frames import Array, Pixels, PlanarFrame, PlanarScenes
+from datamodules.sources.image_files import read_png
+from datamodules.sources.planar_frames import Measured, Pixels, PlanarFrame, PlanarScenes
 from datamodules.sources.registry import raw_dataset
 from geometry.errors import InputError
 
@@ -62,9 +62,8 @@ class TartanAir(PlanarScenes):
                     frames += self._of_folder(flight / f"image_{camera}", flight.parent.name, flight.name)
         return frames
 
-    def read(self, frame: PlanarFrame) -> tuple[Array, Array, tuple[float, float, float, float], str]:
-        """Return a frame as its files hold it: see ``PlanarFrames``."""
-        image = read_image(frame.image)
+    def read(self, frame: PlanarFrame, size: tuple[int, int]) -> Measured:
+        """Return the truth of a frame: see ``PlanarFrames``."""
         folder = frame.image.parent.with_name(frame.image.parent.name.replace("image_", "depth_"))
         stem = folder / f"{frame.image.stem}_depth"
         if frame.image.stem.endswith("_front"):
@@ -75,8 +74,8 @@ class TartanAir(PlanarScenes):
             depth = np.ascontiguousarray(stored).view("<f4")[..., 0]
         else:
             depth = read_array_file(stem.with_suffix(".npy"), 1)
-        height, width = image.shape[:2]
-        return image, depth, (width / 2, width / 2, width / 2, height / 2), "90 degrees"
+        height, width = size
+        return Measured(depth, (width / 2, width / 2, width / 2, height / 2), "90 degrees")
 
     def _of_folder(self, folder: Path, level: str, flight: str) -> list[PlanarFrame]:
         scene = folder.parents[2].name

@@ -16,8 +16,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from datamodules.sources.array_files import read_array_file
-from datamodules.sources.image_files import read_image
-from datamodules.sources.planar_frames import Array, Pixels, PlanarFrame, PlanarScenes, depth_of_disparity
+from datamodules.sources.planar_frames import Array, Measured, Pixels, PlanarFrame, PlanarScenes, depth_of_disparity
 from datamodules.sources.registry import raw_dataset
 from geometry.errors import InputError
 from geometry.files.reading import read_text_file
@@ -54,9 +53,9 @@ class UnrealStereo4K(PlanarScenes):
                     frames.append(PlanarFrame(path.parents[1].name, path, (str(camera), path.stem)))
         return frames
 
-    def read(self, frame: PlanarFrame) -> tuple[Array, Array, tuple[float, float, float, float], str]:
-        """Return a frame as its files hold it: see ``PlanarFrames``."""
-        image, (camera, number), scene = read_image(frame.image), frame.parts, frame.image.parents[1]
+    def read(self, frame: PlanarFrame, size: tuple[int, int]) -> Measured:
+        """Return the truth of a frame: see ``PlanarFrames``."""
+        (camera, number), scene = frame.parts, frame.image.parents[1]
         disparity = read_array_file(scene / f"Disp{camera}" / f"{number}.npy", 1)
         files = [scene / f"Extrinsics{index}" / f"{number}.txt" for index in (0, 1)]
         (left, right), own = (read_extrinsics(file) for file in files), files[int(camera)]
@@ -67,7 +66,7 @@ class UnrealStereo4K(PlanarScenes):
         focal = float(intrinsics[0, 0])
         depth = depth_of_disparity(disparity, focal, baseline_m)
         numbers = (focal, float(intrinsics[1, 1]), float(intrinsics[0, 2]), float(intrinsics[1, 2]))
-        return image, depth, numbers, own.parent.name
+        return Measured(depth, numbers, own.parent.name)
 
 
 @lru_cache(maxsize=8)

@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from datamodules.sources.array_files import read_array_file
-from datamodules.sources.image_files import read_image
-from datamodules.sources.planar_frames import Array, Pixels, PlanarFrame, PlanarFrames
+from datamodules.sources.planar_frames import Measured, Pixels, PlanarFrame, PlanarFrames
 from datamodules.sources.registry import raw_dataset
 from geometry.errors import InputError
 from geometry.files.json_text import is_finite_number, parse_json
@@ -64,14 +63,13 @@ class UrbanSyn(PlanarFrames):
         scenes = ["street" if index < first else _HELD_OUT for index in range(len(numbers))]
         return [PlanarFrame(scene, path, (text,)) for scene, (_, text, path) in zip(scenes, numbers, strict=True)]
 
-    def read(self, frame: PlanarFrame) -> tuple[Array, Array, tuple[float, float, float, float], str]:
-        """Return a frame as its files hold it: see ``PlanarFrames``."""
-        image = read_image(frame.image)
+    def read(self, frame: PlanarFrame, size: tuple[int, int]) -> Measured:
+        """Return the truth of a frame: see ``PlanarFrames``."""
         stored = read_array_file(self.raw / "depth" / f"depth_{frame.parts[0]}.exr", 1)
-        height, width = image.shape[:2]
+        height, width = size
         focal, sensor_width, sensor_height = read_camera(self.raw / "camera_metadata.json")
         numbers = (focal / sensor_width * width, focal / sensor_height * height, width / 2, height / 2)
-        return image, stored.astype("float32") * _METRES_PER_UNIT, numbers, "camera_metadata.json"
+        return Measured(stored.astype("float32") * _METRES_PER_UNIT, numbers, "camera_metadata.json")
 
 
 def read_camera(path: Path) -> tuple[float, float, float]:

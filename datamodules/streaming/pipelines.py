@@ -13,7 +13,7 @@ from datamodules.shards.manifest import Dataset
 from datamodules.shards.samples import EncodedSample
 from datamodules.streaming.batches import BatchAssembler
 from datamodules.streaming.loading import Delivery, Failure, Workers
-from datamodules.streaming.micro_steps import Layout, Portion, Readers, micro_steps
+from datamodules.streaming.micro_steps import Portion, Readers, micro_steps
 from datamodules.streaming.order import Segment
 from datamodules.streaming.streams import ShardReader, StreamSample
 from datamodules.streaming.train_order import TrainOrder, TrainSource
@@ -37,9 +37,8 @@ def train_pipeline(
     Returns:
         A pipeline that yields ``Delivery``, and a ``Failure`` at its end if it has one.
     """
-    layout = Layout(workers.rank, workers.world_size, batch_size)
     return webdataset.DataPipeline(
-        partial(micro_steps, order, version, history, layout),
+        partial(micro_steps, order, version, history, workers, batch_size),
         for_this_process,
         partial(read_portions, order=order, version=version),
         webdataset.map(partial(make_train_batch, order)),

@@ -122,7 +122,7 @@ class SyntheticDataModule(GeometryDataModule):
 
     def _raw_dataset(self, kind: str, raw: Path) -> RawDataset:
         if kind == "rooms":
-            return Hypersim(raw, _ROOM_SIZE, name="rooms", contents=self.contents)
+            return Hypersim(raw, _ROOM_SIZE, name="rooms", modalities=self.contents)
         return VirtualKitti(raw, _STREET_SIZE, name="streets")
 
 

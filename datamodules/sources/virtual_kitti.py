@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -19,7 +19,9 @@ from torch import Tensor
 from datamodules.sources.image_files import read_image, read_png
 from datamodules.sources.pinhole import matrix_of, pinhole_matrix
 from datamodules.sources.protocol import FrameList, PreparedSample
+from datamodules.sources.registry import raw_dataset
 from geometry.camera import camera_from_intrinsics, crop_camera, pixel_rays
+from geometry.command_line import Option
 from geometry.errors import InputError
 from geometry.files.reading import read_text_file
 from geometry.normals import normals_from_depth
@@ -77,31 +79,47 @@ class VirtualKittiFrame(NamedTuple):
         return folder / f"{content}_{self.number:05d}.{extension}"
 
 
+@raw_dataset
 @dataclass(frozen=True)
 class VirtualKitti:
-    """The Virtual KITTI 2 data set in its raw layout.
+    """Prepare Virtual KITTI 2 (release 2.0.3).
 
     Attributes:
-        raw: folder that holds ``vkitti_2.0.3_rgb``, ``vkitti_2.0.3_depth`` and perhaps ``vkitti_2.0.3_textgt``.
-        image_size: (height, width) of the crop: bottom, horizontally centred. Nothing is resized.
-        normals: "from-depth" computes normals, "none" leaves them out.
-        val_scenes: scenes held out for validation.
-        conditions: conditions to prepare, for instance ("clone", "fog"); empty for all.
-        cameras: cameras to prepare, for instance (0,); empty for all.
-        name: name of the prepared data set.
-        near_plane_m: smallest valid depth in metres.
-        far_plane_m: largest valid depth in metres.
+        raw: Folder of the data set as released.
+        crop: Height and width of the samples, cut from the bottom, horizontally centred.
+        normals: from-depth: compute normals; none: leave them out.
+        preset: paper: morning, fog, rain, sunset, overcast of all scenes to train on; marigold: clone, 15-deg-left,
+            15-deg-right, morning, overcast, sunset with Scene01 held out; all: every condition with Scene01 held out.
+        val_scenes: Scenes held out, by default the preset's: Scene01 Scene02 ...
+        conditions: Conditions to prepare, by default the preset's: clone fog ...
+        cameras: Cameras to prepare; none means all.
+        name: Name in logs and shard names.
     """
 
     raw: Path
-    image_size: tuple[int, int] = (352, 1216)
+    crop: Annotated[tuple[int, int], Option(metavar=("H", "W"))] = (352, 1216)
     normals: Literal["from-depth", "none"] = "from-depth"
-    val_scenes: tuple[str, ...] = ("Scene01",)
-    conditions: tuple[str, ...] = ()
-    cameras: tuple[int, ...] = ()
+    preset: Annotated[str, Option(choices=tuple(PRESETS))] = "all"
+    val_scenes: Annotated[tuple[str, ...] | None, Option(nargs="*", metavar="SCENE", choices=SCENES)] = None
+    conditions: Annotated[tuple[str, ...] | None, Option(metavar="NAME", choices=CONDITIONS)] = None
+    cameras: tuple[Literal[0, 1], ...] = ()
     name: str = "virtual_kitti"
-    near_plane_m: float = NEAR_PLANE_M
-    far_plane_m: float = FAR_PLANE_M
+
+    source: ClassVar[str] = "virtual_kitti"
+
+    @property
+    def chosen(self) -> Preset:
+        """Conditions to prepare (none means all) and scenes held out."""
+        conditions, val_scenes = PRESETS[self.preset]
+        return Preset(
+            conditions if self.conditions is None else self.conditions,
+            val_scenes if self.val_scenes is None else self.val_scenes,
+        )
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the crop."""
+        return self.crop
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -111,16 +129,16 @@ class VirtualKitti:
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Near and far plane."""
-        return {"depth": (self.near_plane_m, self.far_plane_m)}
+        return {"depth": (NEAR_PLANE_M, FAR_PLANE_M)}
 
     def options(self) -> dict[str, Any]:
         """Return the choices that shape the samples."""
         return {
-            "source": "virtual_kitti",
+            "source": self.source,
             "crop": list(self.image_size),
             "normals": self.normals,
-            "val_scenes": list(self.val_scenes),
-            "conditions": list(self.conditions),
+            "val_scenes": list(self.chosen.val_scenes),
+            "conditions": list(self.chosen.conditions),
             "cameras": list(self.cameras),
         }
 
@@ -137,12 +155,12 @@ class VirtualKitti:
             names = {name: sorted({getattr(frame, name) for frame in frames}) for name in ("condition", "camera")}
             raise InputError(f"{root} holds no frame to prepare: --conditions and --cameras fit none of {names}.")
         splits = {
-            "train": [frame for frame in chosen if frame.scene not in self.val_scenes],
-            "val": [frame for frame in chosen if frame.scene in self.val_scenes],
+            "train": [frame for frame in chosen if frame.scene not in self.chosen.val_scenes],
+            "val": [frame for frame in chosen if frame.scene in self.chosen.val_scenes],
         }
         notices = [f"Cut to {self.image_size[0]}x{self.image_size[1]} pixels at the bottom, horizontally centred."]
         if not splits["val"]:
-            notices.append(f"Splits: no frame of {', '.join(self.val_scenes) or 'any scene'} for validation.")
+            notices.append(f"Splits: no frame of {', '.join(self.chosen.val_scenes) or 'any scene'} for validation.")
         sequences = {(frame.scene, frame.condition) for frame in chosen}
         nominal = [sequence for sequence in sorted(sequences) if not self._intrinsics_path(*sequence)]
         if nominal:
@@ -173,7 +191,7 @@ class VirtualKitti:
 
         known = (centimetres != SKY) & (centimetres > 0)
         depth = torch.from_numpy(np.where(known, centimetres, 0).astype(np.float32) / 100)[None]
-        valid = (depth >= self.near_plane_m) & (depth <= self.far_plane_m)
+        valid = (depth >= NEAR_PLANE_M) & (depth <= FAR_PLANE_M)
         depth = torch.where(valid, depth, 0.0)
         window = (..., slice(top, top + self.image_size[0]), slice(left, left + self.image_size[1]))
         targets = {"depth": depth[window][0].contiguous().numpy()}
@@ -222,7 +240,8 @@ class VirtualKitti:
         return height - crop_height, (width - crop_width) // 2
 
     def _is_selected(self, frame: VirtualKittiFrame) -> bool:
-        has_condition = not self.conditions or frame.condition in self.conditions
+        conditions = self.chosen.conditions
+        has_condition = not conditions or frame.condition in conditions
         return has_condition and (not self.cameras or frame.camera in self.cameras)
 
 

@@ -26,8 +26,6 @@ from geometry.errors import InputError
 from geometry.files.reading import read_text_file
 from geometry.normals import normals_from_depth
 
-NEAR_PLANE_M = 1e-5
-FAR_PLANE_M = 80.0
 PIXEL_CENTER = 0.0
 SKY = 65535
 # Depth is stored in whole centimetres.
@@ -106,6 +104,8 @@ class VirtualKitti:
     name: str = "virtual_kitti"
 
     source: ClassVar[str] = "virtual_kitti"
+    near_plane_m: ClassVar[float] = 1e-5
+    far_plane_m: ClassVar[float] = 80.0
 
     @property
     def chosen(self) -> Preset:
@@ -129,7 +129,7 @@ class VirtualKitti:
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Near and far plane."""
-        return {"depth": (NEAR_PLANE_M, FAR_PLANE_M)}
+        return {"depth": (self.near_plane_m, self.far_plane_m)}
 
     def options(self) -> dict[str, Any]:
         """Return the choices that shape the samples."""
@@ -191,7 +191,7 @@ class VirtualKitti:
 
         known = (centimetres != SKY) & (centimetres > 0)
         depth = torch.from_numpy(np.where(known, centimetres, 0).astype(np.float32) / 100)[None]
-        valid = (depth >= NEAR_PLANE_M) & (depth <= FAR_PLANE_M)
+        valid = (depth >= self.near_plane_m) & (depth <= self.far_plane_m)
         depth = torch.where(valid, depth, 0.0)
         window = (..., slice(top, top + self.image_size[0]), slice(left, left + self.image_size[1]))
         targets = {"depth": depth[window][0].contiguous().numpy()}

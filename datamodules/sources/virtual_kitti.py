@@ -37,7 +37,6 @@ CONDITIONS = (
     *("15-deg-left", "15-deg-right", "30-deg-left", "30-deg-right"),
     *("clone", "fog", "morning", "overcast", "rain", "sunset"),
 )
-_REMEDY = "Download or extract it again."
 
 
 class Preset(NamedTuple):
@@ -176,9 +175,9 @@ class VirtualKitti:
         Raises:
             InputError: one of the frame's files is missing, unreadable, or smaller than the crop.
         """
-        image = read_image(frame.path(self._root("rgb"), "rgb"), remedy=_REMEDY)
+        image = read_image(frame.path(self._root("rgb"), "rgb"))
         depth_path = frame.path(self._root("depth"), "depth")
-        centimetres = read_png(depth_path, cv2.IMREAD_UNCHANGED, _REMEDY)
+        centimetres = read_png(depth_path, cv2.IMREAD_UNCHANGED)
         size = image.shape[:2]
         if centimetres.dtype != np.uint16 or centimetres.shape != size:
             raise InputError(

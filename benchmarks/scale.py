@@ -26,7 +26,7 @@ from datamodules.streaming.epoch_order import EpochOrder
 from datamodules.streaming.loading import Workers
 from datamodules.streaming.micro_steps import Readers, micro_steps
 from datamodules.streaming.order import Segment
-from datamodules.streaming.train_order import ORDER_VERSION, TrainOrder, TrainSource
+from datamodules.streaming.train_order import ORDER_VERSION, OpenSource, TrainOrder
 
 # Shards, samples, ranks, micro-steps so far: each larger than the one before in one way.
 CASES = [
@@ -65,7 +65,7 @@ def measure(folder: Path, world_size: int, num_steps: int) -> dict[str, Any]:
     before = _memory_mb("VmRSS")
     reading, dataset = _seconds(lambda: read_dataset(folder))
     assembler = BatchAssembler("scale", dataset.manifest, ("depth",))
-    source = TrainSource(dataset, assembler, 1.0, tuple(dataset.manifest.splits["train"]))
+    source = OpenSource(dataset, assembler, 1.0, "train")
     order = TrainOrder(0, (source,), _STREAMS, _BLOCK, 0.5)
     workers = Workers(world_size - 1, world_size)
     started, portions = _seconds(lambda: _begun(order, [], workers))

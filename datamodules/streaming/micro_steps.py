@@ -16,7 +16,7 @@ from datamodules.streaming.loading import Workers
 from datamodules.streaming.order import STEPS_PER_CHUNK, IntArray, Segment, drawn_steps, sources_of_steps
 from datamodules.streaming.stream_order import SourceOrder, samples_consumed
 from datamodules.streaming.streams import EpochReader
-from datamodules.streaming.train_order import ORDER_VERSION, TrainOrder, TrainSource
+from datamodules.streaming.train_order import ORDER_VERSION, OpenSource, TrainOrder
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class Readers:
         return self._readers[place]
 
 
-def _order_of(source: TrainSource, order: TrainOrder, version: int) -> EpochOrder | SourceOrder:
-    shape = order.seed, source.assembler.name, source.shard_sizes
+def _order_of(source: OpenSource, order: TrainOrder, version: int) -> EpochOrder | SourceOrder:
+    shape = order.seed, source.name, source.shard_sizes
     return (
         EpochOrder(*shape, order.block_size)
         if version == ORDER_VERSION

@@ -6,13 +6,13 @@ from functools import partial
 import numpy as np
 import pytest
 
-from datamodules.shards.manifest import MANY_SHARDS, DatasetManifest, ShardInfo, read_dataset
+from datamodules.shards.manifest import MANY_SHARDS, Dataset, DatasetManifest, ShardInfo, read_dataset
 from datamodules.streaming import epoch_order, micro_steps
 from datamodules.streaming.batches import BatchAssembler
 from datamodules.streaming.epoch_order import Dealer
 from datamodules.streaming.micro_steps import Portion, Readers
 from datamodules.streaming.order import Segment, drawn_steps
-from datamodules.streaming.train_order import ORDER_VERSION, TrainOrder, TrainSource
+from datamodules.streaming.train_order import ORDER_VERSION, OpenSource, TrainOrder
 from geometry.files.limits import MAX_MANIFEST_BYTES
 
 
@@ -78,9 +78,10 @@ def test_an_epoch_of_a_billion_samples_is_dealt_to_512_ranks_in_little_memory():
 
 
 def order_of(num_shards):
-    shards = tuple(ShardInfo(f"train/a-{number:06d}.tar", 100, "0" * 64) for number in range(num_shards))
-    assembler = BatchAssembler("a", DatasetManifest("a", (8, 8), ("image", "depth"), {}), ("depth",))
-    return TrainOrder(0, (TrainSource(None, assembler, 1.0, shards),), 48, 100, 0.5)
+    shards = [ShardInfo(f"train/a-{number:06d}.tar", 100, "0" * 64) for number in range(num_shards)]
+    manifest = DatasetManifest("a", (8, 8), ("image", "depth"), {"train": shards})
+    source = OpenSource(Dataset("a", manifest), BatchAssembler("a", manifest, ("depth",)), 1.0, "train")
+    return TrainOrder(0, (source,), 48, 100, 0.5)
 
 
 def test_all_streams_of_a_source_share_one_order_and_its_shards(monkeypatch):

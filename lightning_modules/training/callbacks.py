@@ -107,9 +107,7 @@ class RunAnnouncement(Callback):
         self._folder = folder
         self._announced = False
 
-    def on_train_batch_start(  # type: ignore[override]
-        self, trainer: Trainer, pl_module: Estimator, batch: GeometryBatch, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Estimator, batch: GeometryBatch, *_: object) -> None:  # type: ignore[override]
         """Speak once the size of a batch is known."""
         if self._announced:
             return
@@ -143,21 +141,14 @@ class Throughput(Callback):
         """Start the clock."""
         self._mark_s = time.perf_counter()
 
-    def on_train_batch_start(  # type: ignore[override]
-        self, trainer: Trainer, pl_module: Estimator, batch: GeometryBatch, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
         """Book the time since the last batch as waiting."""
         now = time.perf_counter()
         self._waiting_s += now - self._mark_s
         self._mark_s = now
 
     def on_train_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: Estimator,
-        outputs: Any,  # noqa: ANN401
-        batch: GeometryBatch,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: Estimator, outputs: object, batch: GeometryBatch, *_: object
     ) -> None:
         """Book the time since the start of the batch as busy, and log every so many steps."""
         now = time.perf_counter()

@@ -43,21 +43,14 @@ class StepProgress(ProgressBar):
         if self._enabled:
             tqdm.write(" ".join(map(str, args)), **kwargs)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:  # noqa: ANN401
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
         """Open the bar at the step where the run stands."""
         if self._train_bar is None:
             total = trainer.estimated_stepping_batches
             known = int(total) if 0 < total < float("inf") else None
             self._train_bar = self._open("train", known, "step", trainer.global_step)
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
         """Advance, and show new metrics once a second."""
         bar = self._train_bar
         if bar is None:
@@ -80,15 +73,7 @@ class StepProgress(ProgressBar):
         total = sum(int(number) for number in trainer.num_val_batches if number != float("inf"))
         self._val_bar = self._open("validate", total or None, "batch", leave=False)
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_validation_batch_end(self, *_: object) -> None:
         """Advance."""
         if self._val_bar is not None:
             self._val_bar.update()
@@ -114,15 +99,7 @@ class StepProgress(ProgressBar):
             total = trainer.num_test_batches[dataloader_idx]
             self._test_bar = self._open(batch.dataset.name, int(total), "batch")
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
+    def on_test_batch_end(self, *_: object) -> None:
         """Advance."""
         if self._test_bar is not None:
             self._test_bar.update()

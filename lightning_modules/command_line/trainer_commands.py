@@ -6,6 +6,7 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from geometry.command_line.messages import leave
 from geometry.errors import InputError
@@ -21,7 +22,7 @@ from lightning_modules.estimator import Estimator
 from lightning_modules.evaluation.callback import Evaluation, begin_evaluation
 from lightning_modules.lightning_internals import OpenCLI
 from lightning_modules.training.attention import Attention, prefer_attention
-from lightning_modules.training.callbacks import ValidationPanels
+from lightning_modules.training.callbacks import ValidationPanels, describe_lack_of_scores
 from lightning_modules.training.checkpoints import Checkpoints
 from lightning_modules.training.csv_curves import CsvCurves
 from lightning_modules.training.ema import ExponentialMovingAverage
@@ -173,15 +174,19 @@ class OneStepCLI(OpenCLI):
         if trainer.enable_validation and self.model.last_validated_step != trainer.global_step:
             with logged_under_last_step(trainer):
                 trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+            if problem := describe_lack_of_scores(trainer, self.model):
+                rank_zero_warn(problem)
         close_services(self.trainer.loggers)
 
     def after_validate(self) -> None:
-        """Say so if there was nothing to validate on."""
+        """Say so if there was nothing to validate on, or nothing came of it."""
         if self.model.last_validated_step < 0:
             raise InputError(
                 "there is nothing to validate on: no data set of the configuration has a split val with samples. Name "
                 "one in data.val_datasets."
             )
+        if problem := describe_lack_of_scores(self.trainer, self.model):
+            raise InputError(problem)
 
     def before_test(self) -> None:
         """Tell the evaluation what is evaluated."""

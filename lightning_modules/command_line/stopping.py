@@ -14,8 +14,6 @@ from lightning_modules.training.preemption import handlers_restored
 _KEPT = {
     "fit": "All that was saved is kept: the same command with --ckpt_path last goes on.",
     "test": "Data sets that were finished are kept: the same command scores the others.",
-    "predict": "Images that were finished are kept: the same command predicts the others.",
-    "export": "Nothing was written.",
 }
 
 

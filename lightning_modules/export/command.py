@@ -1,6 +1,5 @@
 """The command ``onestep export``."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -121,12 +120,3 @@ def push(folder: Path, repository: str, is_private: bool) -> str:
 
 
 COMMAND = Command(export, kept="Nothing was written.", prepare_words=find_run_configs, before=quieten)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run the command, as version 0.1 called it.
-
-    Args:
-        arguments: words after the command's name.
-    """
-    return COMMAND.main(arguments, "onestep export")

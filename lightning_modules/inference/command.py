@@ -218,12 +218,3 @@ COMMAND = Command(
     prepare_words=find_run_configs,
     before=quieten,
 )
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run the command, as version 0.1 called it.
-
-    Args:
-        arguments: words after the command's name.
-    """
-    return COMMAND.main(arguments, "onestep predict")

@@ -23,7 +23,6 @@ from lightning_modules.inference.run_config import (
     config_beside,
     make_plain,
     read_config,
-    runs_folder,
     set_base,
 )
 from lightning_modules.networks.base_files import INDEX
@@ -34,7 +33,7 @@ from lightning_modules.single_step import SingleStepEstimator
 from lightning_modules.tasks import stock_task
 from lightning_modules.trained_on import CHECKPOINT_KEY, TrainedOn, check_same_values, describe_training, read_record
 from lightning_modules.training.found_runs import BEST_OR_LAST, FoundRun, find_run
-from lightning_modules.training.run_choice import run_of_earlier_version
+from lightning_modules.training.run_choice import run_of_earlier_version, runs_of
 from lightning_modules.training.run_folders import newest_run
 
 EmaChoice = Literal["auto", "true", "false"]
@@ -91,7 +90,7 @@ def load_model(
     if str(source) in BEST_OR_LAST:
         checkpoint = str(source)
         config = read_config([Path(name) for name in configs])
-        source = runs_folder(config)
+        source = runs_of(config)
         if newest_run(source) is None:
             source = run_of_earlier_version(config) or source
     path = given_path(source, "the model")

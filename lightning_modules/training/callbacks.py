@@ -195,7 +195,7 @@ class ValidationSummary(Callback):
             self._print(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Estimator) -> None:  # type: ignore[override]
-        """Print the tables after a validation on its own, and a line after one of fit, which needs no score to go on."""
+        """Print the tables after a validation on its own, and a line after one of fit, which goes on without any."""
         if trainer.state.fn == "validate":
             self._print(trainer, pl_module)
         elif not trainer.sanity_checking:

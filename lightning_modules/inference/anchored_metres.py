@@ -13,10 +13,9 @@ from geometry.alignment.anchored import AnchoredFit, fit_anchors
 from geometry.errors import InputError
 from geometry.files.writing import write_whole
 from geometry.modalities import Depth, Modality
-from lightning_modules.inference.results import npy_bytes, png_bytes
+from lightning_modules.inference.results import LARGEST_16_BIT, npy_bytes, png_bytes
 
 _MILLIMETRES_PER_M = 1000.0
-_LARGEST_16_BIT = 65535
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ def _residuals(anchors: np.ndarray, fitted: np.ndarray, fit: AnchoredFit) -> str
 def _sentence(anchors: np.ndarray, fitted: np.ndarray, fit: AnchoredFit, metres: np.ndarray) -> str:
     used = fit.used.numpy()
     errors = np.abs(fitted / anchors[:, 2] - 1)[used]
-    beyond = float((metres > _LARGEST_16_BIT / _MILLIMETRES_PER_M).mean())
+    beyond = float((metres > LARGEST_16_BIT / _MILLIMETRES_PER_M).mean())
     parts = [
         f"{used.sum()} of {len(used)} anchors used, relative error {100 * np.median(errors):.2g} % (median), "
         f"{100 * errors.max():.2g} % (largest); depth as {fit.space.name} = {float(fit.scale):.6g} * prediction + "
@@ -117,4 +116,4 @@ def _sentence(anchors: np.ndarray, fitted: np.ndarray, fit: AnchoredFit, metres:
 def _millimetres(metres: np.ndarray) -> bytes:
     """Return a 16-bit PNG of millimetres, 0 where they do not fit."""
     values = np.rint(metres * _MILLIMETRES_PER_M)
-    return png_bytes(np.where(values <= _LARGEST_16_BIT, values, 0).astype(np.uint16))
+    return png_bytes(np.where(values <= LARGEST_16_BIT, values, 0).astype(np.uint16))

@@ -18,7 +18,7 @@ from lightning_modules.inference.image_inputs import read_image
 from lightning_modules.inference.photos import Photo
 from lightning_modules.inference.point_cloud import PointCloudCamera, metric_range, stretched
 from lightning_modules.inference.predictor import Predictor
-from lightning_modules.inference.results import result_names, uncertainty_names, write_results, write_uncertainty
+from lightning_modules.inference.results import result_names, write_results, write_uncertainty
 from lightning_modules.inference.surface_files import SURFACE_FILES, SurfaceMaker
 
 # Images wait for others of their size, until so many pixels wait in all.
@@ -199,7 +199,8 @@ class BatchRun:
     def _is_done(self, photo: Photo) -> bool:
         names = result_names(self.predictor.kind, photo.stem)
         names += self.metric.names(photo.file, photo.stem) if self.metric is not None else []
-        names += uncertainty_names(self.predictor.modality, photo.stem) if self.predictor.uncertainty else []
+        if self.predictor.uncertainty is not None:
+            names += result_names(f"{self.predictor.modality.name}_uncertainty", photo.stem)
         names += [f"{photo.stem}_{ending}" for ending in self._makers(photo)]
         return not self.overwrite and all((self.output / photo.folder / name).is_file() for name in names)
 

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from lightning_modules.command_line.tables import format_latex, format_markdown, format_table
 from lightning_modules.evaluation.scores import DatasetScores
@@ -15,27 +15,28 @@ OURS = "this evaluation"
 _MORE_IS_BETTER = ("delta", "share_under", "boundary_f1", "boundary_precision", "boundary_recall", "matte_recall")
 
 
-@dataclass(frozen=True)
-class ComparisonTable:
-    """Our figures beside published ones of the same metric and protocol.
+class Table(NamedTuple):
+    """Figures by dataset, of one protocol.
 
     Attributes:
-        title: metric and protocol.
-        rows: heading and cells: method, source, a figure per dataset.
+        title: what they are; may be empty.
+        rows: heading and cells.
     """
 
     title: str
     rows: list[list[str]]
 
 
-def comparison_tables(headline: str, results: Sequence[DatasetScores]) -> list[ComparisonTable]:
+def comparison_tables(headline: str, results: Sequence[DatasetScores]) -> list[Table]:
     """Return a table per metric and protocol of which there are published figures; the headline's stands first.
+
+    Rows hold method, source and a figure per dataset: ours, then published ones of the same metric and protocol.
 
     Args:
         headline: the metric that stands first, with or without published figures.
         results: scores.
     """
-    tables = []
+    tables, has_headline = [], False
     for table in sorted(PUBLISHED, key=lambda table: table.metric != headline):
         ours = {result.name: result for result in results if table.metric in result.scores}
         published = [row for row in table.rows if row.figures.keys() & ours.keys()]
@@ -49,18 +50,19 @@ def comparison_tables(headline: str, results: Sequence[DatasetScores]) -> list[C
                 f"{row.figures[name]:.{_digits(row.figures[name])}f}" if name in row.figures else "" for name in names
             )
             rows.append([row.method, row.source, *figures])
-        tables.append(ComparisonTable(f"{table.heading}, {table.protocol}", rows))
-    if not any(table.metric == headline and _has_ours(table.metric, results) for table in PUBLISHED):
+        tables.append(Table(f"{table.heading}, {table.protocol}", rows))
+        has_headline |= table.metric == headline
+    if not has_headline:
         known = [result for result in results if headline in result.scores]
         rows = [["method", "source", *(result.name for result in known)]]
         rows.append([OURS, "", *(number(result.scores[headline], 4) for result in known)])
         if known:
-            tables.insert(0, ComparisonTable(f"{headline}, {protocol_title(headline)}", rows))
+            tables.insert(0, Table(f"{headline}, {protocol_title(headline)}", rows))
     return tables
 
 
-def metric_rows(headline: str, results: Sequence[DatasetScores]) -> list[tuple[str, list[list[str]]]]:
-    """Return title and rows of all metrics, one group per protocol, a column per dataset.
+def metric_rows(headline: str, results: Sequence[DatasetScores]) -> list[Table]:
+    """Return tables of all metrics, one group per protocol, a column per dataset.
 
     Args:
         headline: the metric that stands first.
@@ -79,7 +81,7 @@ def metric_rows(headline: str, results: Sequence[DatasetScores]) -> list[tuple[s
             for name in members
         ]
         rows.append(["images", *(str(result.num_images) for result in known)])
-        found.append((protocol_title(members[0]) if protocol else "", rows))
+        found.append(Table(protocol_title(members[0]) if protocol else "", rows))
     return found
 
 
@@ -156,14 +158,6 @@ def more_is_better(metric: str) -> bool:
 def number(value: float, digits: int) -> str:
     """Return a figure with so many digits behind the point, or a hyphen for what is no number."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _has_ours(metric: str, results: Sequence[DatasetScores]) -> bool:
-    return any(
-        metric in result.scores
-        and any(result.name in row.figures for table in PUBLISHED if table.metric == metric for row in table.rows)
-        for result in results
-    )
 
 
 def _digits(figure: float) -> int:

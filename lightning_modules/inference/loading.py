@@ -20,7 +20,6 @@ from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.estimator import Estimator
 from lightning_modules.inference.run_config import (
     base_of,
-    config_beside,
     make_plain,
     read_config,
     set_base,
@@ -126,8 +125,7 @@ def _load_checkpoint(run: FoundRun, configs: Sequence[str | Path], base: str | N
 
     file = run.checkpoint
     checkpoint = read_checkpoint(file)
-    beside = config_beside(file)
-    config = read_config([Path(name) for name in configs] or [beside])
+    config = read_config([Path(name) for name in configs] or [run.config])
     if base is not None:
         set_base(config, base)
     make_plain(config)
@@ -150,7 +148,7 @@ def _load_checkpoint(run: FoundRun, configs: Sequence[str | Path], base: str | N
         config=config,
         step=checkpoint.get("global_step"),
         used_ema=used_ema,
-        run_folder=beside.parent if beside.is_file() else None,
+        run_folder=run.folder.absolute() if run.config.is_file() else None,
         taken=run.describe(),
     )
 

@@ -10,16 +10,6 @@ from geometry.files.reading import read_text_file
 from lightning_modules.training.val_scores import read_scores
 
 
-def config_beside(checkpoint: Path) -> Path:
-    """Return where a run keeps the configuration of a checkpoint: beside its folder of checkpoints.
-
-    Args:
-        checkpoint: for instance ``runs/demo/version_0/checkpoints/last.ckpt``.
-    """
-    run = checkpoint.absolute().parent
-    return (run if (run / "config.yaml").is_file() else run.parent) / "config.yaml"
-
-
 def read_config(files: Sequence[Path]) -> dict[str, Any]:
     """Return configuration files laid over one another.
 

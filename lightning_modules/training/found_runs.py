@@ -12,7 +12,7 @@ import yaml
 from geometry.errors import InputError
 from geometry.files.reading import read_text_file
 from lightning_modules.training.mistaken_models import describe_mistake
-from lightning_modules.training.run_folders import has_checkpoint, last_checkpoint, newest_run
+from lightning_modules.training.run_folders import has_checkpoint, last_checkpoint, newest_run, run_number
 
 BEST_OR_LAST = ("best", "last")
 # Of a name with very many runs, the newest are looked at.
@@ -83,7 +83,7 @@ def find_run(source: str | Path, which: str | None = None) -> FoundRun:
     if run is None and (mistake := describe_mistake(path)) is not None:
         raise InputError(mistake)
     if path.is_file():
-        return find_run(_run_around(path), which) if which in BEST_OR_LAST else _found(path)
+        return find_run(run_around(path), which) if which in BEST_OR_LAST else _found(path)
     if run is None:
         raise InputError(
             f"{path} is no checkpoint, no folder of a run that has one, and no folder of such runs. Give runs/NAME, "
@@ -120,11 +120,15 @@ def best_checkpoint(run: Path) -> Path:
 
 
 def _found(file: Path) -> FoundRun:
-    return FoundRun(_run_around(file), file, _step(file))
+    return FoundRun(run_around(file), file, _step(file))
 
 
-def _run_around(file: Path) -> Path:
-    """Return the folder that holds the configuration of a checkpoint: that of the file, or the one around it."""
+def run_around(file: Path) -> Path:
+    """Return the folder that holds the configuration of a checkpoint: that of the file, or the one around it.
+
+    Args:
+        file: for instance ``runs/demo/version_0/checkpoints/last.ckpt``.
+    """
     folder = file.parent
     return folder if (folder / "config.yaml").is_file() or not folder.name else folder.parent
 
@@ -169,7 +173,7 @@ def _others(run: Path, step: int, kept: list[_Kept]) -> list[str]:
         return []
     found = []
     others = [other for other in run.parent.glob("version_*") if other.name != run.name and has_checkpoint(other)]
-    for other in sorted(others, key=_number)[-_MOST_OTHERS:]:
+    for other in sorted(others, key=run_number)[-_MOST_OTHERS:]:
         with suppress(InputError):
             steps = _step(last_checkpoint(other))
             words = [f"{steps} steps"] if steps > step else []
@@ -178,8 +182,3 @@ def _others(run: Path, step: int, kept: list[_Kept]) -> list[str]:
             if words:
                 found.append(f"{other} has {' and '.join(words)}")
     return found
-
-
-def _number(run: Path) -> int:
-    number = run.name.removeprefix("version_")
-    return int(number) if number.isdigit() else -1

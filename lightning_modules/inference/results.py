@@ -9,6 +9,7 @@ import torch
 
 from geometry.batch import Target
 from geometry.colorize import colorize_error, eight_bit
+from geometry.errors import InputError
 from geometry.files.writing import write_whole
 from geometry.modalities import Modality
 
@@ -17,6 +18,22 @@ _RANGE_PIXELS = 1_000_000
 LARGEST_16_BIT = 65535
 _SHOWN_SHARE = 0.98
 _SMALLEST_SHOWN = 1e-6
+
+
+def make_output(folder: Path) -> None:
+    """Make the folder of the results.
+
+    Args:
+        folder: it may be there already.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "it is a file" if folder.is_file() else error.strerror
+        raise InputError(f"--output {folder} cannot be made a folder: {reason}.") from error
 
 
 def result_names(kind: str, stem: str) -> list[str]:

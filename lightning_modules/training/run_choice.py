@@ -160,8 +160,8 @@ def _check_usable(checkpoint: str | None) -> None:
         )
     if not Path(checkpoint).is_file():
         raise InputError(f"--ckpt_path {checkpoint}: there is no such file.")
-    from lightning_modules.training.checkpoint_content import check_checkpoint  # slow to import
+    from lightning_modules.training.checkpoint_content import peek_checkpoint  # slow to import
 
     if problem := damage(Path(checkpoint)):
         raise InputError(f"--ckpt_path {checkpoint}: the file is damaged: {problem}. Use another checkpoint.")
-    check_checkpoint(checkpoint)
+    peek_checkpoint(checkpoint)

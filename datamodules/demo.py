@@ -15,7 +15,6 @@ from datamodules.sources.hypersim import DEFAULT_MODALITIES, Hypersim
 from datamodules.sources.protocol import RawDataset
 from datamodules.sources.virtual_kitti import VirtualKitti
 from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
-from datamodules.synthetic.rooms import HALLS
 from geometry.errors import InputError
 from geometry.files.locks import sole_use
 from geometry.files.paths import given_path
@@ -116,7 +115,7 @@ class SyntheticDataModule(GeometryDataModule):
         if kind == "rooms":
             # Larger than needed, so that preparation resizes as it does with the real frames.
             size = (_ROOM_SIZE[0] * 3 // 2, _ROOM_SIZE[1] * 3 // 2)
-            SyntheticHypersim(size=size, frames_per_scene=1, style=HALLS, seed=seed).write(raw, frames, workers)
+            SyntheticHypersim(size=size, frames_per_scene=1, style="halls", seed=seed).write(raw, frames, workers)
         else:
             height, width = _STREET_SIZE
             SyntheticVirtualKitti(size=(height + 8, width + 16), seed=seed).write(raw, frames, workers)

@@ -4,13 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from datamodules.preparation.sidecars import Sidecar, Whole, copy_shard, finish, finished, read_sidecars, storage_error
-from datamodules.preparation.summaries import SplitSummary, summarize
 from datamodules.shards.manifest import DatasetManifest
 from geometry.errors import InputError
 from geometry.files.locks import sole_use
 
 
-def merge_parts(folders: Sequence[str | Path], report: Callable[[str], None] = print) -> list[SplitSummary]:
+def merge_parts(folders: Sequence[str | Path], report: Callable[[str], None] = print) -> DatasetManifest:
     """Bring parts of a data set together in the first folder and write its ``dataset.json``.
 
     Args:
@@ -19,7 +18,7 @@ def merge_parts(folders: Sequence[str | Path], report: Callable[[str], None] = p
         report: receives the notices, one line each.
 
     Returns:
-        A summary of every split.
+        The whole data set.
 
     Raises:
         InputError: the folders hold parts of different data sets, or a shard is missing.
@@ -31,14 +30,14 @@ def merge_parts(folders: Sequence[str | Path], report: Callable[[str], None] = p
         return _merge_alone(folders, report)
 
 
-def _merge_alone(folders: Sequence[str | Path], report: Callable[[str], None]) -> list[SplitSummary]:
+def _merge_alone(folders: Sequence[str | Path], report: Callable[[str], None]) -> DatasetManifest:
     target, *others = map(Path, folders)
     manifest = finished(target)
     found = {folder: list(read_sidecars(folder)) for folder in (target, *others)}
     if manifest:
         _require_same(manifest, target, found)
         report(f"{target} is complete already: nothing to do.")
-        return summarize(manifest)
+        return manifest
     if len({whole.plan for shards in found.values() for whole, _ in shards}) > 1:
         raise InputError(
             f"{', '.join(map(str, folders))} hold parts of different data sets, or made with other options."
@@ -61,7 +60,7 @@ def _merge_alone(folders: Sequence[str | Path], report: Callable[[str], None]) -
             else f"{len(missing)} of {len(missing) + len(there)} shards are not finished (such as {missing[0]}). Run "
             "the parts they belong to again, then merge."
         )
-    return summarize(manifest)
+    return manifest
 
 
 def _require_same(

@@ -18,8 +18,7 @@ from typing import Any
 from datamodules.preparation.plan import Plan, ShardOptions, make_plan, shard_files
 from datamodules.preparation.statistics import SplitStatistics
 from datamodules.shards.files import file_sha256
-from datamodules.shards.manifest import FILE_NAME, DatasetManifest, ShardInfo, parse_manifest, read_dataset
-from datamodules.shards.manifest_fields import is_inside
+from datamodules.shards.manifest import FILE_NAME, DatasetManifest, ShardInfo, is_inside, parse_manifest, read_dataset
 from datamodules.sources.protocol import RawDataset
 from geometry.errors import InputError, one_line
 from geometry.files.json_text import parse_json, read_json_file

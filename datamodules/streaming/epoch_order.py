@@ -12,6 +12,7 @@ again and dealt anew. Everything follows from seed, data sets and the micro-step
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -44,6 +45,10 @@ class EpochOrder:
         self._shard_sizes = np.asarray(shard_sizes)
         # Of two epochs: beside the end of one, some streams are in the next.
         self._layouts: dict[int, tuple[IntArray, IntArray]] = {}
+
+    def of_stream(self, stream: int) -> Self:
+        """Return the order of one stream: all take their samples from the one sequence."""
+        return self
 
     def rest_of_block(self, position: int) -> range:
         """Return the positions from one on to the end of its block."""

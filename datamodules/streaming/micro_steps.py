@@ -6,14 +6,14 @@ number of processes. So what is read is decided here, from the number of the mic
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import cast
 
 import numpy as np
 
-from datamodules.streaming.epoch_order import Dealer, Draw, EpochOrder
+from datamodules.streaming.epoch_order import Dealer, Draw, EpochOrder, Run
 from datamodules.streaming.order import STEPS_PER_CHUNK, IntArray, Segment, sources_of_steps
 from datamodules.streaming.stream_order import SourceOrder, samples_consumed
-from datamodules.streaming.streams import EpochReader, StreamReader
+from datamodules.streaming.streams import EpochReader
 from datamodules.streaming.train_order import ORDER_VERSION, TrainOrder, TrainSource
 
 
@@ -39,12 +39,12 @@ class Portion:
     Attributes:
         source: index of the data set.
         stream: number of the stream of it.
-        part: what to read of that: the arguments of its reader's ``read``.
+        runs: what to read of that.
     """
 
     source: int
     stream: int
-    part: tuple[Any, ...]
+    runs: list[Run]
 
 
 def micro_steps(order: TrainOrder, version: int, history: Sequence[Segment], layout: Layout) -> Iterator[Portion]:
@@ -75,11 +75,11 @@ class Readers:
 
     def __init__(self, order: TrainOrder, version: int) -> None:
         self._order, self._version = order, version
-        self._readers: dict[tuple[int, int], EpochReader | StreamReader] = {}
+        self._readers: dict[tuple[int, int], EpochReader] = {}
         # One for all streams of a source: with many shards, it is large.
-        self._epoch_orders: dict[int, EpochOrder] = {}
+        self._orders: dict[int, EpochOrder | SourceOrder] = {}
 
-    def of(self, portion: Portion) -> EpochReader | StreamReader:
+    def of(self, portion: Portion) -> EpochReader:
         """Return the reader of a portion's stream.
 
         Args:
@@ -87,67 +87,59 @@ class Readers:
         """
         place = portion.source, portion.stream
         if place not in self._readers:
-            self._readers[place] = self._reader(portion)
+            source = self._order.sources[portion.source]
+            if portion.source not in self._orders:
+                self._orders[portion.source] = _order_of(source, self._order, self._version)
+            order = self._orders[portion.source].of_stream(portion.stream)
+            self._readers[place] = EpochReader(source.dataset, source.shards, order, source.assembler.roles)
         return self._readers[place]
 
-    def _reader(self, portion: Portion) -> EpochReader | StreamReader:
-        source = self._order.sources[portion.source]
-        roles = source.assembler.roles
-        if self._version != ORDER_VERSION:
-            order = _stream_order(self._order, source)
-            return StreamReader(source.dataset, source.shards, order, portion.stream, roles)
-        if portion.source not in self._epoch_orders:
-            self._epoch_orders[portion.source] = _epoch_order(self._order, source)
-        return EpochReader(source.dataset, source.shards, self._epoch_orders[portion.source], roles)
+
+def _order_of(source: TrainSource, order: TrainOrder, version: int) -> EpochOrder | SourceOrder:
+    shape = order.seed, source.assembler.name, source.shard_sizes
+    return (
+        EpochOrder(*shape, order.block_size)
+        if version == ORDER_VERSION
+        else SourceOrder(*shape, order.num_streams, order.block_size)
+    )
 
 
-class _SourceSteps(Protocol):
-    """The micro-steps that draw one source."""
-
-    def take(self, step: int) -> tuple[int, tuple[Any, ...]]:
-        """Return stream and part that this rank reads in the next micro-step that draws the source."""
-        ...
-
-
-def _sources(order: TrainOrder, version: int, history: Sequence[Segment], layout: Layout) -> list[_SourceSteps]:
+def _sources(
+    order: TrainOrder, version: int, history: Sequence[Segment], layout: Layout
+) -> "list[_EpochSteps] | list[_StreamSteps]":
     if version == ORDER_VERSION:
         return [_EpochSteps(order, index, history, layout) for index in range(len(order.sources))]
     consumed = samples_consumed(order.seed, order.weights, order.num_streams, history)
-    return [_StreamSteps(row, layout) for row in consumed]
-
-
-def _epoch_order(order: TrainOrder, source: TrainSource) -> EpochOrder:
-    return EpochOrder(order.seed, source.assembler.name, source.shard_sizes, order.block_size)
-
-
-def _stream_order(order: TrainOrder, source: TrainSource) -> SourceOrder:
-    return SourceOrder(order.seed, source.assembler.name, source.shard_sizes, order.num_streams, order.block_size)
+    return [
+        _StreamSteps(cast(SourceOrder, _order_of(source, order, version)), row, layout)
+        for source, row in zip(order.sources, consumed, strict=True)
+    ]
 
 
 class _EpochSteps:
-    """Micro-steps in the order of ``epoch_order``."""
+    """Micro-steps that draw one source, in the order of ``epoch_order``."""
 
     def __init__(self, order: TrainOrder, index: int, history: Sequence[Segment], layout: Layout) -> None:
         draw, num_samples = Draw(order.seed, order.weights, index), order.sources[index].num_samples
         self._dealer = Dealer(draw, num_samples, order.num_streams, history, layout.world_size, layout.batch_size)
         self._rank = layout.rank
 
-    def take(self, step: int) -> tuple[int, tuple[Any, ...]]:
-        stream, runs = self._dealer.take_one(step, self._rank)
-        return stream, (runs,)
+    def take(self, step: int) -> tuple[int, list[Run]]:
+        """Return stream and samples that this rank reads in the next of them."""
+        return self._dealer.take_one(step, self._rank)
 
 
 class _StreamSteps:
-    """Micro-steps in the order of ``stream_order``, given the samples of every stream (streams,) that are used up."""
+    """The same in the order of ``stream_order``, given the samples of every stream (streams,) that are used up."""
 
-    def __init__(self, consumed: IntArray, layout: Layout) -> None:
-        self._consumed, self._layout = consumed, layout
+    def __init__(self, order: SourceOrder, consumed: IntArray, layout: Layout) -> None:
+        self._order, self._consumed, self._layout = order, consumed, layout
 
-    def take(self, step: int) -> tuple[int, tuple[Any, ...]]:
+    def take(self, step: int) -> tuple[int, list[Run]]:
         world_size, count, num_streams = self._layout.world_size, self._layout.batch_size, len(self._consumed)
         first = step * world_size
         stream = (first + self._layout.rank) % num_streams
         # With more ranks than streams, lower ranks take from the same stream first.
         position = int(self._consumed[stream]) + count * (self._layout.rank // num_streams)
         np.add.at(self._consumed, np.arange(first, first + world_size) % num_streams, count)
-        return stream, (position, count)
+        return stream, self._order.runs(stream, position, count)

@@ -85,7 +85,7 @@ def read_portions(
     """
     readers = Readers(order, version)
     for portion in portions:
-        yield order.sources[portion.source], readers.of(portion).read(*portion.part)
+        yield order.sources[portion.source], readers.of(portion).read(portion.runs)
 
 
 def read_numbers(

@@ -15,7 +15,7 @@ from datamodules.synthetic.__main__ import main
 from datamodules.synthetic.materials import Material
 from datamodules.synthetic.primitives import Box, Cylinder, Ground, Opening, Room, Sphere, vector
 from datamodules.synthetic.render import Light, Pose, Scene, look, render
-from datamodules.synthetic.rooms import ROOMS
+from datamodules.synthetic.rooms import ROOMS, STYLES
 from geometry import align_scale_shift, camera_from_intrinsics, normals_from_depth, pixel_rays
 
 WHITE = [Material((0.8, 0.8, 0.8), grain=0)]
@@ -105,9 +105,10 @@ def test_a_lamp_that_reaches_nothing_is_no_error():
         assert light.is_hidden(behind[:, :0], [shade]).shape == (0,)
 
 
-def test_a_flash_makes_near_things_bright_and_changes_no_geometry():
+def test_a_flash_makes_near_things_bright_and_changes_no_geometry(monkeypatch):
+    monkeypatch.setitem(STYLES, "flashed", replace(ROOMS, flash=2.0))
     dark = SyntheticHypersim(size=ROOM_SIZE).frame(0, 0)
-    lit = SyntheticHypersim(size=ROOM_SIZE, style=replace(ROOMS, flash=2.0)).frame(0, 0)
+    lit = SyntheticHypersim(size=ROOM_SIZE, style="flashed").frame(0, 0)
     np.testing.assert_array_equal(lit.depth, dark.depth)
     gain = (lit.color - dark.color).mean(axis=-1)
     near, far = np.quantile(lit.depth, [0.2, 0.8])

@@ -103,11 +103,10 @@ class TrainerParser(Parser, LightningArgumentParser):
             **kwargs: what the parser of jsonargparse takes.
         """
         text = super().format_help(*args, **kwargs)
-        grouped = [option for _, options in groups_of(self) for option in options]
-        shown = [option for option in grouped if option.help != argparse.SUPPRESS]
-        hidden = [option for option in shown if option.dest not in SHORT and not isinstance(option, HelpAll)]
         if not self.help_is_short:
             return text
+        shown = [option for _, options in groups_of(self) for option in options if option.help != argparse.SUPPRESS]
+        hidden = [option for option in shown if option.dest not in SHORT and not isinstance(option, HelpAll)]
         kept = [option.help for option in hidden]
         for option in hidden:
             option.help = argparse.SUPPRESS

@@ -1,12 +1,10 @@
 """Tables of results: ours beside published figures of the same protocol, and all metrics, protocol by protocol."""
 
-import csv
-import io
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from lightning_modules.command_line.tables import format_latex, format_markdown, format_table
+from lightning_modules.command_line.tables import format_csv, format_latex, format_markdown, format_table
 from lightning_modules.evaluation.scores import DatasetScores
 from lightning_modules.metrics.benchmarks.choice import protocol_of, protocol_title
 from lightning_modules.metrics.benchmarks.published import PUBLISHED
@@ -135,14 +133,12 @@ def csv_table(results: Sequence[DatasetScores]) -> str:
     Args:
         results: scores.
     """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["dataset", "protocol", "metric", "value", "images"])
+    rows: list[list[object]] = [["dataset", "protocol", "metric", "value", "images"]]
     for result in results:
         for name, value in result.scores.items():
-            row = [result.name, protocol_of(name), name.rpartition("/")[2], repr(value), result.num_images]
-            table.writerow(row if math.isfinite(value) else [*row[:3], "", row[4]])
-    return text.getvalue()
+            cell = repr(value) if math.isfinite(value) else ""
+            rows.append([result.name, protocol_of(name), name.rpartition("/")[2], cell, result.num_images])
+    return format_csv(rows)
 
 
 def more_is_better(metric: str) -> bool:

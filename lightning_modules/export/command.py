@@ -63,7 +63,6 @@ def export(
         raise InputError(f"--push_to_hub takes one export, but the model predicts {names}: give --modality.")
     for single in singles:
         folder = output if len(singles) == 1 else output / single.task.modality.name
-        check_output(folder, overwrite)
         record = export_model(replace(loaded, estimator=single), ExportOptions(folder, format, precision, overwrite))
         found = record.agreement
         print(

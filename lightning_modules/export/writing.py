@@ -23,6 +23,7 @@ from lightning_modules.export.programs import largest_size, run_onnx, run_torch,
 from lightning_modules.export.verification import Agreement, compare, probe
 from lightning_modules.inference.loading import LoadedModel
 from lightning_modules.inference.predictor import Predictor
+from lightning_modules.inference.results import make_output
 from lightning_modules.networks.pipeline_folder import EXPORT_RECORD, VARIANTS, pipeline_folder
 
 Format = Literal["diffusers", "torch", "onnx"]
@@ -70,10 +71,7 @@ def export_model(model: LoadedModel, options: ExportOptions) -> ExportRecord:
         InputError: the output exists, the model cannot be exported so, or the export is wrong.
     """
     output = options.output
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--output {output} cannot be made: {error.strerror}.") from error
+    make_output(output.parent)
     with sole_use(output.parent, f".{output.name[:80]}.lock"):
         return _export_alone(model, options)
 

@@ -1,7 +1,5 @@
 """Depth in metres beside relative depth, for photos with anchors."""
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from geometry.alignment.anchored import AnchoredFit, fit_anchors
 from geometry.errors import InputError
 from geometry.files.writing import write_whole
 from geometry.modalities import Depth, Modality
+from lightning_modules.command_line.tables import format_csv
 from lightning_modules.inference.results import LARGEST_16_BIT, npy_bytes, png_bytes
 
 _MILLIMETRES_PER_M = 1000.0
@@ -87,12 +86,10 @@ class AnchoredMetres:
 
 
 def _residuals(anchors: np.ndarray, fitted: np.ndarray, fit: AnchoredFit) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["x", "y", "metres", "fitted_metres", "relative_error", "used"])
+    rows: list[list[object]] = [["x", "y", "metres", "fitted_metres", "relative_error", "used"]]
     for (x, y, metres), value, used in zip(anchors.tolist(), fitted.tolist(), fit.used.tolist(), strict=True):
-        table.writerow([x, y, metres, f"{value:.6g}", f"{value / metres - 1:.6g}", int(used)])
-    return text.getvalue()
+        rows.append([x, y, metres, f"{value:.6g}", f"{value / metres - 1:.6g}", int(used)])
+    return format_csv(rows)
 
 
 def _sentence(anchors: np.ndarray, fitted: np.ndarray, fit: AnchoredFit, metres: np.ndarray) -> str:

@@ -44,10 +44,14 @@ def choose_run(options: Mapping[str, Any], is_fit: bool) -> RunChoice:
     checkpoint = options.get("ckpt_path")
     if checkpoint == "last":
         return last_run(options, is_fit)
+    runs = runs_of(options)
     if checkpoint == "best":
-        return RunChoice(next_run(runs_of(options)), checkpoint=str(_best(options)))
+        run = newest_run(runs)
+        if run is None:
+            raise InputError(f"--ckpt_path best: there is no checkpoint in {runs}.")
+        return RunChoice(next_run(runs), checkpoint=str(best_checkpoint(run)))
     _check_usable(checkpoint)
-    return RunChoice(next_run(runs_of(options)), checkpoint=checkpoint)
+    return RunChoice(next_run(runs), checkpoint=checkpoint)
 
 
 def last_run(options: Mapping[str, Any], is_fit: bool) -> RunChoice:
@@ -79,19 +83,6 @@ def last_run(options: Mapping[str, Any], is_fit: bool) -> RunChoice:
         raise InputError(f"--ckpt_path last: there is no checkpoint in {runs}.")
     rank_zero_info(f"no checkpoint in {runs} yet: starting afresh.")
     return RunChoice(next_run(runs))
-
-
-def _best(options: Mapping[str, Any]) -> Path:
-    """Return the best checkpoint of the newest run of a name.
-
-    Raises:
-        InputError: there is no run, or it kept none.
-    """
-    runs = runs_of(options)
-    run = newest_run(runs)
-    if run is None:
-        raise InputError(f"--ckpt_path best: there is no checkpoint in {runs}.")
-    return best_checkpoint(run)
 
 
 def runs_of(options: Mapping[str, Any]) -> Path:

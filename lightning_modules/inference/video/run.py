@@ -1,7 +1,5 @@
 """A video: each frame predicted, all brought to one scale and shift, written as a video and as 16-bit frames."""
 
-import csv
-import io
 import json
 import shutil
 from collections.abc import Iterator
@@ -17,6 +15,7 @@ from geometry.alignment.successive import FrameAligner
 from geometry.errors import InputError
 from geometry.files.storage import concerns_all_files
 from geometry.files.writing import write_whole
+from lightning_modules.command_line.tables import format_csv
 from lightning_modules.inference.batch_run import reason_of
 from lightning_modules.inference.predictor import Predictor
 from lightning_modules.inference.results import make_output, npy_bytes, png16_bytes, sample_of, visualise
@@ -230,10 +229,8 @@ class _Frames:
 
     def table(self, rate: float) -> str:
         """Return the fits as CSV."""
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(["frame", "time_s", "scale", "shift"])
+        rows = [["frame", "time_s", "scale", "shift"]]
         for number, name in enumerate(self.names):
             scale, shift = self.whole_fit(number) if self._range else self.fits[number]
-            table.writerow([name, f"{number / rate:.6f}", f"{scale:.9g}", f"{shift:.9g}"])
-        return text.getvalue()
+            rows.append([name, f"{number / rate:.6f}", f"{scale:.9g}", f"{shift:.9g}"])
+        return format_csv(rows)

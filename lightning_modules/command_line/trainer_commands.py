@@ -16,7 +16,7 @@ from lightning_modules.command_line.parser import HelpAll, TrainerParser
 from lightning_modules.command_line.run_option import COMMANDS_WITH_RUN, RUN_HELP, name_run
 from lightning_modules.command_line.settings import settle
 from lightning_modules.command_line.spelling import spelled
-from lightning_modules.command_line.stopping import says_when_stopped
+from lightning_modules.command_line.stopping import told_when_stopped
 from lightning_modules.command_line.trainer_parts import TRAINER_DEFAULTS, callbacks_of, default_logger, plugins_of
 from lightning_modules.estimator import Estimator
 from lightning_modules.evaluation.callback import Evaluation, begin_evaluation
@@ -205,14 +205,14 @@ class OneStepCLI(OpenCLI):
         return self.config[str(self.subcommand)]
 
 
-@says_when_stopped
 def main(args: ArgsType = None) -> None:
     """Run a command.
 
     Args:
         args: the command line as a list; None is that of the process.
     """
-    run(args)
+    with told_when_stopped(args):
+        run(args)
 
 
 def run(args: ArgsType = None, kind: type[OneStepCLI] = OneStepCLI) -> None:

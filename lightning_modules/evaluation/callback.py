@@ -196,7 +196,7 @@ class Evaluation(Callback):
             self._identities[name],
             scorer.overall(tally),
             len(tally.rows),
-            next(info.num_published for info in data.test_dataset_infos if info.name == name),
+            scorer.dataset.num_published,
             tally.problems,
             scorer.calibration(tally),
         )

@@ -1,7 +1,8 @@
 """The words of a command line, in the one spelling that the parser of a command takes."""
 
+import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 _TRUE, _FALSE = ("true", "yes"), ("false", "no")
 
@@ -64,14 +65,11 @@ def arrange(
         named = lists.get(f"--{positional}")
         found.insert(0, (f"--{positional}", unnamed)) if named is None else named.extend(unnamed)
         unnamed = []
-    return [part for name, values in found for part in _spelled(name, values)] + unnamed
+    # A single value is joined, whatever it begins with.
+    spelled = [[f"{name}={values[0]}"] if len(values) == 1 else [name, *values] for name, values in found]
+    return [*itertools.chain(*spelled), *unnamed]
 
 
 def _belongs(word: str, count: int | str, so_far: int) -> bool:
     """Whether a word is a further value of an option that has so many values already."""
     return not word.startswith("--") and (isinstance(count, str) or so_far < count)
-
-
-def _spelled(name: str, values: Sequence[str]) -> list[str]:
-    """Return an option with its values; a single one is joined, whatever it begins with."""
-    return [f"{name}={values[0]}"] if len(values) == 1 else [name, *values]

@@ -121,16 +121,12 @@ class Evaluation(Callback):
                 print(screen_table(pl_module.task.headline_metric, self._in_order(data)))
 
     def _take_folder(self, trainer: Trainer) -> None:
-        """Find the folder, which the first rank decides, and let no other test write there."""
+        """Find the folder, which the first rank decides, log there by default, and let no other test write there."""
         if not self.has_folder:
             self.folder = Path(trainer.strategy.broadcast(str(free_folder(self.folder, self._identities))))
-        self._log_there(trainer)
-        self._lock.take_on_all(trainer, self.folder)
-
-    def _log_there(self, trainer: Trainer) -> None:
-        """Let TensorBoard write to the folder, if there is no other logger."""
         if self.settings and not trainer.loggers:
             trainer.loggers = [TensorBoardLogger(str(self.folder), "", "", default_hp_metric=False)]
+        self._lock.take_on_all(trainer, self.folder)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Estimator, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
         """Note what the checkpoint says of itself."""

@@ -44,10 +44,9 @@ def comparison_tables(headline: str, results: Sequence[DatasetScores]) -> list[T
         rows = [["method", "source", *names]]
         rows.append([OURS, "", *(number(ours[name].scores[table.metric] * table.factor, 2) for name in names)])
         for row in published:
-            figures = (
-                f"{row.figures[name]:.{_digits(row.figures[name])}f}" if name in row.figures else "" for name in names
-            )
-            rows.append([row.method, row.source, *figures])
+            figures = (row.figures.get(name) for name in names)
+            cells = ("" if each is None else f"{each:.{3 if abs(each) < 1 else 1}f}" for each in figures)
+            rows.append([row.method, row.source, *cells])
         tables.append(Table(f"{table.heading}, {table.protocol}", rows))
         has_headline |= table.metric == headline
     if not has_headline:
@@ -154,7 +153,3 @@ def more_is_better(metric: str) -> bool:
 def number(value: float, digits: int) -> str:
     """Return a figure with so many digits behind the point, or a hyphen for what is no number."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _digits(figure: float) -> int:
-    return 3 if abs(figure) < 1 else 1

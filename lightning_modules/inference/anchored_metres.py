@@ -80,7 +80,9 @@ class AnchoredMetres:
         at_anchors = metres[rows, columns].astype(np.float64)
         array, image, residuals = self.names(file, stem)
         write_whole(folder / residuals, _residuals(anchors, at_anchors, fit))
-        write_whole(folder / image, _millimetres(metres))
+        millimetres = np.rint(metres * _MILLIMETRES_PER_M)
+        written = np.where(millimetres <= LARGEST_16_BIT, millimetres, 0).astype(np.uint16)  # 0 where they do not fit
+        write_whole(folder / image, png_bytes(written))
         write_whole(folder / array, npy_bytes(metres))
         return metres, _sentence(anchors, at_anchors, fit, metres)
 
@@ -108,9 +110,3 @@ def _sentence(anchors: np.ndarray, fitted: np.ndarray, fit: AnchoredFit, metres:
     if beyond > 0:
         parts.append(f"{100 * beyond:.2g} % of the pixels are beyond 65.535 m and 0 in the PNG of millimetres")
     return "; ".join(parts)
-
-
-def _millimetres(metres: np.ndarray) -> bytes:
-    """Return a 16-bit PNG of millimetres, 0 where they do not fit."""
-    values = np.rint(metres * _MILLIMETRES_PER_M)
-    return png_bytes(np.where(values <= LARGEST_16_BIT, values, 0).astype(np.uint16))

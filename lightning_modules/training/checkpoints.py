@@ -70,9 +70,10 @@ class Checkpoints(OpenModelCheckpoint):
         if folder is not None and "://" not in folder:
             folder = str(given_path(folder, "checkpoints.folder"))
             check_writable(Path(folder), "checkpoints.folder")
+        metric = "" if monitor is None else f"{metric_in_name(monitor)}{{{monitor}:.5g}}"
         super().__init__(
             dirpath=folder,
-            filename=f"step{{step:06d}}{_with_metric(monitor)}",
+            filename=f"step{{step:06d}}{metric}",
             auto_insert_metric_name=False,
             monitor=monitor,
             mode=mode,
@@ -292,8 +293,3 @@ class Checkpoints(OpenModelCheckpoint):
     def _folder(self) -> Path:
         assert self.dirpath is not None, "setup has chosen a folder"
         return Path(self.dirpath)
-
-
-def _with_metric(monitor: str | None) -> str:
-    """Return what a name says beside its step: the metric that decides, and its value."""
-    return "" if monitor is None else f"{metric_in_name(monitor)}{{{monitor}:.5g}}"

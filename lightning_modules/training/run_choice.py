@@ -71,7 +71,13 @@ def last_run(options: Mapping[str, Any], is_fit: bool) -> RunChoice:
         raise InputError(f"--ckpt_path last does not look into {own_folder}: give the checkpoint itself.")
     run = newest_run(runs)
     if run is not None:
-        _check_folder(run, own_folder, is_fit)
+        kept = (run / "checkpoints").resolve()
+        # A run that goes on writes where the next start looks.
+        if is_fit and own_folder and given_path(own_folder, "checkpoints.folder").resolve() != kept:
+            raise InputError(
+                f"the run {run} keeps its checkpoints in {kept}: leave checkpoints.folder as it was, or start a new "
+                "run from its checkpoint."
+            )
         return RunChoice(run, is_fit, str(last_checkpoint(run, on_damage, set_aside=is_fit)))
     earlier = run_of_earlier_version(options)
     if earlier is not None:
@@ -128,16 +134,6 @@ def _is_named(config: Path, options: Mapping[str, Any]) -> bool:
         content = yaml.safe_load(read_text_file(config))
         return isinstance(content, dict) and content.get("name") == options.get("name")
     return False
-
-
-def _check_folder(run: Path, own_folder: str, is_fit: bool) -> None:
-    """Check that a run that goes on writes where the next start looks."""
-    kept = run / "checkpoints"
-    if is_fit and own_folder and given_path(own_folder, "checkpoints.folder").resolve() != kept.resolve():
-        raise InputError(
-            f"the run {run} keeps its checkpoints in {kept.resolve()}: leave checkpoints.folder as it was, or start "
-            "a new run from its checkpoint."
-        )
 
 
 def _check_usable(checkpoint: str | None) -> None:

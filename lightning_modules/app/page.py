@@ -17,7 +17,7 @@ from lightning_modules.inference.anchored_metres import AnchoredMetres
 from lightning_modules.inference.batch_run import reason_of
 from lightning_modules.inference.image_inputs import as_bytes, read_image
 from lightning_modules.inference.mesh import glb_bytes
-from lightning_modules.inference.point_cloud import PointCloudCamera, metric_range, point_cloud, stretched
+from lightning_modules.inference.point_cloud import PointCloudCamera, metric_range, point_cloud
 from lightning_modules.inference.predictor import Predictor
 from lightning_modules.inference.results import npy_bytes, png16_bytes, visualise
 from lightning_modules.inference.surface_files import SURFACE_FILES, nearness
@@ -195,7 +195,7 @@ class Page:
         """Return relative depth, the range that it is relative to, and what is to be said of anchors."""
         modality = self.predictor.modality
         if not display.anchors.strip():
-            return stretched(modality, last.prediction, camera), camera, ""
+            return camera.stretch(modality, last.prediction), camera, ""
         file = Path(last.key[0])
         fitted = AnchoredMetres(modality, {file: _anchors(display.anchors)}, _ANCHOR_TOLERANCE)
         metres, sentence = fitted.write(file, last.prediction, stem.parent, stem.name)

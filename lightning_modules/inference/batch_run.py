@@ -16,7 +16,7 @@ from lightning_modules.inference.anchored_metres import AnchoredMetres
 from lightning_modules.inference.camera_estimate import CameraEstimator
 from lightning_modules.inference.image_inputs import read_image
 from lightning_modules.inference.photos import Photo
-from lightning_modules.inference.point_cloud import PointCloudCamera, metric_range, stretched
+from lightning_modules.inference.point_cloud import PointCloudCamera, metric_range
 from lightning_modules.inference.predictor import Predictor
 from lightning_modules.inference.results import make_output, result_names, write_results, write_uncertainty
 from lightning_modules.inference.surface_files import SURFACE_FILES, SurfaceMaker
@@ -172,7 +172,7 @@ class BatchRun:
             metres, camera, says = self.camera_estimator.estimate(photo, prediction, metres, camera)
         if metres is not None:
             return *metric_range(metres, camera), says
-        return stretched(self.predictor.modality, prediction, camera), camera, says
+        return camera.stretch(self.predictor.modality, prediction), camera, says
 
     def _makers(self, photo: Photo) -> dict[str, SurfaceMaker]:
         """Return what makes the further files of a photo, by their endings.

@@ -51,16 +51,9 @@ class PointCloudCamera:
         fx, fy, cx, cy = self.intrinsics or (focal_length_px, focal_length_px, width / 2, height / 2)
         return torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64)
 
-
-def stretched(modality: Modality, prediction: np.ndarray, camera: PointCloudCamera) -> np.ndarray:
-    """Return a published prediction as relative depth between the camera's ``near_m`` and ``far_m``.
-
-    Args:
-        modality: what is predicted, a surface.
-        prediction: float32, published values.
-        camera: the camera and the range.
-    """
-    return modality.stretch(torch.from_numpy(prediction), camera.far_m / camera.near_m).numpy()
+    def stretch(self, modality: Modality, prediction: np.ndarray) -> np.ndarray:
+        """Return a published prediction (H,W) of a surface as relative depth between ``near_m`` and ``far_m``."""
+        return modality.stretch(torch.from_numpy(prediction), self.far_m / self.near_m).numpy()
 
 
 def metric_range(metres: np.ndarray, camera: PointCloudCamera) -> tuple[np.ndarray, PointCloudCamera]:
@@ -85,7 +78,7 @@ def point_cloud(
         depth has none. Of large images every second, third, ... row and column is taken.
 
     Args:
-        depth: (H,W) float32 in [0, 1], linear between the two: see ``stretched``.
+        depth: (H,W) float32 in [0, 1], linear between the two: see ``PointCloudCamera.stretch``.
         image: (H,W,3) uint8, uint16, or float in [0, 1].
         camera: the camera and the range.
         most_points: bound for height x width of the result.

@@ -10,7 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from textwrap import shorten
@@ -24,11 +24,11 @@ from datamodules.preparation.processes import MAX_PROCESSES
 from datamodules.preparation.sidecars import (
     Sidecar,
     Whole,
-    as_begun,
     discard,
     finish,
     finished,
     finished_shards,
+    format_begun,
     remove_sidecars,
     storage_error,
     with_shards,
@@ -88,7 +88,7 @@ def prepare_dataset(
         report(notice)
     try:
         with sole_use(Path(out), f".part-{part[0]}-of-{part[1]}.lock"):
-            options = as_begun(raw, frames.splits, options, Path(out))
+            options = replace(options, shard_format=options.shard_format or format_begun(Path(out)))
             plan = make_plan(raw, frames.splits, options)
             run = _Run(raw, Path(out), plan, options, workers, progress, report, part, max_errors)
             return run.continued(overwrite)

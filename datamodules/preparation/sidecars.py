@@ -13,13 +13,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from datamodules.preparation.plan import Plan, ShardOptions, make_plan, shard_files
+from datamodules.preparation.plan import Plan, shard_files
 from datamodules.preparation.statistics import SplitStatistics
 from datamodules.shards.files import file_sha256
 from datamodules.shards.manifest import FILE_NAME, DatasetManifest, ShardInfo, is_inside, parse_manifest, read_dataset
-from datamodules.sources.protocol import RawDataset
 from geometry.errors import InputError, one_line
 from geometry.files.json_text import parse_json, read_json_file
 from geometry.files.limits import MAX_TEXT_BYTES
@@ -82,20 +81,13 @@ def finished_shards(folder: Path, plan: Plan) -> dict[str, Sidecar]:
     return found
 
 
-def as_begun(raw: RawDataset, splits: dict[str, list[Any]], options: ShardOptions, folder: Path) -> ShardOptions:
-    """Return the options with the shard format of what a folder holds already, unless they say one.
-
-    Only of the same data set, made with the same options; anything else has to be refused, not continued.
-    """
-    if options.shard_format is not None:
-        return options
-    begun = None
+def format_begun(folder: Path) -> Literal[1, 2] | None:
+    """Return the shard format of what a folder holds already; None if it holds nothing, or what is damaged."""
     with suppress(InputError):  # what is damaged is told, or replaced, by whoever continues it
         begun = finished(folder) or next((whole.manifest for whole, _ in read_sidecars(folder)), None)
-    if begun is None:
-        return options
-    first = replace(options, shard_format=1)
-    return first if begun.plan_sha256 == make_plan(raw, splits, first).manifest.plan_sha256 else options
+        if begun:
+            return 2 if begun.options.get("shard_format") == 2 else 1
+    return None
 
 
 def read_sidecars(folder: Path) -> Iterator[tuple[Whole, Sidecar]]:
@@ -126,8 +118,7 @@ def read_sidecars(folder: Path) -> Iterator[tuple[Whole, Sidecar]]:
 
 def _parse(document: dict[str, Any], path: Path) -> tuple[Whole, Sidecar]:
     """Return what a sidecar says; raise any error of values and types where it is not what was written."""
-    statistics = SplitStatistics()
-    statistics.add(SplitStatistics.from_json(document["statistics"]))
+    statistics = SplitStatistics.from_json(document["statistics"])
     info, counts = ShardInfo(**document["info"]), document["shards"]
     whole = Whole(parse_manifest(document["data_set"], str(path)), counts)
     if not all(type(count) is int and 0 <= count <= _MAX_SHARDS for count in counts.values()):

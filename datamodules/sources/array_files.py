@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ NAMING_SUFFIXES = (".npz", ".exr")
 # Names under which one-channel images are commonly stored in OpenEXR files, the most telling first.
 _EXR_DEPTH_CHANNELS = ("Z", "depth", "Depth", "Y")
 _EXR_VECTOR_CHANNELS = (("X", "Y", "Z"), ("R", "G", "B"))
+# Kind, width, height, scale; behind the last is one white space.
+_PFM_HEADER = re.compile(rb"\s*" + rb"\s+".join([rb"(\S{1,64})"] * 4) + rb"\s")
 
 Array = np.ndarray
 
@@ -89,17 +92,10 @@ def read_pfm(data: bytes) -> Array:
     Raises:
         ValueError: the bytes are no such file, or end early.
     """
-    fields: list[bytes] = []
-    start = 0
-    while len(fields) < 4:
-        end = start
-        while end < len(data) and not data[end : end + 1].isspace():
-            end += 1
-        if end == len(data) or end - start > 64:
-            raise ValueError("the header of the PFM file is incomplete")
-        if end > start:
-            fields.append(data[start:end])
-        start = end + 1
+    header = _PFM_HEADER.match(data)
+    if header is None:
+        raise ValueError("the header of the PFM file is incomplete")
+    fields, start = header.groups(), header.end()
     channels = {b"PF": 3, b"Pf": 1}.get(fields[0])
     if channels is None:
         raise ValueError(f"a PFM file begins with PF or Pf, not {fields[0]!r}")

@@ -18,12 +18,11 @@ from datamodules.streaming.cameras import read_camera
 from datamodules.streaming.packing import CAMERA, PackedBatch, empty_buffer
 from geometry.batch import DatasetInfo
 from geometry.errors import InputError
+from geometry.files.limits import MAX_NPY_HEADER_BYTES
 from geometry.modalities import modality_named
 from geometry.modalities.stored import rounded_limits
 
 Array = np.ndarray
-
-_MAX_NPY_HEADER_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -125,7 +124,7 @@ class BatchAssembler:
     def _decode(self, sample: EncodedSample) -> dict[str, Any]:
         if sample.problem:
             raise InputError(sample.problem)
-        max_bytes = MAX_BYTES_PER_PIXEL * math.prod(self.manifest.image_size) + _MAX_NPY_HEADER_BYTES
+        max_bytes = MAX_BYTES_PER_PIXEL * math.prod(self.manifest.image_size) + MAX_NPY_HEADER_BYTES
         decoded = decode_sample(sample, self.roles, max_bytes, keep_codes=True)
         where = f"{sample.shard}: sample {sample.key!r}"
         for role in (IMAGE, *self.modalities):

@@ -1,6 +1,5 @@
 """What the web page does with an image; ``layout`` lays it out and ``onestep serve`` serves it."""
 
-import math
 import shutil
 import tempfile
 import time
@@ -14,6 +13,7 @@ import numpy as np
 from geometry.errors import InputError
 from geometry.files.writing import write_whole
 from lightning_modules.inference.anchored_metres import AnchoredMetres
+from lightning_modules.inference.anchors import anchor_of
 from lightning_modules.inference.batch_run import reason_of
 from lightning_modules.inference.image_inputs import as_bytes, read_image
 from lightning_modules.inference.mesh import glb_bytes
@@ -197,7 +197,11 @@ class Page:
         if not display.anchors.strip():
             return camera.stretch(modality, last.prediction), camera, ""
         file = Path(last.key[0])
-        fitted = AnchoredMetres(modality, {file: _anchors(display.anchors)}, _ANCHOR_TOLERANCE)
+        lines = display.anchors.replace(",", " ").replace(";", " ").strip().splitlines()
+        anchors = [
+            anchor_of(line.split(), f"known depths, line {number}") for number, line in enumerate(lines, start=1)
+        ]
+        fitted = AnchoredMetres(modality, {file: np.array(anchors)}, _ANCHOR_TOLERANCE)
         metres, sentence = fitted.write(file, last.prediction, stem.parent, stem.name)
         relative, measured = metric_range(metres, camera)
         return relative, measured, f"{measured.near_m:.3g} to {measured.far_m:.3g} m: {sentence}."
@@ -216,29 +220,6 @@ class Page:
         for old in sorted(self.folder.iterdir(), key=lambda item: item.stat().st_mtime)[:-_KEPT_RESULTS]:
             shutil.rmtree(old, ignore_errors=True)
         return Path(tempfile.mkdtemp(dir=self.folder))
-
-
-def _anchors(text: str) -> np.ndarray:
-    """Return (N,3) x, y and metres of the lines of a text.
-
-    Raises:
-        InputError: a line is not three numbers.
-    """
-    rows = []
-    for number, line in enumerate(text.strip().splitlines(), start=1):
-        words = line.replace(",", " ").replace(";", " ").split()
-        try:
-            x, y, metres = map(float, words)
-        except ValueError as error:
-            raise InputError(
-                f"line {number} of the known depths must be three numbers, x and y in pixels and metres, got {line!r}."
-            ) from error
-        if not (math.isfinite(x) and math.isfinite(y) and 0 < metres < math.inf):
-            raise InputError(
-                f"line {number} of the known depths must be finite, and its metres larger than 0, got {line!r}."
-            )
-        rows.append((x, y, metres))
-    return np.array(rows)
 
 
 def _shortened(stem: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
@@ -138,13 +138,11 @@ class Evaluation(Callback):
             self._record = provenance(trainer, self._checkpoint)
         self._checkpoint = None
 
-    def teardown(self, trainer: Trainer, pl_module: Estimator, stage: str) -> None:  # type: ignore[override]
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: object) -> None:
         """Give the folder back."""
         self._lock.release()
 
-    def on_exception(self, trainer: Trainer, pl_module: Estimator, exception: BaseException) -> None:  # type: ignore[override]
-        """Give the folder back."""
-        self._lock.release()
+    on_exception = teardown  # type: ignore[assignment]
 
     def on_test_batch_end(  # type: ignore[override]
         self,

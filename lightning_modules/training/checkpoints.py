@@ -186,15 +186,12 @@ class Checkpoints(OpenModelCheckpoint):
         """Tidy up also where there was nothing left to train."""
         self._tidy(trainer)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: object) -> None:
         """Give signals and folder back."""
         self._signals.give_back()
         self.lock.release()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give signals and folder back."""
-        self._signals.give_back()
-        self.lock.release()
+    on_exception = teardown  # type: ignore[assignment]
 
     def save_file(self, trainer: Trainer, file: str) -> None:
         """Keep this step under a name of its own: as another name of last.ckpt where that holds the same step.

@@ -2,6 +2,8 @@
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -109,7 +111,10 @@ def check_common_file(file: Path) -> None:
     """
     if file.suffix.lower() == ".csv":
         _read_table(file)
-    elif file.suffix.lower() != ".json" or not has_entries(_read_json_of(file)):
+        return
+    with _named(file):
+        is_table = file.suffix.lower() == ".json" and has_entries(_read_json(file))
+    if not is_table:
         read_intrinsics_file(file)
 
 
@@ -157,18 +162,18 @@ def read_intrinsics_file(path: Path, identifier: str | None = None) -> Numbers:
     Raises:
         InputError: the file cannot be read or holds something else.
     """
-    try:
+    with _named(path):
         if path.suffix.lower() == ".json":
             return intrinsics_in(_read_json(path), identifier)
         return intrinsics_of_text(read_text_file(path))
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as intrinsics ({error}). Expected {EXPECTED}.") from error
 
 
-def _read_json_of(path: Path) -> Any:  # noqa: ANN401 - any JSON
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Say of which file an error is."""
     try:
-        return _read_json(path)
-    except (ValueError, RecursionError) as error:
+        yield
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as intrinsics ({error}). Expected {EXPECTED}.") from error
 
 

@@ -10,7 +10,7 @@ again and dealt anew. Everything follows from seed, data sets and the micro-step
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -19,7 +19,6 @@ import numpy as np
 from datamodules.streaming.order import (
     IntArray,
     Segment,
-    drawn_steps,
     hash_sequence,
     stable_hash,
 )
@@ -92,25 +91,6 @@ class EpochOrder:
 
 
 @dataclass(frozen=True)
-class Draw:
-    """Which micro-steps draw a source.
-
-    Attributes:
-        seed: seed of the training order.
-        weights: weights of all sources.
-        source: index of the source.
-    """
-
-    seed: int
-    weights: Sequence[float]
-    source: int
-
-    def steps(self, start: int, count: int, stop: int | None = None) -> IntArray:
-        """Return the next micro-steps that draw the source; see ``drawn_steps``."""
-        return drawn_steps(self.seed, self.weights, self.source, start, count, stop)
-
-
-@dataclass(frozen=True)
 class Run:
     """Neighbours in the sequence of an epoch.
 
@@ -131,7 +111,7 @@ class Dealer:
     """Deals the epochs of a source to its streams, and the streams' samples to batches.
 
     Args:
-        draw: which micro-steps draw the source.
+        draw: returns the next micro-steps that draw the source: ``drawn_steps`` of it.
         num_samples: length of an epoch.
         num_streams: number of streams.
         history: the training so far.
@@ -141,7 +121,7 @@ class Dealer:
 
     def __init__(
         self,
-        draw: Draw,
+        draw: Callable[..., IntArray],
         num_samples: int,
         num_streams: int,
         history: Sequence[Segment],
@@ -235,7 +215,7 @@ class Dealer:
             (streams,) int64.
         """
         per_step = self._world_size * self._batch_size
-        steps = self._draw.steps(step, -(-(offset + count) // per_step), step + DEAL_STEPS)
+        steps = self._draw(step, -(-(offset + count) // per_step), step + DEAL_STEPS)
         wanted = np.zeros(self._num_streams, np.int64)
         # The first and the last step may be taken in part; those between are counted without looking at each rank.
         for number in sorted({0, len(steps) - 1}):
@@ -271,7 +251,7 @@ class Dealer:
         """Go to the end of the training so far: over whole epochs at once, then through the last one."""
         ends = np.cumsum([0, *(segment.micro_steps for segment in history)]).tolist()
         steps = [
-            self._draw.steps(start, segment.micro_steps, end)
+            self._draw(start, segment.micro_steps, end)
             for segment, start, end in zip(history, ends[:-1], ends[1:], strict=True)
         ]
         sizes = [len(drawn) * s.world_size * s.batch_size for drawn, s in zip(steps, history, strict=True)]

@@ -141,7 +141,7 @@ def test_the_row_number_does_not_give_the_depth_away():
 def test_rooms_read_back_as_they_were_rendered(tmp_path):
     rooms = SyntheticHypersim(size=ROOM_SIZE, frames_per_scene=1, tilt_shift_fraction=0.5, seed=3)
     rooms.write(tmp_path, frames=6, progress=False)
-    raw = Hypersim(tmp_path, image_size=ROOM_SIZE)
+    raw = Hypersim(tmp_path, ROOM_SIZE)
     listed = raw.list_frames()
     assert {split: len(members) for split, members in listed.splits.items()} == {"train": 5, "val": 1}
     tilted, holes, inward = 0, 0, 0
@@ -162,7 +162,7 @@ def test_rooms_read_back_as_they_were_rendered(tmp_path):
 def test_streets_read_back_as_they_were_rendered(tmp_path):
     streets = SyntheticVirtualKitti(size=(40, 128), conditions=("fog",), cameras=(0, 1))
     streets.write(tmp_path, frames=2, progress=False)
-    raw = VirtualKitti(tmp_path, image_size=(32, 112))
+    raw = VirtualKitti(tmp_path, crop=(32, 112))
     listed = raw.list_frames()
     depths = []
     for raw_frame in [frame for members in listed.splits.values() for frame in members]:

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from datamodules.shards.codecs import CODE_TYPE, check_claim, decoder, entry_roles
+from datamodules.shards.codecs import CODE_TYPE, DECODERS, check_claim, decode_codes, entry_roles
 from datamodules.shards.manifest import ShardInfo
 from datamodules.shards.samples import EncodedSample as EncodedSample
 from datamodules.shards.samples import scan_shard as scan_shard
@@ -130,7 +130,7 @@ def decode_sample(
             where = f"{sample.shard}: sample {sample.key!r}, entry {name!r}"
             try:
                 check_claim(data, format_name, max_bytes)
-                value = decoder(format_name)(data)
+                value = DECODERS.get(format_name, decode_codes)(data)
                 decoded[role] = value if keep_codes else without_codes(role, value)
             except InputError as error:
                 raise InputError(f"{where}: {error}.") from error

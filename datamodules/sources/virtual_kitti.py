@@ -153,12 +153,8 @@ class VirtualKitti:
         if not chosen:
             names = {name: sorted({getattr(frame, name) for frame in frames}) for name in ("condition", "camera")}
             raise InputError(f"{root} holds no frame to prepare: --conditions and --cameras fit none of {names}.")
-        splits = {
-            "train": [frame for frame in chosen if frame.scene not in self.chosen.val_scenes],
-            "val": [frame for frame in chosen if frame.scene in self.chosen.val_scenes],
-        }
         notices = [f"Cut to {self.image_size[0]}x{self.image_size[1]} pixels at the bottom, horizontally centred."]
-        if not splits["val"]:
+        if not any(frame.scene in self.chosen.val_scenes for frame in chosen):
             notices.append(f"Splits: no frame of {', '.join(self.chosen.val_scenes) or 'any scene'} for validation.")
         sequences = {(frame.scene, frame.condition) for frame in chosen}
         nominal = [sequence for sequence in sorted(sequences) if not self._intrinsics_path(*sequence)]
@@ -167,7 +163,7 @@ class VirtualKitti:
                 f"Cameras: {len(nominal)} of {len(sequences)} sequences have no intrinsic.txt (such as "
                 f"{'/'.join(nominal[0])}) and use the nominal pinhole of {NOMINAL_FOCAL_LENGTH_PX} px at width 1242."
             )
-        return FrameList({split: members for split, members in splits.items() if members}, notices)
+        return FrameList.parted(chosen, lambda frame: frame.scene in self.chosen.val_scenes, notices)
 
     def load(self, frame: VirtualKittiFrame) -> PreparedSample:
         """Return a frame in the project's own units and axes.

@@ -3,11 +3,20 @@
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import TypeAdapter
+from pydantic import BeforeValidator, FailFast, TypeAdapter
 
+from datamodules.shards.manifest import require_few
 from geometry.modalities.statistics import ValueStatistics
+
+
+def _require_few_bins(document: Any) -> Any:  # noqa: ANN401
+    require_few(document.get("histogram") if isinstance(document, dict) else None)
+    return document
+
+
+_Values = Annotated[ValueStatistics, BeforeValidator(_require_few_bins)]
 
 
 @dataclass
@@ -25,10 +34,10 @@ class SplitStatistics:
 
     samples: int = 0
     num_bytes: int = 0
-    modalities: dict[str, ValueStatistics] = field(default_factory=dict)
-    counts: Counter[str] = field(default_factory=Counter)
-    skipped: list[str] = field(default_factory=list)
-    left_out: list[str] = field(default_factory=list)
+    modalities: Annotated[dict[str, _Values], BeforeValidator(require_few)] = field(default_factory=dict)
+    counts: Annotated[Counter[str], BeforeValidator(require_few)] = field(default_factory=Counter)
+    skipped: Annotated[list[str], FailFast()] = field(default_factory=list)
+    left_out: Annotated[list[str], FailFast()] = field(default_factory=list)
 
     def add(self, other: "SplitStatistics") -> None:
         """Add the counts over other samples."""

@@ -1,13 +1,12 @@
 """Inverse depth, smoothed and differentiated without mixing two surfaces: what normals from depth are made of.
 
 Convention (the whole file):
-    Inverse depth is 1 / depth, in 1/m, (...,1,H,W). Over the image of a plane it is a linear function of the pixel,
-    where depth is not: second differences of it vanish on every plane, however slanted, and are large where
-    one surface ends. That makes them the measure of "the same surface" here.
+    Inverse depth is 1 / depth, in 1/m, (...,1,N) as ``geometry.padded_images`` lays images out. Over the image of a
+    plane it is a linear function of the pixel, where depth is not: second differences of it vanish on every plane,
+    however slanted, and are large where one surface ends. That makes them the measure of "the same surface" here.
     A tolerance is relative: 0.001 stands for 0.1 % of the inverse depth, which is also 0.1 % of the depth.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -19,10 +18,12 @@ from geometry.padded_images import Array, Padding, keep, select, shifted
 _UNKNOWN = -1e30
 _SMOOTHING_RADIUS_PX = 2
 _SPAN = range(-_SMOOTHING_RADIUS_PX, _SMOOTHING_RADIUS_PX + 1)
-# Pairs of opposite pixels around a pixel: where one of them lies, down and to the right.
+# Pairs of pixels that lie opposite each other: how far below and how far to the right of the middle one of them is.
 _PAIRS = [(down, right) for down in _SPAN for right in _SPAN if (down, right) > (0, 0)]
 # Shares of the tolerance, one per pass: what the first pass has averaged is less noisy.
 _SMOOTHING_PASSES = (1.0, 0.5)
+# Smoothed inverse depth depends on nothing farther away.
+SMOOTHING_REACH_PX = len(_SMOOTHING_PASSES) * _SMOOTHING_RADIUS_PX
 
 
 class Slope(NamedTuple):
@@ -54,100 +55,98 @@ def smooth_inverse_depth(
 
     Args:
         inverse_depth: (...,1,N) float, 1/m. Values outside the mask do not matter.
-        rays: (...,2,N) float, x and y of those from ``pixel_rays``.
-        kept: (...,1,N) whole numbers, the bits of the mask of valid pixels; none is valid at the border.
+        rays: (...,2,N) or (2,N) float, x and y of those from ``pixel_rays``; finite at the border, too.
+        kept: (...,1,N), the bits of the mask of valid pixels; none is valid at the border.
         tolerance: (...,1,N) float, relative, how far rounding alone may move the mean of a pair.
-        padding: how the images are laid out, with a border of at least 3 px.
+        padding: how the images are laid out, with a border of at least 3 pixels.
 
     Returns:
-        ``(inverse_depth, rays)`` of the same shapes and dtype; unchanged outside the mask.
+        ``(inverse_depth, rays)``, (...,1,N) and (...,2,N) of the same dtype; unchanged outside the mask.
     """
     reach = np.maximum(tolerance * inverse_depth, 1e-30)
     values = np.empty((*inverse_depth.shape[:-2], 3, inverse_depth.shape[-1]), inverse_depth.dtype)
     values[..., :1, :], values[..., 1:, :] = select(kept, inverse_depth, _UNKNOWN), rays
-    of_rays = _deviations_of_even_rays(rays, padding)
+    even_rays = _deviations_of_even_rays(rays, padding)
     border = padding.border * padding.row
     for share in _SMOOTHING_PASSES:
         averages = np.empty_like(values)
         averages[..., :border], averages[..., -border:] = values[..., :border], values[..., -border:]
         for first, last, band in padding.bands():
-            agreement = 1 / (share * reach[..., band])
-            if of_rays is None:
-                change = _mean_deviation(values, agreement, band, padding.row)
-            else:
-                beside = [(to_right, to_bottom[first:last]) for to_right, to_bottom in of_rays]
-                change = _mean_deviation(values, agreement, band, padding.row, beside)
+            beside = even_rays and [(to_right, to_bottom[first:last]) for to_right, to_bottom in even_rays]
+            change = _mean_deviation(values, 1 / (share * reach[..., band]), band, padding.row, beside)
             np.add(values[..., band], keep(change, kept[..., band]), out=averages[..., band])
-        values, of_rays = averages, None  # averaged rays are no longer the same in every row
+        values, even_rays = averages, None  # averaged rays differ from row to row
     return select(kept, values[..., :1, :], inverse_depth), values[..., 1:, :]
 
 
 def _deviations_of_even_rays(rays: Array, padding: Padding) -> list[tuple[Array, Array]] | None:
-    """Return by how much opposite rays deviate from the one between them where all rows and all columns are the same.
+    """Return by how much opposite rays deviate from the one between them, if all rows of x and all columns of y agree.
 
     Args:
         rays: (...,2,N), x and y.
         padding: how they are laid out.
 
     Returns:
-        Per pair twice the deviation of x, by column of the padded image, and of y (H,1); None for other cameras.
+        For every pair twice the deviations of x (a row of the padded image) and of y (H,1), which are rounding errors;
+        None for several cameras and for one that is tilted.
     """
-    if rays.ndim != 2:
+    if rays.ndim > 2:
         return None
-    x, y = padding.crop(rays)[:, padding.border : -padding.border]
+    inside = slice(padding.border, -padding.border)
+    x, y = padding.crop(rays)[:, inside]
     if (x != x[:1]).any() or (y != y[:, :1]).any():
         return None
-    lines = [np.pad(line, padding.border, mode="edge") for line in (x[0], y[:, 0])]
+    across, down = (np.pad(line, padding.border, mode="edge") for line in (x[0], y[:, 0]))
 
     def deviation(line: Array, places: int) -> Array:
         return np.roll(line, -places) + np.roll(line, places) - 2 * line
 
-    inside = slice(padding.border, -padding.border)
-    return [(deviation(lines[0], right), deviation(lines[1], down)[inside, None]) for down, right in _PAIRS]
+    return [(deviation(across, to_right), deviation(down, to_bottom)[inside, None]) for to_bottom, to_right in _PAIRS]
 
 
 def _mean_deviation(
-    values: Array, agreement: Array, band: slice, row: int, of_rays: list[tuple[Array, Array]] | None = None
+    values: Array, agreement: Array, band: slice, row: int, even_rays: list[tuple[Array, Array]] | None
 ) -> Array:
     """Return by how much the average with opposite pixels differs from each pixel of a band, for every channel.
 
     The deviation of a pair is taken twice and the weights half, which by powers of two changes no digit and saves
-    operations.
+    operations. PyTorch adds products, for it rounds once.
 
     Args:
         values: (...,3,N): inverse depth, which decides what pairs count, and x and y of the rays.
         agreement: (...,1,n), 1 over the deviation at which a pair no longer counts.
-        band: the n places.
+        band: the n places, whole rows.
         row: places from a pixel to the one below it.
-        of_rays: twice the deviation of x (row) and y (n / row,1) for every pair, where these are known beforehand.
+        even_rays: twice the deviations of x (row) and y (rows,1) for every pair, where they are known.
 
     Returns:
         (...,3,n).
     """
     total = np.zeros((*values.shape[:-1], agreement.shape[-1]), values.dtype)
-    if of_rays is not None:
-        values = values[..., :1, :]
+    values = values if even_rays is None else values[..., :1, :]
     doubled, half_agreement = 2 * values[..., band], agreement / 2
     ones, zeros, half_weight = np.ones_like(agreement), np.zeros_like(agreement), np.full_like(agreement, 0.5)
     deviation, weight = np.empty_like(doubled), np.empty_like(agreement)
-    first, sums = deviation[..., :1, :], torch.from_numpy(total)
-    factors = torch.from_numpy(weight), torch.from_numpy(deviation)
-    add, (add_x, add_y) = sums[..., : values.shape[-2], :].addcmul_, [s.unflatten(-1, (-1, row)).addcmul_ for s in sums[..., 1:, :].unbind(-2)]
-    weight_image = factors[0].squeeze(-2).unflatten(-1, (-1, row))
+    of_inverse_depth = deviation[..., :1, :]
+    sums, factors = torch.from_numpy(total), (torch.from_numpy(weight), torch.from_numpy(deviation))
+    add = sums[..., : values.shape[-2], :].addcmul_
+    rows = (-1, row)
+    add_x, add_y = (sums[..., k : k + 1, :].unflatten(-1, rows).addcmul_ for k in (1, 2))
+    weight_image = factors[0].unflatten(-1, rows)
     for number, (down, right) in enumerate(_PAIRS):
         places = down * row + right
         np.add(shifted(values, band, places), shifted(values, band, -places), out=deviation)
         np.subtract(deviation, doubled, out=deviation)
-        np.multiply(first, half_agreement, out=weight)
-        np.subtract(ones, np.multiply(weight, weight, out=weight), out=weight)
-        np.maximum(weight, zeros, out=weight)
+        np.multiply(of_inverse_depth, half_agreement, out=weight)
         np.multiply(weight, weight, out=weight)
-        add(*factors)
+        np.maximum(np.subtract(ones, weight, out=weight), zeros, out=weight)
+        np.multiply(weight, weight, out=weight)
         np.add(half_weight, weight, out=half_weight)
-        if of_rays is not None:
-            x, y = of_rays[number]
-            if right: add_x(weight_image, torch.from_numpy(x))
-            if down: add_y(weight_image, torch.from_numpy(y))
+        add(*factors)
+        if even_rays:
+            x, y = even_rays[number]
+            add_x(weight_image, torch.from_numpy(x))
+            add_y(weight_image, torch.from_numpy(y))
     return np.divide(total, np.add(half_weight, half_weight, out=half_weight), out=total)
 
 
@@ -161,15 +160,15 @@ def discontinuity_aware_slope(
     ground both count, next to an edge only the one that stays on the surface.
 
     Args:
-        inverse_depth: (...,1,N) float, 1/m, of a ``Padding`` of at least 2 pixels; above 0 where it is not valid, too.
-        rays: (...,2,N) float, x and y of those from ``pixel_rays``; the nearest pixel's just behind the border.
-        kept: (...,1,N) whole numbers, the bits of the mask of valid pixels; none is valid at the border.
+        inverse_depth: (...,1,N) float, 1/m, and 1 where it is not valid.
+        rays: (...,2,N) float, x and y of those from ``pixel_rays``; just behind the border those just before it.
+        kept: (...,1,N), the bits of the mask of valid pixels; none is valid at the border.
         noise: (...,1,n) float, larger than 0, relative size of second differences that still mean nothing.
-        band: the n places to find slopes at.
+        band: the n places to find slopes at, at least 2 steps from the ends.
         step: places from a pixel to the next along the axis: 1 for the slope to the right, a row for that downward.
 
     Returns:
-        The slopes (n pixels), all of ``inverse_depth``'s dtype.
+        The slopes, all of ``inverse_depth``'s dtype.
 
     Source:
         Feng et al., "D2NT: A High-Performing Depth-to-Normal Translator", 2023, discontinuity-aware gradient filter.
@@ -180,8 +179,8 @@ def discontinuity_aware_slope(
     around = slice(band.start - 2 * step, band.stop + step)
     both_valid = shifted(kept, around, step) & kept[..., around]
     differences = keep(shifted(inverse_depth, around, step) - inverse_depth[..., around], both_valid)
-    previous, following = differences[..., step : -2 * step], differences[..., 2 * step : -step]
-    has_previous, has_following = both_valid[..., step : -2 * step], both_valid[..., 2 * step : -step]
+    previous, following = slice(step, -2 * step), slice(2 * step, -step)
+    has_previous, has_following = both_valid[..., previous], both_valid[..., following]
 
     bends = differences[..., step:] - differences[..., :-step]
     np.abs(bends, out=bends)
@@ -194,12 +193,12 @@ def discontinuity_aware_slope(
 
     beside = slice(band.start - step, band.stop)
     ray_differences = shifted(rays, beside, step) - rays[..., beside]
-    ray_previous, ray_following = ray_differences[..., :-step], ray_differences[..., step:]
-    ray_slope = ray_previous - ray_following
+    ray_following = ray_differences[..., step:]
+    ray_slope = ray_differences[..., :-step] - ray_following
     ray_slope *= weight
     ray_slope += ray_following
     return Slope(
-        inverse_depth=_lerp(following, previous, weight),
+        inverse_depth=_lerp(differences[..., following], differences[..., previous], weight),
         rays=ray_slope,
         known=has_previous | has_following,
         bend=_lerp(bend_following, bend_previous, weight),
@@ -207,4 +206,5 @@ def discontinuity_aware_slope(
 
 
 def _lerp(start: Array, end: Array, weight: Array) -> Array:
+    """Return numbers between start and end; PyTorch's are never beyond either."""
     return torch.lerp(*(torch.from_numpy(values) for values in (start, end, weight))).numpy()

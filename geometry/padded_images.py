@@ -12,8 +12,8 @@ import numpy as np
 
 Array = np.ndarray
 
-# A dozen arrays of so many float32 fit the second cache of a processor.
-_BAND_PIXELS = 1 << 14
+# Arrays of so many numbers stay in a processor's caches, and are worth the calls that compute them.
+_BAND_PIXELS = 1 << 16
 _BITS = {np.dtype(np.float32): np.int32, np.dtype(np.float64): np.int64}
 
 

@@ -162,7 +162,7 @@ class Receiver:
 
 
 def _is_lack_of_shared_memory(error: Exception) -> bool:
-    """Tell a full /dev/shm: PyTorch asks for all pages of a piece at once, or the first write to one ends in a signal."""
+    """Tell a full /dev/shm: PyTorch asks for all pages at once, or dies by a signal at the first write."""
     return re.search("unable to allocate shared memory|killed by signal: Bus error", str(error)) is not None
 
 

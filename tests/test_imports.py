@@ -125,7 +125,6 @@ NEEDED_IN_GEOMETRY = {
     "padded_images.py": {"numpy"},
     "planes.py": {"numpy"},
     "npy_arrays.py": {"numpy"},
-    "npy_header.py": {"numpy"},
     # Commands of both packages are read by the same parser.
     "jsonargparse_internals.py": {"jsonargparse"},
     "command.py": {"jsonargparse"},

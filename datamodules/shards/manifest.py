@@ -51,7 +51,7 @@ MANY_SHARDS = 10_000
 NAME_PATTERN = r"[A-Za-z0-9_-]+"
 # Of an entry of the right size: vectors as float64. What claims more is refused before memory is reserved for it.
 MAX_BYTES_PER_PIXEL = 24
-# Of splits, modalities and bins of a histogram.
+# Of splits and modalities.
 _MANY = 1 << 13
 
 
@@ -82,7 +82,7 @@ def _check_entries(entries: tuple[str, ...]) -> tuple[str, ...]:
     return entries
 
 
-def require_few(found: Any) -> Any:  # noqa: ANN401
+def _require_few(found: Any) -> Any:  # noqa: ANN401
     """Refuse a long object before it is looked at: pydantic would remember what is wrong with each of its entries."""
     if isinstance(found, dict) and len(found) > _MANY:
         raise ValueError("these are too many")
@@ -110,7 +110,7 @@ class ShardInfo:
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
-_Shard = Annotated[ShardInfo, BeforeValidator(require_few)]
+_Shard = Annotated[ShardInfo, BeforeValidator(_require_few)]
 
 
 @dataclass(frozen=True)
@@ -134,8 +134,8 @@ class DatasetManifest:
     name: Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
     image_size: Annotated[tuple[_Side, _Side], AfterValidator(_check_size)]
     entries: Annotated[tuple[str, ...], FailFast(), AfterValidator(_check_entries)]
-    splits: Annotated[dict[_Split, Annotated[list[_Shard], FailFast()]], BeforeValidator(require_few)]
-    ranges: Annotated[dict[str, tuple[_Number, _Number]], BeforeValidator(require_few)] = field(default_factory=dict)
+    splits: Annotated[dict[_Split, Annotated[list[_Shard], FailFast()]], BeforeValidator(_require_few)]
+    ranges: Annotated[dict[str, tuple[_Number, _Number]], BeforeValidator(_require_few)] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     statistics: dict[str, Any] = field(default_factory=dict)
     plan_sha256: str = ""

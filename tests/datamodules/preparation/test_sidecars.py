@@ -15,7 +15,6 @@ from datamodules.preparation import run
 from datamodules.preparation.plan import ShardOptions
 from datamodules.preparation.run import prepare_dataset
 from datamodules.preparation.sidecars import discard
-from datamodules.preparation.statistics import SplitStatistics
 from datamodules.sources.hypersim import Hypersim
 from geometry.errors import InputError
 from tests.helpers.planes import write_hypersim_frame
@@ -236,18 +235,3 @@ def test_a_damaged_sidecar_can_be_overwritten(raw, tmp_path):
     (tmp_path / "out/train/hypersim-train-000001.json").write_text("{")
     prepare(raw, tmp_path / "out", overwrite=True)
     assert content(tmp_path / "out") == content(tmp_path / "undisturbed")
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"skipped": [1] * 20_000},
-        {"counts": {str(number): "many" for number in range(20_000)}},
-        {"modalities": {str(number): 1 for number in range(20_000)}},
-        {"modalities": {"depth": {"histogram": {str(number): "many" for number in range(20_000)}}}},
-    ],
-)
-def test_of_thousands_of_mistakes_in_a_sidecar_only_the_first_takes_memory(wrong):
-    with pytest.raises(ValueError) as caught:
-        SplitStatistics.from_json(SplitStatistics().to_json() | wrong)
-    assert caught.value.error_count() == 1

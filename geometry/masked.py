@@ -70,5 +70,7 @@ def select(mask: Tensor, values: Tensor, others: Tensor | float) -> Tensor:
     """
     bits = {torch.float32: torch.int32, torch.float64: torch.int64}[values.dtype]
     kept = mask.to(bits).neg_()  # all bits are one where the mask is true
-    others = torch.as_tensor(others, dtype=values.dtype, device=values.device).view(bits)
+    if not isinstance(others, Tensor):
+        others = values.new_full((), others)
+    others = others.view(bits)
     return values.view(bits).bitwise_xor(others).bitwise_and_(kept).bitwise_xor_(others).view(values.dtype)

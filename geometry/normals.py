@@ -15,6 +15,7 @@ from torch import Tensor
 
 from geometry.camera import unproject
 from geometry.errors import InputError
+from geometry.host_values import values_like
 from geometry.inverse_depth import Slope, discontinuity_aware_slope, row_bands, smooth_inverse_depth
 from geometry.masked import select
 
@@ -172,7 +173,7 @@ def convert_frame(normals: Tensor, source: str, target: str) -> Tensor:
         InputError: a frame of that name does not exist.
     """
     signs = [a * b for a, b in zip(_signs(source), _signs(target), strict=True)]
-    return normals * normals.new_tensor(signs)[:, None, None]
+    return normals * values_like(signs, normals)[:, None, None]
 
 
 def flip_horizontal(normals: Tensor) -> Tensor:
@@ -184,7 +185,7 @@ def flip_horizontal(normals: Tensor) -> Tensor:
     Returns:
         (...,3,H,W), same dtype.
     """
-    return normals.flip(-1) * normals.new_tensor([-1.0, 1.0, 1.0])[:, None, None]
+    return normals.flip(-1) * values_like([-1.0, 1.0, 1.0], normals)[:, None, None]
 
 
 def _signs(frame: str) -> tuple[float, float, float]:

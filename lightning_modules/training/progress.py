@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -9,6 +10,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
 from lightning_modules.command_line.bars import note_closed, note_open
+from lightning_modules.training.trained_module import TrainedModule
 
 _REFRESH_S = 1.0
 _REFRESH_IN_FILES_S = 30.0
@@ -50,10 +52,10 @@ class StepProgress(ProgressBar):
             known = int(total) if 0 < total < float("inf") else None
             self._train_bar = self._open("train", known, "step", trainer.global_step)
 
-    def on_train_batch_end(
+    def on_train_batch_end(  # type: ignore[override]
         self,
         trainer: Trainer,
-        pl_module: LightningModule,
+        pl_module: TrainedModule,
         outputs: Any,  # noqa: ANN401
         batch: Any,  # noqa: ANN401
         batch_idx: int,
@@ -64,7 +66,7 @@ class StepProgress(ProgressBar):
             return
         if time.monotonic() - self._read_s >= _REFRESH_S or trainer.global_step == bar.total:
             self._read_s = time.monotonic()
-            bar.set_postfix_str(_format(trainer.progress_bar_metrics), refresh=False)
+            bar.set_postfix_str(_format(pl_module.bar_values), refresh=False)
         bar.update(trainer.global_step - bar.n)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -150,5 +152,5 @@ class StepProgress(ProgressBar):
         return bar
 
 
-def _format(metrics: dict[str, Any]) -> str:
-    return ", ".join(f"{name.removeprefix('train/')} {float(value):.4g}" for name, value in metrics.items())
+def _format(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {float(value):.4g}" for name, value in values.items())

@@ -14,8 +14,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-_ATEN, _C10D = torch.ops.aten, torch.ops.c10d
 from lightning_modules.training.logging_steps import is_logging_step
+
+_ATEN, _C10D = torch.ops.aten, torch.ops.c10d
 
 # What makes the host wait for a GPU: the value of a tensor, a shape that depends on values, or other hosts.
 WAITING = {

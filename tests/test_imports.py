@@ -121,7 +121,6 @@ NEEDED_IN_GEOMETRY = {
     "images.py": {"PIL", "numpy", "simplejpeg"},
     "locks.py": {"filelock"},
     "npy_arrays.py": {"numpy"},
-    "npy_header.py": {"numpy"},
     # Commands of both packages are read by the same parser.
     "jsonargparse_internals.py": {"jsonargparse"},
     "command.py": {"jsonargparse"},

@@ -148,7 +148,10 @@ class Group:
         """
         commands, first = self.commands(), words[0] if words else ""
         if with_underscores(first) in HELP_WORDS:
-            print(listing(prog, self.description, {name: one.summary for name, one in commands.items()}))
+            width = max(map(len, commands))
+            lines = [f"  {name.ljust(width)}  {one.summary}" for name, one in commands.items()]
+            head = [f"usage: {prog} COMMAND [options]", "", self.description, ""]
+            print("\n".join([*head, *lines, "", f"{prog} COMMAND --help lists its options."]))
             return 0
         if self.elsewhere and "." in first:
             try:
@@ -185,29 +188,6 @@ class Group:
         below = parser.add_subcommands(required=True, dest="command")
         for name, command in self.commands().items():
             below.add_subcommand(name, command.parser(f"{prog} {name}"), help=command.summary)
-
-
-def listing(prog: str, description: str, commands: Mapping[str, str]) -> str:
-    """Return the help of a program that has commands.
-
-    Args:
-        prog: its name.
-        description: what it does.
-        commands: one line on each.
-    """
-    width = max(map(len, commands))
-    lines = [f"  {name.ljust(width)}  {text}" for name, text in commands.items()]
-    return "\n".join(
-        [
-            f"usage: {prog} COMMAND [options]",
-            "",
-            description,
-            "",
-            *lines,
-            "",
-            f"{prog} COMMAND --help lists its options.",
-        ]
-    )
 
 
 def _add(parser: CommandParser, group: Any, part: Part, title: Callable[..., Any] | None) -> None:  # noqa: ANN401

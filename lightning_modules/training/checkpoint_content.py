@@ -184,18 +184,6 @@ def read_checkpoint(file: str | os.PathLike[str], states_of: Collection[str] = (
     return known
 
 
-def check_checkpoint(file: str | os.PathLike[str]) -> None:
-    """Check what a checkpoint claims to hold, without reading its numbers.
-
-    Args:
-        file: the checkpoint, in a folder.
-
-    Raises:
-        InputError: the file is no checkpoint, or holds something of another kind than it should.
-    """
-    peek_checkpoint(file)
-
-
 def peek_checkpoint(file: str | os.PathLike[str]) -> dict[str, Any]:
     """Return what a checkpoint holds, checked, but without reading the numbers of its weights.
 

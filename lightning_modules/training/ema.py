@@ -94,14 +94,7 @@ class ExponentialMovingAverage(Callback):
         self._last_step = trainer.global_step
 
     @torch.no_grad()
-    def on_train_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: Estimator,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Estimator, *_: object) -> None:  # type: ignore[override]
         """Update the average if the batch ended an optimiser step. The host does not wait for the device."""
         if self.decay is None or trainer.global_step == self._last_step:
             return

@@ -154,15 +154,16 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, Plain]:
     trainer = config.get("trainer") or {}
     sections = {name: config[name] for name in _SECTIONS if name in config}
     sections["trainer"] = {name: trainer[name] for name in _OF_TRAINER if name in trainer}
-    found = {name: value for name, value in _leaves(sections) if not _LEFT_OUT.match(name)}
+    found = {name: value for name, value in leaves(sections) if not _LEFT_OUT.match(name)}
     return dict(sorted(found.items()))
 
 
-def _leaves(node: Any, name: str = "") -> Iterator[tuple[str, Plain]]:  # noqa: ANN401
+def leaves(node: Any, name: str = "") -> Iterator[tuple[str, Plain]]:  # noqa: ANN401
+    """Yield the dotted name, without ``init_args``, and the plain value of every setting of a configuration."""
     if isinstance(node, Mapping | list) and node:
         pairs = node.items() if isinstance(node, Mapping) else enumerate(node)
         for key, value in pairs:
-            yield from _leaves(value, name if key == "init_args" else f"{name}.{key}".lstrip("."))
+            yield from leaves(value, name if key == "init_args" else f"{name}.{key}".lstrip("."))
     elif isinstance(node, str | int | float | bool | None):
         yield name, node
     else:

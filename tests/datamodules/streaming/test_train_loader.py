@@ -19,7 +19,7 @@ from datamodules.streaming.batches import BatchAssembler
 from datamodules.streaming.loading import Receiver, Workers
 from datamodules.streaming.order import count_streams
 from datamodules.streaming.train_loader import TrainLoader
-from datamodules.streaming.train_order import TrainOrder, TrainSource
+from datamodules.streaming.train_order import OpenSource, TrainOrder
 from geometry.errors import InputError
 from tests.helpers.planes import encode_plane, make_dataset
 from tests.helpers.tiny import tensors_of
@@ -55,11 +55,10 @@ def loader_of(
     timeout_s=0,
 ):
     sources = tuple(
-        TrainSource(
-            dataset, BatchAssembler(dataset.manifest.name, dataset.manifest, ("depth", "normals")), weight, shards
+        OpenSource(
+            dataset, BatchAssembler(dataset.manifest.name, dataset.manifest, ("depth", "normals")), weight, "train"
         )
         for dataset, weight in zip(datasets, (3.0, 1.0), strict=False)
-        for shards in [tuple(dataset.manifest.splits["train"])]
     )
     num_streams = count_streams([len(source.shards) for source in sources], 48)
     order = TrainOrder(seed, sources, num_streams, block_size, flip_probability=0.5)

@@ -18,7 +18,7 @@ from datamodules.streaming.batches import BatchAssembler
 from datamodules.streaming.loading import Workers
 from datamodules.streaming.order import count_streams
 from datamodules.streaming.train_loader import TrainLoader
-from datamodules.streaming.train_order import TrainOrder, TrainSource
+from datamodules.streaming.train_order import OpenSource, TrainOrder
 from datamodules.streaming.val_loader import ValLoader
 from geometry.errors import InputError
 from tests.helpers.planes import make_dataset, write_hypersim_frame
@@ -59,9 +59,9 @@ def dataset(tmp_path_factory):
 
 def loader_of(dataset, split):
     assembler, workers = AskedAssembler("planes", dataset.manifest, ("depth",)), Workers(num_workers=1)
+    source = OpenSource(dataset, assembler, 1.0, split)
     if split == "val":
-        return ValLoader(dataset, assembler, split, 1, None, workers)
-    source = TrainSource(dataset, assembler, 1.0, tuple(dataset.manifest.splits["train"]))
+        return ValLoader(source, 1, None, workers)
     return TrainLoader(TrainOrder(0, (source,), count_streams([2], 8), 2, flip_probability=0.5), 1, 100, workers)
 
 

@@ -16,9 +16,8 @@ def run(tmp_path):
         for name in ("srun", "scontrol", "torchrun"):
             tool = tmp_path / name
             status = srun_status if name == "srun" else 0
-            tool.write_text(
-                f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/asked; echo "$PYTORCH_ALLOC_CONF" > {tmp_path}/memory\nexit {status}\n'
-            )
+            notes = f'echo "{name} $*" >> {tmp_path}/asked\necho "$PYTORCH_ALLOC_CONF" > {tmp_path}/memory'
+            tool.write_text(f"#!/bin/sh\n{notes}\nexit {status}\n")
             tool.chmod(0o755)
         environment = settings | {
             "PATH": f"{tmp_path}:{os.environ['PATH']}",
@@ -26,7 +25,7 @@ def run(tmp_path):
             "SLURM_JOB_NUM_NODES": "2",
         }
         command = ["bash", EXAMPLES / script, "c.yaml", "--trainer.max_steps=3"]
-        status = subprocess.run(command, env=environment | {"NODES": "2"}, check=False).returncode
+        status = subprocess.run(command, env=environment | settings | {"NODES": "2"}, check=False).returncode
         return status, (tmp_path / "asked").read_text().splitlines()
 
     return start

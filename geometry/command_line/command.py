@@ -4,30 +4,17 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any
 
 from jsonargparse import ActionConfigFile, Namespace
 
-from geometry.command_line.messages import leave, mistake_behind, readable_error, say_error
+from geometry.command_line.messages import mistake_behind, say_error
 from geometry.command_line.options import Parameter, Part, described, part_of
 from geometry.command_line.parser import CONFIG_HELP, Parser
 from geometry.command_line.words import arrange, with_underscores
 from geometry.errors import InputError
 
 HELP_WORDS = ("-h", "--help", "--help_all")
-
-
-class CommandParser(Parser):
-    """The parser of one command, which says where its options are listed."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the message and leave with status 2.
-
-        Args:
-            message: what is wrong.
-            ex: the exception behind it.
-        """
-        leave(f"{readable_error(message).rstrip('.')}. (Options: {self.prog.replace(' [options]', '')} --help)")
 
 
 @dataclass
@@ -63,18 +50,19 @@ class Command:
         """The function with its options."""
         return part_of(self.run, self.parts)
 
-    def parser(self, prog: str) -> CommandParser:
+    def parser(self, prog: str) -> Parser:
         """Return its parser.
 
         Args:
             prog: how it is called.
         """
-        parser = CommandParser(
+        parser = Parser(
             prog=prog,
             description=described(self.title or self.run)[1],
             allow_abbrev=False,
             usage=_usage(prog, self.part.options),
         )
+        parser.hint = f"(Options: {prog} --help)"
         parser.add_argument("-c", "--config", action=ActionConfigFile, help=CONFIG_HELP)
         _add(parser, parser, self.part, self.title)
         return parser
@@ -170,15 +158,15 @@ class Group:
         """The first sentence on it."""
         return self.description
 
-    def parser(self, prog: str) -> CommandParser:
+    def parser(self, prog: str) -> Parser:
         """Return a parser to be filled, as the completion of a shell needs it.
 
         Args:
             prog: how the group is called.
         """
-        return CommandParser(prog=prog, description=self.description)
+        return Parser(prog=prog, description=self.description)
 
-    def fill(self, parser: CommandParser, prog: str) -> None:
+    def fill(self, parser: Parser, prog: str) -> None:
         """Add the commands to the parser, which must have its place in the parser above by then.
 
         Args:
@@ -190,7 +178,7 @@ class Group:
             below.add_subcommand(name, command.parser(f"{prog} {name}"), help=command.summary)
 
 
-def _add(parser: CommandParser, group: Any, part: Part, title: Callable[..., Any] | None) -> None:  # noqa: ANN401
+def _add(parser: Parser, group: Any, part: Part, title: Callable[..., Any] | None) -> None:  # noqa: ANN401
     """Add the options of a part to a parser or group, and those of its parts under titles of their own."""
     for parameter in part.own:
         group.add_argument(f"--{parameter.name}", **parameter.settings())

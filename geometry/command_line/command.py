@@ -118,12 +118,12 @@ class Group:
     """Commands below one name.
 
     Attributes:
-        description: what they do together.
+        summary: what they do together.
         commands: returns them by name.
         elsewhere: returns the command that a name with a dot stands for, if such names are taken.
     """
 
-    description: str
+    summary: str
     commands: Callable[[], Mapping[str, Command]]
     elsewhere: Callable[[str], Command] | None = None
 
@@ -138,7 +138,7 @@ class Group:
         if with_underscores(first) in HELP_WORDS:
             width = max(map(len, commands))
             lines = [f"  {name.ljust(width)}  {one.summary}" for name, one in commands.items()]
-            head = [f"usage: {prog} COMMAND [options]", "", self.description, ""]
+            head = [f"usage: {prog} COMMAND [options]", "", self.summary, ""]
             print("\n".join([*head, *lines, "", f"{prog} COMMAND --help lists its options."]))
             return 0
         if self.elsewhere and "." in first:
@@ -153,18 +153,13 @@ class Group:
             return 2
         return commands[first].main(words[1:], f"{prog} {first}")
 
-    @property
-    def summary(self) -> str:
-        """The first sentence on it."""
-        return self.description
-
     def parser(self, prog: str) -> Parser:
         """Return a parser to be filled, as the completion of a shell needs it.
 
         Args:
             prog: how the group is called.
         """
-        return Parser(prog=prog, description=self.description)
+        return Parser(prog=prog, description=self.summary)
 
     def fill(self, parser: Parser, prog: str) -> None:
         """Add the commands to the parser, which must have its place in the parser above by then.

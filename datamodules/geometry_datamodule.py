@@ -20,12 +20,17 @@ from geometry.batch import DatasetInfo, GeometryBatch
 from geometry.errors import InputError
 from geometry.modalities import DEFAULT
 
-_MAX_TIMEOUT_S = 7 * 24 * 3600.0
+_WEEK_S = 7 * 24 * 3600
 # Weights are added up and divided: their sum must be a number.
 _MAX_WEIGHT = 1e9
-_RANGES = dict.fromkeys(("batch_size", "val_batch_size"), (1, 16_384)) | {"prefetch_factor": (1, 1024)}
-_RANGES |= dict.fromkeys(("num_workers", "val_num_workers"), (0, 1024))
-_RANGES |= {"shuffle_buffer": (1, 10**6), "retries": (0, 10**6), "max_bad_samples": (0, 10**9)}
+_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("batch_size", "val_batch_size"), (1, 16_384)),
+    **dict.fromkeys(("num_workers", "val_num_workers"), (0, 1024)),
+    **dict.fromkeys(("max_val_samples", "batches_per_epoch"), (1, 10**12)),
+    **{"prefetch_factor": (1, 1024), "shuffle_buffer": (1, 10**6), "retries": (0, 10**6)},
+    **{"max_bad_samples": (0, 10**9), "horizontal_flip": (0, 1)},
+    **{"timeout_s": (0.001, _WEEK_S), "loader_timeout_s": (0, _WEEK_S)},
+}
 
 
 @dataclass(frozen=True)
@@ -288,16 +293,8 @@ class GeometryDataModule(LightningDataModule):
         if not self.datasets and not self.val_datasets:
             raise InputError("data.datasets is empty. Name at least one prepared data set.")
         for name, (least, most) in _RANGES.items():
-            if not least <= getattr(self, name) <= most:
-                raise InputError(f"data.{name} must be from {least} to {most}, not {getattr(self, name)}.")
-        for name in ("max_val_samples", "batches_per_epoch"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(f"data.{name} must be at least 1, not {getattr(self, name)}.")
-        if not 0 <= self.horizontal_flip <= 1:
-            raise InputError(f"data.horizontal_flip is a probability from 0 to 1, not {self.horizontal_flip}.")
-        if not 0 < self.timeout_s <= _MAX_TIMEOUT_S:
-            raise InputError(f"data.timeout_s must be more than 0 seconds and at most a week, not {self.timeout_s}.")
-        if not 0 <= self.loader_timeout_s <= _MAX_TIMEOUT_S:
-            raise InputError(f"data.loader_timeout_s must be from 0 to a week, not {self.loader_timeout_s} seconds.")
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise InputError(f"data.{name} must be from {least} to {most}, not {value}.")
         if self.max_streams not in STREAM_COUNTS:
             raise InputError(f"data.max_streams must be one of {STREAM_COUNTS}, not {self.max_streams}.")

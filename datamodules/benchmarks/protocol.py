@@ -120,7 +120,7 @@ class Benchmark(ABC):
         Args:
             image: path of the image; of any other, how many there are is right.
         """
-        match = self._parse(image)
+        match = self.match(image)
         if match is None:
             return self.truth
         return tuple(image[: match.start(1)] + path.format(**match.groupdict()) for path in self.truth)
@@ -174,9 +174,9 @@ class Benchmark(ABC):
                 return files
         return None
 
-    def match(self, name: str) -> bool:
-        """Whether a path is that of an image of this benchmark; folders may stand before it."""
-        return self._parse(name) is not None
+    def match(self, name: str) -> re.Match[str] | None:
+        """Match the path of an image, in whatever folders; the first group begins with the data set's own."""
+        return re.fullmatch(f"(?:.*/)?({self.image_pattern})", name)
 
     def entries(self, files: BenchmarkFiles, file_list: Path | None = None) -> list[Entry]:
         """Return the samples, from a file list or from what is there.
@@ -245,12 +245,8 @@ class Benchmark(ABC):
         truth, mask = self.read_truth(files, paths)
         return Sample(self.crop(decode_image(files.read(image))), truth, mask, self.references(truth, mask))
 
-    def _parse(self, name: str) -> re.Match[str] | None:
-        """Match the path of an image, whose first group is the part from the data set's own folders on."""
-        return re.fullmatch(f"(?:.*/)?({self.image_pattern})", name)
-
     def _key(self, image: str) -> str:
-        match = self._parse(image)
+        match = self.match(image)
         return (match[1] if match else image).rsplit(".", 1)[0].replace("/", "__")
 
 

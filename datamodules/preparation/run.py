@@ -23,7 +23,6 @@ from datamodules.preparation.plan import Plan, PlannedShard, ShardOptions, make_
 from datamodules.preparation.processes import MAX_PROCESSES
 from datamodules.preparation.sidecars import (
     Sidecar,
-    Whole,
     discard,
     finish,
     finished,
@@ -163,8 +162,8 @@ class _Run:
                 samples = _count(gate.watch(islice(stream, len(shard.frames))), statistics, bar)
                 info = write_shard(self.out, shard.file, samples)
                 size = (self.out / shard.file).stat().st_size if info.samples else 0
-                records[shard.file] = Sidecar(info, size, statistics)
-                write_sidecar(self.out, Whole(self.plan.manifest, self.plan.counts), records[shard.file])
+                records[shard.file] = Sidecar(info, size, statistics, self.plan.manifest, self.plan.counts)
+                write_sidecar(self.out, records[shard.file])
         return [records[shard.file] for shard in shards]
 
 

@@ -6,7 +6,7 @@ decoded, and the codings that modalities name; nothing is unpickled.
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import cv2
@@ -18,7 +18,7 @@ from geometry.files import npy_arrays
 from geometry.files.images import decode_whole_jpeg, require_whole_jpeg, require_whole_png
 from geometry.files.json_text import parse_json
 from geometry.files.limits import MAX_ARRAY_BYTES, MAX_JPEG_SCANS
-from geometry.modalities import Modality, registered
+from geometry.modalities import Modality, modality_named, registered
 
 IMAGE, INFO = "image", "info"
 # What values of modalities are written as, where they are not coded.
@@ -58,6 +58,11 @@ def entry_roles() -> dict[str, tuple[str, str]]:
 
 def _codings(modality: type[Modality]) -> list[str]:
     return [modality.coding.name] if modality.coding else []
+
+
+def codings_of(modalities: Iterable[str]) -> dict[str, str]:
+    """Return the names of the codings of the modalities that have one."""
+    return {name: coding.name for name in modalities if (coding := modality_named(name).coding)}
 
 
 def encode_image(image: Array, format_name: str = "jpg", quality: int = 95) -> bytes:
@@ -123,8 +128,6 @@ def check_claim(data: bytes, format_name: str, max_bytes: int) -> None:
 
 
 def _png_bytes(data: bytes) -> int:
-    if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 24:
-        raise InputError("the image cannot be decoded: it is no PNG")
     require_whole_png(data)  # OpenCV would reserve what a chunk claims
     return 3 * int.from_bytes(data[16:20]) * int.from_bytes(data[20:24])
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
 
 from datamodules.shards import version_1
-from datamodules.shards.codecs import IMAGE
+from datamodules.shards.codecs import IMAGE, codings_of
 from datamodules.shards.transfer import CHUNK_BYTES as CHUNK_BYTES
 from datamodules.shards.transfer import DEFAULT_TRANSFER, Transfer, is_remote, open_url
 from datamodules.untrusted.text import shorten
@@ -281,7 +281,7 @@ def parse_manifest(document: Any, source: str) -> DatasetManifest:  # noqa: ANN4
     if version != CODED_VERSION:
         return manifest
     codings: Any = document.get("codings")
-    of_modalities = {name: coding.name for name in manifest.modalities if (coding := registered()[name].coding)}
+    of_modalities = codings_of(manifest.modalities)
     is_right = isinstance(codings, dict) and bool(codings) and codings.items() <= of_modalities.items()
     require(is_right, f"codings are {shown(codings)}, this program knows {of_modalities}")
     return replace(manifest, codings=codings)

@@ -47,12 +47,16 @@ def read_array_file(path: Path, channels: int, name: str | None = None) -> Array
     Raises:
         InputError: the file is missing, damaged, of another format or shape, or ``name`` is not in it.
     """
-    readers = {".png": _read_png, ".npy": _read_npy, ".npz": _read_npz, ".exr": _read_exr, ".pfm": _read_pfm}
+    readers = {".png": _read_png, ".npz": _read_npz, ".exr": _read_exr}
+    decoders = {".npy": decode_npy, ".pfm": read_pfm}
     suffix = path.suffix.lower()
-    if suffix not in readers:
+    if suffix not in ARRAY_SUFFIXES:
         raise InputError(f"{path} is none of {', '.join(ARRAY_SUFFIXES)}.")
     try:
-        array = readers[suffix](path, channels, name)
+        if suffix in decoders:
+            array = decoders[suffix](read_regular_file(path, MAX_ARRAY_BYTES + MIB))
+        else:
+            array = readers[suffix](path, channels, name)
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing.") from error
     except InputError as error:
@@ -118,10 +122,6 @@ def _read_png(path: Path, channels: int, name: str | None) -> Array:
     return array
 
 
-def _read_npy(path: Path, channels: int, name: str | None) -> Array:
-    return decode_npy(read_regular_file(path, MAX_ARRAY_BYTES + MIB))
-
-
 def _read_npz(path: Path, channels: int, name: str | None) -> Array:
     with open_zip(path, MAX_IMAGE_BYTES) as archive:
         names = [member.removesuffix(".npy") for member in archive.namelist() if member.endswith(".npy")]
@@ -157,10 +157,6 @@ def _read_exr(path: Path, channels: int, name: str | None) -> Array:
         asked = f"channel {wanted!r}" if wanted else f"channel among {', '.join(_EXR_DEPTH_CHANNELS)}"
         raise InputError(f"{path} has no {asked}; it holds {found}. Choose one by --array_name.")
     return planes[wanted]
-
-
-def _read_pfm(path: Path, channels: int, name: str | None) -> Array:
-    return read_pfm(read_regular_file(path, MAX_ARRAY_BYTES + MIB))
 
 
 def _require_bounded(header: dict[str, Any], num_parts: int) -> None:

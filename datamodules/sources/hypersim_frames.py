@@ -102,7 +102,7 @@ def list_hypersim_frames(raw: Path, selection: HypersimSelection) -> FrameList:
     """
     if not raw.is_dir():
         raise InputError(f"{raw} is not a folder. Give the folder that holds Hypersim's scenes (ai_001_001, ...).")
-    color, geometry = set(_scan(raw, "final", "color")), set(_scan(raw, "geometry", "depth_meters"))
+    color, geometry = set(_scan(raw, "color")), set(_scan(raw, "depth_meters"))
     if not color:
         raise InputError(
             f"{raw} holds no Hypersim frame with colour: expected "
@@ -127,9 +127,9 @@ def list_hypersim_frames(raw: Path, selection: HypersimSelection) -> FrameList:
     return FrameList(splits, notices)
 
 
-def _scan(raw: Path, kind: str, content: str) -> Iterator[HypersimFrame]:
-    for scene, name in HypersimFiles(raw).find(kind, content):
-        match = re.fullmatch(rf"images/scene_(cam_\w+)_{kind}_hdf5/frame\.(\d+)\.{content}\.hdf5", name)
+def _scan(raw: Path, content: str) -> Iterator[HypersimFrame]:
+    for scene, name in HypersimFiles(raw).find(content):
+        match = re.fullmatch(rf"images/scene_(cam_\w+)_[a-z]+_hdf5/frame\.(\d+)\.{content}\.hdf5", name)
         if match and re.fullmatch(r"[\w-]+", scene):
             yield HypersimFrame(scene, match[1], int(match[2]))
 

@@ -111,14 +111,12 @@ class BatchAssembler:
 
     def _blank(self) -> dict[str, Any]:
         size = self.manifest.image_size
-        coded = {name: modality_named(name).coding for name in self.modalities if name in self.manifest.codings}
         blank: dict[str, Any] = {IMAGE: np.full((*size, 3), 128, np.uint8)}
         for name in self.modalities:
-            if coding := coded.get(name):
-                blank[name] = np.full(coding.stored_shape(*size), coding.unknown, CODE_TYPE)
-            else:
-                modality = modality_named(name)
-                blank[name] = np.full(modality.stored_shape(*size), modality.unknown, np.float16)
+            modality = modality_named(name)
+            coding = modality.coding if name in self.manifest.codings else None
+            stored = coding or modality
+            blank[name] = np.full(stored.stored_shape(*size), stored.unknown, CODE_TYPE if coding else np.float16)
         return blank
 
     def _decode(self, sample: EncodedSample) -> dict[str, Any]:

@@ -25,6 +25,9 @@ from geometry.command_line import Option
 from geometry.errors import InputError
 from geometry.files.reading import read_text_file
 from geometry.normals import normals_from_depth
+from geometry.planes import REACH_PX
+
+Array = np.ndarray
 
 PIXEL_CENTER = 0.0
 SKY = 65535
@@ -188,23 +191,32 @@ class VirtualKitti:
         intrinsics, camera_source = self._intrinsics(frame, size)
         camera = camera_from_intrinsics(intrinsics)
 
-        known = (centimetres != SKY) & (centimetres > 0)
-        depth = torch.from_numpy(np.where(known, centimetres, 0).astype(np.float32) / 100)[None]
-        valid = (depth >= self.near_plane_m) & (depth <= self.far_plane_m)
-        depth = torch.where(valid, depth, 0.0)
-        window = (..., slice(top, top + self.image_size[0]), slice(left, left + self.image_size[1]))
-        targets = {"depth": depth[window][0].contiguous().numpy()}
+        height, width = self.image_size
+        around_top, around_left = max(top - REACH_PX, 0), max(left - REACH_PX, 0)
+        around = (..., slice(around_top, top + height + REACH_PX), slice(around_left, left + width + REACH_PX))
+        depth, valid = self._depth(centimetres[around])
+        top_inside, left_inside = top - around_top, left - around_left
+        window = (..., slice(top_inside, top_inside + height), slice(left_inside, left_inside + width))
+        targets = {"depth": np.ascontiguousarray(depth[window])}
         if self.normals != "none":
-            rays = _cached_rays(tuple(camera.flatten().tolist()), size)
-            normals = normals_from_depth(depth, rays, valid, error_m=ROUNDING_ERROR_M)[0]
+            rays = _cached_rays(tuple(camera.flatten().tolist()), size)[around]
+            known = torch.from_numpy(valid)[None]
+            normals = normals_from_depth(torch.from_numpy(depth)[None], rays, known, error_m=ROUNDING_ERROR_M)[0]
             targets["normals"] = normals[window].contiguous().numpy()
         return PreparedSample(
-            image=np.ascontiguousarray(image[window[1:]]),
+            image=np.ascontiguousarray(image[top : top + height, left : left + width]),
             targets=targets,
             camera_from_pixel=crop_camera(camera, top, left).numpy(),
             pixel_center=PIXEL_CENTER,
             info={"source": str(frame), "camera": camera_source, "normals": self.normals},
         )
+
+    def _depth(self, centimetres: Array) -> tuple[Array, Array]:
+        """Return planar depth (H,W) float32 in metres, 0 where it is not valid, and where it is."""
+        metres = centimetres.astype(np.float32) / 100
+        valid = (metres >= self.near_plane_m) & (metres <= self.far_plane_m)
+        valid &= (centimetres != SKY) & (centimetres > 0)
+        return np.where(valid, metres, np.float32(0)), valid
 
     def _root(self, content: str) -> Path:
         """Return the folder of the colour images ("rgb") or of the depth ("depth")."""

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
 
+from geometry.files.writing import write_whole
 from lightning_modules.estimator import Estimator
 from lightning_modules.training.checkpoints import Checkpoints
 from lightning_modules.training.loggers import write_record
@@ -84,8 +85,7 @@ class RunRecord(SaveConfigCallback):
 
     def _write(self, trainer: Trainer) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.folder / self.config_filename
-        self.parser.save(self.config, file, skip_none=False, overwrite=self.overwrite, multifile=self.multifile)
+        write_whole(self.folder / self.config_filename, self.parser.dump(self.config, skip_none=False))
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, Checkpoints):
                 link_checkpoints(self.folder, str(callback.dirpath))

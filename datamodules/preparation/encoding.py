@@ -112,7 +112,10 @@ def encode_frame(raw: RawDataset, options: ShardOptions, frame: Frame) -> Encode
     image = encode_image(sample.image, options.image_format, options.image_quality)
     entries = {entry_name(IMAGE, options.image_format): image}
     for name, values in stored.items():
-        entries |= _encode_values(modalities[name], sample.targets[name], values, known[name], options.array_format)
+        coding = None if options.array_format == 1 else modalities[name].coding
+        entry = entry_name(name, coding.name if coding else ARRAY_FORMAT)
+        kept = coding.encode(sample.targets[name], known[name]) if coding else values
+        entries[entry] = encode_array(kept, options.array_format)
     entries[entry_name(INFO, "json")] = encode_json(info)
     statistics = SplitStatistics(samples=1, num_bytes=sum(map(len, entries.values())))
     for name, values in stored.items():
@@ -121,24 +124,6 @@ def encode_frame(raw: RawDataset, options: ShardOptions, frame: Frame) -> Encode
         counted.add_image(known[name], modalities[name].numbers(values), low, high)
     statistics.counts.update(f"{name} {info[name]}" for name in ("camera", *registered()) if name in info)
     return EncodedFrame(frame.key, EncodedSample(frame.key, "", entries), statistics)
-
-
-def _encode_values(
-    modality: Modality, values: Array, stored: Array, known: Array, shard_format: int
-) -> dict[str, bytes]:
-    """Return the entry of a modality by its name.
-
-    Args:
-        modality: the modality.
-        values: float32.
-        stored: the values as format 1 stores them.
-        known: (H,W) bool, where they are known.
-        shard_format: 1 or 2.
-    """
-    coding = modality.coding
-    if shard_format == 1 or coding is None:
-        return {entry_name(modality.name, ARRAY_FORMAT): encode_array(stored, shard_format)}
-    return {entry_name(modality.name, coding.name): encode_array(coding.encode(values, known), shard_format)}
 
 
 def _invalid_ratio(modalities: Mapping[str, Modality], known: Mapping[str, Array]) -> float:

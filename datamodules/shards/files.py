@@ -92,17 +92,7 @@ def iterate_shard(
     transfer: Transfer = DEFAULT_TRANSFER,
     sha256: str | None = None,
 ) -> Iterator[EncodedSample]:
-    """Yield the samples of a shard in order, without decoding anything; stop at the first bad one.
-
-    Args:
-        url: path, URL or ``pipe:`` command of the shard.
-        roles: entries to keep: "image", "info" and names of modalities. Others are passed over.
-        skip: number of samples at the start to leave out; their entries are not read into memory.
-        transfer: how often and how long to try where the shard is remote.
-        sha256: checksum that a remote shard must have at its end; None checks nothing.
-
-    Yields:
-        Every further sample, with those entries.
+    """Yield the samples of a shard as ``scan_shard`` does, but stop at the first bad one.
 
     Raises:
         InputError: the shard cannot be read to its end, or is not the one of that checksum; or an entry has a name

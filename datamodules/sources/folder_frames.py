@@ -120,11 +120,12 @@ class NamedFiles:
 
 @dataclass(frozen=True)
 class FolderSplit:
-    """Which frames are held out for validation.
+    """Split.
 
     Attributes:
-        val_fraction: share of the scenes (folders of images) that is held out; of the images, if all lie in one folder.
-        val_list: text file that names the scenes or images to hold out, one per line, in place of a share.
+        val_fraction: Share of the folders of images that is held out for validation; of the images if there is one
+            folder.
+        val_list: Text file that names the folders or images to hold out, one a line.
     """
 
     val_fraction: float = 0.0

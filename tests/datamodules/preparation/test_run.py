@@ -103,9 +103,10 @@ def test_options_that_shaped_the_data_are_recorded_without_paths_of_this_machine
 
 
 def test_the_summary_counts_what_was_written(raw, tmp_path):
-    train = prepare(raw, tmp_path)[0]
-    assert (train.split, train.samples, train.shards, train.modalities["depth"].share) == ("train", 5, 3, 1.0)
-    assert train.counts == {"camera nominal": 5, "normals native": 5}
+    manifest = prepare(raw, tmp_path)
+    train = manifest.statistics["train"]
+    assert (train["samples"], len(manifest.splits["train"]), train["modalities"]["depth"]["share"]) == (5, 3, 1.0)
+    assert train["counts"] == {"camera nominal": 5, "normals native": 5}
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -87,12 +87,12 @@ def resizes_seen(by: Callable[[torch.UntypedStorage], None]) -> Iterator[None]:
     """
     plain = torch.UntypedStorage.resize_
 
-    def resize(storage: torch.UntypedStorage, size: int) -> Any:  # noqa: ANN401
+    def resize(storage: Any, size: int) -> Any:  # noqa: ANN401
         result = plain(storage, size)
         by(storage)
         return result
 
-    torch.UntypedStorage.resize_ = resize  # type: ignore[method-assign]
+    torch.UntypedStorage.resize_ = resize  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:

@@ -83,24 +83,22 @@ class _Predicted:
     timing: str
 
 
+@dataclass(eq=False)
 class Page:
     """What the page does with an uploaded file.
 
-    Args:
+    Attributes:
         predictor: the model.
         max_pixels: larger images are refused.
         folder: where downloads are kept while the page runs.
-
-    Attributes:
         num_predictions: how often the network was run.
     """
 
-    def __init__(self, predictor: Predictor, max_pixels: int, folder: Path) -> None:
-        self.predictor = predictor
-        self.max_pixels = max_pixels
-        self.folder = folder
-        self.num_predictions = 0
-        self._last: _Predicted | None = None
+    predictor: Predictor
+    max_pixels: int
+    folder: Path
+    num_predictions: int = 0
+    _last: _Predicted | None = None
 
     def thumbnail(self, file: str) -> np.ndarray:
         """Return a small copy of an uploaded image, (h,w,3) uint8.

@@ -229,14 +229,11 @@ def describe_changes(stored: Mapping[str, Plain], own: Mapping[str, Plain]) -> I
     """
     different = [key for key in sorted({*stored, *own}) if stored.get(key) != own.get(key)]
     paths = [key.removesuffix("class_path") for key in different if key.endswith(".class_path")]
-    new_classes = tuple(path for path in paths if _is_new_class(path, stored, own))
+    classes = {path: {_class_name(each.get(f"{path}class_path")) for each in (stored, own)} for path in paths}
+    new_classes = tuple(path for path, names in classes.items() if len(names) > 1)
     for key in different:
         if key.endswith(".class_path") or not key.startswith(new_classes):
             yield _change(key.removesuffix(".class_path"), stored.get(key), own.get(key))
-
-
-def _is_new_class(prefix: str, stored: Mapping[str, Plain], own: Mapping[str, Plain]) -> bool:
-    return _class_name(stored.get(f"{prefix}class_path")) != _class_name(own.get(f"{prefix}class_path"))
 
 
 def _change(key: str, old: Plain, new: Plain) -> str:

@@ -3,7 +3,7 @@
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -205,14 +205,14 @@ class VideoRun:
         return self.predictor.modality.color_limits(sample_of(np.concatenate(some)))
 
 
+@dataclass
 class _Frames:
     """Names and fits of the frames of a video, and the range of all of them."""
 
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.fits: list[tuple[float, float]] = []
-        self.flicker_unaligned: float | None = None
-        self._range: tuple[float, float] | None = None
+    names: list[str] = field(default_factory=list)
+    fits: list[tuple[float, float]] = field(default_factory=list)
+    flicker_unaligned: float | None = None
+    _range: tuple[float, float] | None = None
 
     def extend_range(self, low: float, high: float) -> None:
         """Let the range hold two further values."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from geometry.camera import unproject
 from geometry.errors import InputError
+from geometry.host_values import values_like
 from geometry.planes import surface_normals
 
 # Half a step of float16 (10 bits after the point) relative to the value.
@@ -144,7 +145,7 @@ def convert_frame(normals: Tensor, source: str, target: str) -> Tensor:
         InputError: a frame of that name does not exist.
     """
     signs = [a * b for a, b in zip(_signs(source), _signs(target), strict=True)]
-    return normals * normals.new_tensor(signs)[:, None, None]
+    return normals * values_like(signs, normals)[:, None, None]
 
 
 def flip_horizontal(normals: Tensor) -> Tensor:
@@ -156,7 +157,7 @@ def flip_horizontal(normals: Tensor) -> Tensor:
     Returns:
         (...,3,H,W), same dtype.
     """
-    return normals.flip(-1) * normals.new_tensor([-1.0, 1.0, 1.0])[:, None, None]
+    return normals.flip(-1) * values_like([-1.0, 1.0, 1.0], normals)[:, None, None]
 
 
 def _signs(frame: str) -> tuple[float, float, float]:

@@ -99,6 +99,7 @@ class Estimator(TrainedModule):
         self.last_validated_step = -1
         self.trained_on: TrainedOn | None = None
         self.step_losses: list[Tensor] = []
+        self.bar_values: dict[str, Tensor | float] = {}
         self._resumed: StoredSettings | None = None
 
     def configure_callbacks(self) -> list[Callback]:

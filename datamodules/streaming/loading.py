@@ -9,11 +9,11 @@ from multiprocessing import active_children
 from multiprocessing.util import Finalize
 from types import FrameType
 
-import cv2
 from torch.utils.data import DataLoader, IterableDataset
 
 from datamodules.streaming.buffers import forget_processes
 from datamodules.streaming.packing import PackedBatch
+from datamodules.threads import use_one_thread
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError, printable
 from geometry.torch_internals import end_workers
@@ -76,7 +76,7 @@ def data_loader(batches: IterableDataset, workers: Workers) -> DataLoader:
 
 
 def _start_worker(_worker_id: int) -> None:
-    cv2.setNumThreads(0)
+    use_one_thread()
     # A scheduler that ends a job signals all of its processes, but only the trainer can tell when work is done.
     # A terminal does the same with Ctrl-C, or when it is closed.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)

@@ -158,7 +158,9 @@ class Throughput(Callback):
         has_stepped, self._last_step = trainer.global_step != self._last_step, trainer.global_step
         if has_stepped and is_logging_step(trainer, trainer.global_step):
             total_s = self._busy_s + self._waiting_s
-            pl_module.log("train/images_per_s", self._num_images * trainer.world_size / total_s, prog_bar=True)
+            images_per_s = self._num_images * trainer.world_size / total_s
+            pl_module.log("train/images_per_s", images_per_s)
+            pl_module.bar_values["images_per_s"] = images_per_s
             pl_module.log("train/data_wait_share", self._waiting_s / total_s)
             self._restart()
 

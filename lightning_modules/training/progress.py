@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -9,6 +10,7 @@ from lightning.pytorch.callbacks import ProgressBar
 from tqdm import tqdm
 
 from lightning_modules.command_line.bars import note_closed, note_open
+from lightning_modules.training.trained_module import TrainedModule
 
 _REFRESH_S = 1.0
 _REFRESH_IN_FILES_S = 30.0
@@ -48,14 +50,14 @@ class StepProgress(ProgressBar):
             known = int(total) if 0 < total < float("inf") else None
             self._open("train", "train", known, "step", trainer.global_step)
 
-    def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: TrainedModule, *_: object) -> None:  # type: ignore[override]
         """Advance, and show new metrics once a second."""
         bar = self._bars.get("train")
         if bar is None:
             return
         if time.monotonic() - self._read_s >= _REFRESH_S or trainer.global_step == bar.total:
             self._read_s = time.monotonic()
-            bar.set_postfix_str(_format(trainer.progress_bar_metrics), refresh=False)
+            bar.set_postfix_str(_format(pl_module.bar_values), refresh=False)
         bar.update(trainer.global_step - bar.n)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -122,5 +124,5 @@ class StepProgress(ProgressBar):
         note_open(self._bars[stage])
 
 
-def _format(metrics: dict[str, Any]) -> str:
-    return ", ".join(f"{name.removeprefix('train/')} {float(value):.4g}" for name, value in metrics.items())
+def _format(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {float(value):.4g}" for name, value in values.items())

@@ -58,7 +58,7 @@ class StepCurves(Callback):
             pl_module: the estimator.
             optimizer: the optimiser.
         """
-        pl_module.log("loss", torch.stack(pl_module.step_losses).mean(), prog_bar=True, logger=False)
+        pl_module.bar_values["loss"] = torch.stack(pl_module.step_losses).mean()
         if not is_logging_step(trainer, trainer.global_step + 1):
             return
         means = {f"train/{name}": mean for name, mean in self._means.take().items()}

@@ -7,7 +7,8 @@ Run ``python -m benchmarks.collect_wheels --have PACKAGES --out .wheels`` here, 
 
 Contract: what is needed is found from the packages installed here, from this project on, with the extra lora and
 pytest; a package that is there is taken as it is, and what it needs is thought to be there, too, unless the list says
-a version that is not in the range wanted. Versions are those installed here.
+a version that is not in the range wanted. Where the list says none, it is collected if a collected package wants a
+range of it: a newer package asks for newer ones. Versions are those installed here.
 """
 
 import argparse
@@ -36,12 +37,11 @@ def missing(have: dict[str, str], python: str) -> dict[str, str]:
         python: version of Python there, such as 3.12.
     """
     found: dict[str, str] = {}
-    waiting = [Requirement(f"{PROJECT}[lora]"), Requirement("pytest")]
+    waiting = [(Requirement(f"{PROJECT}[lora]"), False), (Requirement("pytest"), False)]
     while waiting:
-        wanted = waiting.pop()
+        wanted, of_collected = waiting.pop()
         name = plain(wanted.name)
-        is_there = name in have and (not have[name] or wanted.specifier.contains(have[name], prereleases=True))
-        if is_there or name in found:
+        if name in found or (name in have and _serves(have[name], wanted, of_collected)):
             continue
         try:
             package = distribution(wanted.name)
@@ -55,8 +55,15 @@ def missing(have: dict[str, str], python: str) -> dict[str, str]:
             needed = Requirement(line)
             extras = wanted.extras or {""}
             if needed.marker is None or any(_holds(needed, extra, python) for extra in extras):
-                waiting.append(needed)
+                waiting.append((needed, name != PROJECT))
     return found
+
+
+def _serves(version: str, wanted: Requirement, of_collected: bool) -> bool:
+    """Return whether a package that is there will do."""
+    if not version:
+        return not (of_collected and wanted.specifier)
+    return wanted.specifier.contains(version, prereleases=True)
 
 
 def listed(text: str) -> dict[str, str]:

@@ -23,9 +23,10 @@ from benchmarks.measuring import ROOT, report
 from datamodules.shards.manifest import FILE_NAME, DatasetManifest, ShardInfo, read_dataset
 from datamodules.streaming.batches import BatchAssembler
 from datamodules.streaming.epoch_order import EpochOrder
-from datamodules.streaming.micro_steps import Layout, Readers, micro_steps
+from datamodules.streaming.loading import Workers
+from datamodules.streaming.micro_steps import Readers, micro_steps
 from datamodules.streaming.order import Segment
-from datamodules.streaming.train_order import ORDER_VERSION, TrainOrder, TrainSource
+from datamodules.streaming.train_order import ORDER_VERSION, OpenSource, TrainOrder
 
 # Shards, samples, ranks, micro-steps so far: each larger than the one before in one way.
 CASES = [
@@ -64,12 +65,12 @@ def measure(folder: Path, world_size: int, num_steps: int) -> dict[str, Any]:
     before = _memory_mb("VmRSS")
     reading, dataset = _seconds(lambda: read_dataset(folder))
     assembler = BatchAssembler("scale", dataset.manifest, ("depth",))
-    source = TrainSource(dataset, assembler, 1.0, tuple(dataset.manifest.splits["train"]))
+    source = OpenSource(dataset, assembler, 1.0, "train")
     order = TrainOrder(0, (source,), _STREAMS, _BLOCK, 0.5)
-    layout = Layout(world_size - 1, world_size, _BATCH_SIZE)
-    started, portions = _seconds(lambda: _begun(order, [], layout))
+    workers = Workers(world_size - 1, world_size)
+    started, portions = _seconds(lambda: _begun(order, [], workers))
     history = [Segment(num_steps, world_size, _BATCH_SIZE)]
-    resumed, portions = _seconds(lambda: _begun(order, history, layout))
+    resumed, portions = _seconds(lambda: _begun(order, history, workers))
     stepping, taken = _seconds(lambda: list(islice(portions, _STEPS)))
     readers = Readers(order, ORDER_VERSION)
     placing, _ = _seconds(lambda: [readers.of(portion) for portion in taken])
@@ -89,8 +90,8 @@ def measure(folder: Path, world_size: int, num_steps: int) -> dict[str, Any]:
     }
 
 
-def _begun(order: TrainOrder, history: list[Segment], layout: Layout) -> Any:  # noqa: ANN401
-    portions = micro_steps(order, ORDER_VERSION, history, layout)
+def _begun(order: TrainOrder, history: list[Segment], workers: Workers) -> Any:  # noqa: ANN401
+    portions = micro_steps(order, ORDER_VERSION, history, workers, _BATCH_SIZE)
     next(portions)
     return portions
 

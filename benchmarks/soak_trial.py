@@ -217,7 +217,10 @@ class Trial:
         return self._note("clock set back, then SIGKILL", status, -signal.SIGKILL)
 
     def _two_at_once(self, num_workers: int) -> list[int]:
-        """Start the same command once more while it runs; the second is refused, or has a folder of its own."""
+        """Start the same command once more while it runs; one is refused, or the second has a folder of its own.
+
+        On a busy machine, the second may be the first to lock the folder.
+        """
         second: list[Any] = []
         status = self._start(
             num_workers, after_s=0.3 * self._some_time_s(), fault=lambda _: second.append(self._begin(num_workers))
@@ -225,7 +228,8 @@ class Trial:
         for process in second:
             process.join()
             self._note("second run", [process.exitcode], MISTAKE)
-        return self._note("run beside a second one", status)
+        may_be_refused = all(process.exitcode == 0 for process in second)
+        return self._note("run beside a second one", status, *([MISTAKE] if may_be_refused else []))
 
     def _read_only(self, num_workers: int) -> list[int]:
         """Let the folder of all runs become read-only for a while, before a start or amid it."""

@@ -15,7 +15,6 @@ from datamodules.sources.hypersim import DEFAULT_MODALITIES, Hypersim
 from datamodules.sources.protocol import RawDataset
 from datamodules.sources.virtual_kitti import VirtualKitti
 from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
-from datamodules.synthetic.rooms import HALLS
 from geometry.errors import InputError
 from geometry.files.locks import sole_use
 from geometry.files.paths import given_path
@@ -89,13 +88,9 @@ class SyntheticDataModule(GeometryDataModule):
         for kind, folder in self.folders.items():
             if not (folder / FILE_NAME).exists():
                 with sole_use(folder.parent, f".{folder.name}.lock", is_patient=True):
-                    self._make_once(kind, folder)
-
-    def _make_once(self, kind: str, folder: Path) -> None:
-        """Make one data set, unless another process has made it in the meantime."""
-        if not (folder / FILE_NAME).exists():
-            rank_zero_info(f"Making {self.num_frames[kind]} {kind} in {folder}, once.")
-            self._make(kind, folder)
+                    if not (folder / FILE_NAME).exists():  # another process may have made it in the meantime
+                        rank_zero_info(f"Making {self.num_frames[kind]} {kind} in {folder}, once.")
+                        self._make(kind, folder)
 
     def _make(self, kind: str, folder: Path) -> None:
         """Render and prepare one data set beside its place, then move it there."""
@@ -104,27 +99,24 @@ class SyntheticDataModule(GeometryDataModule):
         workers = max(1, min(os.cpu_count() or 1, 8))
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
             raw, shards = Path(scratch) / "raw", Path(scratch) / "shards"
-            self._render(kind, raw, workers)
+            scenes, data_set = self._scenes(kind, raw)
+            scenes.write(raw, self.num_frames[kind], workers)
             # Of format 1, so that the demos' figures stay what they were, to the bit.
             options = ShardOptions(samples_per_shard=32, shard_format=1)
-            prepare_dataset(self._raw_dataset(kind, raw), shards, options, workers, report=rank_zero_info)
+            prepare_dataset(data_set, shards, options, workers, report=rank_zero_info)
             shutil.rmtree(folder, ignore_errors=True)
             shards.rename(folder)
 
-    def _render(self, kind: str, raw: Path, workers: int) -> None:
-        frames, seed = self.num_frames[kind], self.data_seed
+    def _scenes(self, kind: str, raw: Path) -> tuple[SyntheticHypersim | SyntheticVirtualKitti, RawDataset]:
+        """Return what is rendered, and the data set that it becomes in its raw folder."""
         if kind == "rooms":
             # Larger than needed, so that preparation resizes as it does with the real frames.
             size = (_ROOM_SIZE[0] * 3 // 2, _ROOM_SIZE[1] * 3 // 2)
-            SyntheticHypersim(size=size, frames_per_scene=1, style=HALLS, seed=seed).write(raw, frames, workers)
-        else:
-            height, width = _STREET_SIZE
-            SyntheticVirtualKitti(size=(height + 8, width + 16), seed=seed).write(raw, frames, workers)
-
-    def _raw_dataset(self, kind: str, raw: Path) -> RawDataset:
-        if kind == "rooms":
-            return Hypersim(raw, _ROOM_SIZE, name="rooms", contents=self.contents)
-        return VirtualKitti(raw, _STREET_SIZE, name="streets")
+            rooms = SyntheticHypersim(size=size, frames_per_scene=1, style="halls", seed=self.data_seed)
+            return rooms, Hypersim(raw, _ROOM_SIZE, modalities=self.contents, name="rooms")
+        height, width = _STREET_SIZE
+        streets = SyntheticVirtualKitti(size=(height + 8, width + 16), seed=self.data_seed)
+        return streets, VirtualKitti(raw, _STREET_SIZE, name="streets")
 
 
 def _text(size: tuple[int, int]) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
-from datamodules.shards.manifest import Dataset, read_dataset
+from datamodules.shards.manifest import read_dataset
 from datamodules.shards.transfer import Transfer
 from datamodules.streaming.augmentation import NO_AUGMENTATION, Augmentation
 from datamodules.streaming.batches import BatchAssembler
@@ -14,18 +14,23 @@ from datamodules.streaming.loading import Workers
 from datamodules.streaming.order import STREAM_COUNTS, count_streams
 from datamodules.streaming.packing import PackedBatch
 from datamodules.streaming.train_loader import TrainLoader
-from datamodules.streaming.train_order import TrainOrder, TrainSource
+from datamodules.streaming.train_order import OpenSource, TrainOrder
 from datamodules.streaming.val_loader import ValLoader
 from geometry.batch import DatasetInfo, GeometryBatch
 from geometry.errors import InputError
 from geometry.modalities import DEFAULT
 
-_MAX_TIMEOUT_S = 7 * 24 * 3600.0
+_WEEK_S = 7 * 24 * 3600
 # Weights are added up and divided: their sum must be a number.
 _MAX_WEIGHT = 1e9
-_RANGES = dict.fromkeys(("batch_size", "val_batch_size"), (1, 16_384)) | {"prefetch_factor": (1, 1024)}
-_RANGES |= dict.fromkeys(("num_workers", "val_num_workers"), (0, 1024))
-_RANGES |= {"shuffle_buffer": (1, 10**6), "retries": (0, 10**6), "max_bad_samples": (0, 10**9)}
+_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("batch_size", "val_batch_size"), (1, 16_384)),
+    **dict.fromkeys(("num_workers", "val_num_workers"), (0, 1024)),
+    **dict.fromkeys(("max_val_samples", "batches_per_epoch"), (1, 10**12)),
+    **{"prefetch_factor": (1, 1024), "shuffle_buffer": (1, 10**6), "retries": (0, 10**6)},
+    **{"max_bad_samples": (0, 10**9), "horizontal_flip": (0, 1)},
+    **{"timeout_s": (0.001, _WEEK_S), "loader_timeout_s": (0, _WEEK_S)},
+}
 
 
 @dataclass(frozen=True)
@@ -43,16 +48,6 @@ class DatasetSource:
     weight: float = 1.0
     name: str | None = None
     split: str | None = None
-
-
-@dataclass(frozen=True)
-class _OpenSource:
-    """A data set that was found, with its name and the split to read."""
-
-    source: DatasetSource
-    dataset: Dataset
-    name: str
-    split: str
 
 
 class GeometryDataModule(LightningDataModule):
@@ -123,7 +118,7 @@ class GeometryDataModule(LightningDataModule):
         self.seed, self.shuffle_buffer, self.max_streams = seed, shuffle_buffer, max_streams
         self.batches_per_epoch, self.max_bad_samples = batches_per_epoch, max_bad_samples
         self.retries, self.timeout_s, self.loader_timeout_s = retries, timeout_s, loader_timeout_s
-        self._train, self._val = list[_OpenSource](), list[_OpenSource]()
+        self._train, self._val = list[OpenSource](), list[OpenSource]()
         self._train_loader: TrainLoader | None = None
         self._val_loaders: list[ValLoader] | None = None
         self._skipped_tests = set[str]()
@@ -149,7 +144,7 @@ class GeometryDataModule(LightningDataModule):
 
         Those to train on come first, the one with the largest weight before the others.
         """
-        train = sorted(self._train, key=lambda source: -source.source.weight)
+        train = sorted(self._train, key=lambda source: -source.weight)
         return {source.name: source.dataset.manifest.image_size for source in [*train, *self._val]}
 
     def setup(self, stage: str) -> None:
@@ -167,7 +162,7 @@ class GeometryDataModule(LightningDataModule):
         self._train = [self._open(source, "train") for source in self.datasets] if stage == "fit" else []
         candidates = self.datasets if self.val_datasets is None else self.val_datasets
         val = [self._open(source, "val", self.val_datasets is not None) for source in candidates]
-        self._val = [source for source in val if source.dataset.manifest.num_samples(source.split)]
+        self._val = [source for source in val if source.num_samples]
         for sources in (self._train, self._val):
             for source in sources:
                 if [other.name for other in sources].count(source.name) > 1:
@@ -187,8 +182,7 @@ class GeometryDataModule(LightningDataModule):
         if self._val_loaders is None:
             workers = self._workers(self.val_num_workers)
             self._val_loaders = [
-                ValLoader(s.dataset, self._assembler(s), s.split, self.val_batch_size, self.max_val_samples, workers)
-                for s in self._val
+                ValLoader(source, self.val_batch_size, self.max_val_samples, workers) for source in self._val
             ]
         return self._val_loaders
 
@@ -229,7 +223,7 @@ class GeometryDataModule(LightningDataModule):
             name: a validation data set.
         """
         source = next(source for source in self._val if source.name == name)
-        shards = [shard.sha256 for shard in source.dataset.manifest.splits[source.split]]
+        shards = [shard.sha256 for shard in source.shards]
         return {"shards": shards, "max_samples": self.max_val_samples}
 
     def on_exception(self, exception: BaseException) -> None:
@@ -246,11 +240,7 @@ class GeometryDataModule(LightningDataModule):
     def _make_train_loader(self) -> TrainLoader:
         if getattr(self.trainer, "overfit_batches", False):
             raise InputError("trainer.overfit_batches is not supported. Prepare a small data set and train on that.")
-        sources = tuple(
-            TrainSource(s.dataset, self._assembler(s), s.source.weight, tuple(s.dataset.manifest.splits[s.split]))
-            for s in self._train
-        )
-        num_streams = count_streams([len(source.shards) for source in sources], self.max_streams)
+        num_streams = count_streams([len(source.shards) for source in self._train], self.max_streams)
         workers = self._workers(self.num_workers)
         readers = workers.world_size * max(workers.num_workers, 1)
         if num_streams % readers:
@@ -259,9 +249,9 @@ class GeometryDataModule(LightningDataModule):
                 "a number of devices x num_workers that divides the number of streams would save reading."
             )
         changes = self.horizontal_flip, self.augmentation
-        order = TrainOrder(self.seed, sources, num_streams, self.shuffle_buffer, *changes)
+        order = TrainOrder(self.seed, tuple(self._train), num_streams, self.shuffle_buffer, *changes)
         per_step = workers.world_size * self.batch_size
-        per_epoch = max(1, sum(source.num_samples for source in sources) // per_step)
+        per_epoch = max(1, sum(source.num_samples for source in self._train) // per_step)
         return TrainLoader(order, self.batch_size, self.batches_per_epoch or per_epoch, workers)
 
     def _workers(self, num_workers: int) -> Workers:
@@ -277,10 +267,7 @@ class GeometryDataModule(LightningDataModule):
             packed=trainer is not None,
         )
 
-    def _assembler(self, source: _OpenSource) -> BatchAssembler:
-        return BatchAssembler(source.name, source.dataset.manifest, self.modalities)
-
-    def _open(self, source: DatasetSource, default_split: str, required: bool = True) -> _OpenSource:
+    def _open(self, source: DatasetSource, default_split: str, required: bool = True) -> OpenSource:
         dataset = read_dataset(source.path, Transfer(self.retries, self.timeout_s, backoff_s=1.0), self.cache_dir)
         manifest = dataset.manifest
         split = default_split if source.split is None or not required else source.split
@@ -299,22 +286,15 @@ class GeometryDataModule(LightningDataModule):
             raise InputError(
                 f"the weight of data set {source.path} must be a positive number up to 1e9, not {source.weight}."
             )
-        return _OpenSource(source, dataset, source.name or manifest.name, split)
+        assembler = BatchAssembler(source.name or manifest.name, manifest, self.modalities)
+        return OpenSource(dataset, assembler, source.weight, split)
 
     def _check_options(self) -> None:
         if not self.datasets and not self.val_datasets:
             raise InputError("data.datasets is empty. Name at least one prepared data set.")
         for name, (least, most) in _RANGES.items():
-            if not least <= getattr(self, name) <= most:
-                raise InputError(f"data.{name} must be from {least} to {most}, not {getattr(self, name)}.")
-        for name in ("max_val_samples", "batches_per_epoch"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise InputError(f"data.{name} must be at least 1, not {getattr(self, name)}.")
-        if not 0 <= self.horizontal_flip <= 1:
-            raise InputError(f"data.horizontal_flip is a probability from 0 to 1, not {self.horizontal_flip}.")
-        if not 0 < self.timeout_s <= _MAX_TIMEOUT_S:
-            raise InputError(f"data.timeout_s must be more than 0 seconds and at most a week, not {self.timeout_s}.")
-        if not 0 <= self.loader_timeout_s <= _MAX_TIMEOUT_S:
-            raise InputError(f"data.loader_timeout_s must be from 0 to a week, not {self.loader_timeout_s} seconds.")
+            value = getattr(self, name)
+            if value is not None and not least <= value <= most:
+                raise InputError(f"data.{name} must be from {least} to {most}, not {value}.")
         if self.max_streams not in STREAM_COUNTS:
             raise InputError(f"data.max_streams must be one of {STREAM_COUNTS}, not {self.max_streams}.")

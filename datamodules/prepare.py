@@ -12,8 +12,7 @@ from datamodules.preparation.merging import merge_parts
 from datamodules.preparation.plan import ShardOptions
 from datamodules.preparation.preview import preview_dataset
 from datamodules.preparation.run import default_workers, prepare_dataset
-from datamodules.preparation.summaries import ModalitySummary, SplitSummary
-from datamodules.shards.manifest import FILE_NAME
+from datamodules.shards.manifest import FILE_NAME, DatasetManifest
 from datamodules.sources.protocol import RawDataset
 from datamodules.sources.registry import raw_dataset_at, raw_datasets
 from geometry.command_line import Command, Group, Option, say_new_spelling
@@ -48,15 +47,15 @@ def prepare(
         overwrite: Replace another data set in --output.
         quiet: Show no progress bar.
     """
-    summaries = prepare_dataset(
+    manifest = prepare_dataset(
         data_set, output, shards, workers, overwrite, not quiet, report=_say, part=_part(part), max_errors=max_errors
     )
-    _print_summaries(summaries)
-    for summary in summaries:
-        for name, facts in summary.modalities.items():
-            if summary.samples and facts.share == 0:
+    _print_summary(manifest)
+    for split, counted in manifest.statistics.items():
+        for name, facts in counted["modalities"].items():
+            if counted["samples"] and facts["share"] == 0:
                 raise InputError(
-                    f"{output}: not one pixel of the split {summary.split} has valid {name}, so nothing can be learnt "
+                    f"{output}: not one pixel of the split {split} has valid {name}, so nothing can be learnt "
                     "from it. Check its unit and the range that counts as valid, then give --overwrite."
                 )
     if (output / FILE_NAME).exists():
@@ -83,35 +82,39 @@ def merge(folders: list[Path], /) -> None:
     Args:
         folders: The folder to complete, then the other parts' folders; their shards are linked or copied.
     """
-    _print_summaries(merge_parts(folders))
+    _print_summary(merge_parts(folders))
     print(f"Wrote {folders[0]}/{FILE_NAME}.")
 
 
-def _print_summaries(summaries: Sequence[SplitSummary]) -> None:
-    names = list(dict.fromkeys(name for summary in summaries for name in summary.modalities))
-    print_table(
-        ["split", "samples", "shards", "MB", *names, "origin"],
-        [_summary_row(summary, names) for summary in summaries],
-    )
+def _print_summary(manifest: DatasetManifest) -> None:
+    try:
+        rows = [_summary_row(manifest, split) for split in manifest.splits]
+    except (KeyError, TypeError, AttributeError) as error:  # another program wrote it
+        raise InputError(f"data set {manifest.name!r} holds no statistics of its splits ({error}).") from error
+    print_table(["split", "samples", "shards", "MB", *manifest.modalities, "origin"], rows)
 
 
-def _summary_row(summary: SplitSummary, names: Sequence[str]) -> list[str]:
+def _summary_row(manifest: DatasetManifest, split: str) -> list[str]:
+    counted = manifest.statistics[split]
+    found = [counted["modalities"].get(name) for name in manifest.modalities]
+    counts = list(counted["counts"].items())
+    counts += [(name.replace("_", " "), len(counted[name])) for name in ("skipped", "left_out") if counted[name]]
     return [
-        summary.split,
-        str(summary.samples),
-        str(summary.shards),
-        f"{summary.megabytes:.1f}",
-        *(_values(name, summary.modalities.get(name)) for name in names),
-        ", ".join(f"{name}: {count}" for name, count in summary.counts.items()),
+        split,
+        str(counted["samples"]),
+        str(len(manifest.splits[split])),
+        f"{counted['num_bytes'] / 1e6:.1f}",
+        *(
+            _values(name, facts["share"], facts["min"], facts["max"]) if facts else "-"
+            for name, facts in zip(manifest.modalities, found, strict=True)
+        ),
+        ", ".join(f"{name}: {count}" for name, count in counts),
     ]
 
 
-def _values(name: str, found: ModalitySummary | ModalityCheck | None) -> str:
+def _values(name: str, share: float, minimum: float | None, maximum: float | None) -> str:
     """Return the share of known pixels and the range of values, as text."""
-    if found is None:
-        return "-"
-    share = found.mean_share if isinstance(found, ModalityCheck) else found.share
-    span = modality_named(name)().describe_range(found.minimum, found.maximum)
+    span = modality_named(name)().describe_range(minimum, maximum)
     return f"{100 * share:.1f} % known" + ("" if span == "-" else f", {span}")
 
 
@@ -134,7 +137,7 @@ def check(shards: Shards, /, compared: Any, max_lines: int = 20, quiet: bool = F
     rows = []
     for found in checks:
         verdict = f"{len(found.problems)} problems" if found.problems else "good"
-        values = [_values(name, found.modalities[name]) for name in names]
+        values = [_values(name, one.mean_share, one.minimum, one.maximum) for name, one in found.modalities.items()]
         differences = [_difference(name, found.modalities[name]) for name in compared_names]
         rows.append([found.split, str(found.samples), str(found.shards), *values, *differences, verdict])
     titles = [f"{name} to {comparable()[name]}" for name in compared_names]

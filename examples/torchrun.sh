@@ -7,6 +7,9 @@ set -euo pipefail
 config=${1:?usage: examples/torchrun.sh CONFIG [options of train.py fit]}
 shift
 
+# Image sizes alternate: memory grows in place rather than in blocks that only one of them fits.
+export PYTORCH_ALLOC_CONF="${PYTORCH_ALLOC_CONF:-expandable_segments:True}"
+
 exec torchrun --nnodes "${NODES:-1}" --nproc-per-node "${GPUS:-4}" --max-restarts 3 \
     --rdzv-backend c10d --rdzv-endpoint "${ADDRESS:-localhost:29500}" --rdzv-id "${JOB:-onestep}" \
     train.py fit --config "$config" --ckpt_path last \

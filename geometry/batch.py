@@ -1,6 +1,6 @@
 """The one contract between data modules and estimators: what a batch holds."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from math import inf
 from typing import NamedTuple, Self
@@ -85,20 +85,13 @@ class GeometryBatch:
         """Return the number of images."""
         return len(self.key)
 
-    def __getitem__(self, images: slice) -> "GeometryBatch":
+    def __getitem__(self, images: slice) -> Self:
         """Return a part of the images, as a batch.
 
         Args:
             images: which of them.
         """
-        return replace(
-            self,
-            image=self.image[images],
-            targets={name: Target(*(tensor[images] for tensor in target)) for name, target in self.targets.items()},
-            references={name: Target(*(tensor[images] for tensor in each)) for name, each in self.references.items()},
-            key=self.key[images],
-            camera=None if self.camera is None else self.camera[images],
-        )
+        return replace(self._changed(lambda tensor: tensor[images]), key=self.key[images])
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """Return the batch on a device.
@@ -107,11 +100,13 @@ class GeometryBatch:
             device: where to.
             non_blocking: whether a copy from page-locked memory may run beside what the device is doing.
         """
+        return self._changed(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=non_blocking)
-
-        targets = {name: Target(move(target.values), move(target.mask)) for name, target in self.targets.items()}
-        references = {name: Target(move(each.values), move(each.mask)) for name, each in self.references.items()}
-        camera = None if self.camera is None else move(self.camera)
-        return replace(self, image=move(self.image), targets=targets, camera=camera, references=references)
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> Self:
+        """Return the batch with every tensor changed alike."""
+        targets, references = (
+            {name: Target(*map(change, each)) for name, each in found.items()}
+            for found in (self.targets, self.references)
+        )
+        camera = None if self.camera is None else change(self.camera)
+        return replace(self, image=change(self.image), targets=targets, camera=camera, references=references)

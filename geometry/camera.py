@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from geometry.errors import InputError
+from geometry.host_values import values_like
 
 HYPERSIM_FOCAL_LENGTH_PX = 886.81
 HYPERSIM_WIDTH_PX = 1024
@@ -35,7 +36,7 @@ def camera_from_intrinsics(intrinsics: Tensor) -> Tensor:
         InputError: the matrix cannot be inverted, for instance because a focal length is 0.
     """
     inverse = _invert(intrinsics, "the intrinsic matrix")
-    return inverse * inverse.new_tensor([[1.0], [-1.0], [-1.0]])
+    return inverse * values_like([[1.0], [-1.0], [-1.0]], inverse)
 
 
 def camera_from_hypersim(m_cam_from_uv: Tensor, height: int, width: int) -> Tensor:
@@ -57,7 +58,7 @@ def camera_from_hypersim(m_cam_from_uv: Tensor, height: int, width: int) -> Tens
     Source:
         apple/ml-hypersim, ``metadata_camera_parameters.csv`` and the project's note on camera parameters.
     """
-    uv_from_pixel = m_cam_from_uv.new_tensor([[2.0 / width, 0.0, -1.0], [0.0, -2.0 / height, 1.0], [0.0, 0.0, 1.0]])
+    uv_from_pixel = values_like([[2.0 / width, 0.0, -1.0], [0.0, -2.0 / height, 1.0], [0.0, 0.0, 1.0]], m_cam_from_uv)
     return m_cam_from_uv @ uv_from_pixel
 
 
@@ -180,7 +181,7 @@ def crop_camera(camera_from_pixel: Tensor, top: int, left: int) -> Tensor:
     Returns:
         (...,3,3), same dtype.
     """
-    original_from_crop = camera_from_pixel.new_tensor([[1.0, 0.0, left], [0.0, 1.0, top], [0.0, 0.0, 1.0]])
+    original_from_crop = values_like([[1.0, 0.0, left], [0.0, 1.0, top], [0.0, 0.0, 1.0]], camera_from_pixel)
     return camera_from_pixel @ original_from_crop
 
 
@@ -206,7 +207,7 @@ def resize_camera(
     scale_v, scale_u = old_size[0] / new_size[0], old_size[1] / new_size[1]
     edge = pixel_center - 0.5
     rows = [[scale_u, 0.0, edge * (1 - scale_u)], [0.0, scale_v, edge * (1 - scale_v)], [0.0, 0.0, 1.0]]
-    return camera_from_pixel @ camera_from_pixel.new_tensor(rows)
+    return camera_from_pixel @ values_like(rows, camera_from_pixel)
 
 
 def flip_camera(camera_from_pixel: Tensor, width: int, pixel_center: float = 0.5) -> Tensor:
@@ -224,8 +225,8 @@ def flip_camera(camera_from_pixel: Tensor, width: int, pixel_center: float = 0.5
         (...,3,3), same dtype.
     """
     last = width - 1 + 2 * pixel_center
-    original_from_flipped = camera_from_pixel.new_tensor([[-1.0, 0.0, last], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
-    return camera_from_pixel.new_tensor([-1.0, 1.0, 1.0])[:, None] * (camera_from_pixel @ original_from_flipped)
+    original_from_flipped = values_like([[-1.0, 0.0, last], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]], camera_from_pixel)
+    return values_like([-1.0, 1.0, 1.0], camera_from_pixel)[:, None] * (camera_from_pixel @ original_from_flipped)
 
 
 def recenter_camera(camera_from_pixel: Tensor, old_center: float, new_center: float) -> Tensor:
@@ -240,7 +241,7 @@ def recenter_camera(camera_from_pixel: Tensor, old_center: float, new_center: fl
         (...,3,3), same dtype.
     """
     shift = old_center - new_center
-    return camera_from_pixel @ camera_from_pixel.new_tensor([[1.0, 0.0, shift], [0.0, 1.0, shift], [0.0, 0.0, 1.0]])
+    return camera_from_pixel @ values_like([[1.0, 0.0, shift], [0.0, 1.0, shift], [0.0, 0.0, 1.0]], camera_from_pixel)
 
 
 def _ray_length(rays: Tensor) -> Tensor:

@@ -6,25 +6,17 @@ Convention (the whole file):
     Where a normal is unknown it is (0, 0, 0).
 """
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from geometry.camera import unproject
 from geometry.errors import InputError
-from geometry.inverse_depth import Slope, discontinuity_aware_slope, row_bands, smooth_inverse_depth
-from geometry.masked import select
+from geometry.host_values import values_like
+from geometry.planes import surface_normals
 
 # Half a step of float16 (10 bits after the point) relative to the value.
 FLOAT16_ERROR = 2.0**-11
-# Second differences of inverse depth below this share of it are ignored even where depth is exact.
-_SMALLEST_BEND = 2.0**-13
-
-# Slopes look two pixels far, and planes are taken over from the next one.
-_ROWS_AROUND = 3
 
 # Signs of (x, y, z) that turn a normal in our frame into one in the named frame. They are their own inverse.
 _SIGNS_FROM_OPENGL: dict[str, tuple[float, float, float]] = {
@@ -65,31 +57,10 @@ def normals_from_depth(
         refinement by the neighbour with the smallest Laplacian. Deviations: inverse depth in place of depth, smoothing
         of rounding errors, and a neighbour is taken over only if its plane passes near the pixel.
     """
-    depth, rays, valid_mask = _prepare(depth, rays, valid_mask)
-    inverse_depth = select(valid_mask, 1 / depth, 1.0)
-    error = relative_error + error_m * inverse_depth
-    if relative_error > 0 or error_m > 0:
-        inverse_depth, rays = smooth_inverse_depth(inverse_depth, rays, valid_mask, 2 * error)
-    height, width = depth.shape[-2:]
-    parts = []
-    for first, last in row_bands(height, width):
-        start, end = max(0, first - _ROWS_AROUND), min(height, last + _ROWS_AROUND)
-        inputs = (values[..., start:end, :] for values in (inverse_depth, rays, valid_mask, error))
-        parts.append([found[..., first - start : last - start, :] for found in _normals_of_planes(*inputs)])
-    normals, masks = zip(*parts, strict=True)
-    return torch.cat(normals, dim=-2), torch.cat(masks, dim=-2)
-
-
-def _normals_of_planes(inverse_depth: Tensor, rays: Tensor, valid_mask: Tensor, error: Tensor) -> tuple[Tensor, Tensor]:
-    """Return normals and their mask from smoothed inverse depth; ``_ROWS_AROUND`` rows at the edges are wrong."""
-    noise = error / 2 + _SMALLEST_BEND
-    across = discontinuity_aware_slope(inverse_depth, rays, valid_mask, noise, dim=-1)
-    down = discontinuity_aware_slope(inverse_depth, rays, valid_mask, noise, dim=-2)
-    mask = valid_mask & across.known & down.known
-    planes = _planes_from_slopes(inverse_depth, rays, across, down)
-    bend = select(mask, across.bend + down.bend, torch.inf)
-    planes = _take_over_straighter_neighbours(planes, bend, inverse_depth, rays)
-    return _renormalized(-planes, mask, select), mask
+    dtype = torch.promote_types(torch.promote_types(depth.dtype, rays.dtype), torch.float32)
+    values = (depth.to("cpu", dtype).numpy(), rays.to("cpu", dtype).numpy(), valid_mask.cpu().numpy())
+    normals, mask = surface_normals(*values, relative_error, error_m)
+    return torch.from_numpy(normals).to(depth.device), torch.from_numpy(mask).to(depth.device)
 
 
 @torch.no_grad()
@@ -129,7 +100,9 @@ def renormalize(normals: Tensor, mask: Tensor) -> Tensor:
     Returns:
         (...,3,H,W), same dtype. What lies outside the mask, NaN included, reaches neither value nor gradient.
     """
-    return _renormalized(normals, mask, torch.where)
+    kept = torch.where(mask, normals, 0.0).to(torch.promote_types(normals.dtype, torch.float32))
+    squared_length = kept.square().sum(dim=-3, keepdim=True)
+    return (kept / torch.where(squared_length > 0, squared_length, 1.0).sqrt()).to(normals.dtype)
 
 
 def face_camera(normals: Tensor, rays: Tensor) -> Tensor:
@@ -172,7 +145,7 @@ def convert_frame(normals: Tensor, source: str, target: str) -> Tensor:
         InputError: a frame of that name does not exist.
     """
     signs = [a * b for a, b in zip(_signs(source), _signs(target), strict=True)]
-    return normals * normals.new_tensor(signs)[:, None, None]
+    return normals * values_like(signs, normals)[:, None, None]
 
 
 def flip_horizontal(normals: Tensor) -> Tensor:
@@ -184,7 +157,7 @@ def flip_horizontal(normals: Tensor) -> Tensor:
     Returns:
         (...,3,H,W), same dtype.
     """
-    return normals.flip(-1) * normals.new_tensor([-1.0, 1.0, 1.0])[:, None, None]
+    return normals.flip(-1) * values_like([-1.0, 1.0, 1.0], normals)[:, None, None]
 
 
 def _signs(frame: str) -> tuple[float, float, float]:
@@ -193,51 +166,11 @@ def _signs(frame: str) -> tuple[float, float, float]:
     return _SIGNS_FROM_OPENGL[frame]
 
 
-def _renormalized(normals: Tensor, mask: Tensor, choose: Callable[[Tensor, Tensor, Any], Tensor]) -> Tensor:
-    kept = choose(mask, normals, 0.0).to(torch.promote_types(normals.dtype, torch.float32))
-    squared_length = kept.square().sum(dim=-3, keepdim=True)
-    return (kept / choose(squared_length > 0, squared_length, 1.0).sqrt()).to(normals.dtype)
-
-
 def _prepare(depth: Tensor, rays: Tensor, valid_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Upcast, and take out of the mask what is no depth."""
     dtype = torch.promote_types(torch.promote_types(depth.dtype, rays.dtype), torch.float32)
     depth = depth.to(dtype)
     return depth, rays.to(dtype), valid_mask & depth.isfinite() & (depth > 0)
-
-
-def _planes_from_slopes(inverse_depth: Tensor, rays: Tensor, across: Slope, down: Slope) -> Tensor:
-    """Return per pixel the vector a (...,3,H,W) with a . ray = inverse depth on the plane through the pixel.
-
-    The plane a . point = 1 has normal a, and a . ray > 0 says that a points away from the camera. The two slopes
-    (a . ray slope = inverse depth slope, and rays have constant z) fix a_x and a_y, the pixel itself a_z.
-    """
-    (x_across, y_across), (x_down, y_down) = (
-        across.rays[..., :2, :, :].split(1, -3),
-        down.rays[..., :2, :, :].split(1, -3),
-    )
-    determinant = x_across * y_down - x_down * y_across
-    a_x = (across.inverse_depth * y_down - down.inverse_depth * y_across) / determinant
-    a_y = (down.inverse_depth * x_across - across.inverse_depth * x_down) / determinant
-    a_z = a_x * rays[..., 0:1, :, :] + a_y * rays[..., 1:2, :, :] - inverse_depth
-    return torch.cat([a_x, a_y, a_z], dim=-3)
-
-
-def _take_over_straighter_neighbours(planes: Tensor, bend: Tensor, inverse_depth: Tensor, rays: Tensor) -> Tensor:
-    """Give each pixel the plane of a 4-neighbour that is straighter by more than twice what it misses its depth by."""
-    height, width = bend.shape[-2:]
-    padded_planes, padded_bend = F.pad(planes, (1, 1, 1, 1)), F.pad(bend, (1, 1, 1, 1), value=torch.inf)
-    least, (x, y, z) = bend, rays.split(1, dim=-3)
-    for row, column in ((1, 0), (1, 2), (0, 1), (2, 1)):
-        window = (..., slice(row, row + height), slice(column, column + width))
-        neighbour = padded_planes[window]
-        through = (
-            (neighbour[..., 0:1, :, :] * x).add_(neighbour[..., 1:2, :, :] * y).add_(neighbour[..., 2:3, :, :] * z)
-        )
-        cost = through.div_(inverse_depth).sub_(1).abs_().mul_(2).add_(padded_bend[window])
-        better = cost < least
-        least, planes = select(better, cost, least), select(better, neighbour, planes)
-    return planes
 
 
 def closest_member(members: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ It lies in ``geometry`` because both packages above need it and neither may impo
 ``tests/geometry/test_torch_internals.py`` holds each part against the installed version, by what it does.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from inspect import signature
 from typing import Any
@@ -25,12 +25,14 @@ __all__ = [
     "cast_under_autocast",
     "compiler_modes",
     "end_workers",
+    "fake_ranks",
     "fake_tensors",
     "is_failed_compilation",
     "is_refusal_to_trace",
     "is_to_be_compiled",
     "raise_recompile_limit",
     "recompile_option",
+    "resizes_seen",
     "shared_storage",
     "skips_by_itself",
     "tree_leaves",
@@ -53,6 +55,48 @@ def fake_tensors() -> AbstractContextManager[Any]:
     from torch._subclasses.fake_tensor import FakeTensorMode  # slow to import
 
     return FakeTensorMode(allow_non_fake_inputs=True)
+
+
+@contextmanager
+def fake_ranks(count: int) -> Iterator[Any]:
+    """Let this process be the first of many that are not there: what they say is made up.
+
+    Args:
+        count: number of ranks.
+
+    Yields:
+        The mesh of their devices, which stand for CPUs.
+    """
+    import torch.distributed as dist
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.testing._internal.distributed.fake_pg import FakeStore
+
+    dist.init_process_group("fake", store=FakeStore(), rank=0, world_size=count)
+    try:
+        yield init_device_mesh("cpu", (count,))
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def resizes_seen(by: Callable[[torch.UntypedStorage], None]) -> Iterator[None]:
+    """Hear of every storage whose size is changed in place, which no operation on tensors shows: FSDP2 does it.
+
+    Args:
+        by: is called with the storage afterwards.
+    """
+    plain = torch.UntypedStorage.resize_
+
+    def resize(storage: Any, size: int) -> Any:  # noqa: ANN401
+        result = plain(storage, size)
+        by(storage)
+        return result
+
+    torch.UntypedStorage.resize_ = resize  # type: ignore[assignment, method-assign]
+    try:
+        yield
+    finally:
+        torch.UntypedStorage.resize_ = plain  # type: ignore[method-assign]
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.cli import OptimizerCallable
 from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -98,6 +99,7 @@ class Estimator(TrainedModule):
         self.last_validated_step = -1
         self.trained_on: TrainedOn | None = None
         self.step_losses: list[Tensor] = []
+        self.bar_values: dict[str, Tensor | float] = {}
         self._resumed: StoredSettings | None = None
 
     def configure_callbacks(self) -> list[Callback]:
@@ -141,9 +143,20 @@ class Estimator(TrainedModule):
         if not isinstance(self.trainer.strategy, FullySharded) or self._is_sharded():
             return
         assert self.device_mesh is not None, "the strategy has made it"
-        self.network.shard(self.device_mesh["data_parallel"])
+        self.shard(self.device_mesh["data_parallel"])
+
+    def shard(self, mesh: DeviceMesh) -> None:
+        """Shard what trains over devices.
+
+        Args:
+            mesh: the devices.
+
+        Raises:
+            InputError: the network does not know how.
+        """
+        self.network.shard(mesh)
         for part in self.task.trained_parts:
-            shard_blocks(part, [], self.device_mesh["data_parallel"])
+            shard_blocks(part, [], mesh)
         if not self._is_sharded():
             raise InputError(
                 f"{type(self.network).__name__} does not shard all of its weights over devices (its method shard): "

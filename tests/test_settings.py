@@ -178,6 +178,14 @@ class TestMistakes:
     def test_validating_on_nothing_is_no_success(self, config, capsys, option):  # noqa: F811
         assert "noth" in error_of(capsys, "validate", "--config", config, option)
 
+    def test_a_data_set_that_is_lost_is_no_success_of_validate_and_no_end_of_fit(self, config, capsys):  # noqa: F811
+        options = ("--config", config, "--data=tests.test_settings.OneIsLost")
+        assert "no score of the validation data outdoor: none of its images" in error_of(capsys, "validate", *options)
+        with pytest.warns(UserWarning, match="no score of the validation data outdoor") as told:
+            run("fit", *options, "--trainer.val_check_interval=2")
+        assert "outdoor/abs_rel nan (no score so far)" in capsys.readouterr().out
+        assert len([warning for warning in told if "no score" in str(warning.message)]) == 2, "and at the end"
+
     @pytest.mark.parametrize(
         ("text", "message"),
         [
@@ -221,6 +229,11 @@ class NothingToValidate(TinyData):
 
     def val_dataloader(self):
         return []
+
+
+class OneIsLost(TinyData):
+    def val_dataloader(self):
+        return [super().val_dataloader()[0], []]
 
 
 @pytest.mark.parametrize("option", ["config", "model", "trainer", "trainer.logger", "ckpt_path"])

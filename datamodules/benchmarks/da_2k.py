@@ -27,13 +27,10 @@ class Da2kDepth(Benchmark):
     archives = ("DA-2K.zip",)
     folders = ("DA-2K",)
     image_pattern = r"images/.+\.(?:jpg|jpeg|png|JPG|JPEG|PNG)"
+    truth = ("annotations.json",)
     longest_side_px: ClassVar[int | None] = 768
     metrics = ("ordinal",)
     has_own_metrics = True
-
-    def truth_of(self, image: str) -> tuple[str, ...]:
-        """Return the path of the file with the pairs of all images."""
-        return (f"{image.partition('images/')[0]}annotations.json",)
 
     def read(self, files: BenchmarkFiles, image: str, paths: Sequence[str]) -> Sample:
         """Return a sample with the reference ``pairs``; its depth is unknown everywhere."""

@@ -173,7 +173,11 @@ class Benchmarks(LightningDataModule):
             return f"benchmarks are missing. {listed}."
         damaged = [reason for reason in self.missing_tests.values() if "cannot be read" in reason]
         archives = ", ".join(sorted({benchmark.archives[0] for benchmark in known.values()}))
-        others = {other: self._found_of(other) for other in modalities_with_benchmarks() if other != self.modality}
+        others = {
+            other: [name for name, benchmark in benchmarks_of(other).items() if _is_there(benchmark, self.root)]
+            for other in modalities_with_benchmarks()
+            if other != self.modality
+        }
         hints = [
             f"It holds benchmarks for {other} ({', '.join(names)}), which another model.task scores."
             for other, names in others.items()
@@ -181,9 +185,6 @@ class Benchmarks(LightningDataModule):
         ]
         looked = f"looked there and one folder deeper for {archives} and what they hold"
         return " ".join([f"{self.root} holds no benchmark for {self.modality} ({looked}).", *hints, *damaged])
-
-    def _found_of(self, modality: str) -> list[str]:
-        return [name for name, benchmark in benchmarks_of(modality).items() if _is_there(benchmark, self.root)]
 
     def _check_options(self, known: dict[str, Benchmark]) -> None:
         if not self.root.is_dir():

@@ -26,7 +26,7 @@ def decode_image(data: bytes) -> Array:
     Args:
         data: bytes of a .png or .jpg.
     """
-    return image_files.decode_image(data, "it", "", is_upright=False)
+    return image_files.decode_image(data, "it", is_upright=False)
 
 
 def decode_depth_png(data: bytes, units_per_m: float) -> Array:
@@ -36,7 +36,7 @@ def decode_depth_png(data: bytes, units_per_m: float) -> Array:
         data: bytes of the file.
         units_per_m: stored value of one metre.
     """
-    stored = decode_png(data, cv2.IMREAD_UNCHANGED, "it", "")
+    stored = decode_png(data, cv2.IMREAD_UNCHANGED, "it")
     if stored.dtype != np.uint16 or stored.ndim != 2:
         raise ValueError("it is no 16-bit grey PNG")
     return (stored / units_per_m).astype(np.float32)
@@ -73,7 +73,7 @@ def decode_normals_png(data: bytes) -> tuple[Array, Array]:
     Returns:
         (H,W,3) float32 and (H,W) bool.
     """
-    stored = decode_png(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH, "it", "")
+    stored = decode_png(data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH, "it")
     if stored.dtype != np.uint8:
         raise ValueError("it is no 8-bit colour PNG")
     return stored.astype(np.float32) / 255 * 2 - 1, stored.max(axis=2) > 0

@@ -22,15 +22,11 @@ class DiodeDepth(Benchmark):
     place = 5
     archives = ("diode_val.tar",)
     folders = ("diode_val", "diode")
-    image_pattern = r"(?:indoors|outdoor)/[^/]+/[^/]+/[^/]+\.png"
+    image_pattern = r"(?P<stem>(?:indoors|outdoor)/[^/]+/[^/]+/[^/]+)\.png"
+    truth = ("{stem}_depth.npy", "{stem}_depth_mask.npy")
     num_images = 771
     value_range: ClassVar[tuple[float, float]] = (0.6, 350.0)
     longest_side_px: ClassVar[int | None] = 640
-
-    def truth_of(self, image: str) -> tuple[str, ...]:
-        """Return the paths of depth and mask."""
-        stem = image.rsplit(".", 1)[0]
-        return (f"{stem}_depth.npy", f"{stem}_depth_mask.npy")
 
     def read_truth(self, files: BenchmarkFiles, paths: Sequence[str]) -> tuple[Array, Array]:
         """Return depth in metres and the mask of the pixels that count; depth of 0 is none, whatever the mask says."""

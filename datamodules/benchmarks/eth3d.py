@@ -17,24 +17,22 @@ _NEAREST_RANSAC_M = 0.01
 
 
 class Eth3dDepth(Benchmark):
-    """ETH3D, high-resolution multi-view training images; predicted at 756 pixels, fitted at 1024, scored in full."""
+    """ETH3D, high-resolution multi-view training images; predicted at 756 pixels, fitted at 1024, scored in full.
+
+    Files of depth have the image's name and no header.
+    """
 
     name = "eth3d"
     modality = "depth"
     place = 3
     archives = ("eth3d.tar",)
     folders = ("eth3d",)
-    image_pattern = r"rgb/[^/]+/images/dslr_images/[^/]+\.JPG"
+    image_pattern = r"rgb/(?P<scene>[^/]+)/images/(?P<file>dslr_images/[^/]+\.JPG)"
+    truth = ("depth/{scene}_dslr_depth/{scene}/ground_truth_depth/{file}",)
     num_images = 454
     value_range: ClassVar[tuple[float, float]] = (1e-5, float("inf"))
     max_fit_size_px: ClassVar[int | None] = 1024
     longest_side_px: ClassVar[int | None] = 756
-
-    def truth_of(self, image: str) -> tuple[str, ...]:
-        """Return the path of the depth, which has the image's name and no header."""
-        before, _, inside = image.rpartition("rgb/")
-        scene, _, file = inside.partition("/images/")
-        return (f"{before}depth/{scene}_dslr_depth/{scene}/ground_truth_depth/{file}",)
 
     def read_truth(self, files: BenchmarkFiles, paths: Sequence[str]) -> tuple[Array, Array]:
         """Return depth in metres and the mask of the pixels that count; infinite depth is unknown."""

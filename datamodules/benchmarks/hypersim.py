@@ -5,36 +5,25 @@ from typing import ClassVar
 
 import numpy as np
 
-from datamodules.benchmarks.decoding import decode_depth_png, decode_npy
+from datamodules.benchmarks.decoding import decode_npy
 from datamodules.benchmarks.files import BenchmarkFiles
 from datamodules.benchmarks.protocol import Array, Benchmark
+from datamodules.benchmarks.ranged_depth import RangedDepth
 
-_MILLIMETRES_PER_M = 1000.0
 
-
-class HypersimEdges(Benchmark):
+class HypersimEdges(RangedDepth):
     """Depth of the test split at its own size, 768x1024, for the soft edge errors of Marigold V2."""
 
     name = "hypersim_edges"
-    modality = "depth"
     place = 10
     archives = ("hypersim_processed_test.tar",)
     folders = ("hypersim/test", "hypersim_processed_test")
-    image_pattern = r"ai_\d+_\d+/rgb_cam_\d+_fr\d+\.png"
+    image_pattern = r"(?P<scene>ai_\d+_\d+)/rgb_cam_(?P<file>\d+_fr\d+\.png)"
+    truth = ("{scene}/depth_plane_cam_{file}",)
     num_images = 7682
     value_range: ClassVar[tuple[float, float]] = (1e-5, 65.0)
     has_equal_sizes = True
     metrics = ("soft_edges",)
-
-    def truth_of(self, image: str) -> tuple[str, ...]:
-        """Return the path of the planar depth."""
-        return (image.replace("/rgb_cam_", "/depth_plane_cam_"),)
-
-    def read_truth(self, files: BenchmarkFiles, paths: Sequence[str]) -> tuple[Array, Array]:
-        """Return depth in metres and the mask of the pixels that count."""
-        depth = decode_depth_png(files.read(paths[0]), _MILLIMETRES_PER_M)
-        nearest, farthest = self.value_range
-        return depth, (depth > nearest) & (depth < farthest)
 
 
 class HypersimAlbedo(Benchmark):
@@ -48,14 +37,11 @@ class HypersimAlbedo(Benchmark):
     place = 1
     archives = ("hypersim_iid_test.tar",)
     folders = ("hypersim_iid", "hypersim")
-    image_pattern = r"test/ai_\d+_\d+/rgb_cam_\d+_fr\d+\.png"
+    image_pattern = r"(?P<scene>test/ai_\d+_\d+)/rgb_cam_(?P<frame>\d+_fr\d+)\.png"
+    truth = ("{scene}/albedo_cam_{frame}.npy",)
     num_images = 5238
     value_range: ClassVar[tuple[float, float]] = (0.0, 1.0)
     has_equal_sizes = True
-
-    def truth_of(self, image: str) -> tuple[str, ...]:
-        """Return the path of the albedo."""
-        return (image.replace("/rgb_cam_", "/albedo_cam_").rsplit(".", 1)[0] + ".npy",)
 
     def read_truth(self, files: BenchmarkFiles, paths: Sequence[str]) -> tuple[Array, Array]:
         """Return linear albedo and the mask of the pixels that count."""

@@ -27,7 +27,8 @@ class IbimsDepth(Benchmark):
     place = 6
     archives = ("ibims1_core_mat.zip",)
     folders = ("ibims1_core_mat",)
-    image_pattern = r"[a-z]+_\d\d\.mat"
+    image_pattern = r"(?P<file>[a-z]+_\d\d\.mat)"
+    truth = ("{file}",)
     num_images = 100
     value_range: ClassVar[tuple[float, float]] = (1e-3, 50.0)
     metrics = ("boundary_error", "planarity")
@@ -42,10 +43,6 @@ class IbimsDepth(Benchmark):
         if files is not None and find_spec("skimage") is None:
             raise InputError("its boundary errors need scikit-image: pip install -e '.[edges]'")
         return files
-
-    def truth_of(self, image: str) -> tuple[str, ...]:
-        """Return the file itself, which holds image and depth."""
-        return (image,)
 
     def read(self, files: BenchmarkFiles, image: str, paths: Sequence[str]) -> Sample:
         """Return a sample with the references ``edges`` and ``planes``, and its camera."""

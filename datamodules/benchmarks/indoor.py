@@ -5,25 +5,16 @@ from typing import ClassVar
 
 import numpy as np
 
-from datamodules.benchmarks.decoding import decode_depth_png
 from datamodules.benchmarks.files import BenchmarkFiles
-from datamodules.benchmarks.protocol import Array, Benchmark
+from datamodules.benchmarks.protocol import Array
+from datamodules.benchmarks.ranged_depth import RangedDepth
 
-_MILLIMETRES_PER_M = 1000.0
 
-
-class _RoomDepth(Benchmark):
+class _RoomDepth(RangedDepth):
     """Depth between 1 mm and 10 m, both excluded."""
 
-    modality = "depth"
     value_range: ClassVar[tuple[float, float]] = (1e-3, 10.0)
     nearest_ransac_m: ClassVar[float]
-
-    def read_truth(self, files: BenchmarkFiles, paths: Sequence[str]) -> tuple[Array, Array]:
-        """Return depth in metres and the mask of the pixels that count."""
-        depth = decode_depth_png(files.read(paths[0]), _MILLIMETRES_PER_M)
-        nearest, farthest = self.value_range
-        return depth, (depth > nearest) & (depth < farthest)
 
     def references(self, truth: Array, mask: Array) -> dict[str, tuple[Array, Array]]:
         """Return the depth that Pixel-Perfect Depth counts: from another distance on, and to the border."""
@@ -31,20 +22,16 @@ class _RoomDepth(Benchmark):
 
 
 class NyuDepth(_RoomDepth):
-    """NYU Depth v2, labelled test set; the border that the projected depth misses does not count."""
+    """NYU Depth v2, labelled test set: raw depth, not filled; the border that its projection misses does not count."""
 
     name = "nyuv2"
     place = 1
     archives = ("nyu_labeled_extracted.tar",)
     folders = ("nyu_labeled_extracted", "nyuv2")
-    image_pattern = r"test/[^/]+/rgb_\d+\.png"
+    image_pattern = r"(?P<folder>test/[^/]+)/rgb_(?P<number>\d+)\.png"
+    truth = ("{folder}/depth_{number}.png",)
     num_images = 654
     nearest_ransac_m = 0.1
-
-    def truth_of(self, image: str) -> tuple[str, ...]:
-        """Return the path of the raw depth, not that of the filled one."""
-        folder, _, file = image.rpartition("/")
-        return (f"{folder}/{file.replace('rgb_', 'depth_')}",)
 
     def read_truth(self, files: BenchmarkFiles, paths: Sequence[str]) -> tuple[Array, Array]:
         """Return depth in metres and the mask of the pixels that count."""
@@ -61,10 +48,7 @@ class ScanNetDepth(_RoomDepth):
     place = 4
     archives = ("scannet_val_sampled_800_1.tar",)
     folders = ("scannet_val_sampled_800_1", "scannet")
-    image_pattern = r"scene\d+_\d+/color/\d+\.jpg"
+    image_pattern = r"(?P<scene>scene\d+_\d+)/color/(?P<number>\d+)\.jpg"
+    truth = ("{scene}/depth/{number}.png",)
     num_images = 800
     nearest_ransac_m = 0.01
-
-    def truth_of(self, image: str) -> tuple[str, ...]:
-        """Return the path of the depth."""
-        return (image.replace("/color/", "/depth/").rsplit(".", 1)[0] + ".png",)

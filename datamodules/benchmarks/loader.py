@@ -5,13 +5,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+import webdataset
 from torch import Tensor
 from torch.nn.functional import interpolate
-from torch.utils.data import IterableDataset, get_worker_info
 
 from datamodules.benchmarks.files import BenchmarkFiles
 from datamodules.benchmarks.protocol import Array, Benchmark, Entry, NoGroundTruthError, Sample
 from datamodules.streaming.loading import Workers, data_loader
+from datamodules.streaming.pipelines import for_this_process
 from geometry.batch import GeometryBatch, Target
 
 _IMAGENET_MEAN = np.array([0.485, 0.456, 0.406], np.float32)
@@ -55,7 +56,8 @@ class BenchmarkLoader:
         return max(1, len(self.own_entries()))
 
     def __iter__(self) -> Iterator[GeometryBatch]:
-        for item in data_loader(_Batches(self), self.workers):
+        pipeline = webdataset.DataPipeline(self.own_entries, for_this_process, webdataset.map(self.load))
+        for item in data_loader(pipeline, self.workers):
             if isinstance(item, Unscored):
                 self.problems[item.key] = item.reason
             else:
@@ -87,18 +89,6 @@ class BenchmarkLoader:
         references = {name: _target(*reference) for name, reference in sample.references.items()}
         camera = None if sample.camera is None else torch.from_numpy(sample.camera)[None].float()
         return GeometryBatch(image, targets, [entry.key], self.benchmark.info, camera, references)
-
-
-class _Batches(IterableDataset):
-    """The samples of this rank, shared among the loader processes in turn."""
-
-    def __init__(self, loader: BenchmarkLoader) -> None:
-        self.loader = loader
-
-    def __iter__(self) -> Iterator[GeometryBatch | Unscored]:
-        info = get_worker_info()
-        first, step = (0, 1) if info is None else (info.id, info.num_workers)
-        yield from map(self.loader.load, self.loader.own_entries()[first::step])
 
 
 def _target(values: Array, mask: Array) -> Target:

@@ -1,6 +1,7 @@
 """Normals in the layout of DSINE's evaluation data (``dsine_eval``), or as Marigold's NumPy copies of it."""
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -23,11 +24,7 @@ class _DsineNormals(Benchmark):
     modality = "normals"
     has_equal_sizes = True
     archives = ("dsine_eval.zip", "dsine_eval.tar")
-    truth_suffix = "png"
-
-    def truth_of(self, image: str) -> tuple[str, ...]:
-        """Return the path of the normals in DSINE's format."""
-        return (f"{image.rsplit('_img', 1)[0]}_normal.{self.truth_suffix}",)
+    truth: ClassVar[tuple[str, ...]] = ("{stem}_normal.png",)
 
     def read_truth(self, files: BenchmarkFiles, paths: Sequence[str]) -> tuple[Array, Array]:
         """Return unit normals in our frame and the mask of the pixels that count."""
@@ -49,7 +46,7 @@ class NyuNormals(_DsineNormals):
     name = "nyuv2"
     place = 1
     folders = ("dsine_eval/nyuv2", "nyuv2")
-    image_pattern = r"test/\d{6}_img\.png"
+    image_pattern = r"(?P<stem>test/\d{6})_img\.png"
     num_images = 654
 
 
@@ -59,7 +56,7 @@ class ScanNetNormals(_DsineNormals):
     name = "scannet"
     place = 2
     folders = ("dsine_eval/scannet", "scannet")
-    image_pattern = r"scene\d+_\d+/\d{6}_img\.png"
+    image_pattern = r"(?P<stem>scene\d+_\d+/\d{6})_img\.png"
     num_images = 300
 
 
@@ -69,9 +66,9 @@ class IbimsNormals(_DsineNormals):
     name = "ibims"
     place = 3
     folders = ("dsine_eval/ibims", "ibims")
-    image_pattern = r"[a-z]+_\d\d_img\.png"
+    image_pattern = r"(?P<stem>[a-z]+_\d\d)_img\.png"
     num_images = 100
-    truth_suffix = "exr"
+    truth = ("{stem}_normal.exr",)
 
 
 class SintelNormals(_DsineNormals):
@@ -80,6 +77,6 @@ class SintelNormals(_DsineNormals):
     name = "sintel"
     place = 4
     folders = ("dsine_eval/sintel", "sintel")
-    image_pattern = r"[a-z]+_\d/frame_\d{4}_img\.png"
+    image_pattern = r"(?P<stem>[a-z]+_\d/frame_\d{4})_img\.png"
     num_images = 1064
-    truth_suffix = "exr"
+    truth = ("{stem}_normal.exr",)

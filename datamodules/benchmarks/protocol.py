@@ -70,6 +70,7 @@ class Benchmark(ABC):
         folders: names that extracted folders go by.
         companions: names of further archives or folders, beside the first, that hold the rest of the data set.
         image_pattern: what the path of an image looks like, from the start of the data set's own folders.
+        truth: paths of its ground truth from there on, with the named groups of ``image_pattern`` in braces.
         num_images: how many images the published figures are made on; None where that is not known.
         value_range: smallest and largest value that can be true; predictions are clipped to it.
         max_fit_size_px: predictions are fitted on images downsampled to this longest side; None takes all pixels.
@@ -86,6 +87,7 @@ class Benchmark(ABC):
     folders: ClassVar[tuple[str, ...]]
     companions: ClassVar[tuple[str, ...]] = ()
     image_pattern: ClassVar[str]
+    truth: ClassVar[tuple[str, ...]] = ()
     num_images: ClassVar[int | None] = None
     value_range: ClassVar[tuple[float, float]] = ANY_VALUE
     max_fit_size_px: ClassVar[int | None] = None
@@ -112,13 +114,16 @@ class Benchmark(ABC):
             self.has_own_metrics,
         )
 
-    @abstractmethod
     def truth_of(self, image: str) -> tuple[str, ...]:
-        """Return the paths of the ground truth that belongs to an image.
+        """Return the paths of the ground truth that belongs to an image; ``truth`` says them by default.
 
         Args:
-            image: path of the image.
+            image: path of the image; of any other, how many there are is right.
         """
+        match = self.match(image)
+        if match is None:
+            return self.truth
+        return tuple(image[: match.start(1)] + path.format(**match.groupdict()) for path in self.truth)
 
     @abstractmethod
     def read_truth(self, files: BenchmarkFiles, paths: Sequence[str]) -> tuple[Array, Array]:
@@ -169,9 +174,9 @@ class Benchmark(ABC):
                 return files
         return None
 
-    def match(self, name: str) -> bool:
-        """Whether a path is that of an image of this benchmark; folders may stand before it."""
-        return self._inside(name) is not None
+    def match(self, name: str) -> re.Match[str] | None:
+        """Match the path of an image, in whatever folders; the first group begins with the data set's own."""
+        return re.fullmatch(f"(?:.*/)?({self.image_pattern})", name)
 
     def entries(self, files: BenchmarkFiles, file_list: Path | None = None) -> list[Entry]:
         """Return the samples, from a file list or from what is there.
@@ -193,7 +198,7 @@ class Benchmark(ABC):
             if not any(image in files.places for image, _ in found):
                 first = f"not even its first, {found[0][0]}" if found else "the list is empty"
                 raise InputError(f"{source} of {self.name} names no image that {files.root} holds: {first}.")
-        entries = [Entry(image, truth, _key(self._inside(image) or image)) for image, truth in found]
+        entries = [Entry(image, truth, self._key(image)) for image, truth in found]
         images: dict[str, str] = {}
         for entry in entries:
             if entry.key in images:
@@ -240,10 +245,9 @@ class Benchmark(ABC):
         truth, mask = self.read_truth(files, paths)
         return Sample(self.crop(decode_image(files.read(image))), truth, mask, self.references(truth, mask))
 
-    def _inside(self, name: str) -> str | None:
-        """Return the part of a path from the data set's own folders on, or None if it is no image of it."""
-        match = re.fullmatch(f"(?:.*/)?({self.image_pattern})", name)
-        return match[1] if match else None
+    def _key(self, image: str) -> str:
+        match = self.match(image)
+        return (match[1] if match else image).rsplit(".", 1)[0].replace("/", "__")
 
 
 def benchmarks_of(modality: str) -> dict[str, Benchmark]:
@@ -259,7 +263,3 @@ def benchmarks_of(modality: str) -> dict[str, Benchmark]:
 def modalities_with_benchmarks() -> list[str]:
     """Return the names of the modalities that there are benchmarks of."""
     return sorted({modality for modality, _ in _REGISTERED})
-
-
-def _key(path: str) -> str:
-    return path.rsplit(".", 1)[0].replace("/", "__")

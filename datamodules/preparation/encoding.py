@@ -4,14 +4,11 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import cv2
 import numpy as np
-import torch
 
 from datamodules.preparation.plan import ShardOptions
 from datamodules.preparation.processes import process_pool
@@ -19,6 +16,7 @@ from datamodules.preparation.statistics import SplitStatistics
 from datamodules.shards.codecs import ARRAY_FORMAT, IMAGE, INFO, encode_array, encode_image, encode_json, entry_name
 from datamodules.shards.files import EncodedSample
 from datamodules.sources.protocol import Frame, PreparedSample, RawDataset
+from datamodules.threads import one_thread
 from geometry.errors import InputError
 from geometry.modalities import Modality, modality_named, registered
 from geometry.modalities.statistics import ValueStatistics
@@ -63,10 +61,10 @@ def encode_frames(
     """
     encode = partial(encode_frame, raw, options)
     if workers <= 1 or len(frames) <= 1:
-        with _one_thread():
+        with one_thread():
             yield from map(encode, frames)
         return
-    with process_pool(min(workers, len(frames)), _use_one_thread) as pool:
+    with process_pool(min(workers, len(frames))) as pool:
         pending: deque[Future[EncodedFrame]] = deque()
         try:
             for frame in frames:
@@ -112,7 +110,10 @@ def encode_frame(raw: RawDataset, options: ShardOptions, frame: Frame) -> Encode
     image = encode_image(sample.image, options.image_format, options.image_quality)
     entries = {entry_name(IMAGE, options.image_format): image}
     for name, values in stored.items():
-        entries |= _encode_values(modalities[name], sample.targets[name], values, known[name], options.array_format)
+        coding = None if options.array_format == 1 else modalities[name].coding
+        entry = entry_name(name, coding.name if coding else ARRAY_FORMAT)
+        kept = coding.encode(sample.targets[name], known[name]) if coding else values
+        entries[entry] = encode_array(kept, options.array_format)
     entries[entry_name(INFO, "json")] = encode_json(info)
     statistics = SplitStatistics(samples=1, num_bytes=sum(map(len, entries.values())))
     for name, values in stored.items():
@@ -121,24 +122,6 @@ def encode_frame(raw: RawDataset, options: ShardOptions, frame: Frame) -> Encode
         counted.add_image(known[name], modalities[name].numbers(values), low, high)
     statistics.counts.update(f"{name} {info[name]}" for name in ("camera", *registered()) if name in info)
     return EncodedFrame(frame.key, EncodedSample(frame.key, "", entries), statistics)
-
-
-def _encode_values(
-    modality: Modality, values: Array, stored: Array, known: Array, shard_format: int
-) -> dict[str, bytes]:
-    """Return the entry of a modality by its name.
-
-    Args:
-        modality: the modality.
-        values: float32.
-        stored: the values as format 1 stores them.
-        known: (H,W) bool, where they are known.
-        shard_format: 1 or 2.
-    """
-    coding = modality.coding
-    if shard_format == 1 or coding is None:
-        return {entry_name(modality.name, ARRAY_FORMAT): encode_array(stored, shard_format)}
-    return {entry_name(modality.name, coding.name): encode_array(coding.encode(values, known), shard_format)}
 
 
 def _invalid_ratio(modalities: Mapping[str, Modality], known: Mapping[str, Array]) -> float:
@@ -159,20 +142,3 @@ def _describe(sample: PreparedSample, modalities: Mapping[str, Modality], facts:
     for name, modality in modalities.items():
         info |= modality.describe(facts[name])
     return info
-
-
-def _use_one_thread() -> None:
-    """Keep sums in one order, so that bytes do not depend on the number of cores; processes share the work."""
-    torch.set_num_threads(1)
-    cv2.setNumThreads(1)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads(), cv2.getNumThreads()
-    _use_one_thread()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads[0])
-        cv2.setNumThreads(threads[1])

@@ -1,16 +1,15 @@
 """Brings the parts of a data set together that several machines have prepared."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from datamodules.preparation.sidecars import Sidecar, Whole, copy_shard, finish, finished, read_sidecars, storage_error
-from datamodules.preparation.summaries import SplitSummary, summarize
+from datamodules.preparation.sidecars import copy_shard, finish, finished, read_sidecars, storage_error
 from datamodules.shards.manifest import DatasetManifest
 from geometry.errors import InputError
 from geometry.files.locks import sole_use
 
 
-def merge_parts(folders: Sequence[str | Path], report: Callable[[str], None] = print) -> list[SplitSummary]:
+def merge_parts(folders: Sequence[str | Path], report: Callable[[str], None] = print) -> DatasetManifest:
     """Bring parts of a data set together in the first folder and write its ``dataset.json``.
 
     Args:
@@ -19,7 +18,7 @@ def merge_parts(folders: Sequence[str | Path], report: Callable[[str], None] = p
         report: receives the notices, one line each.
 
     Returns:
-        A summary of every split.
+        The whole data set.
 
     Raises:
         InputError: the folders hold parts of different data sets, or a shard is missing.
@@ -31,25 +30,30 @@ def merge_parts(folders: Sequence[str | Path], report: Callable[[str], None] = p
         return _merge_alone(folders, report)
 
 
-def _merge_alone(folders: Sequence[str | Path], report: Callable[[str], None]) -> list[SplitSummary]:
+def _merge_alone(folders: Sequence[str | Path], report: Callable[[str], None]) -> DatasetManifest:
     target, *others = map(Path, folders)
     manifest = finished(target)
     found = {folder: list(read_sidecars(folder)) for folder in (target, *others)}
     if manifest:
-        _require_same(manifest, target, found)
+        for folder, sidecars in found.items():
+            if any(sidecar.data_set.plan_sha256 != manifest.plan_sha256 for sidecar in sidecars):
+                raise InputError(
+                    f"{target} is a complete data set already, and {folder} holds parts of another one. Name another "
+                    "folder first."
+                )
         report(f"{target} is complete already: nothing to do.")
-        return summarize(manifest)
-    if len({whole.plan for shards in found.values() for whole, _ in shards}) > 1:
+        return manifest
+    if len({sidecar.plan for sidecars in found.values() for sidecar in sidecars}) > 1:
         raise InputError(
             f"{', '.join(map(str, folders))} hold parts of different data sets, or made with other options."
         )
     try:
-        there = {sidecar.info.file for _, sidecar in found[target]}
-        parts = [(folder, whole, sidecar) for folder in others for whole, sidecar in found[folder]]
-        for folder, whole, sidecar in parts:
-            if sidecar.info.file not in there:
-                copy_shard(folder, target, whole, sidecar)
-                there.add(sidecar.info.file)
+        there = {sidecar.info.file for sidecar in found[target]}
+        for folder in others:
+            for sidecar in found[folder]:
+                if sidecar.info.file not in there:
+                    copy_shard(folder, target, sidecar)
+                    there.add(sidecar.info.file)
         manifest, missing = finish(target)
     except OSError as error:
         raise storage_error(error, target) from error
@@ -61,15 +65,4 @@ def _merge_alone(folders: Sequence[str | Path], report: Callable[[str], None]) -
             else f"{len(missing)} of {len(missing) + len(there)} shards are not finished (such as {missing[0]}). Run "
             "the parts they belong to again, then merge."
         )
-    return summarize(manifest)
-
-
-def _require_same(
-    manifest: DatasetManifest, target: Path, found: Mapping[Path, Sequence[tuple[Whole, Sidecar]]]
-) -> None:
-    for folder, shards in found.items():
-        if any(whole.manifest.plan_sha256 != manifest.plan_sha256 for whole, _ in shards):
-            raise InputError(
-                f"{target} is a complete data set already, and {folder} holds parts of another one. Name another "
-                "folder first."
-            )
+    return manifest

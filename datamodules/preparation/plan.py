@@ -8,11 +8,10 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Literal
 
-from datamodules.shards.codecs import IMAGE
+from datamodules.shards.codecs import IMAGE, codings_of
 from datamodules.shards.manifest import DatasetManifest
 from datamodules.sources.protocol import RawDataset
 from geometry.errors import InputError
-from geometry.modalities import modality_named
 
 # What is written where nobody asks for another.
 SHARD_FORMAT = 2
@@ -120,17 +119,11 @@ def make_plan(raw: RawDataset, splits: dict[str, list[Any]], options: ShardOptio
         splits={},
         ranges=dict(raw.ranges),
         options={**raw.options(), **options.described()},
-        codings={} if options.array_format == 1 else _codings(raw.modalities),
+        codings={} if options.array_format == 1 else codings_of(raw.modalities),
     )
     content = [manifest.to_document(), [(shard.file, [frame.key for frame in shard.frames]) for shard in shards]]
     checksum = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
     return Plan(replace(manifest, plan_sha256=checksum), shards)
-
-
-def _codings(modalities: Sequence[str]) -> dict[str, str]:
-    """Return the names of the codings of the modalities that have one."""
-    codings = {name: modality_named(name).coding for name in modalities}
-    return {name: coding.name for name, coding in codings.items() if coding}
 
 
 def shard_files(name: str, counts: Mapping[str, int]) -> list[tuple[str, str]]:

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 
 from datamodules.shards.codecs import IMAGE, INFO, encode_image
-from datamodules.shards.files import EncodedSample, decode_sample, iterate_shard
+from datamodules.shards.files import EncodedSample, decode_sample
 from datamodules.shards.manifest import Dataset, read_dataset
 from datamodules.streaming.order import even_subset
+from datamodules.streaming.pipelines import read_numbers
 from geometry.errors import InputError
 from geometry.files.writing import write_whole
 from geometry.modalities import modality_named
@@ -58,21 +59,13 @@ def preview_dataset(path: str | Path, out: str | Path, samples_per_split: int = 
 
 def _spread_samples(dataset: Dataset, split: str, count: int) -> list[EncodedSample]:
     """Return up to ``count`` samples at even distances in the split."""
-    shards = dataset.manifest.splits[split]
-    total = dataset.manifest.num_samples(split)
-    wanted = even_subset(total, count)
-    samples: list[EncodedSample] = []
-    start = 0
-    for shard in shards:
-        inside = [index - start for index in wanted if start <= index < start + shard.samples]
-        start += shard.samples
-        if inside:
-            found = iterate_shard(dataset.shard_url(shard), (*dataset.manifest.entries, INFO))
-            samples.extend(sample for index, sample in enumerate(found) if index in inside)
-    return samples
+    wanted = even_subset(dataset.manifest.num_samples(split), count)
+    return next(read_numbers([wanted], dataset, split, (*dataset.manifest.entries, INFO)))
 
 
 def _row(dataset: Dataset, split: str, encoded: EncodedSample) -> Array:
+    if encoded.problem:
+        raise InputError(encoded.problem)
     sample = decode_sample(encoded, (*dataset.manifest.entries, INFO))
     panels, facts = [sample[IMAGE]], []
     for name in dataset.manifest.modalities:

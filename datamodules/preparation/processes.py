@@ -4,11 +4,11 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.connection import wait
+
+from datamodules.threads import use_one_thread
 
 MAX_PROCESSES = 1024
 _PRELOADED = [
@@ -20,22 +20,21 @@ _PRELOADED = [
 ]
 
 
-def process_pool(workers: int, initializer: Callable[[], None] | None = None) -> ProcessPoolExecutor:
+def process_pool(workers: int) -> ProcessPoolExecutor:
     """Make a pool whose processes are forked from a clean server that has imported what they need.
 
-    The processes end with the one that made the pool, even if that is killed.
+    Each computes in one thread. The processes end with the one that made the pool, even if that is killed.
     A plain fork copies threads' locks and can hang; a spawned process imports the main program again, seconds each.
 
     Args:
         workers: number of processes.
-        initializer: called in every process at its start.
     """
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
     context.set_forkserver_preload(_PRELOADED)
     if "forkserver" in methods:
         _start_server()
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=partial(_start, initializer))
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_start)
 
 
 def _start_server() -> None:
@@ -48,11 +47,10 @@ def _start_server() -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _start(initializer: Callable[[], None] | None) -> None:
+def _start() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all, but the one that made the pool decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if initializer:
-        initializer()
+    use_one_thread()
 
 
 def _end_with_parent() -> None:

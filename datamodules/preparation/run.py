@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from textwrap import shorten
@@ -22,21 +23,19 @@ from datamodules.preparation.plan import Plan, PlannedShard, ShardOptions, make_
 from datamodules.preparation.processes import MAX_PROCESSES
 from datamodules.preparation.sidecars import (
     Sidecar,
-    Whole,
-    as_begun,
     discard,
     finish,
     finished,
     finished_shards,
+    format_begun,
     remove_sidecars,
     storage_error,
     with_shards,
     write_sidecar,
 )
 from datamodules.preparation.statistics import SplitStatistics
-from datamodules.preparation.summaries import SplitSummary, summarize
 from datamodules.shards.files import EncodedSample, write_shard
-from datamodules.shards.manifest import NAME_PATTERN
+from datamodules.shards.manifest import NAME_PATTERN, DatasetManifest
 from datamodules.sources.protocol import RawDataset
 from geometry.errors import InputError
 from geometry.files.limits import MAX_SAMPLE_PIXELS
@@ -58,7 +57,7 @@ def prepare_dataset(
     report: Callable[[str], None] = print,
     part: tuple[int, int] = (1, 1),
     max_errors: int = 0,
-) -> list[SplitSummary]:
+) -> DatasetManifest:
     """Prepare a raw data set, or a part of it, into shards and ``dataset.json``.
 
     A run that was killed is continued by the same call: shards that are finished are kept. ``dataset.json`` is written
@@ -76,7 +75,7 @@ def prepare_dataset(
         max_errors: number of broken samples to skip in this part; the next one stops the run.
 
     Returns:
-        A summary of every split: of the whole data set if it is complete, else of this part.
+        The whole data set if it is complete, else this part of it.
 
     Raises:
         InputError: there is nothing to prepare, too many frames cannot be used, or another data set is already there.
@@ -88,93 +87,89 @@ def prepare_dataset(
         report(notice)
     try:
         with sole_use(Path(out), f".part-{part[0]}-of-{part[1]}.lock"):
-            options = as_begun(raw, frames.splits, options, Path(out))
+            options = replace(options, shard_format=options.shard_format or format_begun(Path(out)))
             plan = make_plan(raw, frames.splits, options)
-            return _prepare_alone(raw, plan, Path(out), options, workers, overwrite, progress, report, part, max_errors)
+            run = _Run(raw, Path(out), plan, options, workers, progress, report, part, max_errors)
+            return run.continued(overwrite)
     except OSError as error:
         raise storage_error(error, Path(out)) from error
 
 
-def _prepare_alone(
-    raw: RawDataset,
-    plan: Plan,
-    out: Path,
-    options: ShardOptions,
-    workers: int,
-    overwrite: bool,
-    progress: bool,
-    report: Callable[[str], None],
-    part: tuple[int, int],
-    max_errors: int,
-) -> list[SplitSummary]:
-    """Prepare what the plan says, in a folder that no other process prepares the same part in."""
-    mine, manifest = plan.part(*part), finished(out)
-    if manifest and manifest.plan_sha256 == plan.manifest.plan_sha256 and not overwrite:
-        report(f"{out} is complete already: nothing to do.")
-        remove_sidecars(out, (shard.file for shard in plan.shards))
-        return summarize(manifest)
-    if manifest and not overwrite:
-        raise InputError(f"{out} already holds a prepared data set. Choose another --output, or pass --overwrite.")
-    try:
-        done = {} if manifest else finished_shards(out, plan)
-    except InputError:
-        if not overwrite:
-            raise
-        manifest, done = None, {}
-        discard(out)
-    if manifest:
-        discard(out)
-    sidecars = _write_shards(raw, out, plan, mine, done, options, workers, max_errors, progress, report)
-    manifest, _ = finish(out)
-    if manifest is None and part[1] > 1:
-        report(f"Part {part[0]} of {part[1]} is finished: {len(mine)} of {len(plan.shards)} shards.")
-    splits = [shard.split for shard in mine]
-    return summarize(manifest or with_shards(plan.manifest, zip(splits, sidecars, strict=True)))
+@dataclass(frozen=True)
+class _Run:
+    """What ``prepare_dataset`` was told, in a folder in which no other process prepares the same part."""
+
+    raw: RawDataset
+    out: Path
+    plan: Plan
+    options: ShardOptions
+    workers: int
+    progress: bool
+    report: Callable[[str], None]
+    part: tuple[int, int]
+    max_errors: int
+
+    def continued(self, overwrite: bool) -> DatasetManifest:
+        """Write what is missing."""
+        out, plan = self.out, self.plan
+        mine, manifest = plan.part(*self.part), finished(out)
+        if manifest and manifest.plan_sha256 == plan.manifest.plan_sha256 and not overwrite:
+            self.report(f"{out} is complete already: nothing to do.")
+            remove_sidecars(out, (shard.file for shard in plan.shards))
+            return manifest
+        if manifest and not overwrite:
+            raise InputError(f"{out} already holds a prepared data set. Choose another --output, or pass --overwrite.")
+        try:
+            done = {} if manifest else finished_shards(out, plan)
+        except InputError:
+            if not overwrite:
+                raise
+            manifest, done = None, {}
+            discard(out)
+        if manifest:
+            discard(out)
+        sidecars = self._write(mine, done)
+        manifest, _ = finish(out)
+        if manifest is None and self.part[1] > 1:
+            number, parts = self.part
+            self.report(f"Part {number} of {parts} is finished: {len(mine)} of {len(plan.shards)} shards.")
+        splits = [shard.split for shard in mine]
+        return manifest or with_shards(plan.manifest, zip(splits, sidecars, strict=True))
+
+    def _write(self, shards: Sequence[PlannedShard], done: Mapping[str, Sidecar]) -> list[Sidecar]:
+        """Write the shards that are not finished yet, and return the sidecars of all."""
+        records = {shard.file: done[shard.file] for shard in shards if shard.file in done}
+        pending = [shard for shard in shards if shard.file not in records]
+        if records and pending:
+            self.report(f"Continuing: {len(records)} of {len(shards)} shards are finished.")
+        skipped = sum(len(record.statistics.skipped) for record in records.values())
+        gate = _ErrorGate(self.max_errors, skipped, self.report)
+        frames = [frame for shard in pending for frame in shard.frames]
+        total = sum(len(shard.frames) for shard in shards)
+        bar = tqdm(
+            total=total,
+            initial=total - len(frames),
+            desc=self.raw.name,
+            unit="frame",
+            disable=not self.progress,
+            # In a log file, a line now and then.
+            mininterval=0.1 if sys.stderr.isatty() else 30.0,
+        )
+        stream = encode_frames(self.raw, frames, self.options, self.workers)
+        with bar, closing(stream):  # type: ignore[type-var]
+            for shard in pending:
+                statistics = SplitStatistics()
+                samples = _count(gate.watch(islice(stream, len(shard.frames))), statistics, bar)
+                info = write_shard(self.out, shard.file, samples)
+                size = (self.out / shard.file).stat().st_size if info.samples else 0
+                records[shard.file] = Sidecar(info, size, statistics, self.plan.manifest, self.plan.counts)
+                write_sidecar(self.out, records[shard.file])
+        return [records[shard.file] for shard in shards]
 
 
 def default_workers() -> int:
     """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _write_shards(
-    raw: RawDataset,
-    out: Path,
-    plan: Plan,
-    shards: Sequence[PlannedShard],
-    done: Mapping[str, Sidecar],
-    options: ShardOptions,
-    workers: int,
-    max_errors: int,
-    progress: bool,
-    report: Callable[[str], None],
-) -> list[Sidecar]:
-    """Write the shards that are not finished yet, and return the sidecars of all."""
-    records = {shard.file: done[shard.file] for shard in shards if shard.file in done}
-    pending = [shard for shard in shards if shard.file not in records]
-    if records and pending:
-        report(f"Continuing: {len(records)} of {len(shards)} shards are finished.")
-    gate = _ErrorGate(max_errors, sum(len(record.statistics.skipped) for record in records.values()), report)
-    frames = [frame for shard in pending for frame in shard.frames]
-    total = sum(len(shard.frames) for shard in shards)
-    bar = tqdm(
-        total=total,
-        initial=total - len(frames),
-        desc=raw.name,
-        unit="frame",
-        disable=not progress,
-        # In a log file, a line now and then.
-        mininterval=0.1 if sys.stderr.isatty() else 30.0,
-    )
-    with bar, closing(encode_frames(raw, frames, options, workers)) as stream:  # type: ignore[type-var]
-        for shard in pending:
-            statistics = SplitStatistics()
-            samples = _count(gate.watch(islice(stream, len(shard.frames))), statistics, bar)
-            info = write_shard(out, shard.file, samples)
-            size = (out / shard.file).stat().st_size if info.samples else 0
-            records[shard.file] = Sidecar(info, size, statistics)
-            write_sidecar(out, Whole(plan.manifest, plan.counts), records[shard.file])
-    return [records[shard.file] for shard in shards]
 
 
 def _count(frames: Iterable[EncodedFrame], statistics: SplitStatistics, bar: Any) -> Iterator[EncodedSample]:  # noqa: ANN401

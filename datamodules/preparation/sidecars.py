@@ -13,14 +13,12 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from datamodules.preparation.plan import Plan, ShardOptions, make_plan, shard_files
+from datamodules.preparation.plan import Plan, shard_files
 from datamodules.preparation.statistics import SplitStatistics
 from datamodules.shards.files import file_sha256
-from datamodules.shards.manifest import FILE_NAME, DatasetManifest, ShardInfo, parse_manifest, read_dataset
-from datamodules.shards.manifest_fields import is_inside
-from datamodules.sources.protocol import RawDataset
+from datamodules.shards.manifest import FILE_NAME, DatasetManifest, ShardInfo, is_inside, parse_manifest, read_dataset
 from geometry.errors import InputError, one_line
 from geometry.files.json_text import parse_json, read_json_file
 from geometry.files.limits import MAX_TEXT_BYTES
@@ -35,35 +33,26 @@ _MAX_SHARDS = 10**6
 
 @dataclass(frozen=True)
 class Sidecar:
-    """A finished shard.
+    """A finished shard, and the data set that it is of.
 
     Attributes:
         info: its line in ``dataset.json``. A shard of which no sample was left has 0 samples and no file.
         num_bytes: size of the file.
         statistics: counts over its samples.
+        data_set: ``dataset.json`` without shards.
+        counts: number of shards of the data set, by split.
     """
 
     info: ShardInfo
     num_bytes: int
     statistics: SplitStatistics
-
-
-@dataclass(frozen=True)
-class Whole:
-    """The data set that a shard is of.
-
-    Attributes:
-        manifest: its ``dataset.json`` without shards.
-        counts: number of its shards by split.
-    """
-
-    manifest: DatasetManifest
+    data_set: DatasetManifest
     counts: dict[str, int]
 
     @property
     def plan(self) -> tuple[str, str]:
         """What is the same for all shards of one preparation, and for no others."""
-        return self.manifest.plan_sha256, str(self.counts)
+        return self.data_set.plan_sha256, str(self.counts)
 
 
 def finished_shards(folder: Path, plan: Plan) -> dict[str, Sidecar]:
@@ -73,33 +62,27 @@ def finished_shards(folder: Path, plan: Plan) -> dict[str, Sidecar]:
         InputError: it holds an unfinished preparation of something else.
     """
     found = {}
-    for whole, sidecar in read_sidecars(folder):
-        if whole.manifest.plan_sha256 != plan.manifest.plan_sha256:
+    for sidecar in read_sidecars(folder):
+        if sidecar.data_set.plan_sha256 != plan.manifest.plan_sha256:
+            differences = _differences(sidecar.data_set, plan.manifest)
             raise InputError(
-                f"{folder} holds an unfinished preparation with {_differences(whole.manifest, plan.manifest)}. Run the "
-                "command with the options it was begun with, choose another --output, or pass --overwrite."
+                f"{folder} holds an unfinished preparation with {differences}. Run the command with the options it was "
+                "begun with, choose another --output, or pass --overwrite."
             )
         found[sidecar.info.file] = sidecar
     return found
 
 
-def as_begun(raw: RawDataset, splits: dict[str, list[Any]], options: ShardOptions, folder: Path) -> ShardOptions:
-    """Return the options with the shard format of what a folder holds already, unless they say one.
-
-    Only of the same data set, made with the same options; anything else has to be refused, not continued.
-    """
-    if options.shard_format is not None:
-        return options
-    begun = None
+def format_begun(folder: Path) -> Literal[1, 2] | None:
+    """Return the shard format of what a folder holds already; None if it holds nothing, or what is damaged."""
     with suppress(InputError):  # what is damaged is told, or replaced, by whoever continues it
-        begun = finished(folder) or next((whole.manifest for whole, _ in read_sidecars(folder)), None)
-    if begun is None:
-        return options
-    first = replace(options, shard_format=1)
-    return first if begun.plan_sha256 == make_plan(raw, splits, first).manifest.plan_sha256 else options
+        begun = finished(folder) or next((sidecar.data_set for sidecar in read_sidecars(folder)), None)
+        if begun:
+            return 2 if begun.options.get("shard_format") == 2 else 1
+    return None
 
 
-def read_sidecars(folder: Path) -> Iterator[tuple[Whole, Sidecar]]:
+def read_sidecars(folder: Path) -> Iterator[Sidecar]:
     """Yield what lies in a folder beside finished shards, in the order of their names.
 
     A sidecar without its shard, or with one of another size, is passed over.
@@ -114,7 +97,7 @@ def read_sidecars(folder: Path) -> Iterator[tuple[Whole, Sidecar]]:
         )
     for path in sorted(folder.glob(_PATTERN)):
         try:
-            whole, sidecar = _parse(parse_json(read_regular_file(path, MAX_TEXT_BYTES), MAX_TEXT_BYTES), path)
+            sidecar = _parse(parse_json(read_regular_file(path, MAX_TEXT_BYTES), MAX_TEXT_BYTES), path)
         except FileNotFoundError:  # another part has just finished the data set
             continue
         except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
@@ -122,37 +105,37 @@ def read_sidecars(folder: Path) -> Iterator[tuple[Whole, Sidecar]]:
             raise InputError(f"{path} is damaged ({why}). Remove it and run the command again.") from error
         shard = path.with_suffix(".tar")
         if sidecar.info.samples == 0 or (shard.is_file() and shard.stat().st_size == sidecar.num_bytes):
-            yield whole, sidecar
+            yield sidecar
 
 
-def _parse(document: dict[str, Any], path: Path) -> tuple[Whole, Sidecar]:
+def _parse(document: dict[str, Any], path: Path) -> Sidecar:
     """Return what a sidecar says; raise any error of values and types where it is not what was written."""
     statistics = SplitStatistics()
     statistics.add(SplitStatistics.from_json(document["statistics"]))
     info, counts = ShardInfo(**document["info"]), document["shards"]
-    whole = Whole(parse_manifest(document["data_set"], str(path)), counts)
     if not all(type(count) is int and 0 <= count <= _MAX_SHARDS for count in counts.values()):
         raise ValueError(f"it counts {counts} shards")
     if info.file != f"{path.parent.name}/{path.stem}.tar" or counts.get(path.parent.name, 0) < 1:
         raise ValueError("it is about another shard")
     if not all(is_inside(split) for split in counts):
         raise ValueError("it names files outside its folder")
-    return whole, Sidecar(info, document["num_bytes"], statistics)
+    data_set = parse_manifest(document["data_set"], str(path))
+    return Sidecar(info, document["num_bytes"], statistics, data_set, counts)
 
 
-def write_sidecar(folder: Path, whole: Whole, sidecar: Sidecar) -> None:
+def write_sidecar(folder: Path, sidecar: Sidecar) -> None:
     """Note that a shard is finished."""
     document = {
         "info": asdict(sidecar.info),
         "num_bytes": sidecar.num_bytes,
         "statistics": sidecar.statistics.to_json(),
-        "data_set": whole.manifest.to_document(),
-        "shards": whole.counts,
+        "data_set": sidecar.data_set.to_document(),
+        "shards": sidecar.counts,
     }
     write_whole(_place(folder, sidecar.info.file), json.dumps(document) + "\n", is_lasting=True)
 
 
-def copy_shard(source: Path, target: Path, whole: Whole, sidecar: Sidecar) -> None:
+def copy_shard(source: Path, target: Path, sidecar: Sidecar) -> None:
     """Take over a finished shard of another folder, with its sidecar. It is linked where possible, else copied.
 
     Raises:
@@ -171,7 +154,7 @@ def copy_shard(source: Path, target: Path, whole: Whole, sidecar: Sidecar) -> No
             temporary.unlink()
             raise InputError(f"{source / file} has changed since it was written. Prepare that part again.")
         os.replace(temporary, target / file)
-    write_sidecar(target, whole, sidecar)
+    write_sidecar(target, sidecar)
 
 
 def finish(folder: Path) -> tuple[DatasetManifest | None, list[str]]:
@@ -180,15 +163,15 @@ def finish(folder: Path) -> tuple[DatasetManifest | None, list[str]]:
     Returns:
         The manifest, None if shards are missing; and their files.
     """
-    found = {sidecar.info.file: (whole, sidecar) for whole, sidecar in read_sidecars(folder)}
+    found = {sidecar.info.file: sidecar for sidecar in read_sidecars(folder)}
     if not found:
         return finished(folder), []  # another part may have been faster
-    whole = next(iter(found.values()))[0]
-    files = shard_files(whole.manifest.name, whole.counts)
+    first = next(iter(found.values()))
+    files = shard_files(first.data_set.name, first.counts)
     missing = [file for _, file in files if file not in found]
     if not missing:
         with suppress(FileNotFoundError):  # another part was faster, and has removed what this one was writing
-            with_shards(whole.manifest, [(split, found[file][1]) for split, file in files]).write(folder)
+            with_shards(first.data_set, [(split, found[file]) for split, file in files]).write(folder)
         remove_sidecars(folder, (file for _, file in files))
     return finished(folder), missing
 

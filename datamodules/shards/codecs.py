@@ -6,7 +6,7 @@ decoded, and the codings that modalities name; nothing is unpickled.
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import cv2
@@ -14,11 +14,11 @@ import numpy as np
 from numcodecs import blosc
 
 from geometry.errors import InputError
+from geometry.files import npy_arrays
 from geometry.files.images import decode_whole_jpeg, require_whole_jpeg, require_whole_png
 from geometry.files.json_text import parse_json
-from geometry.files.limits import MAX_ARRAY_BYTES, MAX_JPEG_SCANS, MAX_NPY_HEADER_BYTES
-from geometry.files.npy_header import NpyHeader, read_npy_header
-from geometry.modalities import Modality, registered
+from geometry.files.limits import MAX_ARRAY_BYTES, MAX_JPEG_SCANS
+from geometry.modalities import Modality, modality_named, registered
 
 IMAGE, INFO = "image", "info"
 # What values of modalities are written as, where they are not coded.
@@ -58,6 +58,11 @@ def entry_roles() -> dict[str, tuple[str, str]]:
 
 def _codings(modality: type[Modality]) -> list[str]:
     return [modality.coding.name] if modality.coding else []
+
+
+def codings_of(modalities: Iterable[str]) -> dict[str, str]:
+    """Return the names of the codings of the modalities that have one."""
+    return {name: coding.name for name in modalities if (coding := modality_named(name).coding)}
 
 
 def encode_image(image: Array, format_name: str = "jpg", quality: int = 95) -> bytes:
@@ -123,8 +128,6 @@ def check_claim(data: bytes, format_name: str, max_bytes: int) -> None:
 
 
 def _png_bytes(data: bytes) -> int:
-    if data[:8] != b"\x89PNG\r\n\x1a\n" or len(data) < 24:
-        raise InputError("the image cannot be decoded: it is no PNG")
     require_whole_png(data)  # OpenCV would reserve what a chunk claims
     return 3 * int.from_bytes(data[16:20]) * int.from_bytes(data[20:24])
 
@@ -197,18 +200,10 @@ def decode_npy(data: bytes | Array) -> Array:
         InputError: the bytes are no ``.npy`` file of floating-point numbers in C order (object arrays are pickles
             and refused), or fewer numbers are there than announced.
     """
-    buffer = np.frombuffer(bytearray(data), np.uint8) if isinstance(data, bytes) else data
-    header = read_npy_header(buffer[: MAX_NPY_HEADER_BYTES + 16].tobytes())
-    if header.dtype.kind != "f" or header.fortran_order:
-        raise InputError(f"the array must hold floating-point numbers in C order, not {header.dtype}")
-    return _elements(buffer, header)
-
-
-def _elements(buffer: Array, header: NpyHeader) -> Array:
-    try:
-        return np.frombuffer(buffer, header.dtype, header.num_elements, header.num_bytes).reshape(header.shape)
-    except ValueError as error:
-        raise InputError(f"the array cannot be decoded ({error})") from error
+    array = npy_arrays.decode_npy(np.frombuffer(bytearray(data), np.uint8) if isinstance(data, bytes) else data)
+    if array.dtype.kind != "f":
+        raise InputError(f"the array must hold floating-point numbers, not {array.dtype}")
+    return _in_c_order(array)
 
 
 def decode_blosc(data: bytes) -> Array:
@@ -238,11 +233,13 @@ def decode_codes(data: bytes) -> Array:
     Raises:
         InputError: as ``decode_blosc``, but the numbers must be int16.
     """
-    buffer = _decompress(data)
-    header = read_npy_header(buffer[: MAX_NPY_HEADER_BYTES + 16].tobytes())
-    if header.dtype != CODE_TYPE or header.fortran_order:
-        raise InputError(f"the codes must be {CODE_TYPE} in C order, not {header.dtype}")
-    return _elements(buffer, header)
+    return _in_c_order(npy_arrays.decode_npy(_decompress(data), only=CODE_TYPE))
+
+
+def _in_c_order(array: Array) -> Array:
+    if not array.flags.c_contiguous:
+        raise InputError("the array must be in C order")
+    return array
 
 
 def _decompress(data: bytes) -> Array:
@@ -279,11 +276,7 @@ def decode_json(data: bytes) -> dict[str, Any]:
     return value
 
 
-def decoder(format_name: str) -> Callable[[bytes], Any]:
-    """Return what decodes entries of a format; what is not in ``DECODERS`` is a coding."""
-    return DECODERS.get(format_name, decode_codes)
-
-
+# What is not among them is a coding, which ``decode_codes`` decodes.
 DECODERS: dict[str, Callable[[bytes], Any]] = {
     "jpg": decode_jpeg,
     "png": decode_image,

@@ -3,6 +3,10 @@
 HTTP is ours: fsspec's takes 3.0 GB of memory for an answer of 3 GB that it asked 5 MB of, waits for a server that has
 fallen silent (40 s here, 5 minutes at most), and throws away what came before a connection broke off. Every failure is
 an ``OSError``; those that another attempt cannot mend are a ``PermanentError``.
+
+Every connection has a ``version``: what tells this content from a later one under the same URL, with None for what is
+not known. ``read`` returns up to so many bytes, none only at the end of the complete file, and raises an ``OSError`` if
+the connection failed, stalled, or ended too early.
 """
 
 import os
@@ -15,7 +19,7 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.client import HTTPException, HTTPResponse
-from typing import Any, Protocol
+from typing import Any
 
 import fsspec
 
@@ -38,29 +42,7 @@ class PermanentError(OSError):
     """A failure that another attempt would only repeat."""
 
 
-class Connection(Protocol):
-    """An open remote file.
-
-    Attributes:
-        version: what tells this content from a later one under the same URL; entries that are not known are None.
-    """
-
-    version: tuple[str | None, ...]
-
-    def read(self, size: int) -> bytes:
-        """Return up to ``size`` bytes, none only at the end of the complete file.
-
-        Raises:
-            OSError: the connection failed, stalled, or ended too early.
-        """
-        ...
-
-    def close(self) -> None:
-        """Let go of the file."""
-        ...
-
-
-def open_connection(url: str, offset: int, version: tuple[str | None, ...], timeout_s: float) -> Connection:
+def open_connection(url: str, offset: int, version: tuple[str | None, ...], timeout_s: float) -> "Connection":
     """Open a remote file at some byte.
 
     Args:
@@ -84,7 +66,7 @@ def open_connection(url: str, offset: int, version: tuple[str | None, ...], time
     return connection
 
 
-def _skip(connection: Connection, count: int) -> None:
+def _skip(connection: "Connection", count: int) -> None:
     """Read what was read before, where one cannot start in the middle."""
     try:
         while count:
@@ -136,7 +118,7 @@ class HttpConnection:
             _skip(self, offset)
 
     def read(self, size: int) -> bytes:
-        """Return up to ``size`` bytes; see ``Connection``."""
+        """Return up to ``size`` bytes."""
         try:
             data = self._response.read1(size) if size else b""
         except HTTPException as error:
@@ -174,18 +156,18 @@ class CommandConnection:
         # A group of its own, so that all parts of a pipeline can be ended together.
         self._process = subprocess.Popen(command, shell=True, stdout=subprocess.PIPE, bufsize=0, start_new_session=True)
         assert self._process.stdout is not None, "stdout is a pipe"
-        self._stdout = self._process.stdout.fileno()
+        self._stdout = self._process.stdout
         self._poll = select.poll()
         self._poll.register(self._stdout, select.POLLIN)
         self._ended = False
 
     def read(self, size: int) -> bytes:
-        """Return up to ``size`` bytes; see ``Connection``."""
+        """Return up to ``size`` bytes."""
         if self._ended or not size:
             return b""
         if not self._poll.poll(1000 * self._timeout_s):
             raise OSError(f"the command printed nothing for {self._timeout_s:g} s")
-        data = os.read(self._stdout, size)
+        data = os.read(self._stdout.fileno(), size)
         if not data:
             self._check_exit()
             self._ended = True
@@ -196,8 +178,7 @@ class CommandConnection:
         if self._process.poll() is None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-        assert self._process.stdout is not None, "stdout is a pipe"
-        self._process.stdout.close()
+        self._stdout.close()
         self._process.wait()
 
     def _check_exit(self) -> None:
@@ -231,7 +212,7 @@ class StoredConnection:
             self._file.seek(offset)
 
     def read(self, size: int) -> bytes:
-        """Return up to ``size`` bytes; see ``Connection``."""
+        """Return up to ``size`` bytes."""
         with _as_os_errors():
             return self._file.read(size)
 
@@ -239,6 +220,9 @@ class StoredConnection:
         """Let go of the file."""
         with _as_os_errors():
             self._file.close()
+
+
+Connection = HttpConnection | CommandConnection | StoredConnection
 
 
 def _find_store(url: str) -> tuple[Any, str]:

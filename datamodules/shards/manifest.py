@@ -4,25 +4,37 @@ import json
 import os
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from reprlib import repr as shown
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    with_config,
+)
 
 from datamodules.shards import version_1
-from datamodules.shards.codecs import IMAGE
-from datamodules.shards.manifest_fields import are_entries, are_limits, are_sizes, is_shard
+from datamodules.shards.codecs import IMAGE, codings_of
 from datamodules.shards.transfer import CHUNK_BYTES as CHUNK_BYTES
 from datamodules.shards.transfer import DEFAULT_TRANSFER, Transfer, is_remote, open_url
+from datamodules.untrusted.text import shorten
 from geometry.errors import InputError
 from geometry.files.json_text import parse_json
 from geometry.files.limits import (
     MAX_BYTES_AFTER_SHARD,
+    MAX_FILE_NAME_LETTERS,
     MAX_JSON_BYTES,
     MAX_MANIFEST_BYTES,
     MAX_MANIFEST_SECONDS,
     MAX_SAMPLE_PIXELS,
+    MAX_SAMPLES_PER_SHARD,
     MIB,
 )
 from geometry.files.paths import given_path
@@ -39,8 +51,50 @@ MANY_SHARDS = 10_000
 NAME_PATTERN = r"[A-Za-z0-9_-]+"
 # Of an entry of the right size: vectors as float64. What claims more is refused before memory is reserved for it.
 MAX_BYTES_PER_PIXEL = 24
+# Of splits and modalities.
+_MANY = 1 << 13
 
 
+def is_inside(file: str) -> bool:
+    """Say whether something is the name of a file below the folder of a data set, and of nothing elsewhere.
+
+    A data set from elsewhere must not name other files, URLs or commands.
+    """
+    is_name = len(file) <= MAX_FILE_NAME_LETTERS and re.fullmatch(r"[\w.-]+(/[\w.-]+)*", file) is not None
+    return is_name and ".." not in file.split("/")
+
+
+def _check_file(file: str) -> str:
+    if not is_inside(file):
+        raise ValueError("it is no shard of this folder")
+    return file
+
+
+def _check_size(size: tuple[int, int]) -> tuple[int, int]:
+    if size[0] * size[1] > MAX_SAMPLE_PIXELS:
+        raise ValueError(f"these are more than {MAX_SAMPLE_PIXELS} pixels")
+    return size
+
+
+def _check_entries(entries: tuple[str, ...]) -> tuple[str, ...]:
+    if not {IMAGE} < set(entries) <= {IMAGE, *registered()} or len(entries) > len(set(entries)):
+        raise ValueError(f"{IMAGE} is needed, and some of {', '.join(registered())}, each once")
+    return entries
+
+
+def _require_few(found: Any) -> Any:  # noqa: ANN401
+    """Refuse a long object before it is looked at: pydantic would remember what is wrong with each of its entries."""
+    if isinstance(found, dict) and len(found) > _MANY:
+        raise ValueError("these are too many")
+    return found
+
+
+_Side = Annotated[int, Field(strict=True, gt=0)]
+_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Split = Annotated[str, Field(pattern=r"^[\w.-]{1,80}$")]
+
+
+@with_config(ConfigDict(extra="forbid"))
 @dataclass(frozen=True)
 class ShardInfo:
     """One shard of a split.
@@ -51,9 +105,12 @@ class ShardInfo:
         sha256: checksum of the file, 64 hexadecimal digits.
     """
 
-    file: str
-    samples: int
-    sha256: str
+    file: Annotated[str, AfterValidator(_check_file)]
+    samples: Annotated[int, Field(strict=True, ge=1, le=MAX_SAMPLES_PER_SHARD)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+_Shard = Annotated[ShardInfo, BeforeValidator(_require_few)]
 
 
 @dataclass(frozen=True)
@@ -74,11 +131,11 @@ class DatasetManifest:
         plan_sha256: stands for the raw frames and the options that the data set was made from; empty if unknown.
     """
 
-    name: str
-    image_size: tuple[int, int]
-    entries: tuple[str, ...]
-    splits: dict[str, list[ShardInfo]]
-    ranges: dict[str, tuple[float, float]] = field(default_factory=dict)
+    name: Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
+    image_size: Annotated[tuple[_Side, _Side], AfterValidator(_check_size)]
+    entries: Annotated[tuple[str, ...], FailFast(), AfterValidator(_check_entries)]
+    splits: Annotated[dict[_Split, Annotated[list[_Shard], FailFast()]], BeforeValidator(_require_few)]
+    ranges: Annotated[dict[str, tuple[_Number, _Number]], BeforeValidator(_require_few)] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     statistics: dict[str, Any] = field(default_factory=dict)
     plan_sha256: str = ""
@@ -113,6 +170,9 @@ class DatasetManifest:
         num_shards = sum(map(len, self.splits.values()))
         text = json.dumps(self.to_document(), indent=2 if num_shards <= MANY_SHARDS else None)
         write_whole(folder / FILE_NAME, text + "\n", is_lasting=True)
+
+
+_MANIFEST = TypeAdapter(DatasetManifest)
 
 
 @dataclass(frozen=True)
@@ -223,76 +283,27 @@ def parse_manifest(document: Any, source: str) -> DatasetManifest:  # noqa: ANN4
             raise InputError(f"{source}: {complaint}. Prepare the data set again, or mend the file.")
 
     require(isinstance(document, dict), "the file holds no JSON object")
-    version = document.get("format_version")
-    known = (version_1.VERSION, FORMAT_VERSION, CODED_VERSION)
-    require(
-        type(version) is int and version in known, f"format_version is {shown(version)}, this program reads {known}"
-    )
+    version, known = document.get("format_version"), (version_1.VERSION, FORMAT_VERSION, CODED_VERSION)
+    is_known = type(version) is int and version in known
+    require(is_known, f"format_version is {shown(version)}, this program reads {known}")
     if version == version_1.VERSION:
         document = version_1.upgrade(document, source)
-    name = document.get("name")
-    require(isinstance(name, str) and re.fullmatch(NAME_PATTERN, name) is not None, f"name is {shown(name)}")
-    require(document.get("units") == UNITS, f"units are {shown(document.get('units'))}, only {UNITS!r} is known")
-    require(document.get("frame") == FRAME, f"frame is {shown(document.get('frame'))}, only {FRAME!r} is known")
-    size = document.get("image_size")
-    require(are_sizes(size), f"image_size is {shown(size)}, not [height, width] in pixels")
-    require(
-        size[0] * size[1] <= MAX_SAMPLE_PIXELS, f"image_size is {shown(size)}, more than {MAX_SAMPLE_PIXELS} pixels"
-    )
-    entries, ranges = _read_contents(document, require)
-    codings = _read_codings(document, entries, require) if version == CODED_VERSION else {}
-    splits = _read_splits(document, require)
-    options = document.get("options", {})
-    require(isinstance(options, dict), f"options are {shown(options)}")
-    statistics, plan_sha256 = document.get("statistics", {}), document.get("plan_sha256", "")
-    require(isinstance(statistics, dict), f"statistics are {shown(statistics)}")
-    require(isinstance(plan_sha256, str), f"plan_sha256 is {shown(plan_sha256)}")
-    return DatasetManifest(
-        name=name,
-        image_size=(size[0], size[1]),
-        entries=entries,
-        splits=splits,
-        ranges=ranges,
-        options=options,
-        statistics=statistics,
-        plan_sha256=plan_sha256,
-        codings=codings,
-    )
-
-
-def _read_codings(
-    document: dict[str, Any], entries: Sequence[str], require: Callable[[bool, str], None]
-) -> dict[str, str]:
-    """Return the coding of every modality that has one."""
+    for name, only in (("units", UNITS), ("frame", FRAME)):
+        require(document.get(name) == only, f"{name} is {shown(document.get(name))}, only {only!r} is known")
+    try:
+        manifest = _MANIFEST.validate_python({"ranges": None, **document, "codings": {}})
+    except ValidationError as error:
+        first = error.errors()[0]
+        place, why = ".".join(map(str, first["loc"])), first["msg"].removeprefix("Value error, ")
+        require(False, f"{shorten(place)} is {shown(first['input'])}: {why}")
+    require(manifest.ranges.keys() <= set(manifest.modalities), f"ranges are {shown(manifest.ranges)}")
+    for name, (low, high) in manifest.ranges.items():
+        least, most = registered()[name].possible_values
+        require(least <= low < high <= most, f"smallest and largest {name} are {[low, high]}")
+    if version != CODED_VERSION:
+        return manifest
     codings: Any = document.get("codings")
-    known = {name: coding.name for name in entries if name != IMAGE and (coding := registered()[name].coding)}
-    is_right = isinstance(codings, dict) and bool(codings) and codings.items() <= known.items()
-    require(is_right, f"codings are {shown(codings)}, this program knows {known}")
-    return codings
-
-
-def _read_splits(document: dict[str, Any], require: Callable[[bool, str], None]) -> dict[str, list[ShardInfo]]:
-    """Return the shards of every split."""
-    splits: Any = document.get("splits")
-    require(isinstance(splits, dict) and all(isinstance(shards, list) for shards in splits.values()), "no splits")
-    for split in splits:
-        require(re.fullmatch(r"[\w.-]{1,80}", split) is not None, f"{shown(split)} is no name of a split")
-    wrong = [shard for shards in splits.values() for shard in shards if not is_shard(shard)][:1]
-    require(not wrong, f"{shown(wrong)} is no shard of this folder (file, samples, sha256)")
-    return {split: [ShardInfo(**shard) for shard in shards] for split, shards in splits.items()}
-
-
-def _read_contents(
-    document: dict[str, Any], require: Callable[[bool, str], None]
-) -> tuple[tuple[str, ...], dict[str, tuple[float, float]]]:
-    """Return what every sample holds, and the range of every modality that has one."""
-    entries: Any = document.get("entries")
-    require(
-        are_entries(entries),
-        f"entries are {shown(entries)}; {IMAGE} is needed, and some of {', '.join(registered())}",
-    )
-    ranges: Any = document.get("ranges")
-    require(isinstance(ranges, dict) and set(ranges) <= set(entries), f"ranges are {shown(ranges)}")
-    for modality, limits in ranges.items():
-        require(are_limits(modality, limits), f"smallest and largest {modality} are {shown(limits)}")
-    return tuple(entries), {modality: (float(low), float(high)) for modality, (low, high) in ranges.items()}
+    of_modalities = codings_of(manifest.modalities)
+    is_right = isinstance(codings, dict) and bool(codings) and codings.items() <= of_modalities.items()
+    require(is_right, f"codings are {shown(codings)}, this program knows {of_modalities}")
+    return replace(manifest, codings=codings)

@@ -69,7 +69,7 @@ def open_url(url: str, transfer: Transfer = DEFAULT_TRANSFER, sha256: str | None
         with open_regular_file(Path(url), sys.maxsize) as file:
             yield file
         return
-    with closing_quietly(ResumingStream(url, transfer)) as raw:
+    with ResumingStream(url, transfer) as raw:
         stream = io.BufferedReader(raw, CHUNK_BYTES)
         yield stream
         # A command that could not print its last bytes would be taken for one that failed.
@@ -80,16 +80,6 @@ def open_url(url: str, transfer: Transfer = DEFAULT_TRANSFER, sha256: str | None
             raise OSError(f"more than {MAX_BYTES_AFTER_SHARD // MIB} MiB follow the end of the archive")
         if sha256 is not None and raw.sha256 != sha256:
             raise OSError(f"it is short or was changed: its sha256 is {raw.sha256}, dataset.json says {sha256}")
-
-
-@contextmanager
-def closing_quietly(stream: "ResumingStream") -> Iterator["ResumingStream"]:
-    """Close a stream at the end; a command that we cut off may well complain."""
-    try:
-        yield stream
-    finally:
-        with suppress(OSError):
-            stream.close()
 
 
 class ResumingStream(io.RawIOBase):
@@ -142,12 +132,14 @@ class ResumingStream(io.RawIOBase):
 
     def close(self) -> None:
         """End the connection."""
+        self._disconnect()
+        super().close()
+
+    def _disconnect(self) -> None:
         connection, self._connection = self._connection, None
-        try:
+        with suppress(OSError):  # a command that is cut off may well complain
             if connection is not None:
                 connection.close()
-        finally:
-            super().close()
 
     def _wait_after(self, error: OSError) -> None:
         """Wait before another attempt, or give up.
@@ -155,21 +147,11 @@ class ResumingStream(io.RawIOBase):
         Raises:
             OSError: there have been enough attempts.
         """
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(OSError):
-                connection.close()
+        self._disconnect()
         self._failures += 1
         if self._failures > self._transfer.retries:
             raise OSError(f"{error} (at byte {self._offset}, after {self._failures} attempts)") from error
         pause_s = self._transfer.pause_s(self._failures)
-        _log.warning(
-            "%s: %s at byte %d; attempt %d of %d in %.1f s.",
-            self._url,
-            error,
-            self._offset,
-            self._failures + 1,
-            self._transfer.retries + 1,
-            pause_s,
-        )
+        attempt = f"attempt {self._failures + 1} of {self._transfer.retries + 1} in {pause_s:.1f} s"
+        _log.warning("%s: %s at byte %d; %s.", self._url, error, self._offset, attempt)
         time.sleep(pause_s)

@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,8 @@ NAMING_SUFFIXES = (".npz", ".exr")
 # Names under which one-channel images are commonly stored in OpenEXR files, the most telling first.
 _EXR_DEPTH_CHANNELS = ("Z", "depth", "Depth", "Y")
 _EXR_VECTOR_CHANNELS = (("X", "Y", "Z"), ("R", "G", "B"))
+# Kind, width, height, scale; behind the last is one white space.
+_PFM_HEADER = re.compile(rb"\s*" + rb"\s+".join([rb"(\S{1,64})"] * 4) + rb"\s")
 
 Array = np.ndarray
 
@@ -44,12 +47,16 @@ def read_array_file(path: Path, channels: int, name: str | None = None) -> Array
     Raises:
         InputError: the file is missing, damaged, of another format or shape, or ``name`` is not in it.
     """
-    readers = {".png": _read_png, ".npy": _read_npy, ".npz": _read_npz, ".exr": _read_exr, ".pfm": _read_pfm}
+    readers = {".png": _read_png, ".npz": _read_npz, ".exr": _read_exr}
+    decoders = {".npy": decode_npy, ".pfm": read_pfm}
     suffix = path.suffix.lower()
-    if suffix not in readers:
+    if suffix not in ARRAY_SUFFIXES:
         raise InputError(f"{path} is none of {', '.join(ARRAY_SUFFIXES)}.")
     try:
-        array = readers[suffix](path, channels, name)
+        if suffix in decoders:
+            array = decoders[suffix](read_regular_file(path, MAX_ARRAY_BYTES + MIB))
+        else:
+            array = readers[suffix](path, channels, name)
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing.") from error
     except InputError as error:
@@ -89,17 +96,10 @@ def read_pfm(data: bytes) -> Array:
     Raises:
         ValueError: the bytes are no such file, or end early.
     """
-    fields: list[bytes] = []
-    start = 0
-    while len(fields) < 4:
-        end = start
-        while end < len(data) and not data[end : end + 1].isspace():
-            end += 1
-        if end == len(data) or end - start > 64:
-            raise ValueError("the header of the PFM file is incomplete")
-        if end > start:
-            fields.append(data[start:end])
-        start = end + 1
+    header = _PFM_HEADER.match(data)
+    if header is None:
+        raise ValueError("the header of the PFM file is incomplete")
+    fields, start = header.groups(), header.end()
     channels = {b"PF": 3, b"Pf": 1}.get(fields[0])
     if channels is None:
         raise ValueError(f"a PFM file begins with PF or Pf, not {fields[0]!r}")
@@ -120,10 +120,6 @@ def _read_png(path: Path, channels: int, name: str | None) -> Array:
     if channels == 1 and array.dtype != np.uint16:
         raise InputError(f"{path} has {8 * array.dtype.itemsize} bits per channel: Depth must be a 16-bit grey PNG.")
     return array
-
-
-def _read_npy(path: Path, channels: int, name: str | None) -> Array:
-    return decode_npy(read_regular_file(path, MAX_ARRAY_BYTES + MIB))
 
 
 def _read_npz(path: Path, channels: int, name: str | None) -> Array:
@@ -161,10 +157,6 @@ def _read_exr(path: Path, channels: int, name: str | None) -> Array:
         asked = f"channel {wanted!r}" if wanted else f"channel among {', '.join(_EXR_DEPTH_CHANNELS)}"
         raise InputError(f"{path} has no {asked}; it holds {found}. Choose one by --array_name.")
     return planes[wanted]
-
-
-def _read_pfm(path: Path, channels: int, name: str | None) -> Array:
-    return read_pfm(read_regular_file(path, MAX_ARRAY_BYTES + MIB))
 
 
 def _require_bounded(header: dict[str, Any], num_parts: int) -> None:

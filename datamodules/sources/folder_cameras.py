@@ -2,10 +2,12 @@
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor
 
@@ -14,6 +16,7 @@ from datamodules.sources.camera_json import EXPECTED, Numbers, has_entries, intr
 from datamodules.sources.folder_frames import IMAGE_SUFFIXES
 from datamodules.sources.pinhole import matrix_of, pinhole_matrix
 from datamodules.sources.tables import read_csv
+from geometry.command_line import Option
 from geometry.errors import InputError
 from geometry.files.reading import read_text_file
 
@@ -23,33 +26,33 @@ CAMERA_SUFFIXES = (".txt", ".json")
 
 @dataclass(frozen=True)
 class FolderCameras:
-    """Where the intrinsics of images come from; at most one of the three is given.
+    """Cameras.
 
     Attributes:
-        intrinsics: (fx, fy, cx, cy) in pixels, for all images.
-        files: a .txt or .json file for all images, a folder with one such file per image (``<id>.txt``), a .csv
-            table with the columns image, fx, fy, cx, cy and a row per image, or a .json file with an entry per image.
-        fov_deg: horizontal field of view of all images in degrees; square pixels, principal point at the centre.
-        pixel_center: coordinate of the centre of the first pixel that ``intrinsics`` and ``files`` count with: 0 as
-            OpenCV's calibration, or 0.5.
+        intrinsics: Focal lengths and principal point of all images in pixels.
+        cameras: A .txt or .json file with the intrinsics of all images (RealSense's, Open3D's and Azure Kinect's are
+            read); a folder with one such file per image; a .json with an entry per image; or a .csv with the columns
+            image,fx,fy,cx,cy.
+        fov_deg: Horizontal field of view of all images in degrees; square pixels, principal point at the centre.
+        pixel_center: Coordinate of the first pixel's centre that the intrinsics count with; 0 as OpenCV, or 0.5.
     """
 
-    intrinsics: tuple[float, float, float, float] | None = None
-    files: Path | None = None
+    intrinsics: Annotated[Numbers | None, Option(metavar=("FX", "FY", "CX", "CY"))] = None
+    cameras: Path | None = None
     fov_deg: float | None = None
     pixel_center: float = 0.0
 
     @property
     def known(self) -> bool:
         """Whether there are intrinsics at all."""
-        return self.intrinsics is not None or self.files is not None or self.fov_deg is not None
+        return self.intrinsics is not None or self.cameras is not None or self.fov_deg is not None
 
     def options(self) -> dict[str, Any]:
         """Return the choices for ``dataset.json``; a file of cameras by name and content."""
-        file = self.files if self.files is not None and self.files.is_file() else None
+        file = self.cameras if self.cameras is not None and self.cameras.is_file() else None
         return {
             "intrinsics": None if self.intrinsics is None else list(self.intrinsics),
-            "cameras": self.files and self.files.name,
+            "cameras": self.cameras and self.cameras.name,
             "cameras_sha256": file and file_sha256(file),
             "fov_deg": self.fov_deg,
             "pixel_center": self.pixel_center,
@@ -62,15 +65,27 @@ class FolderCameras:
             InputError: more than one source is given, the file is missing or cannot be used, or the field of view is
                 out of range.
         """
-        given = [self.intrinsics is not None, self.files is not None, self.fov_deg is not None]
+        given = [self.intrinsics is not None, self.cameras is not None, self.fov_deg is not None]
         if sum(given) > 1:
             raise InputError("give one of --intrinsics, --cameras and --fov_deg, not several.")
+        if self.pixel_center not in (0.0, 0.5):
+            raise InputError(f"--pixel_center is 0 or 0.5, not {self.pixel_center}.")
         if self.fov_deg is not None and not 0 < self.fov_deg < 180:
             raise InputError(f"--fov_deg must lie between 0 and 180 degrees, not {self.fov_deg}.")
-        if self.files is not None and not self.files.exists():
-            raise InputError(f"{self.files} does not exist. --cameras takes a file or a folder.")
-        if self.files is not None and self.files.is_file():
-            check_common_file(self.files)
+        if self.cameras is not None and not self.cameras.exists():
+            raise InputError(f"{self.cameras} does not exist. --cameras takes a file or a folder.")
+        if self.cameras is not None and self.cameras.is_file():
+            self._check_file(self.cameras)
+
+    def _check_file(self, file: Path) -> None:
+        """Read the cameras of all images, so that a fault is known before the first image is read."""
+        if file.suffix.lower() == ".csv":
+            _read_table(file)
+            return
+        with _named(file):
+            is_table = file.suffix.lower() == ".json" and has_entries(_read_json(file))
+        if not is_table:
+            read_intrinsics_file(file)
 
     def matrix(self, identifier: str, size: tuple[int, int]) -> tuple[Tensor, str]:
         """Return the intrinsics of an image.
@@ -93,21 +108,9 @@ class FolderCameras:
         if self.intrinsics is not None:
             numbers, source = self.intrinsics, "--intrinsics"
         else:
-            assert self.files is not None, "asked for a camera without any"
-            numbers, source = _from_files(self.files, identifier)
+            assert self.cameras is not None, "asked for a camera without any"
+            numbers, source = _from_files(self.cameras, identifier)
         return pinhole_matrix(numbers, size, source, identifier), "own"
-
-
-def check_common_file(file: Path) -> None:
-    """Read a file with the cameras of all images, so that a fault of it is known before the first image is read.
-
-    Raises:
-        InputError: it cannot be read, or holds no cameras.
-    """
-    if file.suffix.lower() == ".csv":
-        _read_table(file)
-    elif file.suffix.lower() != ".json" or not has_entries(_read_json_of(file)):
-        read_intrinsics_file(file)
 
 
 def _from_files(files: Path, identifier: str) -> tuple[Numbers, str]:
@@ -154,18 +157,18 @@ def read_intrinsics_file(path: Path, identifier: str | None = None) -> Numbers:
     Raises:
         InputError: the file cannot be read or holds something else.
     """
-    try:
+    with _named(path):
         if path.suffix.lower() == ".json":
             return intrinsics_in(_read_json(path), identifier)
         return intrinsics_of_text(read_text_file(path))
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise InputError(f"{path} cannot be read as intrinsics ({error}). Expected {EXPECTED}.") from error
 
 
-def _read_json_of(path: Path) -> Any:  # noqa: ANN401 - any JSON
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Say of which file an error is."""
     try:
-        return _read_json(path)
-    except (ValueError, RecursionError) as error:
+        yield
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path} cannot be read as intrinsics ({error}). Expected {EXPECTED}.") from error
 
 

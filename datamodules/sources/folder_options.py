@@ -1,22 +1,18 @@
-"""Your own images as a command of ``prepare``, and how its options become a ``FolderDataset``."""
+"""The options of your own data: which files there are, what their numbers mean, and how large the samples are."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from datamodules.sources.fitting import Shape
-from datamodules.sources.folder import FAR_PLANE_M, NEAR_PLANE_M, DepthFormat, DepthKind, FolderDataset, NormalsFrame
-from datamodules.sources.folder_cameras import FolderCameras
-from datamodules.sources.folder_frames import IMAGE_SUFFIXES, FolderSplit, NamedFiles, suffixes_of
-from datamodules.sources.image_files import read_image
-from datamodules.sources.registry import raw_dataset
+from datamodules.sources.folder_frames import NamedFiles, suffixes_of
 from geometry.command_line import Option
-from geometry.errors import InputError
 from geometry.files.paths import folder_or_url, given_path
 from geometry.modalities import Depth, Normals, modality_named, registered
 
-Size = Annotated[tuple[int, int] | None, Option(metavar=("H", "W"))]
+Pixels = Annotated[tuple[int, int] | None, Option(metavar=("H", "W"))]
+DepthKind = Literal["planar", "ray-distance"]
+NormalsFrame = Literal["opengl", "opencv", "dsine"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +41,40 @@ class Files:
     normals_pattern: str | None = None
     array_name: str | None = None
 
+    @property
+    def has_normals(self) -> bool:
+        """Whether normals are in files."""
+        return self.normals not in (None, "from-depth", "none")
+
+    def targets(self) -> dict[str, NamedFiles]:
+        """Return where depth and normals are, as far as they are in files."""
+        folders = {"depth": self.depth, "normals": self.normals if self.has_normals else None}
+        return {
+            name: NamedFiles(given_path(folder, f"--{name}"), getattr(self, f"{name}_pattern"))
+            for name, folder in folders.items()
+            if folder
+        }
+
+
+def further_modalities() -> list[str]:
+    """Return the modalities whose files need no option to be understood."""
+    return [name for name in registered() if name not in (Depth.name, Normals.name)]
+
+
+def further_files() -> Callable[..., Any]:
+    """Return a dataclass with the options of the further modalities: a folder and a pattern of each."""
+    fields: list[tuple[str, Any, Any]] = []
+    texts = ["Files of further modalities.", "", "Attributes:"]
+    for name in further_modalities():
+        fields += [(name, Annotated[Path | None, Option(metavar="DIR")], None), (f"{name}_pattern", str | None, None)]
+        texts.append(f"    {name}: Folder of {modality_named(name).title} ({' '.join(suffixes_of(name))}).")
+        texts.append(f"    {name}_pattern: The same as --image_pattern for {name}, such as '{name}_{{}}.png'.")
+    namespace = {"__doc__": "\n".join(texts), "__module__": __name__}
+    return make_dataclass("FurtherFiles", fields, namespace=namespace, frozen=True)
+
+
+FurtherFiles = further_files()
+
 
 @dataclass(frozen=True)
 class Meaning:
@@ -66,147 +96,21 @@ class Meaning:
     depth_kind: DepthKind = "planar"
     depth_unknown: tuple[float, ...] = ()
     depth_error: float = 0.0
-    near: float = NEAR_PLANE_M
-    far: float = FAR_PLANE_M
+    near: float = 1e-3
+    far: float = 1000.0
     normals_frame: NormalsFrame = "opengl"
 
 
 @dataclass(frozen=True)
-class Cameras:
-    """Cameras.
-
-    Attributes:
-        intrinsics: Focal lengths and principal point of all images in pixels.
-        cameras: A .txt or .json file with the intrinsics of all images (RealSense's, Open3D's and Azure Kinect's are
-            read); a folder with one such file per image; a .json with an entry per image; or a .csv with the columns
-            image,fx,fy,cx,cy.
-        fov_deg: Horizontal field of view of all images in degrees.
-        pixel_center: Coordinate of the first pixel's centre that the intrinsics count with; 0 as OpenCV, or 0.5.
-    """
-
-    intrinsics: Annotated[tuple[float, float, float, float] | None, Option(metavar=("FX", "FY", "CX", "CY"))] = None
-    cameras: Path | None = None
-    fov_deg: float | None = None
-    pixel_center: float = 0.0
-
-
-@dataclass(frozen=True)
-class SizeAndSplit:
-    """Size and split.
+class Size:
+    """Size.
 
     Attributes:
         size: Resize to this height and width. By default the size is kept.
         crop: Cut to this height and width.
         crop_at: Where the crop lies; horizontally it is centred.
-        val_fraction: Share of the folders of images that is held out for validation; of the images if there is one
-            folder.
-        val_list: Text file that names the folders or images to hold out, one a line.
     """
 
-    size: Size = None
-    crop: Size = None
+    size: Pixels = None
+    crop: Pixels = None
     crop_at: Literal["center", "bottom"] = "center"
-    val_fraction: float = 0.0
-    val_list: Path | None = None
-
-
-def further_modalities() -> list[str]:
-    """Return the modalities whose files need no option to be understood."""
-    return [name for name in registered() if name not in (Depth.name, Normals.name)]
-
-
-def further_files() -> Callable[..., Any]:
-    """Return a dataclass with the options of the further modalities: a folder and a pattern of each."""
-    fields: list[tuple[str, Any, Any]] = []
-    texts = ["Files of further modalities.", "", "Attributes:"]
-    for name in further_modalities():
-        fields += [(name, Annotated[Path | None, Option(metavar="DIR")], None), (f"{name}_pattern", str | None, None)]
-        texts.append(f"    {name}: Folder of {modality_named(name).title} ({' '.join(suffixes_of(name))}).")
-        texts.append(f"    {name}_pattern: The same as --image_pattern for {name}, such as '{name}_{{}}.png'.")
-    return make_dataclass("FurtherFiles", fields, namespace={"__doc__": "\n".join(texts)}, frozen=True)
-
-
-FurtherFiles = further_files()
-
-
-@raw_dataset
-def folder(
-    files: Files,
-    further: FurtherFiles,  # type: ignore[valid-type]
-    meaning: Meaning,
-    cameras: Cameras,
-    fit: SizeAndSplit,
-    name: str = "folder",
-) -> FolderDataset:
-    """Prepare a folder of your own images with any set of modalities.
-
-    Args:
-        files: Files.
-        further: Files of further modalities.
-        meaning: What the numbers mean.
-        cameras: Cameras.
-        fit: Size and split.
-        name: Name in logs and shard names.
-
-    Raises:
-        InputError: there is no image to take the size from, or an option changes nothing beside the others.
-    """
-    _refuse_idle_options(files, meaning, cameras, fit)
-    images = NamedFiles(files.images, files.image_pattern)
-    known = FolderCameras(cameras.intrinsics, cameras.cameras, cameras.fov_deg, cameras.pixel_center)
-    return FolderDataset(
-        images=images,
-        depth=NamedFiles(files.depth, files.depth_pattern) if files.depth else None,
-        shape=_shape(fit, images),
-        depth_format=DepthFormat(
-            meaning.depth_scale, meaning.depth_kind, meaning.depth_unknown, meaning.depth_error, files.array_name
-        ),
-        normals=_normals(files, known),
-        normals_frame=meaning.normals_frame,
-        cameras=known,
-        split=FolderSplit(fit.val_fraction, fit.val_list),
-        skip_missing=files.missing == "skip",
-        name=name,
-        near_plane_m=meaning.near,
-        far_plane_m=meaning.far,
-        others={
-            other: NamedFiles(getattr(further, other), getattr(further, f"{other}_pattern"))
-            for other in further_modalities()
-            if getattr(further, other, None)  # None for one that was registered after the options were made
-        },
-    )
-
-
-def _refuse_idle_options(files: Files, meaning: Meaning, cameras: Cameras, fit: SizeAndSplit) -> None:
-    """An option that changes nothing is one that was meant otherwise; two that say the same are one too many."""
-    from_files = files.normals not in (None, "from-depth", "none")
-    for is_given, is_used, sentence in (
-        (files.normals_pattern is not None, from_files, "--normals_pattern names files of --normals DIR, which"),
-        (meaning.normals_frame != "opengl", from_files, "--normals_frame is that of files in --normals DIR, which"),
-        (meaning.depth_error > 0, not from_files and files.normals != "none", "--depth_error smooths normals, which"),
-        (fit.crop_at == "bottom", bool(fit.crop), "--crop_at says where --crop H W lies, which"),
-    ):
-        if is_given and not is_used:
-            missing = "are not computed from depth here" if "smooths" in sentence else "is not given"
-            raise InputError(f"{sentence} {missing}. Leave the option out, or give what it needs.")
-    if fit.size and fit.crop:
-        raise InputError("--size and --crop both say how large the samples are; give one of them.")
-    if cameras.pixel_center not in (0.0, 0.5):
-        raise InputError(f"--pixel_center is 0 or 0.5, not {cameras.pixel_center}.")
-
-
-def _shape(fit: SizeAndSplit, images: NamedFiles) -> Shape:
-    if fit.size:
-        return Shape(fit.size, "resize")
-    if fit.crop:
-        return Shape(fit.crop, "crop-bottom" if fit.crop_at == "bottom" else "crop")
-    first = read_image(next(iter(images.scan(IMAGE_SUFFIXES, "image").values())))
-    return Shape((first.shape[0], first.shape[1]))
-
-
-def _normals(files: Files, cameras: FolderCameras) -> NamedFiles | Literal["from-depth", "none"]:
-    if files.normals is None:
-        return "from-depth" if cameras.known and files.depth else "none"
-    if files.normals in ("from-depth", "none"):
-        return "from-depth" if files.normals == "from-depth" else "none"
-    return NamedFiles(given_path(files.normals, "--normals"), files.normals_pattern)

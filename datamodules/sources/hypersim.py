@@ -8,7 +8,7 @@ Which frames to prepare, and in which split, is decided in ``datamodules.sources
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,9 @@ from datamodules.shards.files import file_sha256
 from datamodules.sources.hypersim_files import CONTENTS, HypersimFiles
 from datamodules.sources.hypersim_frames import HypersimFrame, HypersimSelection, find_table, list_hypersim_frames
 from datamodules.sources.hypersim_targets import readers
+from datamodules.sources.pinhole import cached_rays
 from datamodules.sources.protocol import FrameList, PreparedSample
+from datamodules.sources.registry import raw_dataset
 from datamodules.sources.resizing import resize_image
 from datamodules.sources.tables import read_csv
 from datamodules.untrusted.hdf5_arrays import read_hdf5_array
@@ -27,9 +29,9 @@ from geometry.camera import (
     camera_from_intrinsics,
     depth_from_ray_distance,
     hypersim_nominal_intrinsics,
-    pixel_rays,
     resize_camera,
 )
+from geometry.command_line import Option
 from geometry.errors import InputError
 from geometry.modalities import modality_named
 from geometry.normals import face_camera, normals_from_depth, renormalize
@@ -47,51 +49,62 @@ DEFAULT_MODALITIES = ("depth", "normals")
 CAMERA_TABLE = "metadata_camera_parameters.csv"
 
 
+@raw_dataset
 @dataclass(frozen=True)
 class Hypersim:
-    """The Hypersim data set in its raw layout.
+    """Prepare Hypersim's HDF5 frames.
 
     Attributes:
-        raw: folder that holds the scenes, as folders or as the released archives.
-        image_size: (height, width) of the prepared samples.
-        normals: where normals come from: "native" (``normal_cam``), "from-depth" (computed), "auto" (native where
-            the file exists, else computed) or "none".
-        selection: which frames, and in which split.
-        camera_csv: ``metadata_camera_parameters.csv``; by default the one in or beside ``raw``, if there is one. Scenes
-            that are in no table get the nominal 60 degree pinhole.
-        name: name of the prepared data set.
-        near_plane_m: smallest valid depth in metres.
-        far_plane_m: largest valid depth in metres.
-        contents: modalities to prepare: depth, normals, and those of ``hypersim_targets``.
+        raw: Folder of the data set as released, of scenes extracted or in their archives.
+        size: Height and width of the samples.
+        modalities: What to prepare.
+        normals: native: from normal_cam; from-depth: computed; auto: native where the file exists, else computed;
+            none: leave normals out.
+        camera_csv: metadata_camera_parameters.csv, published in apple/ml-hypersim under contrib/mikeroberts3000. By
+            default the one inside or beside the raw folder; scenes without an entry get the nominal camera.
+        name: Name in logs and shard names.
+        selection: Which frames.
     """
 
     raw: Path
-    image_size: tuple[int, int] = (480, 640)
+    size: Annotated[tuple[int, int], Option(metavar=("H", "W"))] = (480, 640)
+    modalities: Annotated[tuple[str, ...], Option(choices=(*DEFAULT_MODALITIES, *readers()))] = DEFAULT_MODALITIES
     normals: NormalsSource = "auto"
-    selection: HypersimSelection = field(default_factory=HypersimSelection)
     camera_csv: Path | None = None
     name: str = "hypersim"
-    near_plane_m: float = NEAR_PLANE_M
-    far_plane_m: float = FAR_PLANE_M
-    contents: tuple[str, ...] = DEFAULT_MODALITIES
+    selection: HypersimSelection = field(default_factory=HypersimSelection)
+
+    source: ClassVar[str] = "hypersim"
+
+    def __post_init__(self) -> None:
+        """Bring what is to be prepared in the order in which it is stored.
+
+        Raises:
+            InputError: a modality is not known, or none is left.
+        """
+        known = (*DEFAULT_MODALITIES, *readers())
+        unknown = [name for name in self.modalities if name not in known]
+        of_these = [name for name in self.modalities if name != "normals" or self.normals != "none"]
+        if unknown or not of_these:
+            raise InputError(f"Hypersim holds {', '.join(known)}, not {', '.join(unknown) or 'nothing'}.")
+        object.__setattr__(self, "modalities", tuple(name for name in known if name in of_these))
 
     @property
-    def modalities(self) -> tuple[str, ...]:
-        """What every sample holds."""
-        known = (*DEFAULT_MODALITIES, *readers())
-        return tuple(name for name in known if name in self.contents and (name != "normals" or self.normals != "none"))
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the samples."""
+        return self.size
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Near and far plane."""
-        return {"depth": (self.near_plane_m, self.far_plane_m)} if "depth" in self.modalities else {}
+        return {"depth": (NEAR_PLANE_M, FAR_PLANE_M)} if "depth" in self.modalities else {}
 
     def options(self) -> dict[str, Any]:
         """Return the choices that shape the samples."""
         table = self._camera_table()
         further = [name for name in self.modalities if name not in DEFAULT_MODALITIES]
         return {
-            "source": "hypersim",
+            "source": self.source,
             "size": list(self.image_size),
             **({"modalities": list(self.modalities)} if further or "depth" not in self.modalities else {}),
             "normals": self.normals,
@@ -104,12 +117,8 @@ class Hypersim:
         """Return the frames by split, with a notice about the cameras that will be used.
 
         Raises:
-            InputError: no frame can be prepared, a modality is not known, or a table cannot be read.
+            InputError: no frame can be prepared, or a table cannot be read.
         """
-        there = (*DEFAULT_MODALITIES, *readers())
-        unknown = [name for name in self.contents if name not in there]
-        if unknown or not self.modalities:
-            raise InputError(f"Hypersim holds {', '.join(there)}, not {', '.join(unknown) or 'nothing'}.")
         frames = list_hypersim_frames(self.raw, self.selection)
         scenes = {frame.scene for members in frames.splits.values() for frame in members}
         table = self._camera_table()
@@ -138,11 +147,11 @@ class Hypersim:
         ray_distance = torch.from_numpy(self._read(frame, "depth_meters", size)).float()
         has_entity = entity != NO_ENTITY
         camera, camera_source = self._camera(frame.scene, size)
-        rays = _cached_rays(tuple(camera.flatten().tolist()), size)
+        rays = cached_rays(tuple(camera.flatten().tolist()), size, PIXEL_CENTER)
 
         image = resize_image(tone_map(rgb, has_entity), self.image_size)
         depth = depth_from_ray_distance(ray_distance[None], rays)
-        valid = torch.from_numpy(has_entity)[None] & (depth >= self.near_plane_m) & (depth <= self.far_plane_m)
+        valid = torch.from_numpy(has_entity)[None] & (depth >= NEAR_PLANE_M) & (depth <= FAR_PLANE_M)
         depth = torch.where(valid, depth, 0.0)
         info = {"source": str(frame), "camera": camera_source}
         found = {"depth": depth[0].numpy()}
@@ -251,12 +260,6 @@ def read_camera_table(path: Path) -> dict[str, list[list[float]]]:
         if not all(abs(entry) < _LARGEST_CAMERA_ENTRY for row in matrix for entry in row):
             raise InputError(f"{path}: M_cam_from_uv of {scene} is {matrix}, which is no camera.")
     return table
-
-
-@lru_cache(maxsize=2)
-def _cached_rays(camera: tuple[float, ...], size: tuple[int, int]) -> Tensor:
-    """Return rays (3,H,W) float32; consecutive frames share their scene's camera."""
-    return pixel_rays(torch.tensor(camera, dtype=torch.float64).reshape(3, 3), *size, PIXEL_CENTER).float()
 
 
 def _abridge(names: list[str], limit: int = 3) -> str:

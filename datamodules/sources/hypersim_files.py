@@ -8,7 +8,6 @@ import struct
 import sys
 import zipfile
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -71,27 +70,22 @@ class HypersimFiles:
 
     raw: Path
 
-    def find(self, kind: str, content: str) -> Iterator[tuple[str, str]]:
-        """Yield the scene and the path within the scene of every file of a kind, each once.
+    def find(self, content: str) -> list[tuple[str, str]]:
+        """Return the scene and the path within the scene of every file of a kind, each once, in order.
 
         Args:
-            kind: "final" or "geometry".
             content: one of ``CONTENTS``.
 
         Raises:
             InputError: an archive is damaged.
         """
-        found = set()
-        for path in self.raw.glob(f"*/images/scene_*_{kind}_hdf5/frame.*.{content}.hdf5"):
-            found.add((path.parts[-4], "/".join(path.parts[-3:])))
+        folder, end = f"_{CONTENTS[content].folder}_hdf5", f".{content}.hdf5"
+        extracted = self.raw.glob(f"*/images/scene_*{folder}/frame.*{end}")
+        found = {(path.parts[-4], "/".join(path.parts[-3:])) for path in extracted}
         for archive in self.raw.glob("ai_*.zip"):
             if re.fullmatch(_SCENE, archive.stem):
-                suffixes = (f"_{kind}_hdf5", f".{content}.hdf5")
-                members = _index(archive)
-                found |= {
-                    (archive.stem, name) for name in members if suffixes[0] in name and name.endswith(suffixes[1])
-                }
-        yield from sorted(found)
+                found |= {(archive.stem, name) for name in _index(archive) if folder in name and name.endswith(end)}
+        return sorted(found)
 
     def exists(self, scene: str, name: str) -> bool:
         """Whether a file of a scene is on disk or in the scene's archive."""

@@ -5,11 +5,12 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from datamodules.sources.hypersim_files import CONTENTS, HypersimFiles
 from datamodules.sources.protocol import FrameList
 from datamodules.sources.tables import read_csv
+from geometry.command_line import Option
 from geometry.errors import InputError
 from geometry.files.reading import read_text_file
 
@@ -43,20 +44,20 @@ class HypersimFrame(NamedTuple):
 
 @dataclass(frozen=True)
 class HypersimSelection:
-    """Which frames to prepare.
+    """Which frames.
 
     Attributes:
-        split_csv: the split table; by default the one inside or beside the raw folder. Without one, every frame is
-            trained on.
-        file_lists: lists in Marigold's format; when given, only the frames they name are prepared.
-        splits: the splits to prepare.
-        missing: what to do about listed frames that are not on disk: "skip" counts them, "error" stops. "auto" stops
-            for frames of a file list and skips frames of the split table.
+        split_csv: metadata_images_split_scene_v1.csv, published in apple/ml-hypersim under evermotion_dataset/analysis.
+            By default the one inside or beside the raw folder; without it, all frames are trained on.
+        file_list: Prepare only the frames in these lists (Marigold's format).
+        splits: Splits to prepare.
+        missing: Listed frames that are not on disk: skip counts them, error stops; auto stops for file lists and skips
+            for the split table.
     """
 
     split_csv: Path | None = None
-    file_lists: tuple[Path, ...] = ()
-    splits: tuple[str, ...] = SPLITS
+    file_list: tuple[Path, ...] = ()
+    splits: Annotated[tuple[str, ...], Option(choices=SPLITS)] = SPLITS
     missing: Literal["auto", "skip", "error"] = "auto"
 
     def split_table(self, raw: Path) -> Path | None:
@@ -66,7 +67,7 @@ class HypersimSelection:
     def options(self, raw: Path) -> dict[str, Any]:
         """Return the choices for ``dataset.json``."""
         table = self.split_table(raw)
-        return {"split_csv": table and table.name, "file_lists": [path.name for path in self.file_lists]}
+        return {"split_csv": table and table.name, "file_lists": [path.name for path in self.file_list]}
 
 
 def find_table(given: Path | None, raw: Path, name: str) -> Path | None:
@@ -101,7 +102,7 @@ def list_hypersim_frames(raw: Path, selection: HypersimSelection) -> FrameList:
     """
     if not raw.is_dir():
         raise InputError(f"{raw} is not a folder. Give the folder that holds Hypersim's scenes (ai_001_001, ...).")
-    color, geometry = set(_scan(raw, "final", "color")), set(_scan(raw, "geometry", "depth_meters"))
+    color, geometry = set(_scan(raw, "color")), set(_scan(raw, "depth_meters"))
     if not color:
         raise InputError(
             f"{raw} holds no Hypersim frame with colour: expected "
@@ -113,7 +114,7 @@ def list_hypersim_frames(raw: Path, selection: HypersimSelection) -> FrameList:
         notices.append(
             f"Left out: {len(geometry - color)} frame(s) with geometry but no colour file (such as {example})."
         )
-    frames = _listed_frames(color, selection, notices) if selection.file_lists else color
+    frames = _listed_frames(color, selection, notices) if selection.file_list else color
     table = selection.split_table(raw)
     if table is None:
         notices.append(f"Splits: no {SPLIT_TABLE} found or given by --split_csv, so every frame goes to train.")
@@ -126,15 +127,15 @@ def list_hypersim_frames(raw: Path, selection: HypersimSelection) -> FrameList:
     return FrameList(splits, notices)
 
 
-def _scan(raw: Path, kind: str, content: str) -> Iterator[HypersimFrame]:
-    for scene, name in HypersimFiles(raw).find(kind, content):
-        match = re.fullmatch(rf"images/scene_(cam_\w+)_{kind}_hdf5/frame\.(\d+)\.{content}\.hdf5", name)
+def _scan(raw: Path, content: str) -> Iterator[HypersimFrame]:
+    for scene, name in HypersimFiles(raw).find(content):
+        match = re.fullmatch(rf"images/scene_(cam_\w+)_[a-z]+_hdf5/frame\.(\d+)\.{content}\.hdf5", name)
         if match and re.fullmatch(r"[\w-]+", scene):
             yield HypersimFrame(scene, match[1], int(match[2]))
 
 
 def _listed_frames(color: set[HypersimFrame], selection: HypersimSelection, notices: list[str]) -> set[HypersimFrame]:
-    listed = {frame for path in selection.file_lists for frame in read_file_list(path)}
+    listed = {frame for path in selection.file_list for frame in read_file_list(path)}
     _report_missing(listed - color, "of the file list", selection.missing != "skip", notices)
     return listed & color
 
@@ -182,7 +183,7 @@ def _split_by_table(
             left_out["not in the split table" if split is None else "not in the public release"] += 1
     notices.append(f"Splits: from {table}.")
     notices.extend(f"Left out: {count} frame(s) {reason}." for reason, count in left_out.items())
-    if not selection.file_lists:
+    if not selection.file_list:
         absent = {frame for frame, split in split_of.items() if split in selection.splits} - frames
         _report_missing(absent, "of the split table", selection.missing == "error", notices)
     return splits

@@ -12,17 +12,16 @@ from geometry.files.limits import MAX_ARRAY_BYTES, MAX_IMAGE_BYTES
 from geometry.files.reading import read_regular_file
 
 Array = np.ndarray
-_REMEDY = "Copy or export it again."
+_REMEDY = "Download, extract or export it again."
 # Channels times bytes of a PNG that OpenCV may return.
 _MAX_PNG_PIXEL_BYTES = 8
 
 
-def read_image(path: Path, remedy: str = _REMEDY) -> Array:
+def read_image(path: Path) -> Array:
     """Return the image in a file as people see it: upright, on white where it is transparent.
 
     Args:
         path: file of a format in ``geometry.files.images.FORMATS``.
-        remedy: sentence that tells a user how to get a whole file.
 
     Returns:
         (H,W,3) uint8, RGB. 16 bits are reduced to 8, grey becomes colour.
@@ -30,16 +29,15 @@ def read_image(path: Path, remedy: str = _REMEDY) -> Array:
     Raises:
         InputError: the file is missing, no image, damaged or too large.
     """
-    return decode_image(_read(path, remedy), str(path), remedy)
+    return decode_image(_read(path), str(path))
 
 
-def decode_image(data: bytes, name: str, remedy: str = _REMEDY, is_upright: bool = True) -> Array:
+def decode_image(data: bytes, name: str, is_upright: bool = True) -> Array:
     """Return the image in the bytes of a file; see ``read_image``.
 
     Args:
         data: bytes of the file.
         name: what messages call it.
-        remedy: sentence that tells a user how to get a whole file.
         is_upright: turn it as its EXIF data says.
 
     Returns:
@@ -52,16 +50,15 @@ def decode_image(data: bytes, name: str, remedy: str = _REMEDY, is_upright: bool
         if image.has_transparency_data and not image.mode.startswith(("I", "F")):
             return rgb_of(image, is_upright)
     turn = 0 if is_upright else cv2.IMREAD_IGNORE_ORIENTATION
-    return _decode(data, cv2.IMREAD_COLOR_RGB | turn, name, remedy)
+    return _decode(data, cv2.IMREAD_COLOR_RGB | turn, name)
 
 
-def read_png(path: Path, flags: int, remedy: str = _REMEDY) -> Array:
+def read_png(path: Path, flags: int) -> Array:
     """Return the numbers that a PNG file stores.
 
     Args:
         path: the file.
         flags: how OpenCV decodes it.
-        remedy: sentence that tells a user how to get a whole file.
 
     Returns:
         (H,W) or (H,W,C) uint8 or uint16.
@@ -69,17 +66,16 @@ def read_png(path: Path, flags: int, remedy: str = _REMEDY) -> Array:
     Raises:
         InputError: the file is missing, no PNG, damaged or too large.
     """
-    return decode_png(_read(path, remedy), flags, str(path), remedy)
+    return decode_png(_read(path), flags, str(path))
 
 
-def decode_png(data: bytes, flags: int, name: str, remedy: str = _REMEDY) -> Array:
+def decode_png(data: bytes, flags: int, name: str) -> Array:
     """Return the numbers that the bytes of a PNG file store; see ``read_png``.
 
     Args:
         data: bytes of the file.
         flags: how OpenCV decodes it.
         name: what messages call it.
-        remedy: sentence that tells a user how to get a whole file.
 
     Raises:
         InputError: the bytes are no PNG, damaged, or claim too many pixels.
@@ -87,25 +83,25 @@ def decode_png(data: bytes, flags: int, name: str, remedy: str = _REMEDY) -> Arr
     require_whole_png(data, name)
     with open_image(io.BytesIO(data), name, MAX_ARRAY_BYTES // _MAX_PNG_PIXEL_BYTES):
         pass  # its size is bounded
-    return _decode(data, flags, name, remedy)
+    return _decode(data, flags, name)
 
 
-def _read(path: Path, remedy: str) -> bytes:
+def _read(path: Path) -> bytes:
     try:
         return read_regular_file(path, MAX_IMAGE_BYTES)
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing. Every frame needs its image and its depth.") from error
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error}). {remedy}") from error
+        raise InputError(f"{path} cannot be read ({error}). {_REMEDY}") from error
 
 
-def _decode(data: bytes, flags: int, name: str, remedy: str) -> Array:
+def _decode(data: bytes, flags: int, name: str) -> Array:
     if data.startswith(PNG_SIGNATURE):
         require_whole_png(data, name)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except (cv2.error, MemoryError) as error:
-        raise InputError(f"{name} cannot be read ({error}). {remedy}") from error
+        raise InputError(f"{name} cannot be read ({error}). {_REMEDY}") from error
     if image is None:
-        raise InputError(f"{name} is no complete image that can be decoded. {remedy}")
+        raise InputError(f"{name} is no complete image that can be decoded. {_REMEDY}")
     return image

@@ -10,24 +10,31 @@ Source: HKBU-HPML/IRS, README.md, lists/ and dataloader/; arXiv 1912.09678.
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar
 
 from datamodules.sources.array_files import read_array_file
-from datamodules.sources.image_files import read_image
-from datamodules.sources.planar_frames import Array, PlanarFrame, PlanarFrames, depth_of_disparity
+from datamodules.sources.planar_frames import Measured, Pixels, PlanarFrame, PlanarScenes, depth_of_disparity
 from datamodules.sources.protocol import FrameList
 from datamodules.sources.registry import raw_dataset
-from geometry.command_line import Option
 
 _BASELINE_M = 0.1
 _OTHER_BASELINE = "_BL2"
 
 
+@raw_dataset
 @dataclass(frozen=True)
-class IRS(PlanarFrames):
-    """IRS in its raw layout; the left camera. A scene is a room in every light, so that none is in both splits."""
+class IRS(PlanarScenes):
+    """Prepare IRS, the indoor robotics stereo data set.
 
+    The left camera, and depth alone: normals in files are not read. A scene is a room in every light, so that none is
+    in both splits.
+
+    Attributes:
+        raw: Folder that holds Home, Office, Restaurant and Store.
+        val_scenes: Rooms held out for validation in every light, for instance OfficeKIT.
+    """
+
+    size: Pixels = (540, 960)
     name: str = "irs"
 
     source: ClassVar[str] = "irs"
@@ -51,33 +58,9 @@ class IRS(PlanarFrames):
                 frames.append(PlanarFrame(room, path, (variant or "plain", match[1])))
         return frames
 
-    def read(self, frame: PlanarFrame) -> tuple[Array, Array, tuple[float, float, float, float], str]:
-        """Return a frame as its files hold it: see ``PlanarFrames``."""
-        image = read_image(frame.image)
+    def read(self, frame: PlanarFrame, size: tuple[int, int]) -> Measured:
+        """Return the truth of a frame: see ``PlanarFrames``."""
         disparity = read_array_file(frame.image.with_name(f"d_{frame.parts[1]}.exr"), 1, "G")
-        height, width = image.shape[:2]
-        focal = width / 2
-        numbers = (focal, focal, width / 2, height / 2)
-        return image, depth_of_disparity(disparity, focal, _BASELINE_M), numbers, "480 of 960 pixels"
-
-
-@raw_dataset
-def irs(
-    raw: Path,
-    size: Annotated[tuple[int, int], Option(metavar=("H", "W"))] = (540, 960),
-    normals: Literal["from-depth", "none"] = "from-depth",
-    val_scenes: Annotated[tuple[str, ...], Option(nargs="*", metavar="SCENE")] = (),
-    far_m: float = 80.0,
-    name: str = "irs",
-) -> IRS:
-    """Prepare IRS, the indoor robotics stereo data set.
-
-    Args:
-        raw: Folder that holds Home, Office, Restaurant and Store.
-        size: Height and width of the samples; the frames have 540 960.
-        normals: from-depth: compute normals; none: leave them out. Those of the files are not read.
-        val_scenes: Rooms held out for validation in every light, for instance OfficeKIT.
-        far_m: Depth in metres beyond which nothing is known.
-        name: Name in logs and shard names.
-    """
-    return IRS(raw, size, normals, val_scenes, name, far_plane_m=far_m)
+        height, focal = size[0], size[1] / 2
+        numbers = (focal, focal, focal, height / 2)
+        return Measured(depth_of_disparity(disparity, focal, _BASELINE_M), numbers, "480 of 960 pixels")

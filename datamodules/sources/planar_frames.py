@@ -3,21 +3,38 @@
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import torch
 
 from datamodules.sources.fitting import Shape
+from datamodules.sources.image_files import read_image
 from datamodules.sources.pinhole import pinhole_matrix
 from datamodules.sources.protocol import FrameList, PreparedSample
 from geometry.camera import camera_from_intrinsics, pixel_rays
+from geometry.command_line import Option
 from geometry.errors import InputError
 from geometry.normals import normals_from_depth
 
 Array = np.ndarray
+Pixels = Annotated[tuple[int, int], Option(metavar=("H", "W"))]
 #: The principal point of a renderer is the middle of the image: coordinates count from its corner.
 PIXEL_CENTER = 0.5
+
+
+class Measured(NamedTuple):
+    """Truth of a frame.
+
+    Attributes:
+        depth: (H,W), planar, in metres; what is not finite and positive is unknown.
+        intrinsics: focal lengths and principal point (fx, fy, cx, cy) in pixels from the corner of the image.
+        source: where these come from.
+    """
+
+    depth: Array
+    intrinsics: tuple[float, float, float, float]
+    source: str
 
 
 class PlanarFrame(NamedTuple):
@@ -35,26 +52,24 @@ class PlanarFrame(NamedTuple):
 
 @dataclass(frozen=True)
 class PlanarFrames(ABC):
-    """A rendered data set: images with planar depth through a pinhole camera.
+    """A rendered data set: images with planar depth through a pinhole camera. A subclass is a command of ``prepare``.
 
     Attributes:
-        raw: folder of the data set as released.
-        image_size: (height, width) of the samples; frames of another size are resized.
-        normals: "from-depth" computes normals, "none" leaves them out.
-        val_scenes: scenes held out for validation.
-        name: name of the prepared data set.
-        near_plane_m: smallest valid depth in metres.
-        far_plane_m: largest valid depth in metres; the sky is stored as farther than any.
+        raw: Folder of the data set as released.
+        size: Height and width of the samples; frames of another size are resized.
+        normals: from-depth: compute normals; none: leave them out.
+        far_m: Depth in metres beyond which nothing is known; the sky is stored as farther than any.
+        name: Name in logs and shard names.
     """
 
     raw: Path
-    image_size: tuple[int, int]
+    size: Pixels
     normals: Literal["from-depth", "none"] = "from-depth"
-    val_scenes: tuple[str, ...] = ()
+    far_m: float = 80.0
     name: str = ""
-    near_plane_m: float = 0.01
-    far_plane_m: float = 80.0
 
+    #: Smallest valid depth in metres.
+    near_m: ClassVar[float] = 0.01
     #: What the options of the prepared data set call the source.
     source: ClassVar[str]
     #: Where an image lies inside the folder, for messages.
@@ -70,11 +85,18 @@ class PlanarFrames(ABC):
         Raises:
             InputError: it is empty.
         """
-        if not 0 < self.near_plane_m < self.far_plane_m:
-            raise InputError(
-                f"the range of valid depth must begin above 0 and not be empty, not {self.near_plane_m:g} to "
-                f"{self.far_plane_m:g} m."
-            )
+        if not self.near_m < self.far_m:
+            raise InputError(f"--far_m must be more than {self.near_m:g} m, not {self.far_m:g}.")
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """Scenes held out for validation."""
+        return ()
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the samples."""
+        return self.size
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -84,7 +106,7 @@ class PlanarFrames(ABC):
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Near and far plane."""
-        return {"depth": (self.near_plane_m, self.far_plane_m)}
+        return {"depth": (self.near_m, self.far_m)}
 
     def options(self) -> dict[str, Any]:
         """Return the choices that shape the samples."""
@@ -92,7 +114,7 @@ class PlanarFrames(ABC):
             "source": self.source,
             "size": list(self.image_size),
             "normals": self.normals,
-            "val_scenes": list(self.val_scenes),
+            "val_scenes": list(self.held_out),
         }
 
     @abstractmethod
@@ -100,13 +122,8 @@ class PlanarFrames(ABC):
         """Return all frames whose image is there, in any order."""
 
     @abstractmethod
-    def read(self, frame: PlanarFrame) -> tuple[Array, Array, tuple[float, float, float, float], str]:
-        """Return a frame as its files hold it.
-
-        Returns:
-            The image (H,W,3) uint8; planar depth (H,W) in metres, where anything that is not finite and positive is
-            unknown; focal lengths and principal point (fx, fy, cx, cy) in pixels from the corner of the image; and
-            where these come from.
+    def read(self, frame: PlanarFrame, size: tuple[int, int]) -> Measured:
+        """Return what a frame's files hold beside its image of (height, width) pixels.
 
         Raises:
             InputError: a file is missing or cannot be read.
@@ -122,18 +139,14 @@ class PlanarFrames(ABC):
         if not frames:
             raise InputError(f"{self.raw} holds no frame; expected {self.example} and so on.")
         scenes = {frame.scene for frame in frames}
-        if unknown := sorted(set(self.val_scenes) - scenes):
+        if unknown := sorted(set(self.held_out) - scenes):
             raise InputError(
                 f"{self.raw} has no scene {unknown[0]!r} to hold out; its scenes: {', '.join(sorted(scenes)[:12])}."
             )
-        splits = {
-            "train": [frame for frame in frames if frame.scene not in self.val_scenes],
-            "val": [frame for frame in frames if frame.scene in self.val_scenes],
-        }
-        notices = [f"{len(frames)} frames of {len(scenes)} scenes; depth beyond {self.far_plane_m:g} m is unknown."]
-        if not self.val_scenes:
+        notices = [f"{len(frames)} frames of {len(scenes)} scenes; depth beyond {self.far_m:g} m is unknown."]
+        if not self.held_out:
             notices.append("Splits: no scene is held out for validation.")
-        return FrameList({split: members for split, members in splits.items() if members}, notices)
+        return FrameList.parted(frames, lambda frame: frame.scene in self.held_out, notices)
 
     def load(self, frame: PlanarFrame) -> PreparedSample:
         """Return a frame in the project's own units and axes.
@@ -141,15 +154,16 @@ class PlanarFrames(ABC):
         Raises:
             InputError: one of the frame's files is missing or unreadable, or depth and image differ in size.
         """
-        image, depth, numbers, source = self.read(frame)
+        image = read_image(frame.image)
         size = (image.shape[0], image.shape[1])
+        depth, numbers, source = self.read(frame, size)
         if depth.shape != size:
             raise InputError(
                 f"{frame.image} is {size[0]}x{size[1]} pixels, but its depth {depth.shape[0]}x{depth.shape[1]}."
             )
         camera = camera_from_intrinsics(pinhole_matrix(numbers, size, source, frame.key))
         values = torch.from_numpy(np.where(np.isfinite(depth), depth, 0).astype(np.float32))[None]
-        valid = (values >= self.near_plane_m) & (values <= self.far_plane_m)
+        valid = (values >= self.near_m) & (values <= self.far_m)
         values = torch.where(valid, values, 0.0)
         targets = {"depth": values[0].numpy()}
         if self.normals != "none":
@@ -164,6 +178,22 @@ class PlanarFrames(ABC):
             info={"source": frame.key, "camera": source, "normals": self.normals},
         )
         return Shape(self.image_size, "resize").fit(sample, frame.image) if size != self.image_size else sample
+
+
+@dataclass(frozen=True)
+class PlanarScenes(PlanarFrames):
+    """A rendered data set of which whole scenes can be held out.
+
+    Attributes:
+        val_scenes: Scenes held out for validation.
+    """
+
+    val_scenes: Annotated[tuple[str, ...], Option(nargs="*", metavar="SCENE")] = ()
+
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """Scenes held out for validation."""
+        return self.val_scenes
 
 
 def depth_of_disparity(disparity: Array, focal_px: float, baseline_m: float) -> Array:

@@ -13,12 +13,13 @@ _FACTORIES: dict[str, Callable[..., RawDataset]] = {}
 
 
 def raw_dataset(factory: Factory) -> Factory:
-    """Register a function that makes a raw data set: ``prepare`` has a command of its name, with its options.
+    """Register what makes a raw data set: ``prepare`` has a command of its name, with its options.
 
     Args:
-        factory: its typed parameters are the options, its docstring describes them.
+        factory: a function, or a dataclass that says its name in ``source``. Its typed parameters are the options, its
+            docstring describes them.
     """
-    _FACTORIES[factory.__name__] = factory
+    _FACTORIES[getattr(factory, "source", factory.__name__)] = factory
     return factory
 
 

@@ -12,32 +12,35 @@ Source: castacks/tartanair_tools, data_type.md; castacks/tartanairpy, docs/modal
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import cv2
 import numpy as np
 
 from datamodules.sources.array_files import read_array_file
-from datamodules.sources.image_files import read_image, read_png
-from datamodules.sources.planar_frames import Array, PlanarFrame, PlanarFrames
+from datamodules.sources.image_files import read_png
+from datamodules.sources.planar_frames import Measured, Pixels, PlanarFrame, PlanarScenes
 from datamodules.sources.registry import raw_dataset
-from geometry.command_line import Option
 from geometry.errors import InputError
 
 _LEVELS = ("Easy", "Hard", "Data_easy", "Data_hard")
 _IMAGE = re.compile(r"(\d{6})_(left|right|lcam_front|rcam_front)\.png")
 
 
+@raw_dataset
 @dataclass(frozen=True)
-class TartanAir(PlanarFrames):
-    """TartanAir in its raw layout, of either version; the cameras that look ahead.
+class TartanAir(PlanarScenes):
+    """Prepare TartanAir, of either version.
 
     Attributes:
-        cameras: cameras to prepare: left and right in the first version, lcam_front and rcam_front in the second.
+        size: Height and width of the samples; frames of the second version are square, for instance 640 640.
+        val_scenes: Places held out for validation, for instance office.
+        cameras: Cameras to prepare: left and right are of the first version, the others of the second.
     """
 
+    size: Pixels = (480, 640)
     name: str = "tartanair"
-    cameras: tuple[str, ...] = ("left", "lcam_front")
+    cameras: tuple[Literal["left", "right", "lcam_front", "rcam_front"], ...] = ("left", "lcam_front")
 
     source: ClassVar[str] = "tartanair"
     example: ClassVar[str] = (
@@ -59,9 +62,8 @@ class TartanAir(PlanarFrames):
                     frames += self._of_folder(flight / f"image_{camera}", flight.parent.name, flight.name)
         return frames
 
-    def read(self, frame: PlanarFrame) -> tuple[Array, Array, tuple[float, float, float, float], str]:
-        """Return a frame as its files hold it: see ``PlanarFrames``."""
-        image = read_image(frame.image)
+    def read(self, frame: PlanarFrame, size: tuple[int, int]) -> Measured:
+        """Return the truth of a frame: see ``PlanarFrames``."""
         folder = frame.image.parent.with_name(frame.image.parent.name.replace("image_", "depth_"))
         stem = folder / f"{frame.image.stem}_depth"
         if frame.image.stem.endswith("_front"):
@@ -72,35 +74,11 @@ class TartanAir(PlanarFrames):
             depth = np.ascontiguousarray(stored).view("<f4")[..., 0]
         else:
             depth = read_array_file(stem.with_suffix(".npy"), 1)
-        height, width = image.shape[:2]
-        return image, depth, (width / 2, width / 2, width / 2, height / 2), "90 degrees"
+        height, width = size
+        return Measured(depth, (width / 2, width / 2, width / 2, height / 2), "90 degrees")
 
     def _of_folder(self, folder: Path, level: str, flight: str) -> list[PlanarFrame]:
         scene = folder.parents[2].name
         found = ((path, _IMAGE.fullmatch(path.name)) for path in folder.glob("*.png"))
         parts = (level.removeprefix("Data_"), flight)
         return [PlanarFrame(scene, path, (*parts, match[2], match[1])) for path, match in found if match]
-
-
-@raw_dataset
-def tartanair(
-    raw: Path,
-    size: Annotated[tuple[int, int], Option(metavar=("H", "W"))] = (480, 640),
-    normals: Literal["from-depth", "none"] = "from-depth",
-    val_scenes: Annotated[tuple[str, ...], Option(nargs="*", metavar="SCENE")] = (),
-    cameras: tuple[Literal["left", "right", "lcam_front", "rcam_front"], ...] = ("left", "lcam_front"),
-    far_m: float = 80.0,
-    name: str = "tartanair",
-) -> TartanAir:
-    """Prepare TartanAir, of either version.
-
-    Args:
-        raw: Folder of the data set as released.
-        size: Height and width of the samples; frames of the second version are square, for instance 640 640.
-        normals: from-depth: compute normals; none: leave them out.
-        val_scenes: Places held out for validation, for instance office.
-        cameras: Cameras to prepare: left and right are of the first version, the others of the second.
-        far_m: Depth in metres beyond which nothing is known; the sky is stored as 10 km.
-        name: Name in logs and shard names.
-    """
-    return TartanAir(raw, size, normals, val_scenes, name, far_plane_m=far_m, cameras=tuple(cameras))

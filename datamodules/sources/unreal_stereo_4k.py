@@ -11,29 +11,31 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from datamodules.sources.array_files import read_array_file
-from datamodules.sources.image_files import read_image
-from datamodules.sources.planar_frames import Array, PlanarFrame, PlanarFrames, depth_of_disparity
+from datamodules.sources.planar_frames import Array, Measured, Pixels, PlanarFrame, PlanarScenes, depth_of_disparity
 from datamodules.sources.registry import raw_dataset
-from geometry.command_line import Option
 from geometry.errors import InputError
 from geometry.files.reading import read_text_file
 
 
+@raw_dataset
 @dataclass(frozen=True)
-class UnrealStereo4K(PlanarFrames):
-    """UnrealStereo4K in its raw layout.
+class UnrealStereo4K(PlanarScenes):
+    """Prepare UnrealStereo4K.
 
     Attributes:
-        cameras: cameras to prepare: 0 is left, 1 right.
+        size: Height and width of the samples; the frames have 2160 3840.
+        val_scenes: Scenes held out for validation, for instance 00007.
+        cameras: Cameras to prepare: 0 is left, 1 right.
     """
 
+    size: Pixels = (540, 960)
     name: str = "unreal_stereo_4k"
-    cameras: tuple[int, ...] = (0,)
+    cameras: tuple[Literal[0, 1], ...] = (0,)
 
     source: ClassVar[str] = "unreal_stereo_4k"
     example: ClassVar[str] = "00000/Image0/00000.png"
@@ -51,9 +53,9 @@ class UnrealStereo4K(PlanarFrames):
                     frames.append(PlanarFrame(path.parents[1].name, path, (str(camera), path.stem)))
         return frames
 
-    def read(self, frame: PlanarFrame) -> tuple[Array, Array, tuple[float, float, float, float], str]:
-        """Return a frame as its files hold it: see ``PlanarFrames``."""
-        image, (camera, number), scene = read_image(frame.image), frame.parts, frame.image.parents[1]
+    def read(self, frame: PlanarFrame, size: tuple[int, int]) -> Measured:
+        """Return the truth of a frame: see ``PlanarFrames``."""
+        (camera, number), scene = frame.parts, frame.image.parents[1]
         disparity = read_array_file(scene / f"Disp{camera}" / f"{number}.npy", 1)
         files = [scene / f"Extrinsics{index}" / f"{number}.txt" for index in (0, 1)]
         (left, right), own = (read_extrinsics(file) for file in files), files[int(camera)]
@@ -64,7 +66,7 @@ class UnrealStereo4K(PlanarFrames):
         focal = float(intrinsics[0, 0])
         depth = depth_of_disparity(disparity, focal, baseline_m)
         numbers = (focal, float(intrinsics[1, 1]), float(intrinsics[0, 2]), float(intrinsics[1, 2]))
-        return image, depth, numbers, own.parent.name
+        return Measured(depth, numbers, own.parent.name)
 
 
 @lru_cache(maxsize=8)
@@ -87,27 +89,3 @@ def read_extrinsics(path: Path) -> tuple[Array, Array]:
 def _center(pose: Array) -> Array:
     """Return where a camera is in the world."""
     return -pose[:, :3].T @ pose[:, 3]
-
-
-@raw_dataset
-def unreal_stereo_4k(
-    raw: Path,
-    size: Annotated[tuple[int, int], Option(metavar=("H", "W"))] = (540, 960),
-    normals: Literal["from-depth", "none"] = "from-depth",
-    val_scenes: Annotated[tuple[str, ...], Option(nargs="*", metavar="SCENE")] = (),
-    cameras: tuple[Literal[0, 1], ...] = (0,),
-    far_m: float = 80.0,
-    name: str = "unreal_stereo_4k",
-) -> UnrealStereo4K:
-    """Prepare UnrealStereo4K.
-
-    Args:
-        raw: Folder of the data set as released.
-        size: Height and width of the samples; the frames have 2160 3840.
-        normals: from-depth: compute normals; none: leave them out.
-        val_scenes: Scenes held out for validation, for instance 00007.
-        cameras: Cameras to prepare: 0 is left, 1 right.
-        far_m: Depth in metres beyond which nothing is known.
-        name: Name in logs and shard names.
-    """
-    return UnrealStereo4K(raw, size, normals, val_scenes, name, far_plane_m=far_m, cameras=cameras)

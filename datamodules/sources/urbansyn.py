@@ -9,13 +9,11 @@ Source: the data set's page UrbanSyn/UrbanSyn on the hub, arXiv 2312.12176.
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 from datamodules.sources.array_files import read_array_file
-from datamodules.sources.image_files import read_image
-from datamodules.sources.planar_frames import Array, PlanarFrame, PlanarFrames
+from datamodules.sources.planar_frames import Measured, Pixels, PlanarFrame, PlanarFrames
 from datamodules.sources.registry import raw_dataset
-from geometry.command_line import Option
 from geometry.errors import InputError
 from geometry.files.json_text import is_finite_number, parse_json
 from geometry.files.limits import MAX_JSON_BYTES
@@ -26,14 +24,17 @@ _HELD_OUT = "held_out"
 _NAMES = ("focalLength_mm", "sensorWidth_mm", "sensorHeight_mm")
 
 
+@raw_dataset
 @dataclass(frozen=True)
 class UrbanSyn(PlanarFrames):
-    """UrbanSyn in its raw layout. It has no scenes: the frames of the highest numbers are held out.
+    """Prepare UrbanSyn.
 
     Attributes:
-        val_frames: how many frames are held out for validation.
+        size: Height and width of the samples; the frames have 1024 2048.
+        val_frames: How many frames, of the highest numbers, are held out for validation; there are no scenes.
     """
 
+    size: Pixels = (512, 1024)
     name: str = "urbansyn"
     val_frames: int = 0
 
@@ -47,16 +48,10 @@ class UrbanSyn(PlanarFrames):
         """Return the choices that shape the samples."""
         return super().options() | {"val_frames": self.val_frames}
 
-    def __post_init__(self) -> None:
-        """Let the frames that are held out be the scene that is.
-
-        Raises:
-            InputError: scenes are named, or the range is empty.
-        """
-        super().__post_init__()
-        if self.val_scenes not in ((), (_HELD_OUT,)):
-            raise InputError("UrbanSyn has no scenes to hold out; say how many frames: val_frames.")
-        object.__setattr__(self, "val_scenes", (_HELD_OUT,) if self.val_frames else ())
+    @property
+    def held_out(self) -> tuple[str, ...]:
+        """The frames that are held out are the scene that is."""
+        return (_HELD_OUT,) if self.val_frames else ()
 
     def scan(self) -> list[PlanarFrame]:
         """Return all frames; those that are held out are a scene of their own."""
@@ -68,14 +63,13 @@ class UrbanSyn(PlanarFrames):
         scenes = ["street" if index < first else _HELD_OUT for index in range(len(numbers))]
         return [PlanarFrame(scene, path, (text,)) for scene, (_, text, path) in zip(scenes, numbers, strict=True)]
 
-    def read(self, frame: PlanarFrame) -> tuple[Array, Array, tuple[float, float, float, float], str]:
-        """Return a frame as its files hold it: see ``PlanarFrames``."""
-        image = read_image(frame.image)
+    def read(self, frame: PlanarFrame, size: tuple[int, int]) -> Measured:
+        """Return the truth of a frame: see ``PlanarFrames``."""
         stored = read_array_file(self.raw / "depth" / f"depth_{frame.parts[0]}.exr", 1)
-        height, width = image.shape[:2]
+        height, width = size
         focal, sensor_width, sensor_height = read_camera(self.raw / "camera_metadata.json")
         numbers = (focal / sensor_width * width, focal / sensor_height * height, width / 2, height / 2)
-        return image, stored.astype("float32") * _METRES_PER_UNIT, numbers, "camera_metadata.json"
+        return Measured(stored.astype("float32") * _METRES_PER_UNIT, numbers, "camera_metadata.json")
 
 
 def read_camera(path: Path) -> tuple[float, float, float]:
@@ -94,25 +88,3 @@ def read_camera(path: Path) -> tuple[float, float, float]:
     if not all(is_finite_number(number) and number > 0 for number in numbers):
         raise InputError(f"{path}: {', '.join(_NAMES)} must be numbers above 0, not {numbers}.")
     return numbers
-
-
-@raw_dataset
-def urbansyn(
-    raw: Path,
-    size: Annotated[tuple[int, int], Option(metavar=("H", "W"))] = (512, 1024),
-    normals: Literal["from-depth", "none"] = "from-depth",
-    val_frames: int = 0,
-    far_m: float = 80.0,
-    name: str = "urbansyn",
-) -> UrbanSyn:
-    """Prepare UrbanSyn.
-
-    Args:
-        raw: Folder of the data set as released.
-        size: Height and width of the samples; the frames have 1024 2048.
-        normals: from-depth: compute normals; none: leave them out.
-        val_frames: How many frames, of the highest numbers, are held out for validation.
-        far_m: Depth in metres beyond which nothing is known; the sky is stored as farther than any.
-        name: Name in logs and shard names.
-    """
-    return UrbanSyn(raw, size, normals, (), name, far_plane_m=far_m, val_frames=val_frames)

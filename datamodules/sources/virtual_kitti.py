@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -17,15 +17,18 @@ import torch
 from torch import Tensor
 
 from datamodules.sources.image_files import read_image, read_png
-from datamodules.sources.pinhole import matrix_of, pinhole_matrix
+from datamodules.sources.pinhole import cached_rays, matrix_of, pinhole_matrix
 from datamodules.sources.protocol import FrameList, PreparedSample
-from geometry.camera import camera_from_intrinsics, crop_camera, pixel_rays
+from datamodules.sources.registry import raw_dataset
+from geometry.camera import camera_from_intrinsics, crop_camera
+from geometry.command_line import Option
 from geometry.errors import InputError
 from geometry.files.reading import read_text_file
 from geometry.normals import normals_from_depth
+from geometry.planes import REACH_PX
 
-NEAR_PLANE_M = 1e-5
-FAR_PLANE_M = 80.0
+Array = np.ndarray
+
 PIXEL_CENTER = 0.0
 SKY = 65535
 # Depth is stored in whole centimetres.
@@ -37,7 +40,6 @@ CONDITIONS = (
     *("15-deg-left", "15-deg-right", "30-deg-left", "30-deg-right"),
     *("clone", "fog", "morning", "overcast", "rain", "sunset"),
 )
-_REMEDY = "Download or extract it again."
 
 
 class Preset(NamedTuple):
@@ -77,31 +79,49 @@ class VirtualKittiFrame(NamedTuple):
         return folder / f"{content}_{self.number:05d}.{extension}"
 
 
+@raw_dataset
 @dataclass(frozen=True)
 class VirtualKitti:
-    """The Virtual KITTI 2 data set in its raw layout.
+    """Prepare Virtual KITTI 2 (release 2.0.3).
 
     Attributes:
-        raw: folder that holds ``vkitti_2.0.3_rgb``, ``vkitti_2.0.3_depth`` and perhaps ``vkitti_2.0.3_textgt``.
-        image_size: (height, width) of the crop: bottom, horizontally centred. Nothing is resized.
-        normals: "from-depth" computes normals, "none" leaves them out.
-        val_scenes: scenes held out for validation.
-        conditions: conditions to prepare, for instance ("clone", "fog"); empty for all.
-        cameras: cameras to prepare, for instance (0,); empty for all.
-        name: name of the prepared data set.
-        near_plane_m: smallest valid depth in metres.
-        far_plane_m: largest valid depth in metres.
+        raw: Folder of the data set as released.
+        crop: Height and width of the samples, cut from the bottom, horizontally centred.
+        normals: from-depth: compute normals; none: leave them out.
+        preset: paper: morning, fog, rain, sunset, overcast of all scenes to train on; marigold: clone, 15-deg-left,
+            15-deg-right, morning, overcast, sunset with Scene01 held out; all: every condition with Scene01 held out.
+        val_scenes: Scenes held out, by default the preset's: Scene01 Scene02 ...
+        conditions: Conditions to prepare, by default the preset's: clone fog ...
+        cameras: Cameras to prepare; none means all.
+        name: Name in logs and shard names.
     """
 
     raw: Path
-    image_size: tuple[int, int] = (352, 1216)
+    crop: Annotated[tuple[int, int], Option(metavar=("H", "W"))] = (352, 1216)
     normals: Literal["from-depth", "none"] = "from-depth"
-    val_scenes: tuple[str, ...] = ("Scene01",)
-    conditions: tuple[str, ...] = ()
-    cameras: tuple[int, ...] = ()
+    preset: Annotated[str, Option(choices=tuple(PRESETS))] = "all"
+    val_scenes: Annotated[tuple[str, ...] | None, Option(nargs="*", metavar="SCENE", choices=SCENES)] = None
+    conditions: Annotated[tuple[str, ...] | None, Option(metavar="NAME", choices=CONDITIONS)] = None
+    cameras: tuple[Literal[0, 1], ...] = ()
     name: str = "virtual_kitti"
-    near_plane_m: float = NEAR_PLANE_M
-    far_plane_m: float = FAR_PLANE_M
+
+    source: ClassVar[str] = "virtual_kitti"
+    near_plane_m: ClassVar[float] = 1e-5
+    far_plane_m: ClassVar[float] = 80.0
+
+    @property
+    def chosen(self) -> Preset:
+        """Conditions to prepare (none means all) and scenes held out."""
+        conditions, val_scenes = PRESETS[self.preset]
+        return Preset(
+            conditions if self.conditions is None else self.conditions,
+            val_scenes if self.val_scenes is None else self.val_scenes,
+        )
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the crop."""
+        return self.crop
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -116,11 +136,11 @@ class VirtualKitti:
     def options(self) -> dict[str, Any]:
         """Return the choices that shape the samples."""
         return {
-            "source": "virtual_kitti",
+            "source": self.source,
             "crop": list(self.image_size),
             "normals": self.normals,
-            "val_scenes": list(self.val_scenes),
-            "conditions": list(self.conditions),
+            "val_scenes": list(self.chosen.val_scenes),
+            "conditions": list(self.chosen.conditions),
             "cameras": list(self.cameras),
         }
 
@@ -136,13 +156,9 @@ class VirtualKitti:
         if not chosen:
             names = {name: sorted({getattr(frame, name) for frame in frames}) for name in ("condition", "camera")}
             raise InputError(f"{root} holds no frame to prepare: --conditions and --cameras fit none of {names}.")
-        splits = {
-            "train": [frame for frame in chosen if frame.scene not in self.val_scenes],
-            "val": [frame for frame in chosen if frame.scene in self.val_scenes],
-        }
         notices = [f"Cut to {self.image_size[0]}x{self.image_size[1]} pixels at the bottom, horizontally centred."]
-        if not splits["val"]:
-            notices.append(f"Splits: no frame of {', '.join(self.val_scenes) or 'any scene'} for validation.")
+        if not any(frame.scene in self.chosen.val_scenes for frame in chosen):
+            notices.append(f"Splits: no frame of {', '.join(self.chosen.val_scenes) or 'any scene'} for validation.")
         sequences = {(frame.scene, frame.condition) for frame in chosen}
         nominal = [sequence for sequence in sorted(sequences) if not self._intrinsics_path(*sequence)]
         if nominal:
@@ -150,7 +166,7 @@ class VirtualKitti:
                 f"Cameras: {len(nominal)} of {len(sequences)} sequences have no intrinsic.txt (such as "
                 f"{'/'.join(nominal[0])}) and use the nominal pinhole of {NOMINAL_FOCAL_LENGTH_PX} px at width 1242."
             )
-        return FrameList({split: members for split, members in splits.items() if members}, notices)
+        return FrameList.parted(chosen, lambda frame: frame.scene in self.chosen.val_scenes, notices)
 
     def load(self, frame: VirtualKittiFrame) -> PreparedSample:
         """Return a frame in the project's own units and axes.
@@ -158,9 +174,9 @@ class VirtualKitti:
         Raises:
             InputError: one of the frame's files is missing, unreadable, or smaller than the crop.
         """
-        image = read_image(frame.path(self._root("rgb"), "rgb"), remedy=_REMEDY)
+        image = read_image(frame.path(self._root("rgb"), "rgb"))
         depth_path = frame.path(self._root("depth"), "depth")
-        centimetres = read_png(depth_path, cv2.IMREAD_UNCHANGED, _REMEDY)
+        centimetres = read_png(depth_path, cv2.IMREAD_UNCHANGED)
         size = image.shape[:2]
         if centimetres.dtype != np.uint16 or centimetres.shape != size:
             raise InputError(
@@ -171,23 +187,32 @@ class VirtualKitti:
         intrinsics, camera_source = self._intrinsics(frame, size)
         camera = camera_from_intrinsics(intrinsics)
 
-        known = (centimetres != SKY) & (centimetres > 0)
-        depth = torch.from_numpy(np.where(known, centimetres, 0).astype(np.float32) / 100)[None]
-        valid = (depth >= self.near_plane_m) & (depth <= self.far_plane_m)
-        depth = torch.where(valid, depth, 0.0)
-        window = (..., slice(top, top + self.image_size[0]), slice(left, left + self.image_size[1]))
-        targets = {"depth": depth[window][0].contiguous().numpy()}
+        height, width = self.image_size
+        around_top, around_left = max(top - REACH_PX, 0), max(left - REACH_PX, 0)
+        around = (..., slice(around_top, top + height + REACH_PX), slice(around_left, left + width + REACH_PX))
+        depth, valid = self._depth(centimetres[around])
+        top_inside, left_inside = top - around_top, left - around_left
+        window = (..., slice(top_inside, top_inside + height), slice(left_inside, left_inside + width))
+        targets = {"depth": np.ascontiguousarray(depth[window])}
         if self.normals != "none":
-            rays = _cached_rays(tuple(camera.flatten().tolist()), size)
-            normals = normals_from_depth(depth, rays, valid, error_m=ROUNDING_ERROR_M)[0]
+            rays = cached_rays(tuple(camera.flatten().tolist()), size, PIXEL_CENTER)[around]
+            known = torch.from_numpy(valid)[None]
+            normals = normals_from_depth(torch.from_numpy(depth)[None], rays, known, error_m=ROUNDING_ERROR_M)[0]
             targets["normals"] = normals[window].contiguous().numpy()
         return PreparedSample(
-            image=np.ascontiguousarray(image[window[1:]]),
+            image=np.ascontiguousarray(image[top : top + height, left : left + width]),
             targets=targets,
             camera_from_pixel=crop_camera(camera, top, left).numpy(),
             pixel_center=PIXEL_CENTER,
             info={"source": str(frame), "camera": camera_source, "normals": self.normals},
         )
+
+    def _depth(self, centimetres: Array) -> tuple[Array, Array]:
+        """Return planar depth (H,W) float32 in metres, 0 where it is not valid, and where it is."""
+        metres = centimetres.astype(np.float32) / 100
+        valid = (metres >= self.near_plane_m) & (metres <= self.far_plane_m)
+        valid &= (centimetres != SKY) & (centimetres > 0)
+        return np.where(valid, metres, np.float32(0)), valid
 
     def _root(self, content: str) -> Path:
         """Return the folder of the colour images ("rgb") or of the depth ("depth")."""
@@ -222,7 +247,8 @@ class VirtualKitti:
         return height - crop_height, (width - crop_width) // 2
 
     def _is_selected(self, frame: VirtualKittiFrame) -> bool:
-        has_condition = not self.conditions or frame.condition in self.conditions
+        conditions = self.chosen.conditions
+        has_condition = not conditions or frame.condition in conditions
         return has_condition and (not self.cameras or frame.camera in self.cameras)
 
 
@@ -256,9 +282,3 @@ def _scan(root: Path) -> list[VirtualKittiFrame]:
     if not frames:
         raise InputError(f"{root} holds no frame: expected Scene01/clone/frames/rgb/Camera_0/rgb_00000.jpg and so on.")
     return frames
-
-
-@lru_cache(maxsize=2)
-def _cached_rays(camera: tuple[float, ...], size: tuple[int, int]) -> Tensor:
-    """Return rays (3,H,W) float32; consecutive frames share their camera."""
-    return pixel_rays(torch.tensor(camera, dtype=torch.float64).reshape(3, 3), *size, PIXEL_CENTER).float()

@@ -18,12 +18,11 @@ from datamodules.streaming.cameras import read_camera
 from datamodules.streaming.packing import CAMERA, PackedBatch, empty_buffer
 from geometry.batch import DatasetInfo
 from geometry.errors import InputError
+from geometry.files.limits import MAX_NPY_HEADER_BYTES
 from geometry.modalities import modality_named
 from geometry.modalities.stored import rounded_limits
 
 Array = np.ndarray
-
-_MAX_NPY_HEADER_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -112,20 +111,18 @@ class BatchAssembler:
 
     def _blank(self) -> dict[str, Any]:
         size = self.manifest.image_size
-        coded = {name: modality_named(name).coding for name in self.modalities if name in self.manifest.codings}
         blank: dict[str, Any] = {IMAGE: np.full((*size, 3), 128, np.uint8)}
         for name in self.modalities:
-            if coding := coded.get(name):
-                blank[name] = np.full(coding.stored_shape(*size), coding.unknown, CODE_TYPE)
-            else:
-                modality = modality_named(name)
-                blank[name] = np.full(modality.stored_shape(*size), modality.unknown, np.float16)
+            modality = modality_named(name)
+            coding = modality.coding if name in self.manifest.codings else None
+            stored = coding or modality
+            blank[name] = np.full(stored.stored_shape(*size), stored.unknown, CODE_TYPE if coding else np.float16)
         return blank
 
     def _decode(self, sample: EncodedSample) -> dict[str, Any]:
         if sample.problem:
             raise InputError(sample.problem)
-        max_bytes = MAX_BYTES_PER_PIXEL * math.prod(self.manifest.image_size) + _MAX_NPY_HEADER_BYTES
+        max_bytes = MAX_BYTES_PER_PIXEL * math.prod(self.manifest.image_size) + MAX_NPY_HEADER_BYTES
         decoded = decode_sample(sample, self.roles, max_bytes, keep_codes=True)
         where = f"{sample.shard}: sample {sample.key!r}"
         for role in (IMAGE, *self.modalities):

@@ -10,15 +10,15 @@ again and dealt anew. Everything follows from seed, data sets and the micro-step
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
 from datamodules.streaming.order import (
     IntArray,
     Segment,
-    drawn_steps,
     hash_sequence,
     stable_hash,
 )
@@ -44,6 +44,10 @@ class EpochOrder:
         self._shard_sizes = np.asarray(shard_sizes)
         # Of two epochs: beside the end of one, some streams are in the next.
         self._layouts: dict[int, tuple[IntArray, IntArray]] = {}
+
+    def of_stream(self, stream: int) -> Self:
+        """Return the order of one stream: all take their samples from the one sequence."""
+        return self
 
     def rest_of_block(self, position: int) -> range:
         """Return the positions from one on to the end of its block."""
@@ -87,25 +91,6 @@ class EpochOrder:
 
 
 @dataclass(frozen=True)
-class Draw:
-    """Which micro-steps draw a source.
-
-    Attributes:
-        seed: seed of the training order.
-        weights: weights of all sources.
-        source: index of the source.
-    """
-
-    seed: int
-    weights: Sequence[float]
-    source: int
-
-    def steps(self, start: int, count: int, stop: int | None = None) -> IntArray:
-        """Return the next micro-steps that draw the source; see ``drawn_steps``."""
-        return drawn_steps(self.seed, self.weights, self.source, start, count, stop)
-
-
-@dataclass(frozen=True)
 class Run:
     """Neighbours in the sequence of an epoch.
 
@@ -126,7 +111,7 @@ class Dealer:
     """Deals the epochs of a source to its streams, and the streams' samples to batches.
 
     Args:
-        draw: which micro-steps draw the source.
+        draw: returns the next micro-steps that draw the source: ``drawn_steps`` of it.
         num_samples: length of an epoch.
         num_streams: number of streams.
         history: the training so far.
@@ -136,7 +121,7 @@ class Dealer:
 
     def __init__(
         self,
-        draw: Draw,
+        draw: Callable[..., IntArray],
         num_samples: int,
         num_streams: int,
         history: Sequence[Segment],
@@ -230,7 +215,7 @@ class Dealer:
             (streams,) int64.
         """
         per_step = self._world_size * self._batch_size
-        steps = self._draw.steps(step, -(-(offset + count) // per_step), step + DEAL_STEPS)
+        steps = self._draw(step, -(-(offset + count) // per_step), step + DEAL_STEPS)
         wanted = np.zeros(self._num_streams, np.int64)
         # The first and the last step may be taken in part; those between are counted without looking at each rank.
         for number in sorted({0, len(steps) - 1}):
@@ -266,7 +251,7 @@ class Dealer:
         """Go to the end of the training so far: over whole epochs at once, then through the last one."""
         ends = np.cumsum([0, *(segment.micro_steps for segment in history)]).tolist()
         steps = [
-            self._draw.steps(start, segment.micro_steps, end)
+            self._draw(start, segment.micro_steps, end)
             for segment, start, end in zip(history, ends[:-1], ends[1:], strict=True)
         ]
         sizes = [len(drawn) * s.world_size * s.batch_size for drawn, s in zip(steps, history, strict=True)]

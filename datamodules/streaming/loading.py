@@ -1,5 +1,6 @@
 """What the loaders for training and validation share: loader processes, bad samples, and errors that cross them."""
 
+import re
 import signal
 import warnings
 from collections.abc import Iterator
@@ -8,11 +9,11 @@ from multiprocessing import active_children
 from multiprocessing.util import Finalize
 from types import FrameType
 
-import cv2
 from torch.utils.data import DataLoader, IterableDataset
 
 from datamodules.streaming.buffers import forget_processes
 from datamodules.streaming.packing import PackedBatch
+from datamodules.threads import use_one_thread
 from geometry.batch import GeometryBatch
 from geometry.errors import InputError, printable
 from geometry.torch_internals import end_workers
@@ -75,7 +76,7 @@ def data_loader(batches: IterableDataset, workers: Workers) -> DataLoader:
 
 
 def _start_worker(_worker_id: int) -> None:
-    cv2.setNumThreads(0)
+    use_one_thread()
     # A scheduler that ends a job signals all of its processes, but only the trainer can tell when work is done.
     # A terminal does the same with Ctrl-C, or when it is closed.
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
@@ -122,11 +123,18 @@ class Receiver:
         """Return the next batch, None after the last.
 
         Raises:
-            InputError: reading failed; or there are too many bad samples; or a loader process died or is stuck.
+            InputError: reading failed; or there are too many bad samples; or a loader process died or is stuck; or
+                there is no shared memory left to hand batches on.
         """
         try:
             item = next(stream, None)
         except (RuntimeError, ConnectionError, EOFError) as error:
+            if _is_lack_of_shared_memory(error):
+                raise InputError(
+                    "no shared memory (/dev/shm) is left, in which loader processes hand batches on. Containers get "
+                    "little of it: start them with docker run --ipc=host, or --shm-size=16g. Or lower "
+                    "data.num_workers, data.prefetch_factor or data.batch_size."
+                ) from error
             if not _is_loss_of_process(error):
                 raise
             raise InputError(
@@ -153,9 +161,14 @@ class Receiver:
         warnings.warn(f"skipped bad sample number {len(self._seen)}: {printable(problem)}", stacklevel=2)
 
 
+def _is_lack_of_shared_memory(error: Exception) -> bool:
+    """Tell a full /dev/shm: PyTorch asks for all pages at once, or dies by a signal at the first write."""
+    return re.search("unable to allocate shared memory|killed by signal: Bus error", str(error)) is not None
+
+
 def _is_loss_of_process(error: Exception) -> bool:
     """Tell the end of a loader process, or of its patience, from an error within it."""
-    if isinstance(error, RuntimeError):
-        return "DataLoader" in str(error)
-    # The connection breaks when a process dies whose batch is on its way; the process may use connections, too.
-    return "in DataLoader worker process" not in str(error)
+    if "in DataLoader worker process" in str(error):
+        return False
+    # The connection breaks when a process dies whose batch is on its way.
+    return not isinstance(error, RuntimeError) or "DataLoader" in str(error)

@@ -13,10 +13,10 @@ from datamodules.shards.manifest import Dataset
 from datamodules.shards.samples import EncodedSample
 from datamodules.streaming.batches import BatchAssembler
 from datamodules.streaming.loading import Delivery, Failure, Workers
-from datamodules.streaming.micro_steps import Layout, Portion, Readers, micro_steps
+from datamodules.streaming.micro_steps import Portion, Readers, micro_steps
 from datamodules.streaming.order import Segment
 from datamodules.streaming.streams import ShardReader, StreamSample
-from datamodules.streaming.train_order import TrainOrder, TrainSource
+from datamodules.streaming.train_order import OpenSource, TrainOrder
 from geometry.errors import InputError
 
 Item = TypeVar("Item")
@@ -37,9 +37,8 @@ def train_pipeline(
     Returns:
         A pipeline that yields ``Delivery``, and a ``Failure`` at its end if it has one.
     """
-    layout = Layout(workers.rank, workers.world_size, batch_size)
     return webdataset.DataPipeline(
-        partial(micro_steps, order, version, history, layout),
+        partial(micro_steps, order, version, history, workers, batch_size),
         for_this_process,
         partial(read_portions, order=order, version=version),
         webdataset.map(partial(make_train_batch, order)),
@@ -47,16 +46,12 @@ def train_pipeline(
     )
 
 
-def val_pipeline(
-    dataset: Dataset, split: str, batches: Sequence[Sequence[int]], assembler: BatchAssembler
-) -> webdataset.DataPipeline:
+def val_pipeline(source: OpenSource, batches: Sequence[Sequence[int]]) -> webdataset.DataPipeline:
     """Return the validation batches of one rank; each loader process makes every ``num_workers``-th of them.
 
     Args:
-        dataset: the data set.
-        split: split to read.
+        source: the data set and the split to read.
         batches: for every batch the numbers of its samples in the split.
-        assembler: makes the batches.
 
     Returns:
         A pipeline that yields what ``train_pipeline`` does.
@@ -64,8 +59,8 @@ def val_pipeline(
     return webdataset.DataPipeline(
         partial(iter, batches),
         for_this_process,
-        partial(read_numbers, dataset=dataset, split=split, roles=assembler.roles),
-        webdataset.map(partial(make_val_batch, assembler)),
+        partial(read_numbers, dataset=source.dataset, split=source.split, roles=source.assembler.roles),
+        webdataset.map(partial(make_val_batch, source.assembler)),
         end_with_failure,
     )
 
@@ -78,14 +73,14 @@ def for_this_process(items: Iterable[Item]) -> Iterator[Item]:
 
 def read_portions(
     portions: Iterable[Portion], order: TrainOrder, version: int
-) -> Iterator[tuple[TrainSource, list[StreamSample]]]:
+) -> Iterator[tuple[OpenSource, list[StreamSample]]]:
     """Read the samples of batches, undecoded, from as many streams side by side as there are.
 
     Every stream reads forward, one shard after the other (``shards.samples.scan_shard``), and shuffles in blocks.
     """
     readers = Readers(order, version)
     for portion in portions:
-        yield order.sources[portion.source], readers.of(portion).read(*portion.part)
+        yield order.sources[portion.source], readers.of(portion).read(portion.runs)
 
 
 def read_numbers(
@@ -101,9 +96,9 @@ def read_numbers(
         yield [reader.read(place, shards[place], number - int(starts[place])) for place, number in places]
 
 
-def make_train_batch(order: TrainOrder, batch: tuple[TrainSource, list[StreamSample]]) -> Delivery:
+def make_train_batch(order: TrainOrder, batch: tuple[OpenSource, list[StreamSample]]) -> Delivery:
     """Decode the samples of a batch and pack them, mirrored and changed as the order says."""
-    (source, items), name = batch, batch[0].assembler.name
+    (source, items), name = batch, batch[0].name
     flips = [order.flips(name, item.epoch, item.sample.key) for item in items]
     changes = None
     if not order.augmentation.is_off:

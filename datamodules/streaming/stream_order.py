@@ -7,12 +7,15 @@ Streams of few shards reach the next epoch at different times, so a sample may c
 Such runs go on in this order to their end; nothing here may change. New runs use ``epoch_order``.
 """
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import attrgetter
+from typing import NamedTuple
 
 import numpy as np
 
+from datamodules.streaming.epoch_order import Run
 from datamodules.streaming.order import (
     STEPS_PER_CHUNK,
     IntArray,
@@ -50,32 +53,18 @@ def samples_consumed(seed: int, weights: Sequence[float], num_streams: int, hist
     return consumed
 
 
-@dataclass(frozen=True)
-class ShardVisit:
+class ShardVisit(NamedTuple):
     """A shard that a stream reads in some epoch.
 
     Attributes:
+        epoch: the epoch of the source.
         shard: index of the shard in its source.
         start: position of its first sample in the stream.
         stop: position after its last sample.
     """
 
-    shard: int
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True)
-class Block:
-    """A run of a stream's samples that are shuffled among themselves.
-
-    Attributes:
-        epoch: the epoch of the source that all of them belong to.
-        start: position of the first.
-        stop: position after the last.
-    """
-
     epoch: int
+    shard: int
     start: int
     stop: int
 
@@ -96,32 +85,41 @@ class SourceOrder:
         self._seed, self._name, self._block_size = seed, name, block_size
         self._shard_sizes = list(shard_sizes)
         self._num_epochs = 0
-        # Per stream, in order: the shards it reads, and its share of every epoch as one block.
         self._visits: list[list[ShardVisit]] = [[] for _ in range(num_streams)]
-        self._epochs: list[list[Block]] = [[] for _ in range(num_streams)]
+
+    def of_stream(self, stream: int) -> "StreamOrder":
+        """Return the order of one stream."""
+        return StreamOrder(self, stream)
 
     def visit_at(self, stream: int, position: int) -> ShardVisit:
         """Return the shard that holds a position of a stream."""
-        self._deal_until(stream, position)
         visits = self._visits[stream]
-        return visits[bisect_right(visits, position, key=lambda visit: visit.start) - 1]
+        while not visits or visits[-1].stop <= position:
+            self._deal_epoch()
+        return visits[bisect_right(visits, position, key=attrgetter("start")) - 1]
 
-    def block_at(self, stream: int, position: int) -> Block:
-        """Return the block that holds a position of a stream."""
-        self._deal_until(stream, position)
-        epochs = self._epochs[stream]
-        epoch = epochs[bisect_right(epochs, position, key=lambda block: block.start) - 1]
-        start = epoch.start + (position - epoch.start) // self._block_size * self._block_size
-        return Block(epoch.epoch, start, min(start + self._block_size, epoch.stop))
+    def block_at(self, stream: int, position: int) -> Run:
+        """Return the block that holds a position of a stream: samples of one epoch, shuffled among themselves."""
+        epoch, visits = self.visit_at(stream, position).epoch, self._visits[stream]
+        first = visits[bisect_left(visits, epoch, key=attrgetter("epoch"))].start
+        last = visits[bisect_right(visits, epoch, key=attrgetter("epoch")) - 1].stop
+        start = first + (position - first) // self._block_size * self._block_size
+        stop = min(start + self._block_size, last)
+        return Run(epoch, start, stop, stop)
 
-    def permutation(self, stream: int, block: Block) -> IntArray:
+    def runs(self, stream: int, position: int, count: int) -> list[Run]:
+        """Return the next samples of a stream from a position on."""
+        runs, end = [], position + count
+        while position < end:
+            block = self.block_at(stream, position)
+            runs.append(replace(block, start=position, stop=min(block.stop, end)))
+            position = runs[-1].stop
+        return runs
+
+    def permutation(self, stream: int, block: Run) -> IntArray:
         """Return the order of the samples of a block: which of them, in storage order, comes first, second, ..."""
         seed = stable_hash(self._seed, self._name, "block", stream, block.start)
         return np.argsort(hash_sequence(seed, 0, block.stop - block.start), kind="stable")
-
-    def _deal_until(self, stream: int, position: int) -> None:
-        while not self._epochs[stream] or self._epochs[stream][-1].stop <= position:
-            self._deal_epoch()
 
     def _deal_epoch(self) -> None:
         """Deal the next epoch: shards in random order, each to the stream with the fewest samples so far."""
@@ -130,12 +128,31 @@ class SourceOrder:
             hash_sequence(stable_hash(self._seed, self._name, "epoch", epoch), 0, len(self._shard_sizes))
         )
         ends = [visits[-1].stop if visits else 0 for visits in self._visits]
-        starts = list(ends)
         for shard in shuffled.tolist():
             stream = min(range(self.num_streams), key=ends.__getitem__)
-            visit = ShardVisit(shard, ends[stream], ends[stream] + self._shard_sizes[shard])
+            visit = ShardVisit(epoch, shard, ends[stream], ends[stream] + self._shard_sizes[shard])
             self._visits[stream].append(visit)
             ends[stream] = visit.stop
-        for stream, (start, end) in enumerate(zip(starts, ends, strict=True)):
-            if end > start:
-                self._epochs[stream].append(Block(epoch, start, end))
+
+
+@dataclass(frozen=True)
+class StreamOrder:
+    """The order of one stream, as ``EpochReader`` asks for it; a sample's number is its position in the stream."""
+
+    source: SourceOrder
+    stream: int
+
+    def rest_of_block(self, position: int) -> range:
+        """See ``EpochOrder``."""
+        return range(position, self.source.block_at(self.stream, position).stop)
+
+    def stored(self, epoch: int, part: range) -> list[int]:
+        """See ``EpochOrder``."""
+        block = self.source.block_at(self.stream, part.start)
+        shuffled = block.start + self.source.permutation(self.stream, block)
+        return shuffled[part.start - block.start : part.stop - block.start].tolist()
+
+    def place(self, epoch: int, stored: int) -> tuple[int, int]:
+        """See ``EpochOrder``."""
+        visit = self.source.visit_at(self.stream, stored)
+        return visit.shard, stored - visit.start

@@ -8,7 +8,7 @@ from datamodules.shards.manifest import Dataset, ShardInfo
 from datamodules.shards.samples import DamagedShardError, EncodedSample, scan_shard
 from datamodules.shards.transfer import is_remote
 from datamodules.streaming.epoch_order import EpochOrder, Run
-from datamodules.streaming.stream_order import Block, SourceOrder
+from datamodules.streaming.stream_order import StreamOrder
 
 
 class ShardReader:
@@ -96,12 +96,12 @@ class EpochReader:
     Args:
         dataset: the data set.
         shards: shards of its training split.
-        order: sequence of the epochs.
+        order: sequence of the epochs; in runs that began before version 2, of the stream.
         roles: entries to read: "image", "depth", "normals".
     """
 
     def __init__(
-        self, dataset: Dataset, shards: Sequence[ShardInfo], order: EpochOrder, roles: Collection[str]
+        self, dataset: Dataset, shards: Sequence[ShardInfo], order: EpochOrder | StreamOrder, roles: Collection[str]
     ) -> None:
         self._shards, self._order = shards, order
         self._reader = ShardReader(dataset, roles)
@@ -140,53 +140,3 @@ class EpochReader:
     def _read(self, epoch: int, stored: int) -> EncodedSample:
         shard, index = self._order.place(epoch, stored)
         return self._reader.read((epoch, shard), self._shards[shard], index)
-
-
-class StreamReader:
-    """Reads one virtual stream of a source forward, in the order of runs that began before version 2.
-
-    Args:
-        dataset: the data set.
-        shards: shards of its training split.
-        order: order of the source.
-        stream: number of the stream.
-        roles: entries to read: "image", "depth", "normals".
-    """
-
-    def __init__(
-        self, dataset: Dataset, shards: Sequence[ShardInfo], order: SourceOrder, stream: int, roles: Collection[str]
-    ) -> None:
-        self._shards, self._order, self._stream = shards, order, stream
-        self._reader = ShardReader(dataset, roles)
-        self._block = Block(-1, 0, 0)
-        self._shuffled: list[EncodedSample] = []
-
-    def read(self, position: int, count: int) -> list[StreamSample]:
-        """Return the samples from one position of the stream on.
-
-        What lies between the last position read and this one is skipped: whole shards unopened, the rest undecoded.
-
-        Args:
-            position: position of the first sample.
-            count: number of samples.
-
-        Returns:
-            ``count`` samples with their epochs.
-
-        Raises:
-            InputError: a shard cannot be opened or read.
-        """
-        samples = []
-        for wanted in range(position, position + count):
-            if not self._block.start <= wanted < self._block.stop:
-                self._load(self._order.block_at(self._stream, wanted))
-            samples.append(StreamSample(self._block.epoch, self._shuffled[wanted - self._block.start]))
-        return samples
-
-    def _load(self, block: Block) -> None:
-        stored = []
-        for position in range(block.start, block.stop):
-            visit = self._order.visit_at(self._stream, position)
-            stored.append(self._reader.read(visit.start, self._shards[visit.shard], position - visit.start))
-        self._block = block
-        self._shuffled = [stored[index] for index in self._order.permutation(self._stream, block)]

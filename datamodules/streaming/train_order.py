@@ -13,20 +13,30 @@ ORDER_VERSION = 2
 
 
 @dataclass(frozen=True)
-class TrainSource:
-    """One data set that training draws from.
+class OpenSource:
+    """One data set that was found, and the split of it that is read.
 
     Attributes:
         dataset: where its shards are.
         assembler: makes its batches; carries its name.
-        weight: how often it is drawn, relative to the other sources.
-        shards: shards of its training split.
+        weight: how often training draws it, relative to the other sources.
+        split: the split.
     """
 
     dataset: Dataset
     assembler: BatchAssembler
     weight: float
-    shards: tuple[ShardInfo, ...]
+    split: str
+
+    @property
+    def name(self) -> str:
+        """Name in logs and batches."""
+        return self.assembler.name
+
+    @property
+    def shards(self) -> list[ShardInfo]:
+        """Shards of the split."""
+        return self.dataset.manifest.splits.get(self.split, [])
 
     @property
     def shard_sizes(self) -> list[int]:
@@ -35,7 +45,7 @@ class TrainSource:
 
     @property
     def num_samples(self) -> int:
-        """Number of training samples."""
+        """Number of samples."""
         return sum(self.shard_sizes)
 
 
@@ -53,7 +63,7 @@ class TrainOrder:
     """
 
     seed: int
-    sources: tuple[TrainSource, ...]
+    sources: tuple[OpenSource, ...]
     num_streams: int
     block_size: int
     flip_probability: float
@@ -74,7 +84,5 @@ class TrainOrder:
 
     def fingerprint(self) -> str:
         """Return a text that changes whenever the order of the same micro-steps would."""
-        shapes = [
-            (s.assembler.name, s.weight, [(shard.file, shard.samples) for shard in s.shards]) for s in self.sources
-        ]
+        shapes = [(s.name, s.weight, [(shard.file, shard.samples) for shard in s.shards]) for s in self.sources]
         return f"{stable_hash(self.seed, shapes, self.num_streams, self.block_size):016x}"

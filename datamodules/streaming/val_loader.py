@@ -5,12 +5,11 @@ from dataclasses import dataclass, field
 
 from torch.utils.data import DataLoader
 
-from datamodules.shards.manifest import Dataset
-from datamodules.streaming.batches import BatchAssembler
 from datamodules.streaming.loading import Receiver, Workers, data_loader, end_processes
 from datamodules.streaming.order import even_subset
 from datamodules.streaming.packing import PackedBatch
 from datamodules.streaming.pipelines import val_pipeline
+from datamodules.streaming.train_order import OpenSource
 from geometry.batch import GeometryBatch
 
 
@@ -21,17 +20,13 @@ class ValLoader:
     Batch j goes to rank ``j mod world_size``; ranks may get different numbers of batches.
 
     Attributes:
-        dataset: where the shards are.
-        assembler: makes the batches.
-        split: split to read.
+        source: the data set and the split to read.
         batch_size: samples per batch; the last batch may be smaller.
         max_samples: take that many samples at even distances; None takes all.
         workers: how batches are made in the background.
     """
 
-    dataset: Dataset
-    assembler: BatchAssembler
-    split: str
+    source: OpenSource
     batch_size: int
     max_samples: int | None
     workers: Workers
@@ -47,7 +42,7 @@ class ValLoader:
 
     def __iter__(self) -> Iterator[GeometryBatch | PackedBatch]:
         if self._loader is None:
-            batches = val_pipeline(self.dataset, self.split, self.batch_indices(), self.assembler)
+            batches = val_pipeline(self.source, self.batch_indices())
             self._loader = data_loader(batches, self.workers)
         stream = iter(self._loader)
         while (batch := self._receiver.next(stream)) is not None:
@@ -61,6 +56,6 @@ class ValLoader:
 
     def batch_indices(self) -> list[list[int]]:
         """Return, for every batch of this rank, the indices of its samples in the split."""
-        chosen = even_subset(self.dataset.manifest.num_samples(self.split), self.max_samples)
+        chosen = even_subset(self.source.num_samples, self.max_samples)
         batches = [chosen[first : first + self.batch_size] for first in range(0, len(chosen), self.batch_size)]
         return batches[self.workers.rank :: self.workers.world_size]

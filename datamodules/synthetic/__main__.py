@@ -4,17 +4,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
-from datamodules.synthetic.rooms import STYLES
-from datamodules.synthetic.streets import WEATHER
 from geometry.command_line import Command, Group, Option, say_new_spelling
-
-Style = Annotated[str, Option(choices=tuple(STYLES))]
-Conditions = Annotated[tuple[str, ...], Option(choices=tuple(WEATHER))]
-Size = Annotated[tuple[int, int] | None, Option(metavar=("H", "W"))]
-_ROOMS, _STREETS = SyntheticHypersim(), SyntheticVirtualKitti()
 
 
 @dataclass(frozen=True)
@@ -24,81 +17,43 @@ class Rendering:
     Attributes:
         output: Folder to write into; made if it is missing.
         frames: Number of images.
-        seed: Another seed, other scenes.
-        size: Height and width of the frames, by default those of the data set.
-        antialias: Colour rays per pixel in each direction, by default what suits the data set.
         workers: Processes.
     """
 
     output: Annotated[Path, Option(also=("out",))]
     frames: int
-    seed: int = 0
-    size: Size = None
-    antialias: int | None = None
     workers: int = 1
 
-    def shared(self, defaults: SyntheticHypersim | SyntheticVirtualKitti) -> dict[str, Any]:
-        """Return the arguments of either data set.
-
-        Args:
-            defaults: for what is not given.
-        """
-        antialias = defaults.antialias if self.antialias is None else self.antialias
-        return {"size": self.size or defaults.size, "antialias": antialias, "seed": self.seed}
-
-    def write(self, data_set: SyntheticHypersim | SyntheticVirtualKitti, name: str) -> None:
+    def write(self, scenes: SyntheticHypersim | SyntheticVirtualKitti, name: str) -> None:
         """Render the frames and say how to go on.
 
         Args:
-            data_set: what is rendered.
+            scenes: what is rendered.
             name: the command that prepares it.
         """
-        data_set.write(self.output, self.frames, self.workers)
+        scenes.write(self.output, self.frames, self.workers)
         print(f"{self.frames} frames in {self.output}. To make shards of them:")
         print(f"onestep prepare {name} --raw {self.output} --output SHARDS")
 
 
-def hypersim(
-    rendering: Rendering,
-    frames_per_scene: int = 2,
-    val_fraction: float = 0.1,
-    tilt_shift_fraction: float = 0.1,
-    style: Style = "rooms",
-) -> None:
+def hypersim(rendering: Rendering, scenes: SyntheticHypersim) -> None:
     """Render furnished rooms with exact depth and normals as Hypersim's HDF5 frames. Same seed, same files.
 
     Args:
         rendering: Rendering.
-        frames_per_scene: Images taken of each room.
-        val_fraction: Share of the rooms held out for validation.
-        tilt_shift_fraction: Share of the rooms taken with a tilted sensor.
-        style: All kinds of rooms, or long halls with a flash.
+        scenes: Rooms.
     """
-    data_set = SyntheticHypersim(
-        frames_per_scene=frames_per_scene,
-        val_fraction=val_fraction,
-        tilt_shift_fraction=tilt_shift_fraction,
-        style=STYLES[style],
-        **rendering.shared(_ROOMS),
-    )
-    rendering.write(data_set, "hypersim")
+    rendering.write(scenes, "hypersim")
 
 
-def virtual_kitti(
-    rendering: Rendering,
-    conditions: Conditions = _STREETS.conditions,
-    cameras: tuple[Literal[0, 1], ...] = (0,),
-) -> None:
+def virtual_kitti(rendering: Rendering, scenes: SyntheticVirtualKitti) -> None:
     """Render streets with exact depth as Virtual KITTI 2's JPEG and PNG frames. Same seed, same files.
 
     Args:
         rendering: Rendering.
-        conditions: Conditions to render.
-        cameras: Cameras.
+        scenes: Streets.
     """
-    rendering.write(
-        SyntheticVirtualKitti(conditions=conditions, cameras=cameras, **rendering.shared(_STREETS)), "virtual_kitti"
-    )
+    rendering.write(scenes, "virtual_kitti")
 
 
 _KEPT = "Frames that were finished are kept. Remove the folder, or give another one, to render all anew."

@@ -74,18 +74,6 @@ def _visibility(footprint: Array) -> Array:
     return np.clip(2 - 4 * footprint, 0, 1)
 
 
-def _plain(u: Array, v: Array, seed: int) -> Array:
-    return np.zeros_like(u)
-
-
-def _checker(u: Array, v: Array, seed: int) -> Array:
-    return (np.floor(u) + np.floor(v)) % 2
-
-
-def _stripes(u: Array, v: Array, seed: int) -> Array:
-    return (np.floor(2 * (u if seed % 2 else v)) % 2).astype(u.dtype)
-
-
 def _bricks(u: Array, v: Array, seed: int) -> Array:
     row = np.floor(2 * v)
     along = u + 0.5 * (row % 2)
@@ -114,9 +102,9 @@ def _windows(u: Array, v: Array, seed: int) -> Array:
 
 
 PATTERNS: dict[str, Callable[[Array, Array, int], Array]] = {
-    "plain": _plain,
-    "checker": _checker,
-    "stripes": _stripes,
+    "plain": lambda u, v, seed: np.zeros_like(u),
+    "checker": lambda u, v, seed: (np.floor(u) + np.floor(v)) % 2,
+    "stripes": lambda u, v, seed: (np.floor(2 * (u if seed % 2 else v)) % 2).astype(u.dtype),
     "bricks": _bricks,
     "planks": _planks,
     "spots": _spots,

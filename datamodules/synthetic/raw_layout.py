@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import cv2
 import h5py
@@ -16,9 +16,10 @@ from tqdm import tqdm
 from datamodules.preparation.processes import MAX_PROCESSES, process_pool
 from datamodules.synthetic.primitives import Array
 from datamodules.synthetic.render import Frame, Pose, render
-from datamodules.synthetic.rooms import ROOMS, RoomStyle, add_flash, random_pose, random_room
+from datamodules.synthetic.rooms import STYLES, add_flash, random_pose, random_room
 from datamodules.synthetic.streets import WEATHER, random_drive, random_street
 from geometry.camera import camera_from_hypersim, camera_from_intrinsics, pixel_rays
+from geometry.command_line import Option
 from geometry.errors import InputError
 from geometry.files.limits import MAX_SAMPLE_PIXELS
 from geometry.files.paths import check_writable
@@ -31,6 +32,7 @@ _MAX_FRAMES = 1_000_000
 _MAX_ANTIALIAS = 64
 
 Row = TypeVar("Row")
+Size = Annotated[tuple[int, int], Option(metavar=("H", "W"))]
 
 
 @dataclass(frozen=True)
@@ -38,20 +40,20 @@ class SyntheticHypersim:
     """Rooms in Hypersim's raw layout.
 
     Attributes:
-        size: (height, width) of the frames.
-        frames_per_scene: images taken of each room before the next one is furnished.
-        val_fraction: share of the rooms that the split table calls "val"; at least one room if there are two.
-        tilt_shift_fraction: share of the rooms taken with a tilted and shifted sensor, as some of Hypersim's are.
-        style: what kind of rooms.
-        antialias: colour rays per pixel in each direction.
-        seed: everything follows from it.
+        size: Height and width of the frames.
+        frames_per_scene: Images taken of each room before the next one is furnished.
+        val_fraction: Share of the rooms held out for validation by the split table; at least one room if there are two.
+        tilt_shift_fraction: Share of the rooms taken with a tilted and shifted sensor, as some of Hypersim's are.
+        style: All kinds of rooms, or long halls with a flash.
+        antialias: Colour rays per pixel in each direction.
+        seed: Another seed, other scenes.
     """
 
-    size: tuple[int, int] = (768, 1024)
+    size: Size = (768, 1024)
     frames_per_scene: int = 2
     val_fraction: float = 0.1
     tilt_shift_fraction: float = 0.1
-    style: RoomStyle = ROOMS
+    style: Annotated[str, Option(choices=tuple(STYLES))] = "rooms"
     antialias: int = 1
     seed: int = 0
 
@@ -73,10 +75,11 @@ class SyntheticHypersim:
 
     def frame(self, scene: int, frame: int) -> Frame:
         """Render one image: exact colour, geometry and reflectance."""
-        room, size = random_room(np.random.default_rng([self.seed, 1, scene]), self.style)
-        pose = random_pose(np.random.default_rng([self.seed, 2, scene, frame]), room, size, self.style)
-        if self.style.flash:
-            add_flash(room, pose, self.style.flash)
+        style = STYLES[self.style]
+        room, size = random_room(np.random.default_rng([self.seed, 1, scene]), style)
+        pose = random_pose(np.random.default_rng([self.seed, 2, scene, frame]), room, size, style)
+        if style.flash:
+            add_flash(room, pose, style.flash)
         return render(room, pose, self.rays(scene), self.antialias)
 
     def rays(self, scene: int) -> Array:
@@ -132,16 +135,23 @@ class SyntheticVirtualKitti:
     """Streets in Virtual KITTI 2's raw layout.
 
     Attributes:
-        size: (height, width) of the frames.
-        conditions: the conditions to render, by folder name.
-        cameras: 0 (left), 1 (right) or both.
-        antialias: colour rays per pixel in each direction.
-        seed: everything follows from it.
+        size: Height and width of the frames.
+        conditions: Conditions to render.
+        cameras: Cameras: 0 (left), 1 (right) or both.
+        antialias: Colour rays per pixel in each direction.
+        seed: Another seed, other scenes.
     """
 
-    size: tuple[int, int] = (375, 1242)
-    conditions: tuple[str, ...] = ("clone", "morning", "fog", "rain", "sunset", "overcast")
-    cameras: tuple[int, ...] = (0,)
+    size: Size = (375, 1242)
+    conditions: Annotated[tuple[str, ...], Option(choices=tuple(WEATHER))] = (
+        "clone",
+        "morning",
+        "fog",
+        "rain",
+        "sunset",
+        "overcast",
+    )
+    cameras: tuple[Literal[0, 1], ...] = (0,)
     antialias: int = 2
     seed: int = 0
 

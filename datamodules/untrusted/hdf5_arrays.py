@@ -11,6 +11,7 @@ import zlib
 import h5py
 import numpy as np
 
+from datamodules.untrusted.hdf5_chunks import read_chunks
 from geometry.files.limits import MAX_ARRAY_BYTES
 from geometry.files.reading import require_bytes
 
@@ -49,7 +50,9 @@ def read_hdf5_array(data: bytes, name: str, kind: str, channels: tuple[int, ...]
         _require_own_storage(array)
         _require_kind(array, kind, channels)
         _require_bounded(array)
-        values = array[()]
+        values = read_chunks(data, array)
+        if values is None:
+            values = array[()]
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 

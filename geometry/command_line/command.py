@@ -4,30 +4,17 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, NoReturn
+from typing import Any
 
 from jsonargparse import ActionConfigFile, Namespace
 
-from geometry.command_line.messages import leave, mistake_behind, readable_error, say_error
+from geometry.command_line.messages import mistake_behind, say_error
 from geometry.command_line.options import Parameter, Part, described, part_of
 from geometry.command_line.parser import CONFIG_HELP, Parser
 from geometry.command_line.words import arrange, with_underscores
 from geometry.errors import InputError
 
 HELP_WORDS = ("-h", "--help", "--help_all")
-
-
-class CommandParser(Parser):
-    """The parser of one command, which says where its options are listed."""
-
-    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Print the message and leave with status 2.
-
-        Args:
-            message: what is wrong.
-            ex: the exception behind it.
-        """
-        leave(f"{readable_error(message).rstrip('.')}. (Options: {self.prog.replace(' [options]', '')} --help)")
 
 
 @dataclass
@@ -63,18 +50,19 @@ class Command:
         """The function with its options."""
         return part_of(self.run, self.parts)
 
-    def parser(self, prog: str) -> CommandParser:
+    def parser(self, prog: str) -> Parser:
         """Return its parser.
 
         Args:
             prog: how it is called.
         """
-        parser = CommandParser(
+        parser = Parser(
             prog=prog,
             description=described(self.title or self.run)[1],
             allow_abbrev=False,
             usage=_usage(prog, self.part.options),
         )
+        parser.hint = f"(Options: {prog} --help)"
         parser.add_argument("-c", "--config", action=ActionConfigFile, help=CONFIG_HELP)
         _add(parser, parser, self.part, self.title)
         return parser
@@ -130,12 +118,12 @@ class Group:
     """Commands below one name.
 
     Attributes:
-        description: what they do together.
+        summary: what they do together.
         commands: returns them by name.
         elsewhere: returns the command that a name with a dot stands for, if such names are taken.
     """
 
-    description: str
+    summary: str
     commands: Callable[[], Mapping[str, Command]]
     elsewhere: Callable[[str], Command] | None = None
 
@@ -148,7 +136,10 @@ class Group:
         """
         commands, first = self.commands(), words[0] if words else ""
         if with_underscores(first) in HELP_WORDS:
-            print(listing(prog, self.description, {name: one.summary for name, one in commands.items()}))
+            width = max(map(len, commands))
+            lines = [f"  {name.ljust(width)}  {one.summary}" for name, one in commands.items()]
+            head = [f"usage: {prog} COMMAND [options]", "", self.summary, ""]
+            print("\n".join([*head, *lines, "", f"{prog} COMMAND --help lists its options."]))
             return 0
         if self.elsewhere and "." in first:
             try:
@@ -162,20 +153,15 @@ class Group:
             return 2
         return commands[first].main(words[1:], f"{prog} {first}")
 
-    @property
-    def summary(self) -> str:
-        """The first sentence on it."""
-        return self.description
-
-    def parser(self, prog: str) -> CommandParser:
+    def parser(self, prog: str) -> Parser:
         """Return a parser to be filled, as the completion of a shell needs it.
 
         Args:
             prog: how the group is called.
         """
-        return CommandParser(prog=prog, description=self.description)
+        return Parser(prog=prog, description=self.summary)
 
-    def fill(self, parser: CommandParser, prog: str) -> None:
+    def fill(self, parser: Parser, prog: str) -> None:
         """Add the commands to the parser, which must have its place in the parser above by then.
 
         Args:
@@ -187,30 +173,7 @@ class Group:
             below.add_subcommand(name, command.parser(f"{prog} {name}"), help=command.summary)
 
 
-def listing(prog: str, description: str, commands: Mapping[str, str]) -> str:
-    """Return the help of a program that has commands.
-
-    Args:
-        prog: its name.
-        description: what it does.
-        commands: one line on each.
-    """
-    width = max(map(len, commands))
-    lines = [f"  {name.ljust(width)}  {text}" for name, text in commands.items()]
-    return "\n".join(
-        [
-            f"usage: {prog} COMMAND [options]",
-            "",
-            description,
-            "",
-            *lines,
-            "",
-            f"{prog} COMMAND --help lists its options.",
-        ]
-    )
-
-
-def _add(parser: CommandParser, group: Any, part: Part, title: Callable[..., Any] | None) -> None:  # noqa: ANN401
+def _add(parser: Parser, group: Any, part: Part, title: Callable[..., Any] | None) -> None:  # noqa: ANN401
     """Add the options of a part to a parser or group, and those of its parts under titles of their own."""
     for parameter in part.own:
         group.add_argument(f"--{parameter.name}", **parameter.settings())

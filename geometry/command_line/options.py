@@ -160,8 +160,11 @@ def part_of(make: Callable[..., Any], parts: Mapping[str, Callable[..., Any]] | 
         parts: by parameter, what makes its value of options, where its type is no dataclass.
     """
     hints = get_type_hints(make, include_extras=True)
+    told = reversed(make.__mro__) if isinstance(make, type) else (make,)
     texts = {
-        found.arg_name: one_line(found.description or "") for found in docstring_parser.parse(make.__doc__ or "").params
+        found.arg_name: one_line(found.description or "")
+        for one in told
+        for found in docstring_parser.parse(one.__doc__ or "").params
     }
     if is_dataclass(make):
         kinds = {field.name: (_default(field), False) for field in fields(make)}

@@ -30,11 +30,13 @@ class Parser(OpenParser):
         HELP: texts in place of those that docstrings have, by option.
         TITLES: titles of groups of options, by the first part of their names.
         config_errors: what reading a configuration may raise, besides errors of YAML.
+        hint: what errors end with.
     """
 
     HELP: dict[str, str] = {"print_config": PRINT_CONFIG_HELP}  # noqa: RUF012 - constants of the class
     TITLES: dict[str, str] = {}  # noqa: RUF012
     config_errors: tuple[type[Exception], ...] = ()
+    hint = ""
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Print the message and leave with status 2.
@@ -45,7 +47,8 @@ class Parser(OpenParser):
         """
         if not self.exit_on_error:  # a parser inside another, which may try something else
             super().error(message, ex)
-        leave(readable_error(message))
+        text = readable_error(message)
+        leave(f"{text.rstrip('.')}. {self.hint}" if self.hint else text)
 
     def read_config(self, content: str, path: str | os.PathLike[str], read: Callable[[str], Namespace]) -> Namespace:
         """Read a configuration; one without settings, such as an overlay that is commented out, changes nothing.

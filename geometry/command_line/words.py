@@ -1,7 +1,9 @@
 """The words of a command line, in the one spelling that the parser of a command takes."""
 
+import itertools
+import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 _TRUE, _FALSE = ("true", "yes"), ("false", "no")
 
@@ -52,7 +54,8 @@ def arrange(
         values = [value] if is_joined else []
         if count == 0 and is_joined and value.lower() in (*_TRUE, *_FALSE):
             name, values, is_joined = (name if value.lower() in _TRUE else f"--no_{name[2:]}"), [], ""
-        while left and not is_joined and _belongs(left[-1], count, len(values)):
+        most = math.inf if isinstance(count, str) else count
+        while left and not is_joined and not left[-1].startswith("--") and len(values) < most:
             values.append(left.pop())
         if isinstance(count, str):
             if name in lists:
@@ -64,14 +67,6 @@ def arrange(
         named = lists.get(f"--{positional}")
         found.insert(0, (f"--{positional}", unnamed)) if named is None else named.extend(unnamed)
         unnamed = []
-    return [part for name, values in found for part in _spelled(name, values)] + unnamed
-
-
-def _belongs(word: str, count: int | str, so_far: int) -> bool:
-    """Whether a word is a further value of an option that has so many values already."""
-    return not word.startswith("--") and (isinstance(count, str) or so_far < count)
-
-
-def _spelled(name: str, values: Sequence[str]) -> list[str]:
-    """Return an option with its values; a single one is joined, whatever it begins with."""
-    return [f"{name}={values[0]}"] if len(values) == 1 else [name, *values]
+    # A single value is joined, whatever it begins with.
+    spelled = [[f"{name}={values[0]}"] if len(values) == 1 else [name, *values] for name, values in found]
+    return [*itertools.chain(*spelled), *unnamed]

@@ -39,7 +39,7 @@ def sole_use(folder: Path, name: str = LOCK_NAME, is_patient: bool = False) -> I
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _acquire(lock, file, note, is_patient)
-        _write_note(note)
+        note.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n", encoding="utf-8")
     except OSError as error:
         lock.release(force=True)
         raise InputError(f"{folder} cannot be written to ({error.strerror or error}).") from error
@@ -66,10 +66,6 @@ def _acquire(lock: FileLock, file: Path, note: Path, is_patient: bool) -> None:
             ) from error
         print(f"waiting for {_holder(note)}, which uses {file.parent}", file=sys.stderr)
         lock.acquire()
-
-
-def _write_note(note: Path) -> None:
-    note.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname()}) + "\n", encoding="utf-8")
 
 
 def _holder(note: Path) -> str:

@@ -1,40 +1,53 @@
 """Arrays in NumPy's own formats, .npy and .npz: never unpickled, and never larger than they may be."""
 
+import io
+import math
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from geometry.errors import InputError
-from geometry.files.limits import MAX_ARRAY_BYTES, MIB
-from geometry.files.npy_header import read_npy_header
+from geometry.files.limits import MAX_ARRAY_BYTES, MAX_NPY_HEADER_BYTES, MIB
 from geometry.files.reading import read_regular_file
 from geometry.files.zip_archives import read_zip_member
 
 Array = np.ndarray
 
 
-def decode_npy(data: bytes, max_bytes: int = MAX_ARRAY_BYTES) -> Array:
+def decode_npy(data: bytes | Array, max_bytes: int = MAX_ARRAY_BYTES, only: np.dtype | None = None) -> Array:
     """Return the numbers or truth values in the bytes of a .npy file.
 
     Args:
-        data: bytes of the file.
+        data: bytes of the file, or (N,) uint8.
         max_bytes: largest size of the array.
+        only: refuse every other type and order of bytes.
 
     Returns:
-        Array in the stored shape and type, in the order of bytes of this machine; read-only where nothing was copied.
+        Array in the stored shape and type, in the order of bytes of this machine; where nothing was copied, a view of
+        the data, which is read-only for bytes.
 
     Raises:
-        InputError: the bytes are no such file, hold something else, or claim more than ``max_bytes``.
-        ValueError: they end early.
+        InputError: the bytes are no such file, claim more than ``max_bytes`` or end early; or their type is no plain
+            one (objects would be unpickled, which never happens).
     """
-    header = read_npy_header(data, max_bytes)
-    there, wanted = len(data) - header.num_bytes, header.num_elements * header.dtype.itemsize
+    file = io.BytesIO(bytes(data[: MAX_NPY_HEADER_BYTES + 16]))
+    shape, fortran_order, dtype = _read_header(file)
+    if dtype.kind not in "biuf" or dtype.names is not None or dtype.subdtype is not None:
+        raise InputError(f"the array must hold plain numbers, not {str(dtype)[:60]}; nothing is unpickled")
+    if only is not None and dtype != only:
+        raise InputError(f"the array must hold {only}, not {dtype}")
+    # An axis of length 0 must not hide what the others claim: numpy multiplies them all.
+    if not all(type(length) is int and 0 <= length <= max_bytes for length in shape) or len(shape) > 8:
+        raise InputError(f"the array claims the shape {str(shape)[:60]}")
+    if math.prod(max(length, 1) for length in shape) * dtype.itemsize > max_bytes:
+        raise InputError(f"the array claims the shape {shape} of {dtype}; more than {max_bytes} bytes are refused")
+    there, wanted = len(data) - file.tell(), math.prod(shape) * dtype.itemsize
     if there < wanted:
-        raise ValueError(f"{wanted} bytes of numbers are announced, {there} are there")
-    numbers = np.frombuffer(data, header.dtype, header.num_elements, header.num_bytes)
-    array = numbers.reshape(header.shape, order="F" if header.fortran_order else "C")
-    return array.astype(header.dtype.newbyteorder("="), copy=False)
+        raise InputError(f"{wanted} bytes of numbers are announced, {there} are there")
+    numbers = np.frombuffer(data, dtype, math.prod(shape), file.tell())
+    array = numbers.reshape(shape, order="F" if fortran_order else "C")
+    return array.astype(dtype.newbyteorder("="), copy=False)
 
 
 def read_npy_file(path: Path, max_bytes: int = MAX_ARRAY_BYTES) -> Array:
@@ -67,8 +80,25 @@ def read_npz_member(archive: zipfile.ZipFile, name: str, max_bytes: int = MAX_AR
         max_bytes: largest size of the array.
 
     Raises:
-        InputError: it is no array of numbers, or claims or unpacks to more than ``max_bytes``.
+        InputError: it is no array of numbers, ends early, or claims or unpacks to more than ``max_bytes``.
         OSError: it is damaged.
-        ValueError: it ends early.
     """
     return decode_npy(read_zip_member(archive, f"{name}.npy", max_bytes + MIB), max_bytes)
+
+
+def _read_header(file: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype]:
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    try:
+        version = np.lib.format.read_magic(file)
+        if version not in readers:
+            raise InputError(f"the .npy file is of format {version[0]}.{version[1]}; 1.0 and 2.0 are read")
+        return readers[version](file, max_header_size=MAX_NPY_HEADER_BYTES)
+    except InputError:
+        raise
+    except Exception as error:
+        # NumPy has Python parse the header: a hostile one raises whatever a parser and a type's constructor can.
+        raise InputError(f"the header of the .npy file cannot be read ({_short(error)})") from error
+
+
+def _short(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

@@ -103,8 +103,9 @@ def _controls(gradio: Any, predictor: Predictor) -> tuple[Any, ...]:  # noqa: AN
     )
     samples = [[str(file)] for file in sorted(EXAMPLES.glob("[!.]*.jpg"))]
     examples = gradio.Dataset(components=["image"], samples=samples, label="Examples", elem_id="examples")
+    sides = sorted({*RESOLUTIONS, predictor.processing_res}, key=lambda side: side or 1 << 30)  # 0 is the last
     resolution = gradio.Dropdown(
-        [(str(side) if side else "the image's own size", side) for side in _sides(predictor.processing_res)],
+        [(str(side) if side else "the image's own size", side) for side in sides],
         value=predictor.processing_res,
         label="Processing resolution (longest side, pixels)",
         info=f"Trained at {trained.sizes_text()}" if trained and trained.image_sizes else None,
@@ -129,11 +130,6 @@ def _display_controls(gradio: Any, modality: Modality) -> tuple[Any, ...]:  # no
             elem_id="anchors",
         )
     return style, near_m, far_m, anchors
-
-
-def _sides(own: int) -> list[int]:
-    """Return the sides that can be chosen, the model's own among them, in order; 0 is the last."""
-    return sorted({*RESOLUTIONS, own}, key=lambda side: side or 1 << 30)
 
 
 def _results(gradio: Any, modality: Modality) -> tuple[Any, ...]:  # noqa: ANN401

@@ -1,6 +1,5 @@
 """What the web page does with an image; ``layout`` lays it out and ``onestep serve`` serves it."""
 
-import math
 import shutil
 import tempfile
 import time
@@ -14,13 +13,14 @@ import numpy as np
 from geometry.errors import InputError
 from geometry.files.writing import write_whole
 from lightning_modules.inference.anchored_metres import AnchoredMetres
+from lightning_modules.inference.anchors import anchor_of
 from lightning_modules.inference.batch_run import reason_of
-from lightning_modules.inference.image_inputs import read_image
+from lightning_modules.inference.image_inputs import as_bytes, read_image
 from lightning_modules.inference.mesh import glb_bytes
-from lightning_modules.inference.point_cloud import PointCloudCamera, metric_range, point_cloud, stretched
+from lightning_modules.inference.point_cloud import PointCloudCamera, metric_range, point_cloud
 from lightning_modules.inference.predictor import Predictor
 from lightning_modules.inference.results import npy_bytes, png16_bytes, visualise
-from lightning_modules.inference.surface_files import SURFACE_FILES
+from lightning_modules.inference.surface_files import SURFACE_FILES, nearness
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 # Depth has no scale. A range of 1:3 looks like a room; more would blow up the distance.
@@ -83,24 +83,22 @@ class _Predicted:
     timing: str
 
 
+@dataclass(eq=False)
 class Page:
     """What the page does with an uploaded file.
 
-    Args:
+    Attributes:
         predictor: the model.
         max_pixels: larger images are refused.
         folder: where downloads are kept while the page runs.
-
-    Attributes:
         num_predictions: how often the network was run.
     """
 
-    def __init__(self, predictor: Predictor, max_pixels: int, folder: Path) -> None:
-        self.predictor = predictor
-        self.max_pixels = max_pixels
-        self.folder = folder
-        self.num_predictions = 0
-        self._last: _Predicted | None = None
+    predictor: Predictor
+    max_pixels: int
+    folder: Path
+    num_predictions: int = 0
+    _last: _Predicted | None = None
 
     def thumbnail(self, file: str) -> np.ndarray:
         """Return a small copy of an uploaded image, (h,w,3) uint8.
@@ -111,7 +109,7 @@ class Page:
         Raises:
             InputError: it is no image, or too large.
         """
-        image = _for_screens(self._read(file))
+        image = as_bytes(self._read(file))
         shrink = _THUMBNAIL_PX / max(*image.shape[:2], _THUMBNAIL_PX)
         size = [max(1, round(side * shrink)) for side in image.shape[1::-1]]
         return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
@@ -147,11 +145,11 @@ class Page:
             relative, camera, fit = self._scaled(last, display, camera, target / stem)
             view = self._write_surface(last.image, relative, camera, target / stem)
             if display.near_white:
-                colors = _grey(relative)
+                colors = as_bytes(np.repeat(nearness(relative)[..., None], 3, axis=2))
         timing = f"{last.timing}, written in {time.perf_counter() - started_s:.2f} s"
         further = sorted(str(path) for path in target.iterdir() if path not in (array, exact, view))
         return Shown(
-            (_for_screens(last.image), colors),
+            (as_bytes(last.image), colors),
             str(array),
             str(exact),
             further,
@@ -195,9 +193,13 @@ class Page:
         """Return relative depth, the range that it is relative to, and what is to be said of anchors."""
         modality = self.predictor.modality
         if not display.anchors.strip():
-            return stretched(modality, last.prediction, camera), camera, ""
+            return camera.stretch(modality, last.prediction), camera, ""
         file = Path(last.key[0])
-        fitted = AnchoredMetres(modality, {file: _anchors(display.anchors)}, _ANCHOR_TOLERANCE)
+        lines = display.anchors.replace(",", " ").replace(";", " ").strip().splitlines()
+        anchors = [
+            anchor_of(line.split(), f"known depths, line {number}") for number, line in enumerate(lines, start=1)
+        ]
+        fitted = AnchoredMetres(modality, {file: np.array(anchors)}, _ANCHOR_TOLERANCE)
         metres, sentence = fitted.write(file, last.prediction, stem.parent, stem.name)
         relative, measured = metric_range(metres, camera)
         return relative, measured, f"{measured.near_m:.3g} to {measured.far_m:.3g} m: {sentence}."
@@ -218,43 +220,6 @@ class Page:
         return Path(tempfile.mkdtemp(dir=self.folder))
 
 
-def _anchors(text: str) -> np.ndarray:
-    """Return (N,3) x, y and metres of the lines of a text.
-
-    Raises:
-        InputError: a line is not three numbers.
-    """
-    rows = []
-    for number, line in enumerate(text.strip().splitlines(), start=1):
-        words = line.replace(",", " ").replace(";", " ").split()
-        try:
-            x, y, metres = map(float, words)
-        except ValueError as error:
-            raise InputError(
-                f"line {number} of the known depths must be three numbers, x and y in pixels and metres, got {line!r}."
-            ) from error
-        if not (math.isfinite(x) and math.isfinite(y) and 0 < metres < math.inf):
-            raise InputError(
-                f"line {number} of the known depths must be finite, and its metres larger than 0, got {line!r}."
-            )
-        rows.append((x, y, metres))
-    return np.array(rows)
-
-
-def _grey(relative: np.ndarray) -> np.ndarray:
-    """Return relative depth as grey over its full range, (H,W,3) uint8: the nearest is white."""
-    low, high = float(relative.min()), float(relative.max())
-    grey = ((high - relative) / max(high - low, 1e-6) * 255).round().astype(np.uint8)
-    return np.repeat(grey[..., None], 3, axis=2)
-
-
 def _shortened(stem: str) -> str:
     """Return a name to which endings can be added: file systems count bytes, of which a letter has up to four."""
     return stem.encode(errors="surrogateescape")[:_MAX_STEM_BYTES].decode(errors="ignore")
-
-
-def _for_screens(image: np.ndarray) -> np.ndarray:
-    """Return an image as uint8."""
-    if image.dtype == np.uint8:
-        return image
-    return (image / (65535 if image.dtype.kind == "u" else 1) * 255).round().astype(np.uint8)

@@ -18,6 +18,11 @@ _NO_NEWS = (
     "\nDetected KeyboardInterrupt",
     "`Trainer.fit` stopped: `max_",
 )
+# What Lightning does not say.
+_NO_GPU = (
+    "there is no GPU that PyTorch can use here (No supported gpu backend found). Set --trainer.accelerator auto or "
+    "cpu; or, if the machine has one, install the driver and a PyTorch that was built for it."
+)
 _OWN_CODE = [Path(__file__).parents[2] / name for name in ("datamodules", "geometry", "lightning_modules")]
 
 
@@ -33,19 +38,9 @@ def input_error_behind(error: BaseException) -> str | None:
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, MisconfigurationException):
-            return _with_remedy(one_line(cause))
+            return _NO_GPU if "No supported gpu backend found" in str(cause) else one_line(cause)
         cause = cause.__cause__
     return mistake_behind(error)
-
-
-def _with_remedy(message: str) -> str:
-    """Return Lightning's complaint with what to do, where it does not say."""
-    if "No supported gpu backend found" in message:
-        return (
-            "there is no GPU that PyTorch can use here (No supported gpu backend found). Set --trainer.accelerator "
-            "auto or cpu; or, if the machine has one, install the driver and a PyTorch that was built for it."
-        )
-    return message
 
 
 def quieten() -> None:

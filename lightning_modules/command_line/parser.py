@@ -5,13 +5,11 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from jsonargparse import ActionConfigFile
 from lightning.pytorch.cli import LightningArgumentParser
 from omegaconf.errors import OmegaConfBaseException
 
 from geometry.command_line.parser import Parser
 from geometry.jsonargparse_internals import groups_of
-from lightning_modules.shipped import find_config
 
 # In place of Lightning's help, where this project means something else or something less.
 HELP = {
@@ -72,21 +70,6 @@ class HelpAll(argparse.Action):
         sys.exit(0)
 
 
-class ConfigFile(ActionConfigFile):
-    """The option ``--config``, which takes the names of shipped configurations, too."""
-
-    def __call__(self, parser: Any, cfg: Any, values: Any, option_string: str | None = None) -> None:  # noqa: ANN401
-        """Read a configuration.
-
-        Args:
-            parser: the parser.
-            cfg: what was parsed before; changed in place.
-            values: path, name of a shipped configuration, or settings in YAML.
-            option_string: the option as it was spelled.
-        """
-        super().__call__(parser, cfg, find_config(values), option_string)
-
-
 class TrainerParser(Parser, LightningArgumentParser):
     """The parser of the commands that have a trainer."""
 
@@ -103,11 +86,10 @@ class TrainerParser(Parser, LightningArgumentParser):
             **kwargs: what the parser of jsonargparse takes.
         """
         text = super().format_help(*args, **kwargs)
-        grouped = [option for _, options in groups_of(self) for option in options]
-        shown = [option for option in grouped if option.help != argparse.SUPPRESS]
-        hidden = [option for option in shown if option.dest not in SHORT and not isinstance(option, HelpAll)]
         if not self.help_is_short:
             return text
+        shown = [option for _, options in groups_of(self) for option in options if option.help != argparse.SUPPRESS]
+        hidden = [option for option in shown if option.dest not in SHORT and not isinstance(option, HelpAll)]
         kept = [option.help for option in hidden]
         for option in hidden:
             option.help = argparse.SUPPRESS
@@ -115,14 +97,3 @@ class TrainerParser(Parser, LightningArgumentParser):
         for option, before in zip(hidden, kept, strict=True):
             option.help = before
         return text
-
-    def add_argument(self, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
-        """Add an option; Lightning's ``--config`` takes the names of shipped configurations, too.
-
-        Args:
-            *args: what the parser of jsonargparse takes.
-            **kwargs: what the parser of jsonargparse takes.
-        """
-        if kwargs.get("action") is ActionConfigFile:
-            kwargs["action"] = ConfigFile
-        return super().add_argument(*args, **kwargs)

@@ -1,5 +1,6 @@
 """The option ``--run`` of the commands that have a trainer: a run's name for its configuration and checkpoint."""
 
+from argparse import ArgumentError, ArgumentParser
 from collections.abc import Sequence
 
 from lightning.pytorch.utilities.rank_zero import rank_zero_info
@@ -26,29 +27,19 @@ def name_run(words: Sequence[str]) -> list[str]:
     """
     if not words or words[0] not in COMMANDS_WITH_RUN:
         return list(words)
-    (run, which), rest = _taken_out(words[1:], ("--run", "--ckpt_path"))
-    if run is None:
+    options = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    options.add_argument("--run")
+    options.add_argument("--ckpt_path")
+    try:
+        given, rest = options.parse_known_args(words[1:])
+    except ArgumentError as error:
+        raise InputError(f"{error.argument_name} needs a value.") from error
+    if given.run is None:
         return list(words)
-    found = find_run(run, which)
+    found = find_run(given.run, given.ckpt_path)
     if not found.config.is_file():
         raise InputError(
-            f"--run {run}: there is no {found.config}. Give the configuration of the run: --config, --ckpt_path."
+            f"--run {given.run}: there is no {found.config}. Give the configuration of the run: --config, --ckpt_path."
         )
     rank_zero_info(found.describe())
     return [words[0], "--config", str(found.config), "--ckpt_path", str(found.checkpoint), *rest]
-
-
-def _taken_out(words: Sequence[str], options: Sequence[str]) -> tuple[list[str | None], list[str]]:
-    """Return the values of options, None where they are not given, and the other words."""
-    values: dict[str, str | None] = dict.fromkeys(options)
-    rest = []
-    left = iter(words)
-    for word in left:
-        name, is_joined, value = word.partition("=")
-        if name not in values:
-            rest.append(word)
-            continue
-        values[name] = value if is_joined else next(left, None)
-        if values[name] is None:
-            raise InputError(f"{name} needs a value.")
-    return list(values.values()), rest

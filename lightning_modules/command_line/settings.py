@@ -4,7 +4,7 @@ import re
 from dataclasses import is_dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import get_type_hints
 
 from jsonargparse import Namespace
 
@@ -12,6 +12,7 @@ from geometry.errors import InputError
 from geometry.files.paths import check_writable, given_path
 from lightning_modules.command_line.links import class_of
 from lightning_modules.training.precision import check_precision
+from lightning_modules.training.run_settings import leaves
 
 # One more than the largest seed that NumPy takes.
 _NUM_SEEDS = 2**32
@@ -53,7 +54,7 @@ def settle(command: str, config: Namespace) -> None:
     for section in ("trainer", "checkpoints", "ema", "panels"):
         if not isinstance(config.get(section), Namespace):
             raise InputError(f"the section {section} holds no options; leave it out to keep the defaults.")
-    _refuse_interpolations(config.as_dict())
+    _refuse_interpolations(config)
     for section in ("model", "data"):
         _refuse_lists_of_settings(config.get(section), section)
     _check_seed(config.seed_everything)
@@ -82,16 +83,13 @@ def _expand(path: str, option: str) -> str:
     return path if "://" in path else str(given_path(path, option))
 
 
-def _refuse_interpolations(value: Any, key: str = "") -> None:  # noqa: ANN401 - whatever a configuration holds
+def _refuse_interpolations(config: Namespace) -> None:
     """Files resolve ``${...}``; on the command line, such a text would be taken as it stands."""
-    if isinstance(value, dict | list):
-        pairs = value.items() if isinstance(value, dict) else enumerate(value)
-        for name, below in pairs:
-            _refuse_interpolations(below, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, str) and re.search(r"\$\{[^}]*\}", value):
-        raise InputError(
-            f"{key}: {value} is resolved in files alone. On the command line, let your shell do it: $NAME."
-        )
+    for name, value in leaves(config.as_dict()):
+        if isinstance(value, str) and re.search(r"\$\{[^}]*\}", value):
+            raise InputError(
+                f"{name}: {value} is resolved in files alone. On the command line, let your shell do it: $NAME."
+            )
 
 
 def _refuse_lists_of_settings(value: object, key: str) -> None:

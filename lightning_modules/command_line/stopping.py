@@ -2,8 +2,8 @@
 
 import signal
 import sys
-from collections.abc import Callable
-from functools import wraps
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NoReturn
 
 from lightning.pytorch.cli import ArgsType
@@ -14,35 +14,29 @@ from lightning_modules.training.preemption import handlers_restored
 _KEPT = {
     "fit": "All that was saved is kept: the same command with --ckpt_path last goes on.",
     "test": "Data sets that were finished are kept: the same command scores the others.",
-    "predict": "Images that were finished are kept: the same command predicts the others.",
-    "export": "Nothing was written.",
 }
 
 
-def says_when_stopped(main: Callable[[ArgsType], None]) -> Callable[..., None]:
+@contextmanager
+def told_when_stopped(args: ArgsType) -> Iterator[None]:
     """Let a program that is stopped say what is kept, and leave the handlers of signals as they were.
 
     Args:
-        main: takes the command line as a list; None is that of the process.
+        args: the command line as a list; None is that of the process.
     """
-
-    @wraps(main)
-    def wrapped(args: ArgsType = None) -> None:
-        words = sys.argv[1:] if args is None else args
-        command = str(words[0]) if isinstance(words, list) and words else ""
-        try:
-            with handlers_restored():
-                main(args)
-        except SIGTERMException:
-            sys.exit(128 + signal.SIGTERM)  # Lightning ends validate and test with status 0, as if they were complete
-        except KeyboardInterrupt:
+    words = sys.argv[1:] if args is None else args
+    command = str(words[0]) if isinstance(words, list) and words else ""
+    try:
+        with handlers_restored():
+            yield
+    except SIGTERMException:
+        sys.exit(128 + signal.SIGTERM)  # Lightning ends validate and test with status 0, as if they were complete
+    except KeyboardInterrupt:
+        _leave(command)
+    except SystemExit as end:
+        if isinstance(end.__context__, KeyboardInterrupt):  # Lightning has tidied up, and would end with status 1
             _leave(command)
-        except SystemExit as end:
-            if isinstance(end.__context__, KeyboardInterrupt):  # Lightning has tidied up, and would end with status 1
-                _leave(command)
-            raise
-
-    return wrapped
+        raise
 
 
 def _leave(command: str) -> NoReturn:

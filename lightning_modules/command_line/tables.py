@@ -1,6 +1,8 @@
-"""Tables for the terminal and for Markdown."""
+"""Tables for the terminal, and as Markdown, LaTeX and CSV."""
 
-from collections.abc import Sequence
+import csv
+import io
+from collections.abc import Iterable, Sequence
 
 
 def format_table(rows: Sequence[Sequence[str]]) -> str:
@@ -27,6 +29,17 @@ def format_markdown(rows: Sequence[Sequence[str]]) -> str:
     lines = [f"| {' | '.join(row)} |" for row in rows]
     lines.insert(1, "|---" + "|---:" * (len(rows[0]) - 1) + "|")
     return "\n".join(lines)
+
+
+def format_csv(rows: Iterable[Sequence[object]]) -> str:
+    """Return rows as CSV; the first is the heading.
+
+    Args:
+        rows: cells, equally many in each row.
+    """
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
 
 
 def format_latex(rows: Sequence[Sequence[str]], caption: str) -> str:

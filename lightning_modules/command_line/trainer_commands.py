@@ -4,8 +4,11 @@ import sys
 from typing import Any
 
 from jsonargparse import Namespace
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser
+from lightning.pytorch.plugins.io import CheckpointIO
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from geometry.command_line.messages import leave
 from geometry.errors import InputError
@@ -15,24 +18,34 @@ from lightning_modules.command_line.parser import HelpAll, TrainerParser
 from lightning_modules.command_line.run_option import COMMANDS_WITH_RUN, RUN_HELP, name_run
 from lightning_modules.command_line.settings import settle
 from lightning_modules.command_line.spelling import spelled
-from lightning_modules.command_line.stopping import says_when_stopped
-from lightning_modules.command_line.trainer_parts import TRAINER_DEFAULTS, callbacks_of, default_logger, plugins_of
+from lightning_modules.command_line.stopping import told_when_stopped
 from lightning_modules.estimator import Estimator
 from lightning_modules.evaluation.callback import Evaluation, begin_evaluation
 from lightning_modules.lightning_internals import OpenCLI
 from lightning_modules.training.attention import Attention, prefer_attention
-from lightning_modules.training.callbacks import ValidationPanels
+from lightning_modules.training.callbacks import (
+    RunAnnouncement,
+    Throughput,
+    ValidationPanels,
+    ValidationSummary,
+    describe_lack_of_scores,
+)
+from lightning_modules.training.checkpoint_files import DurableCheckpointIO
 from lightning_modules.training.checkpoints import Checkpoints
 from lightning_modules.training.csv_curves import CsvCurves
 from lightning_modules.training.ema import ExponentialMovingAverage
-from lightning_modules.training.loggers import check_packages, close_services, open_services, placed
+from lightning_modules.training.loggers import ServiceFlush, check_packages, close_services, open_services, placed
+from lightning_modules.training.monitoring import MemoryPeak, UpdateRatio
+from lightning_modules.training.monitors import MonitoredCurves
 from lightning_modules.training.precision import TF32, set_tf32
 from lightning_modules.training.preemption import StopSignals
+from lightning_modules.training.progress import StepProgress
 from lightning_modules.training.resuming import logged_under_last_step
 from lightning_modules.training.run_choice import choose_run
 from lightning_modules.training.run_folders import keep_checkpoints_in
 from lightning_modules.training.run_record import RunRecord
 from lightning_modules.training.run_settings import RunSettings, plain_config
+from lightning_modules.training.run_tensorboard import RunTensorBoard
 from lightning_modules.training.val_scores import ValidationScores
 
 TF32_HELP = (
@@ -44,7 +57,16 @@ ATTENTION_HELP = (
     "chooses."
 )
 
-
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "default_root_dir": "runs",
+    "max_steps": 20_000,
+    "val_check_interval": None,
+    "check_val_every_n_epoch": None,
+    "num_sanity_val_steps": 0,
+    "log_every_n_steps": 10,
+    "use_distributed_sampler": False,
+    "enable_model_summary": False,
+}
 DESCRIPTIONS = {
     "fit": "Train a model; validate it while it trains, and at the end.",
     "validate": "Score a trained model on the validation data of its configuration.",
@@ -155,12 +177,11 @@ class OneStepCLI(OpenCLI):
         config, name = self.made_options.trainer, self.made_options.name
         is_fit = self.subcommand == "fit"
         if config.logger in (None, True):
-            kwargs["logger"] = default_logger(config, name, self._run.folder.name) if is_fit else False
-        kwargs["plugins"] = plugins_of(config, [type(self.datamodule).__qualname__])
-        callbacks = callbacks_of(config, self._run, self._curves, self._settings)
-        callbacks += [ValidationScores(self._run.folder)] * is_fit
+            place = (config.default_root_dir, name, self._run.folder.name)
+            kwargs["logger"] = RunTensorBoard(*place, default_hp_metric=False) if is_fit else False
+        kwargs["plugins"] = self._plugins(config)
         try:
-            trainer = super().instantiate_trainer(callbacks=callbacks, **kwargs)
+            trainer = super().instantiate_trainer(callbacks=self._callbacks(config), **kwargs)
         except (TypeError, ValueError, RuntimeError, ImportError) as error:
             raise InputError(f"the trainer cannot be set up like this: {error}") from error
         if is_fit:
@@ -173,15 +194,19 @@ class OneStepCLI(OpenCLI):
         if trainer.enable_validation and self.model.last_validated_step != trainer.global_step:
             with logged_under_last_step(trainer):
                 trainer.validate(self.model, datamodule=self.datamodule, verbose=False)
+            if problem := describe_lack_of_scores(trainer, self.model):
+                rank_zero_warn(problem)
         close_services(self.trainer.loggers)
 
     def after_validate(self) -> None:
-        """Say so if there was nothing to validate on."""
+        """Say so if there was nothing to validate on, or nothing came of it."""
         if self.model.last_validated_step < 0:
             raise InputError(
                 "there is nothing to validate on: no data set of the configuration has a split val with samples. Name "
                 "one in data.val_datasets."
             )
+        if problem := describe_lack_of_scores(self.trainer, self.model):
+            raise InputError(problem)
 
     def before_test(self) -> None:
         """Tell the evaluation what is evaluated."""
@@ -196,18 +221,34 @@ class OneStepCLI(OpenCLI):
         """
         return {"weights_only": True} | ({"verbose": False} if command != "fit" else {})
 
+    def _plugins(self, config: Namespace) -> list[Any]:
+        """Return the configured plugins, and the one that writes checkpoints if none of them does."""
+        plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins]
+        plugins = [plugin for plugin in plugins if plugin is not None]
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            plugins.append(DurableCheckpointIO([type(self.datamodule).__qualname__]))
+        return plugins
+
+    def _callbacks(self, config: Namespace) -> list[Callback]:
+        """Return the configured callbacks and those of every run."""
+        callbacks = [*(config.callbacks or []), RunAnnouncement(self._run.folder), self._curves, ServiceFlush()]
+        if config.enable_progress_bar is not False and not any(isinstance(each, ProgressBar) for each in callbacks):
+            callbacks.append(StepProgress())
+        callbacks += [Throughput(), UpdateRatio(), MemoryPeak(), ValidationSummary(), self._settings, MonitoredCurves()]
+        return [*callbacks, *([ValidationScores(self._run.folder)] if self.subcommand == "fit" else [])]
+
     def _options(self) -> Namespace:
         return self.config[str(self.subcommand)]
 
 
-@says_when_stopped
 def main(args: ArgsType = None) -> None:
     """Run a command.
 
     Args:
         args: the command line as a list; None is that of the process.
     """
-    run(args)
+    with told_when_stopped(args):
+        run(args)
 
 
 def run(args: ArgsType = None, kind: type[OneStepCLI] = OneStepCLI) -> None:

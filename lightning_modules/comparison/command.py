@@ -1,6 +1,5 @@
 """The command ``onestep compare``."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -63,12 +62,3 @@ def compare(
 
 
 COMMAND = Command(compare, before=quieten)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run the command, as version 0.1 called it.
-
-    Args:
-        arguments: words after the command's name.
-    """
-    return COMMAND.main(arguments, "onestep compare")

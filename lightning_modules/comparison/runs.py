@@ -10,7 +10,8 @@ from geometry.errors import InputError, one_line, printable
 from geometry.files.json_text import read_json_file
 from geometry.files.paths import given_path
 from lightning_modules.evaluation.scores import DatasetScores, read_samples, scores_from
-from lightning_modules.inference.run_config import config_beside, read_config
+from lightning_modules.inference.run_config import read_config
+from lightning_modules.training.found_runs import run_around
 
 # What differs between any two evaluations, or is shown anyway.
 _NOT_SETTINGS = {"data_sets", "headline", "protocols", "metric_protocols", "more_is_better", "missing", "date"}
@@ -40,8 +41,8 @@ class EvaluatedRun:
         """What the results depend on, and the configuration of training where it is there: values by dotted key."""
         found = flatten({key: value for key, value in self.document.items() if key not in _NOT_SETTINGS})
         checkpoint = self.document.get("checkpoint")
-        config = config_beside(Path(checkpoint)) if isinstance(checkpoint, str) else None
-        if config is not None and config.is_file():
+        config = run_around(Path(checkpoint).absolute()) / "config.yaml" if isinstance(checkpoint, str) else Path()
+        if config.is_file():
             found |= {f"config.{key}": value for key, value in flatten(read_config([config])).items()}
         return found
 

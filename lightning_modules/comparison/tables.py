@@ -1,14 +1,12 @@
 """Tables of a comparison: every run against the first, dataset by dataset, metric by metric."""
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
 
 from geometry.errors import InputError
-from lightning_modules.command_line.tables import format_latex, format_markdown
+from lightning_modules.command_line.tables import format_csv, format_latex, format_markdown
 from lightning_modules.comparison.bootstrap import PairedDifference, paired_difference
 from lightning_modules.comparison.runs import EvaluatedRun
 from lightning_modules.evaluation.tables import more_is_better, number
@@ -217,15 +215,14 @@ def csv_text(comparisons: Sequence[Comparison], first: str) -> str:
         comparisons: what was compared.
         first: name of the first run.
     """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["dataset", "metric", "first", "run", "first_score", "score", "difference", "low", "high", "images"])
+    heading = ["dataset", "metric", "first", "run", "first_score", "score", "difference", "low", "high", "images"]
+    rows: list[list[object]] = [[*heading]]
     for each in comparisons:
         found = each.difference
         values = (*each.scores, found.mean, found.low, found.high)
         cells = [repr(value) if math.isfinite(value) else "" for value in values]
-        table.writerow([each.dataset, each.metric, first, each.run, *cells, found.num_images])
-    return text.getvalue()
+        rows.append([each.dataset, each.metric, first, each.run, *cells, found.num_images])
+    return format_csv(rows)
 
 
 _EXPLANATION = (

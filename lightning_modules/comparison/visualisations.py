@@ -12,9 +12,9 @@ from geometry.files.writing import write_whole
 from lightning_modules.comparison.runs import EvaluatedRun
 from lightning_modules.comparison.tables import paired_values
 from lightning_modules.evaluation.tables import more_is_better
+from lightning_modules.inference.results import jpeg_bytes
 
 _TEXT_HEIGHT_PX = 22
-_JPEG_QUALITY = 90
 
 
 def write_most_different(
@@ -89,11 +89,11 @@ def _stacked(panels: Sequence[Path], labels: Sequence[str]) -> bytes:
     parts = []
     for panel, label in zip(panels, labels, strict=True):
         with open_image(panel, panel, MAX_SAMPLE_PIXELS) as opened:
-            image = np.ascontiguousarray(np.asarray(opened.convert("RGB"))[..., ::-1])
+            image = np.asarray(opened.convert("RGB"))
         strip = np.full((_TEXT_HEIGHT_PX, image.shape[1], 3), 255, np.uint8)
         text = label.encode("ascii", "replace").decode()
         cv2.putText(strip, text, (4, 16), cv2.FONT_HERSHEY_SIMPLEX, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
         parts += [strip, image]
     width = max(part.shape[1] for part in parts)
     parts = [np.pad(part, ((0, 0), (0, width - part.shape[1]), (0, 0)), constant_values=255) for part in parts]
-    return cv2.imencode(".jpg", np.concatenate(parts), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])[1].tobytes()
+    return jpeg_bytes(np.concatenate(parts))

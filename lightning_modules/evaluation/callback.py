@@ -1,12 +1,11 @@
 """Scores what ``test`` predicts, data set by data set, and writes the results."""
 
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
@@ -15,7 +14,6 @@ from tqdm import tqdm
 from geometry.batch import GeometryBatch
 from geometry.contract import TestData, test_data
 from geometry.errors import InputError
-from geometry.files.locks import sole_use
 from geometry.files.paths import given_path
 from lightning_modules.estimator import Estimator
 from lightning_modules.evaluation.calibration_figure import calibration_figure
@@ -31,6 +29,7 @@ from lightning_modules.evaluation.visualisations import paint_sample
 from lightning_modules.inference.results import png_bytes
 from lightning_modules.metrics.benchmarks.choice import DEFAULT_PROTOCOLS, MetricChoice
 from lightning_modules.training.loggers import show_image
+from lightning_modules.training.run_lock import RunLock
 from lightning_modules.uncertainty.spread import Uncertainty, UncertaintyBy
 
 
@@ -86,7 +85,7 @@ class Evaluation(Callback):
         self._results: dict[str, DatasetScores] = {}
         self._to_run: list[str] = []
         self._num_finished = 0
-        self._folder_use = ExitStack()
+        self._lock = RunLock()
         self._forget()
 
     def setup(self, trainer: Trainer, pl_module: Estimator, stage: str) -> None:  # type: ignore[override]
@@ -122,27 +121,12 @@ class Evaluation(Callback):
                 print(screen_table(pl_module.task.headline_metric, self._in_order(data)))
 
     def _take_folder(self, trainer: Trainer) -> None:
-        """Find the folder, and let no other test write there; the first rank decides and holds the lock for all.
-
-        Raises:
-            InputError: another test does; on every rank.
-        """
+        """Find the folder, which the first rank decides, log there by default, and let no other test write there."""
         if not self.has_folder:
             self.folder = Path(trainer.strategy.broadcast(str(free_folder(self.folder, self._identities))))
-        self._log_there(trainer)
-        problem = None
-        if trainer.is_global_zero:
-            try:
-                self._folder_use.enter_context(sole_use(self.folder))
-            except InputError as error:
-                problem = str(error)
-        if problem := trainer.strategy.broadcast(problem):
-            raise InputError(problem)
-
-    def _log_there(self, trainer: Trainer) -> None:
-        """Let TensorBoard write to the folder, if there is no other logger."""
         if self.settings and not trainer.loggers:
             trainer.loggers = [TensorBoardLogger(str(self.folder), "", "", default_hp_metric=False)]
+        self._lock.take_on_all(trainer, self.folder)
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: Estimator, checkpoint: dict[str, Any]) -> None:  # type: ignore[override]
         """Note what the checkpoint says of itself."""
@@ -154,13 +138,11 @@ class Evaluation(Callback):
             self._record = provenance(trainer, self._checkpoint)
         self._checkpoint = None
 
-    def teardown(self, trainer: Trainer, pl_module: Estimator, stage: str) -> None:  # type: ignore[override]
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: object) -> None:
         """Give the folder back."""
-        self._folder_use.close()
+        self._lock.release()
 
-    def on_exception(self, trainer: Trainer, pl_module: Estimator, exception: BaseException) -> None:  # type: ignore[override]
-        """Give the folder back."""
-        self._folder_use.close()
+    on_exception = teardown  # type: ignore[assignment]
 
     def on_test_batch_end(  # type: ignore[override]
         self,
@@ -208,7 +190,7 @@ class Evaluation(Callback):
             self._identities[name],
             scorer.overall(tally),
             len(tally.rows),
-            next(info.num_published for info in data.test_dataset_infos if info.name == name),
+            scorer.dataset.num_published,
             tally.problems,
             scorer.calibration(tally),
         )

@@ -2,12 +2,12 @@
 
 import io
 import json
-import math
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic_core import to_jsonable_python
 
 from geometry.errors import InputError
 from geometry.files.writing import write_whole
@@ -59,12 +59,4 @@ def to_json(document: dict[str, Any]) -> str:
     Args:
         document: what is to be written.
     """
-    return json.dumps(_without_nan(document), indent=1, default=str, allow_nan=False) + "\n"
-
-
-def _without_nan(value: Any) -> Any:  # noqa: ANN401
-    if isinstance(value, dict):
-        return {str(key): _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    return json.dumps(to_jsonable_python(document, inf_nan_mode="null", fallback=str), indent=1, allow_nan=False) + "\n"

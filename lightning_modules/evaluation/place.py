@@ -21,12 +21,8 @@ def free_folder(folder: Path, identities: Mapping[str, str]) -> Path:
 def _is_free(folder: Path, identities: Mapping[str, str]) -> bool:
     """Say whether all results in a folder are of the same model, and those of these datasets of the same data."""
     models = {identity.partition("-")[0] for identity in identities.values()}
-    for file in folder.glob("*/scores.json"):
-        scores = read_scores(file.parent)
-        if scores is None:
-            continue
-        if scores.identity.partition("-")[0] not in models:
-            return False
-        if identities.get(scores.name, scores.identity) != scores.identity:
-            return False
-    return True
+    found = filter(None, (read_scores(file.parent) for file in folder.glob("*/scores.json")))
+    return all(
+        each.identity.partition("-")[0] in models and identities.get(each.name, each.identity) == each.identity
+        for each in found
+    )

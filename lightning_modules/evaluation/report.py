@@ -72,13 +72,7 @@ def _evaluated(settings: Mapping[str, Any]) -> str:
         whose = f"Checkpoint: none; the weights are those of `{base}`"
     else:
         whose = f"Predictions: `{options.get('folder', 'of an unknown model')}`"
-    made = {
-        "step": settings.get("step"),
-        "weights": settings.get("weights"),
-        "precision": settings.get("precision"),
-        "commit": settings.get("commit"),
-        "date": settings.get("date"),
-        "command": f"`{settings['command']}`" if settings.get("command") else None,
-    }
+    made = {name: settings.get(name) for name in ("step", "weights", "precision", "commit", "date")}
+    made["command"] = f"`{settings['command']}`" if settings.get("command") else None
     lines = [f"* {name}: {value}" for name, value in made.items() if value not in (None, "")]
     return "\n\n".join([whose, *(["\n".join(lines)] if lines else [])])

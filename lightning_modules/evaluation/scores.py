@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 from geometry.errors import printable
 from geometry.files.json_text import read_json_file
 from geometry.files.reading import read_text_file
+from lightning_modules.command_line.tables import format_csv
 from lightning_modules.evaluation.files import to_json, write_file
 
 
@@ -91,14 +92,12 @@ def write_scores(folder: Path, scores: DatasetScores, rows: dict[str, dict[str, 
         rows: metrics of every sample by key; a metric that a sample cannot have, such as one of edges, is missing.
     """
     names = list(scores.scores)
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["key", *names, "left_out"])
+    table = [["key", *names, "left_out"]]
     for key in sorted(rows):
-        table.writerow([key, *(repr(rows[key][name]) if name in rows[key] else "" for name in names), ""])
+        table.append([key, *(repr(rows[key][name]) if name in rows[key] else "" for name in names), ""])
     for key in sorted(key for key in scores.problems if key):
-        table.writerow([key, *("" for _ in names), scores.problems[key]])
-    write_file(folder / "samples.csv", text.getvalue())
+        table.append([key, *("" for _ in names), scores.problems[key]])
+    write_file(folder / "samples.csv", format_csv(table))
     write_file(folder / "scores.json", to_json(asdict(scores)))
 
 

@@ -1,12 +1,10 @@
 """Tables of results: ours beside published figures of the same protocol, and all metrics, protocol by protocol."""
 
-import csv
-import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
-from lightning_modules.command_line.tables import format_latex, format_markdown, format_table
+from lightning_modules.command_line.tables import format_csv, format_latex, format_markdown, format_table
 from lightning_modules.evaluation.scores import DatasetScores
 from lightning_modules.metrics.benchmarks.choice import protocol_of, protocol_title
 from lightning_modules.metrics.benchmarks.published import PUBLISHED
@@ -15,27 +13,28 @@ OURS = "this evaluation"
 _MORE_IS_BETTER = ("delta", "share_under", "boundary_f1", "boundary_precision", "boundary_recall", "matte_recall")
 
 
-@dataclass(frozen=True)
-class ComparisonTable:
-    """Our figures beside published ones of the same metric and protocol.
+class Table(NamedTuple):
+    """Figures by dataset, of one protocol.
 
     Attributes:
-        title: metric and protocol.
-        rows: heading and cells: method, source, a figure per dataset.
+        title: what they are; may be empty.
+        rows: heading and cells.
     """
 
     title: str
     rows: list[list[str]]
 
 
-def comparison_tables(headline: str, results: Sequence[DatasetScores]) -> list[ComparisonTable]:
+def comparison_tables(headline: str, results: Sequence[DatasetScores]) -> list[Table]:
     """Return a table per metric and protocol of which there are published figures; the headline's stands first.
+
+    Rows hold method, source and a figure per dataset: ours, then published ones of the same metric and protocol.
 
     Args:
         headline: the metric that stands first, with or without published figures.
         results: scores.
     """
-    tables = []
+    tables, has_headline = [], False
     for table in sorted(PUBLISHED, key=lambda table: table.metric != headline):
         ours = {result.name: result for result in results if table.metric in result.scores}
         published = [row for row in table.rows if row.figures.keys() & ours.keys()]
@@ -45,22 +44,22 @@ def comparison_tables(headline: str, results: Sequence[DatasetScores]) -> list[C
         rows = [["method", "source", *names]]
         rows.append([OURS, "", *(number(ours[name].scores[table.metric] * table.factor, 2) for name in names)])
         for row in published:
-            figures = (
-                f"{row.figures[name]:.{_digits(row.figures[name])}f}" if name in row.figures else "" for name in names
-            )
-            rows.append([row.method, row.source, *figures])
-        tables.append(ComparisonTable(f"{table.heading}, {table.protocol}", rows))
-    if not any(table.metric == headline and _has_ours(table.metric, results) for table in PUBLISHED):
+            figures = (row.figures.get(name) for name in names)
+            cells = ("" if each is None else f"{each:.{3 if abs(each) < 1 else 1}f}" for each in figures)
+            rows.append([row.method, row.source, *cells])
+        tables.append(Table(f"{table.heading}, {table.protocol}", rows))
+        has_headline |= table.metric == headline
+    if not has_headline:
         known = [result for result in results if headline in result.scores]
         rows = [["method", "source", *(result.name for result in known)]]
         rows.append([OURS, "", *(number(result.scores[headline], 4) for result in known)])
         if known:
-            tables.insert(0, ComparisonTable(f"{headline}, {protocol_title(headline)}", rows))
+            tables.insert(0, Table(f"{headline}, {protocol_title(headline)}", rows))
     return tables
 
 
-def metric_rows(headline: str, results: Sequence[DatasetScores]) -> list[tuple[str, list[list[str]]]]:
-    """Return title and rows of all metrics, one group per protocol, a column per dataset.
+def metric_rows(headline: str, results: Sequence[DatasetScores]) -> list[Table]:
+    """Return tables of all metrics, one group per protocol, a column per dataset.
 
     Args:
         headline: the metric that stands first.
@@ -79,7 +78,7 @@ def metric_rows(headline: str, results: Sequence[DatasetScores]) -> list[tuple[s
             for name in members
         ]
         rows.append(["images", *(str(result.num_images) for result in known)])
-        found.append((protocol_title(members[0]) if protocol else "", rows))
+        found.append(Table(protocol_title(members[0]) if protocol else "", rows))
     return found
 
 
@@ -133,14 +132,12 @@ def csv_table(results: Sequence[DatasetScores]) -> str:
     Args:
         results: scores.
     """
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["dataset", "protocol", "metric", "value", "images"])
+    rows: list[list[object]] = [["dataset", "protocol", "metric", "value", "images"]]
     for result in results:
         for name, value in result.scores.items():
-            row = [result.name, protocol_of(name), name.rpartition("/")[2], repr(value), result.num_images]
-            table.writerow(row if math.isfinite(value) else [*row[:3], "", row[4]])
-    return text.getvalue()
+            cell = repr(value) if math.isfinite(value) else ""
+            rows.append([result.name, protocol_of(name), name.rpartition("/")[2], cell, result.num_images])
+    return format_csv(rows)
 
 
 def more_is_better(metric: str) -> bool:
@@ -156,15 +153,3 @@ def more_is_better(metric: str) -> bool:
 def number(value: float, digits: int) -> str:
     """Return a figure with so many digits behind the point, or a hyphen for what is no number."""
     return "-" if math.isnan(value) else f"{value:.{digits}f}"
-
-
-def _has_ours(metric: str, results: Sequence[DatasetScores]) -> bool:
-    return any(
-        metric in result.scores
-        and any(result.name in row.figures for table in PUBLISHED if table.metric == metric for row in table.rows)
-        for result in results
-    )
-
-
-def _digits(figure: float) -> int:
-    return 3 if abs(figure) < 1 else 1

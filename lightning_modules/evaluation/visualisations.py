@@ -6,11 +6,11 @@ from torch import Tensor
 
 from geometry.batch import GeometryBatch, Target
 from geometry.colorize import eight_bit
+from lightning_modules.inference.results import jpeg_bytes
 from lightning_modules.networks.sizes import resize_prediction
 from lightning_modules.tasks import Task
 
 _GAP_PX = 4
-_JPEG_QUALITY = 90
 
 
 def paint_sample(task: Task, prediction: Tensor, sample: GeometryBatch, width_px: int = 320) -> bytes:
@@ -32,13 +32,4 @@ def paint_sample(task: Task, prediction: Tensor, sample: GeometryBatch, width_px
     if target.mask.any():
         visualisations = task.modality.visualize(resized, small)
     tiles = [F.pad(tile.clamp(0, 1).cpu(), (0, _GAP_PX), value=1.0) for tile in (image, *visualisations)]
-    return _encode(torch.cat(tiles, dim=3)[0, :, :, :-_GAP_PX])
-
-
-def _encode(visualisation: Tensor) -> bytes:
-    """Return (3,H,W) in [0, 1] as a JPEG."""
-    import cv2
-
-    pixels = eight_bit(visualisation).flip(2).contiguous().numpy()
-    _, data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    return data.tobytes()
+    return jpeg_bytes(eight_bit(torch.cat(tiles, dim=3)[0, :, :, :-_GAP_PX]).numpy())

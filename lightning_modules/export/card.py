@@ -10,7 +10,6 @@ import yaml
 
 from geometry.modalities import modality_named
 from lightning_modules.diffusion import DiffusionEstimator
-from lightning_modules.export.diffusers_folder import pipeline_model
 from lightning_modules.export.licence import licence_line, licence_of, public_name
 from lightning_modules.export.merging import MergeDifference
 from lightning_modules.export.metadata import PUBLISHED_FRAME
@@ -19,7 +18,7 @@ from lightning_modules.export.snippets import onnx_snippet, torch_snippet
 from lightning_modules.export.verification import Agreement
 from lightning_modules.inference.loading import LoadedModel
 from lightning_modules.inference.run_config import last_scores
-from lightning_modules.networks.pipeline_folder import EXPORT_RECORD, VARIANTS, pipeline_folder
+from lightning_modules.networks.pipeline_folder import EXPORT_RECORD, VARIANTS, PipelineModel, pipeline_folder
 from lightning_modules.trained_on import DEFAULT_PROCESSING_RES, default_resolution
 
 _PAPER = "[Martin Garcia et al., 2025](https://arxiv.org/abs/2409.11355)"
@@ -168,6 +167,13 @@ def _usage(model: LoadedModel, record: ExportRecord) -> str:
     )
     code = snippet(modality, default_resolution(model.estimator.trained_on), record.size_multiple)
     return "\n".join(["```python", *code, "```", "", shapes])
+
+
+def pipeline_model(model: LoadedModel) -> PipelineModel:
+    """Return what a family must know of a model to write its folder, or to say how it is used."""
+    estimator = model.estimator
+    sampling = estimator.sampling if isinstance(estimator, DiffusionEstimator) else None
+    return PipelineModel(estimator.network, estimator.task.modality, sampling)
 
 
 def _resolution(model: LoadedModel) -> str:

@@ -1,6 +1,5 @@
 """The command ``onestep export``."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
@@ -64,7 +63,6 @@ def export(
         raise InputError(f"--push_to_hub takes one export, but the model predicts {names}: give --modality.")
     for single in singles:
         folder = output if len(singles) == 1 else output / single.task.modality.name
-        check_output(folder, overwrite)
         record = export_model(replace(loaded, estimator=single), ExportOptions(folder, format, precision, overwrite))
         found = record.agreement
         print(
@@ -121,12 +119,3 @@ def push(folder: Path, repository: str, is_private: bool) -> str:
 
 
 COMMAND = Command(export, kept="Nothing was written.", prepare_words=find_run_configs, before=quieten)
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run the command, as version 0.1 called it.
-
-    Args:
-        arguments: words after the command's name.
-    """
-    return COMMAND.main(arguments, "onestep export")

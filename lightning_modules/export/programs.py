@@ -125,7 +125,8 @@ def write_torch(estimator: Estimator, folder: Path, dtype: str, metadata: Mappin
     """
     program = _trace(estimator, dtype)
     # The tracer takes a side that is 1 somewhere inside for a constant; the program refuses images as small as that.
-    smallest = max(int(found.lower) for found in program.range_constraints.values())
+    # Beside sides and batch, it may know numbers within the program, of which nothing is bounded.
+    smallest = max(int(found.lower) for found in program.range_constraints.values() if found.lower > 0)
     texts = {METADATA: json.dumps({**metadata, "smallest_side": str(smallest)}, indent=2)}
     torch.export.save(program, folder / TORCH_FILE, extra_files=texts)
     return smallest

@@ -15,21 +15,30 @@ from geometry.files.locks import sole_use
 from geometry.files.paths import check_writable
 from geometry.files.storage import storage_problem
 from lightning_modules.diffusion import DiffusionEstimator
-from lightning_modules.export.card import ExportRecord, describe, write_card
-from lightning_modules.export.diffusers_folder import write_diffusers
+from lightning_modules.export.card import ExportRecord, describe, pipeline_model, write_card
 from lightning_modules.export.merging import merge_difference
 from lightning_modules.export.metadata import program_metadata
 from lightning_modules.export.programs import largest_size, run_onnx, run_torch, write_onnx, write_torch
 from lightning_modules.export.verification import Agreement, compare, probe
 from lightning_modules.inference.loading import LoadedModel
 from lightning_modules.inference.predictor import Predictor
+from lightning_modules.inference.results import make_output
 from lightning_modules.networks.pipeline_folder import EXPORT_RECORD, VARIANTS, pipeline_folder
+from lightning_modules.trained_on import default_resolution
 
 Format = Literal["diffusers", "torch", "onnx"]
 Dtype = Literal["float32", "float16", "bfloat16"]
+
+
+def _write_diffusers(model: LoadedModel, folder: Path, dtype: str) -> None:
+    """Write a folder that diffusers loads, in float32, and in a smaller type beside it if asked."""
+    writer = pipeline_folder(model.estimator.network)
+    writer.write(pipeline_model(model), model.base, folder, dtype, default_resolution(model.estimator.trained_on))
+
+
 # What writes each format; some return the smallest side, in pixels, of the images that what they wrote takes.
 FORMATS: dict[str, Callable[[LoadedModel, Path, str], int | None]] = {
-    "diffusers": write_diffusers,
+    "diffusers": _write_diffusers,
     "torch": lambda model, folder, dtype: write_torch(model.estimator, folder, dtype, program_metadata(model)),
     "onnx": lambda model, folder, dtype: write_onnx(model.estimator, folder, dtype, program_metadata(model)),
 }
@@ -70,10 +79,7 @@ def export_model(model: LoadedModel, options: ExportOptions) -> ExportRecord:
         InputError: the output exists, the model cannot be exported so, or the export is wrong.
     """
     output = options.output
-    try:
-        output.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"--output {output} cannot be made: {error.strerror}.") from error
+    make_output(output.parent)
     with sole_use(output.parent, f".{output.name[:80]}.lock"):
         return _export_alone(model, options)
 

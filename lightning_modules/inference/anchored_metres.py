@@ -1,7 +1,5 @@
 """Depth in metres beside relative depth, for photos with anchors."""
 
-import csv
-import io
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +11,10 @@ from geometry.alignment.anchored import AnchoredFit, fit_anchors
 from geometry.errors import InputError
 from geometry.files.writing import write_whole
 from geometry.modalities import Depth, Modality
-from lightning_modules.inference.results import npy_bytes, png_bytes
+from lightning_modules.command_line.tables import format_csv
+from lightning_modules.inference.results import LARGEST_16_BIT, npy_bytes, png_bytes
 
 _MILLIMETRES_PER_M = 1000.0
-_LARGEST_16_BIT = 65535
 
 
 @dataclass(frozen=True)
@@ -82,24 +80,24 @@ class AnchoredMetres:
         at_anchors = metres[rows, columns].astype(np.float64)
         array, image, residuals = self.names(file, stem)
         write_whole(folder / residuals, _residuals(anchors, at_anchors, fit))
-        write_whole(folder / image, _millimetres(metres))
+        millimetres = np.rint(metres * _MILLIMETRES_PER_M)
+        written = np.where(millimetres <= LARGEST_16_BIT, millimetres, 0).astype(np.uint16)  # 0 where they do not fit
+        write_whole(folder / image, png_bytes(written))
         write_whole(folder / array, npy_bytes(metres))
         return metres, _sentence(anchors, at_anchors, fit, metres)
 
 
 def _residuals(anchors: np.ndarray, fitted: np.ndarray, fit: AnchoredFit) -> str:
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["x", "y", "metres", "fitted_metres", "relative_error", "used"])
+    rows: list[list[object]] = [["x", "y", "metres", "fitted_metres", "relative_error", "used"]]
     for (x, y, metres), value, used in zip(anchors.tolist(), fitted.tolist(), fit.used.tolist(), strict=True):
-        table.writerow([x, y, metres, f"{value:.6g}", f"{value / metres - 1:.6g}", int(used)])
-    return text.getvalue()
+        rows.append([x, y, metres, f"{value:.6g}", f"{value / metres - 1:.6g}", int(used)])
+    return format_csv(rows)
 
 
 def _sentence(anchors: np.ndarray, fitted: np.ndarray, fit: AnchoredFit, metres: np.ndarray) -> str:
     used = fit.used.numpy()
     errors = np.abs(fitted / anchors[:, 2] - 1)[used]
-    beyond = float((metres > _LARGEST_16_BIT / _MILLIMETRES_PER_M).mean())
+    beyond = float((metres > LARGEST_16_BIT / _MILLIMETRES_PER_M).mean())
     parts = [
         f"{used.sum()} of {len(used)} anchors used, relative error {100 * np.median(errors):.2g} % (median), "
         f"{100 * errors.max():.2g} % (largest); depth as {fit.space.name} = {float(fit.scale):.6g} * prediction + "
@@ -112,9 +110,3 @@ def _sentence(anchors: np.ndarray, fitted: np.ndarray, fit: AnchoredFit, metres:
     if beyond > 0:
         parts.append(f"{100 * beyond:.2g} % of the pixels are beyond 65.535 m and 0 in the PNG of millimetres")
     return "; ".join(parts)
-
-
-def _millimetres(metres: np.ndarray) -> bytes:
-    """Return a 16-bit PNG of millimetres, 0 where they do not fit."""
-    values = np.rint(metres * _MILLIMETRES_PER_M)
-    return png_bytes(np.where(values <= _LARGEST_16_BIT, values, 0).astype(np.uint16))

@@ -72,16 +72,30 @@ def _table_rows(path: Path, num_photos: int) -> Iterable[tuple[str, float, float
 
 
 def _row(path: Path, number: int, row: Mapping[str, str | None], image: str | None) -> tuple[str, float, float, float]:
-    try:
-        x, y, metres = (float(row[name] or "") for name in ("x", "y", "metres"))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"--anchors {path}, line {number}: x, y and metres must be numbers.") from error
-    if not (math.isfinite(x) and math.isfinite(y) and 0 < metres < math.inf):
-        raise InputError(f"--anchors {path}, line {number}: x and y must be finite, and metres larger than 0.")
+    x, y, metres = anchor_of([row[name] for name in ("x", "y", "metres")], f"--anchors {path}, line {number}")
     name = (row[image] or "").strip() if image else ""
     if image and not name:
         raise InputError(f"--anchors {path}, line {number} names no image.")
     return name, x, y, metres
+
+
+def anchor_of(words: Sequence[str | None], place: str) -> tuple[float, float, float]:
+    """Return x, y and metres of an anchor that is written down.
+
+    Args:
+        words: the three numbers as text.
+        place: where it is written, for the message.
+
+    Raises:
+        InputError: they are no three numbers, or impossible ones.
+    """
+    try:
+        x, y, metres = (float(word or "") for word in words)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"{place}: x, y and metres must be numbers.") from error
+    if not (math.isfinite(x) and math.isfinite(y) and 0 < metres < math.inf):
+        raise InputError(f"{place}: x and y must be finite, and metres larger than 0.")
+    return x, y, metres
 
 
 def _colmap_rows(folder: Path) -> list[tuple[str, float, float, float]]:

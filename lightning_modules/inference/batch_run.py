@@ -16,9 +16,9 @@ from lightning_modules.inference.anchored_metres import AnchoredMetres
 from lightning_modules.inference.camera_estimate import CameraEstimator
 from lightning_modules.inference.image_inputs import read_image
 from lightning_modules.inference.photos import Photo
-from lightning_modules.inference.point_cloud import PointCloudCamera, metric_range, stretched
+from lightning_modules.inference.point_cloud import PointCloudCamera, metric_range
 from lightning_modules.inference.predictor import Predictor
-from lightning_modules.inference.results import result_names, uncertainty_names, write_results, write_uncertainty
+from lightning_modules.inference.results import make_output, result_names, write_results, write_uncertainty
 from lightning_modules.inference.surface_files import SURFACE_FILES, SurfaceMaker
 
 # Images wait for others of their size, until so many pixels wait in all.
@@ -42,10 +42,11 @@ class Report:
     notes: list[tuple[Path, str]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
 class BatchRun:
     """Predicts images into a folder.
 
-    Args:
+    Attributes:
         predictor: the model.
         output: folder of the results; nothing is written outside it.
         batch_size: images of like size that are computed at once.
@@ -59,37 +60,23 @@ class BatchRun:
         InputError: an option makes no sense, or the output cannot be a folder.
     """
 
-    def __init__(
-        self,
-        predictor: Predictor,
-        output: Path,
-        batch_size: int = 4,
-        overwrite: bool = False,
-        metric: AnchoredMetres | None = None,
-        camera_estimator: CameraEstimator | None = None,
-        surface_files: Sequence[str] = (),
-        camera: PointCloudCamera | None = None,
-    ) -> None:
-        if batch_size < 1:
-            raise InputError(f"--batch_size must be at least 1, got {batch_size}.")
-        if surface_files and not predictor.modality.has_surface:
+    predictor: Predictor
+    output: Path
+    batch_size: int = 4
+    overwrite: bool = False
+    metric: AnchoredMetres | None = None
+    camera_estimator: CameraEstimator | None = None
+    surface_files: Sequence[str] = ()
+    camera: PointCloudCamera = PointCloudCamera()  # noqa: RUF009 - it is frozen
+
+    def __post_init__(self) -> None:
+        if self.batch_size < 1:
+            raise InputError(f"--batch_size must be at least 1, got {self.batch_size}.")
+        modality = self.predictor.modality
+        if self.surface_files and not modality.has_surface:
             surfaces = " or ".join(sorted(kind.title for kind in registered().values() if kind.has_surface))
-            raise InputError(
-                f"--{surface_files[0]} needs {surfaces}, but the model predicts {predictor.modality.title}."
-            )
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            reason = "it is a file" if output.is_file() else error.strerror
-            raise InputError(f"--output {output} cannot be made a folder: {reason}.") from error
-        self.predictor = predictor
-        self.output = output.resolve()
-        self.batch_size = batch_size
-        self.overwrite = overwrite
-        self.metric = metric
-        self.camera_estimator = camera_estimator
-        self.camera = camera or PointCloudCamera()
-        self.surface_files = {end: make for name in surface_files for end, make in SURFACE_FILES[name].items()}
+            raise InputError(f"--{self.surface_files[0]} needs {surfaces}, but the model predicts {modality.title}.")
+        make_output(self.output)
 
     def predict(self, photos: Sequence[Photo], show_progress: bool = True) -> Report:
         """Predict images; those that cannot be are reported, not raised.
@@ -158,7 +145,7 @@ class BatchRun:
         """Write the results of an image, and return what is to be said of its anchors."""
         folder = self.output / photo.folder
         folder.mkdir(parents=True, exist_ok=True)
-        if not folder.resolve().is_relative_to(self.output):
+        if not folder.resolve().is_relative_to(self.output.resolve()):
             raise InputError(f"{folder} is a link that leads out of {self.output}; nothing is written there.")
         if not np.isfinite(prediction).all():
             raise InputError("the prediction is not finite; try --precision float32.")
@@ -185,7 +172,7 @@ class BatchRun:
             metres, camera, says = self.camera_estimator.estimate(photo, prediction, metres, camera)
         if metres is not None:
             return *metric_range(metres, camera), says
-        return stretched(self.predictor.modality, prediction, camera), camera, says
+        return camera.stretch(self.predictor.modality, prediction), camera, says
 
     def _makers(self, photo: Photo) -> dict[str, SurfaceMaker]:
         """Return what makes the further files of a photo, by their endings.
@@ -193,13 +180,14 @@ class BatchRun:
         Of a photo with anchors, millimetres are measured, and written with its metres: there is no second file of them.
         """
         is_measured = self.metric is not None and photo.file in self.metric.anchors
-        measured = SURFACE_FILES["millimetres"] if is_measured else {}
-        return {ending: make for ending, make in self.surface_files.items() if ending not in measured}
+        names = [name for name in self.surface_files if not (is_measured and name == "millimetres")]
+        return {ending: make for name in names for ending, make in SURFACE_FILES[name].items()}
 
     def _is_done(self, photo: Photo) -> bool:
         names = result_names(self.predictor.kind, photo.stem)
         names += self.metric.names(photo.file, photo.stem) if self.metric is not None else []
-        names += uncertainty_names(self.predictor.modality, photo.stem) if self.predictor.uncertainty else []
+        if self.predictor.uncertainty is not None:
+            names += result_names(f"{self.predictor.modality.name}_uncertainty", photo.stem)
         names += [f"{photo.stem}_{ending}" for ending in self._makers(photo)]
         return not self.overwrite and all((self.output / photo.folder / name).is_file() for name in names)
 

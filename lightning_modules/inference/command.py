@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +60,7 @@ def predict(
         InputError: options, model or images cannot be found or used.
     """
     from lightning_modules.inference.anchors import read_anchors
+    from lightning_modules.inference.batch_run import BatchRun
     from lightning_modules.inference.photos import find_photos
     from lightning_modules.inference.point_cloud import PointCloudCamera
     from lightning_modules.inference.video.clips import predict_clips, split_clips
@@ -76,47 +78,41 @@ def predict(
     for single in singles:
         if clips:
             num_failed += predict_clips(clips, _video_run(single, output, computation, footage), computation.quiet)
-        if not photos:
-            continue
-        if single in in_space:
-            run = _run_of(single, output, computation, confidence, footage, surface, metres, anchors, camera)
-        else:
-            run = _run_of(single, output, computation, confidence, footage, Surface(), Metres())
-        num_failed += _predict_photos(run, photos, output, computation.quiet)
+        if photos:
+            predictor = _predictor(single, computation, confidence, footage.panorama)
+            run = BatchRun(predictor, output, computation.batch_size, computation.overwrite)
+            if single in in_space:
+                run = _in_space(run, surface, metres, anchors, camera)
+            num_failed += _predict_photos(run, photos, computation.quiet)
     return 1 if num_failed else 0
 
 
-def _predict_photos(run: "BatchRun", photos: "Sequence[Photo]", output: Path, is_quiet: bool) -> int:
+def _predict_photos(run: "BatchRun", photos: "Sequence[Photo]", is_quiet: bool) -> int:
     """Predict images, say what became of them, and return how many could not be predicted."""
-    with sole_use(output):
+    with sole_use(run.output):
         report = run.predict(photos, show_progress=not is_quiet)
     if run.metric is not None and len(run.metric.anchors) < len(photos):
         print(f"{len(photos) - len(run.metric.anchors)} of {len(photos)} images have no anchors, so no depth in metres")
-    _print_report(report, run.predictor, output)
+    _print_report(report, run.predictor, run.output)
     return len(report.failed)
 
 
-def _run_of(
-    estimator: "Estimator",
-    output: Path,
-    computation: Computation,
-    confidence: Confidence,
-    footage: Footage,
+def _in_space(
+    run: "BatchRun",
     surface: Surface,
     metres: Metres,
-    anchors: "Mapping[Path, np.ndarray] | None" = None,
-    camera: "PointCloudCamera | None" = None,
+    anchors: "Mapping[Path, np.ndarray] | None",
+    camera: "PointCloudCamera",
 ) -> "BatchRun":
-    """Return the run of one modality."""
+    """Return a run that also does what concerns depth."""
     from lightning_modules.inference.anchored_metres import AnchoredMetres
-    from lightning_modules.inference.batch_run import BatchRun
     from lightning_modules.inference.camera_estimate import CameraEstimator
 
-    predictor = _predictor(estimator, computation, confidence, footage.panorama)
-    estimates = None if surface.normals is None else CameraEstimator(predictor.modality, surface.normals)
-    metric = None if anchors is None else AnchoredMetres(predictor.modality, anchors, metres.anchor_tolerance)
+    modality = run.predictor.modality
+    estimates = None if surface.normals is None else CameraEstimator(modality, surface.normals)
+    metric = None if anchors is None else AnchoredMetres(modality, anchors, metres.anchor_tolerance)
     files = _surface_files(surface)
-    return BatchRun(predictor, output, computation.batch_size, computation.overwrite, metric, estimates, files, camera)
+    return replace(run, metric=metric, camera_estimator=estimates, surface_files=files, camera=camera)
 
 
 def _predictor(
@@ -218,12 +214,3 @@ COMMAND = Command(
     prepare_words=find_run_configs,
     before=quieten,
 )
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Run the command, as version 0.1 called it.
-
-    Args:
-        arguments: words after the command's name.
-    """
-    return COMMAND.main(arguments, "onestep predict")

@@ -67,6 +67,13 @@ def largest_value(image: np.ndarray) -> int:
     return int(np.iinfo(image.dtype).max) if image.dtype.kind == "u" else 1
 
 
+def as_bytes(image: np.ndarray) -> np.ndarray:
+    """Return an image as ``as_rgb`` returns it in 8 bits, (H,W,3) uint8."""
+    if image.dtype == np.uint8:
+        return image
+    return (image.astype(np.float32) * (255 / largest_value(image))).round().astype(np.uint8)
+
+
 def _as_rgb(image: Tensor | np.ndarray) -> np.ndarray:
     layout = "(3,H,W)" if isinstance(image, Tensor) else "(H,W,3)"
     kind = f"{'a tensor' if isinstance(image, Tensor) else 'an array'} of shape {tuple(image.shape)}"

@@ -20,10 +20,8 @@ from lightning_modules.diffusion import DiffusionEstimator
 from lightning_modules.estimator import Estimator
 from lightning_modules.inference.run_config import (
     base_of,
-    config_beside,
     make_plain,
     read_config,
-    runs_folder,
     set_base,
 )
 from lightning_modules.networks.base_files import INDEX
@@ -34,7 +32,7 @@ from lightning_modules.single_step import SingleStepEstimator
 from lightning_modules.tasks import stock_task
 from lightning_modules.trained_on import CHECKPOINT_KEY, TrainedOn, check_same_values, describe_training, read_record
 from lightning_modules.training.found_runs import BEST_OR_LAST, FoundRun, find_run
-from lightning_modules.training.run_choice import run_of_earlier_version
+from lightning_modules.training.run_choice import run_of_earlier_version, runs_of
 from lightning_modules.training.run_folders import newest_run
 
 EmaChoice = Literal["auto", "true", "false"]
@@ -91,7 +89,7 @@ def load_model(
     if str(source) in BEST_OR_LAST:
         checkpoint = str(source)
         config = read_config([Path(name) for name in configs])
-        source = runs_folder(config)
+        source = runs_of(config)
         if newest_run(source) is None:
             source = run_of_earlier_version(config) or source
     path = given_path(source, "the model")
@@ -127,8 +125,7 @@ def _load_checkpoint(run: FoundRun, configs: Sequence[str | Path], base: str | N
 
     file = run.checkpoint
     checkpoint = read_checkpoint(file)
-    beside = config_beside(file)
-    config = read_config([Path(name) for name in configs] or [beside])
+    config = read_config([Path(name) for name in configs] or [run.config])
     if base is not None:
         set_base(config, base)
     make_plain(config)
@@ -151,7 +148,7 @@ def _load_checkpoint(run: FoundRun, configs: Sequence[str | Path], base: str | N
         config=config,
         step=checkpoint.get("global_step"),
         used_ema=used_ema,
-        run_folder=beside.parent if beside.is_file() else None,
+        run_folder=run.folder.absolute() if run.config.is_file() else None,
         taken=run.describe(),
     )
 

@@ -5,6 +5,8 @@ import struct
 
 import numpy as np
 
+from lightning_modules.inference.point_cloud import ply_bytes
+
 # A triangle whose corners differ more in depth, relative to it, spans two objects and is left out.
 _LARGEST_STEP = 0.06
 _FLOAT, _UINT32, _UINT8 = 5126, 5125, 5121
@@ -59,26 +61,7 @@ def ply_mesh_bytes(points: np.ndarray, colors: np.ndarray) -> bytes:
         points: (h,w,3) float32, in a frame with y up and z toward the viewer.
         colors: (h,w,3) uint8, sRGB.
     """
-    triangles = _triangles(-points[..., 2])
-    properties = [f"property float {axis}" for axis in "xyz"] + [
-        f"property uchar {name}" for name in ("red", "green", "blue")
-    ]
-    faces = [f"element face {len(triangles)}", "property list uchar uint vertex_indices"]
-    number = points.shape[0] * points.shape[1]
-    header = [
-        "ply",
-        "format binary_little_endian 1.0",
-        f"element vertex {number}",
-        *properties,
-        *faces,
-        "end_header",
-        "",
-    ]
-    vertices = np.empty(number, [("xyz", "<f4", 3), ("rgb", "u1", 3)])
-    vertices["xyz"], vertices["rgb"] = points.reshape(-1, 3), colors.reshape(-1, 3)
-    corners = np.empty(len(triangles), [("number", "u1"), ("corners", "<u4", 3)])
-    corners["number"], corners["corners"] = 3, triangles
-    return "\n".join(header).encode("ascii") + vertices.tobytes() + corners.tobytes()
+    return ply_bytes(points, colors, _triangles(-points[..., 2]))
 
 
 def _triangles(depth: np.ndarray) -> np.ndarray:

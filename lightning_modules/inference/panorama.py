@@ -123,19 +123,15 @@ class PanoramaPredictor(Predictor):
                     continue
                 places, length = places[seen], length[seen]
                 weight = _weight(places)
-                total[:, seen] += weight * self._values(view, places, length, rotation, number, fits)
+                if fits is None:
+                    found = values_at(view, places).double()
+                    found = self.modality.turn(found[None, :, None], rotation)[0, :, 0]
+                else:
+                    found = fits.distance(number, values_at(self.modality.to_affine(view), places), length)
+                total[:, seen] += weight * found
                 weights[seen] += weight
             panorama[:, strip] = (total / weights).float().reshape(len(panorama), -1, width)
         return panorama
-
-    def _values(
-        self, view: Tensor, places: Tensor, length: Tensor, rotation: Tensor, number: int, fits: ViewFits | None
-    ) -> Tensor:
-        """Return what a view says at places in it, (C,N) float64, in the terms of the panorama."""
-        if fits is None:
-            found = values_at(view, places).double()
-            return self.modality.turn(found[None, :, None], rotation)[0, :, 0]
-        return fits.distance(number, values_at(self.modality.to_affine(view), places), length)
 
 
 def _weight(places: Tensor) -> Tensor:

@@ -76,21 +76,24 @@ def _expand(name: str, output: Path) -> Iterator[tuple[Path, Path]]:
 
 
 def _with_names(found: dict[Path, Path]) -> list[Photo]:
-    """Give every file a stem: its own, or with its ending where two would share it."""
-    stems = Counter((folder, _folded(_short(file.stem))) for file, folder in found.items())
+    """Give every file a stem: its own, or with its ending where two would share it.
+
+    Some file systems do not tell upper from lower case.
+    """
+    stems = Counter((folder, _short(file.stem).casefold()) for file, folder in found.items())
     photos: list[Photo] = []
     taken: set[tuple[Path, str]] = set()
     for file, folder in found.items():
         stem = _short(file.stem)
-        if stems[(folder, _folded(stem))] > 1:
+        if stems[(folder, stem.casefold())] > 1:
             stem = _short(f"{file.stem}_{file.suffix.lstrip('.')}")
         candidate, number = stem, 1
-        while (folder, _folded(candidate)) in taken or (
-            candidate != _short(file.stem) and (folder, _folded(candidate)) in stems
+        while (folder, candidate.casefold()) in taken or (
+            candidate != _short(file.stem) and (folder, candidate.casefold()) in stems
         ):
             number += 1
             candidate = f"{stem}_{number}"
-        taken.add((folder, _folded(candidate)))
+        taken.add((folder, candidate.casefold()))
         photos.append(Photo(file, folder, candidate))
     return photos
 
@@ -102,8 +105,3 @@ def _short(stem: str) -> str:
         return stem
     mark = hashlib.blake2b(encoded, digest_size=4).hexdigest()
     return f"{encoded[: _LONGEST_STEM_BYTES - 9].decode('utf-8', errors='ignore')}~{mark}"
-
-
-def _folded(stem: str) -> str:
-    """Some file systems do not tell upper from lower case."""
-    return stem.casefold()

@@ -10,7 +10,7 @@ import torch
 from geometry.camera import camera_from_intrinsics, pixel_rays, unproject
 from geometry.errors import InputError
 from geometry.modalities import Modality
-from lightning_modules.inference.image_inputs import largest_value
+from lightning_modules.inference.image_inputs import as_bytes
 
 MOST_POINTS = 2_000_000
 
@@ -51,16 +51,9 @@ class PointCloudCamera:
         fx, fy, cx, cy = self.intrinsics or (focal_length_px, focal_length_px, width / 2, height / 2)
         return torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64)
 
-
-def stretched(modality: Modality, prediction: np.ndarray, camera: PointCloudCamera) -> np.ndarray:
-    """Return a published prediction as relative depth between the camera's ``near_m`` and ``far_m``.
-
-    Args:
-        modality: what is predicted, a surface.
-        prediction: float32, published values.
-        camera: the camera and the range.
-    """
-    return modality.stretch(torch.from_numpy(prediction), camera.far_m / camera.near_m).numpy()
+    def stretch(self, modality: Modality, prediction: np.ndarray) -> np.ndarray:
+        """Return a published prediction (H,W) of a surface as relative depth between ``near_m`` and ``far_m``."""
+        return modality.stretch(torch.from_numpy(prediction), self.far_m / self.near_m).numpy()
 
 
 def metric_range(metres: np.ndarray, camera: PointCloudCamera) -> tuple[np.ndarray, PointCloudCamera]:
@@ -85,7 +78,7 @@ def point_cloud(
         depth has none. Of large images every second, third, ... row and column is taken.
 
     Args:
-        depth: (H,W) float32 in [0, 1], linear between the two: see ``stretched``.
+        depth: (H,W) float32 in [0, 1], linear between the two: see ``PointCloudCamera.stretch``.
         image: (H,W,3) uint8, uint16, or float in [0, 1].
         camera: the camera and the range.
         most_points: bound for height x width of the result.
@@ -103,27 +96,27 @@ def point_cloud(
     pinhole[:2, 2] += 0.5 - 0.5 / step
     rays = pixel_rays(camera_from_intrinsics(pinhole), *metric.shape)
     points = unproject(metric[None], rays).movedim(0, -1).float().numpy()
-    return points, _bytes(image[rows, columns])
+    return points, as_bytes(image[rows, columns])
 
 
-def ply_bytes(points: np.ndarray, colors: np.ndarray) -> bytes:
-    """Return coloured points as the bytes of a binary PLY file.
+def ply_bytes(points: np.ndarray, colors: np.ndarray, triangles: np.ndarray | None = None) -> bytes:
+    """Return coloured points, or the surface through them, as the bytes of a binary PLY file.
 
     Args:
         points: (...,3) float32.
         colors: (...,3) uint8.
+        triangles: (N,3) uint32, numbers of the points at the corners of each; None for points alone.
     """
     points, colors = points.reshape(-1, 3), colors.reshape(-1, 3)
-    properties = [f"property float {axis}" for axis in "xyz"] + [
-        f"property uchar {c}" for c in ("red", "green", "blue")
-    ]
-    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}", *properties, "end_header", ""]
+    header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}"]
+    header += [f"property float {axis}" for axis in "xyz"]
+    header += [f"property uchar {name}" for name in ("red", "green", "blue")]
     vertices = np.empty(len(points), [("xyz", "<f4", 3), ("rgb", "u1", 3)])
     vertices["xyz"], vertices["rgb"] = points, colors
-    return "\n".join(header).encode("ascii") + vertices.tobytes()
-
-
-def _bytes(image: np.ndarray) -> np.ndarray:
-    if image.dtype == np.uint8:
-        return image
-    return (image.astype(np.float32) * (255 / largest_value(image))).round().astype(np.uint8)
+    content = vertices.tobytes()
+    if triangles is not None:
+        header += [f"element face {len(triangles)}", "property list uchar uint vertex_indices"]
+        corners = np.empty(len(triangles), [("number", "u1"), ("corners", "<u4", 3)])
+        corners["number"], corners["corners"] = 3, triangles
+        content += corners.tobytes()
+    return "\n".join([*header, "end_header", ""]).encode("ascii") + content

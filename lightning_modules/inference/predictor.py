@@ -148,7 +148,8 @@ class Predictor:
             InputError: an image cannot be read, or they cannot share a batch.
         """
         arrays = self._batch_of(images)
-        return self._predict_batch(arrays) if arrays else []
+        outputs = self._predict(self._inputs(arrays)) if arrays else ()
+        return [self._finish(output, array) for output, array in zip(outputs, arrays, strict=True)]
 
     def predict_with_spread(self, images: Sequence[ImageLike]) -> list[tuple[np.ndarray, np.ndarray]]:
         """Return predictions as ``predict``, each with the spread (H,W) float32 that is its uncertainty.
@@ -193,10 +194,6 @@ class Predictor:
             seen = ", ".join(f"{height}x{width}" for height, width in sizes)
             raise InputError(f"images of one batch must be seen at one size, not {seen}; call the predictor for each.")
         return arrays
-
-    def _predict_batch(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
-        outputs = self._predict(self._inputs(images))
-        return [self._finish(output, image) for output, image in zip(outputs, images, strict=True)]
 
     def network_size(self, height: int, width: int) -> tuple[int, int]:
         """Return (height, width) at which the network sees an image; images with the same one can share a batch.

@@ -9,21 +9,38 @@ import torch
 
 from geometry.batch import Target
 from geometry.colorize import colorize_error, eight_bit
+from geometry.errors import InputError
 from geometry.files.writing import write_whole
 from geometry.modalities import Modality
 
 _STRIP_PIXELS = 2_000_000
 _RANGE_PIXELS = 1_000_000
-_LARGEST_16_BIT = 65535
+LARGEST_16_BIT = 65535
 _SHOWN_SHARE = 0.98
 _SMALLEST_SHOWN = 1e-6
 
 
-def result_names(kind: str, stem: str) -> list[str]:
-    """Return the names of the files that ``write_results`` writes.
+def make_output(folder: Path) -> None:
+    """Make the folder of the results.
 
     Args:
-        kind: what is predicted, as names say it.
+        folder: it may be there already.
+
+    Raises:
+        InputError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "it is a file" if folder.is_file() else error.strerror
+        raise InputError(f"--output {folder} cannot be made a folder: {reason}.") from error
+
+
+def result_names(kind: str, stem: str) -> list[str]:
+    """Return the names of the files that ``write_results`` and ``write_uncertainty`` write.
+
+    Args:
+        kind: what they hold, as names say it.
         stem: what the names begin with.
     """
     name = f"{stem}_{kind}"
@@ -50,17 +67,6 @@ def write_results(modality: Modality, prediction: np.ndarray, folder: Path, stem
     write_whole(colored, png_bytes(visualise(modality, prediction)))
 
 
-def uncertainty_names(modality: Modality, stem: str) -> list[str]:
-    """Return the names of the files that ``write_uncertainty`` writes.
-
-    Args:
-        modality: what is predicted.
-        stem: what the names begin with.
-    """
-    name = f"{stem}_{modality.name}_uncertainty"
-    return [f"{name}.npy", f"{name}.png", f"{name}_color.png"]
-
-
 def write_uncertainty(modality: Modality, spread: np.ndarray, folder: Path, stem: str) -> None:
     """Write the spread of a prediction as array, as 16-bit PNG and in colours: the redder, the less sure.
 
@@ -73,10 +79,9 @@ def write_uncertainty(modality: Modality, spread: np.ndarray, folder: Path, stem
         folder: where to; must exist.
         stem: what the names begin with.
     """
-    array, exact, colored = (folder / name for name in uncertainty_names(modality, stem))
+    array, exact, colored = (folder / name for name in result_names(f"{modality.name}_uncertainty", stem))
     write_whole(array, npy_bytes(spread))
-    values = spread * (_LARGEST_16_BIT / modality.largest_spread) + 0.5
-    write_whole(exact, png_bytes(values.clip(0, _LARGEST_16_BIT).astype(np.uint16)))
+    write_whole(exact, rounded_png16(spread * (LARGEST_16_BIT / modality.largest_spread)))
     sampled = spread.reshape(-1)[:: spread.size // _RANGE_PIXELS + 1]
     largest = max(float(np.quantile(sampled, _SHOWN_SHARE)), _SMALLEST_SHOWN)
     image = np.empty((*spread.shape, 3), np.uint8)
@@ -96,12 +101,17 @@ def npy_bytes(prediction: np.ndarray) -> bytes:
 def png16_bytes(modality: Modality, prediction: np.ndarray) -> bytes:
     """Return a prediction as the bytes of a 16-bit PNG; see ``write_results``."""
     low, high = modality.value_range
-    scale = _LARGEST_16_BIT / (high - low)
+    scale = LARGEST_16_BIT / (high - low)
     offset = 0.5 - low * scale
     values = np.empty(prediction.shape, np.uint16)
     for rows in _strips(prediction):
-        values[rows] = (prediction[rows] * scale + offset).clip(0, _LARGEST_16_BIT)
+        values[rows] = (prediction[rows] * scale + offset).clip(0, LARGEST_16_BIT)
     return png_bytes(values)
+
+
+def rounded_png16(values: np.ndarray) -> bytes:
+    """Return numbers (H,W), rounded to those that 16 bits hold, as the bytes of a PNG."""
+    return png_bytes((values + 0.5).clip(0, LARGEST_16_BIT).astype(np.uint16))
 
 
 def visualise(modality: Modality, prediction: np.ndarray, limits: torch.Tensor | None = None) -> np.ndarray:
@@ -125,6 +135,11 @@ def png_bytes(image: np.ndarray) -> bytes:
     is_done, encoded = cv2.imencode(".png", image if image.ndim == 2 else image[..., ::-1])
     assert is_done
     return encoded.tobytes()
+
+
+def jpeg_bytes(image: np.ndarray) -> bytes:
+    """Return an RGB image (H,W,3) uint8 as the bytes of a JPEG."""
+    return cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 90])[1].tobytes()
 
 
 def sample_of(prediction: np.ndarray) -> Target:

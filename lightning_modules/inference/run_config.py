@@ -10,16 +10,6 @@ from geometry.files.reading import read_text_file
 from lightning_modules.training.val_scores import read_scores
 
 
-def config_beside(checkpoint: Path) -> Path:
-    """Return where a run keeps the configuration of a checkpoint: beside its folder of checkpoints.
-
-    Args:
-        checkpoint: for instance ``runs/demo/version_0/checkpoints/last.ckpt``.
-    """
-    run = checkpoint.absolute().parent
-    return (run if (run / "config.yaml").is_file() else run.parent) / "config.yaml"
-
-
 def read_config(files: Sequence[Path]) -> dict[str, Any]:
     """Return configuration files laid over one another.
 
@@ -62,12 +52,6 @@ def read_config(files: Sequence[Path]) -> dict[str, Any]:
     if not isinstance(config.get("model"), dict):
         raise InputError(f"the configuration {' and '.join(map(str, files))} has no model section.")
     return config
-
-
-def runs_folder(config: dict[str, Any]) -> Path:
-    """Return the folder of all runs of a configuration's name."""
-    trainer = config.get("trainer") or {}
-    return Path(trainer.get("default_root_dir") or "runs") / str(config.get("name", "onestep"))
 
 
 def base_of(config: dict[str, Any]) -> str:
@@ -118,24 +102,10 @@ def _lay_over(lower: dict[str, Any], upper: dict[str, Any]) -> dict[str, Any]:
 def last_scores(run: Path, at_step: int | None = None) -> tuple[int, dict[str, float]]:
     """Return the optimiser steps before a run's last validation, and its scores by name; (0, {}) if there are none.
 
-    Runs of earlier versions have no file of scores; TensorBoard's event files are read in its place.
-
     Args:
         run: folder of the run.
         at_step: optimiser steps of the checkpoint in question; what was validated after it does not count.
     """
-    found = read_scores(run) or _logged_scores(run)
+    found = read_scores(run)
     steps = [step for step in found if at_step is None or step <= at_step]
     return (max(steps), found[max(steps)]) if steps else (0, {})
-
-
-def _logged_scores(run: Path) -> dict[int, dict[str, float]]:
-    from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
-
-    found: dict[int, dict[str, float]] = {}
-    if list(run.glob("events.out.*")):
-        events = EventAccumulator(str(run), {SCALARS: 0}).Reload()
-        for tag in events.Tags()["scalars"]:
-            for event in events.Scalars(tag) if tag.startswith("val/") else ():
-                found.setdefault(event.step + 1, {})[tag] = float(event.value)
-    return found

@@ -75,5 +75,5 @@ class Scheduled(Loss):
 
     def remarks(self, inputs: LossInputs) -> dict[str, Tensor]:
         """Return what the loss remarks, and the weight that it has at this step."""
-        weight = inputs.prediction.new_tensor(self.weight_at(inputs.step))
+        weight = inputs.prediction.new_full((), self.weight_at(inputs.step))
         return {**self.loss.remarks(inputs), f"{self.name}_weight": weight}

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geometry.errors import InputError
+from geometry.host_values import values_like
 from lightning_modules.networks.hub import one_line
 from lightning_modules.networks.weightless import is_weightless
 
@@ -83,7 +84,7 @@ class Teacher:
         with torch.autocast(image.device.type, enabled=False):
             pixels = image.float().clamp(-1, 1) / 2 + 0.5
             pixels = F.interpolate(pixels, (rows * patch, columns * patch), mode="bilinear", antialias=True)
-            mean, std = (pixels.new_tensor(values)[:, None, None] for values in (_MEAN, _STD))
+            mean, std = (values_like(values, pixels)[:, None, None] for values in (_MEAN, _STD))
             tokens = self._model(pixel_values=(pixels - mean) / std).last_hidden_state
         # Class and register tokens come first.
         return tokens[:, -rows * columns :].mT.unflatten(2, (rows, columns))

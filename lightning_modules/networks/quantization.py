@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from geometry.errors import InputError
 
@@ -34,11 +34,17 @@ def check_quantization(quantization: str | None, has_adapters: bool, is_compiled
     _bitsandbytes()
 
 
+def can_be_quantized(layer: nn.Module) -> bool:
+    """Return whether ``quantize`` stores a layer's weights in 4 bits: a linear layer with a multiple of 64 inputs."""
+    return type(layer) is nn.Linear and layer.in_features % _BLOCK == 0
+
+
 def quantize(blocks: Sequence[nn.Module]) -> None:
     """Store the weights of linear layers within blocks as NF4, 4.13 bits each; biases stay as they are.
 
     A layer whose inputs are not a multiple of 64 stays as it is: the library's code for the CPU gives a block of 64
     weights that reaches over two rows the scale of another one (bitsandbytes 0.50.2). Generators have few of them.
+    Under autocast, what is stored so computes in half precision, as any other linear layer does.
 
     Args:
         blocks: parts of a model, on the CPU.
@@ -49,7 +55,7 @@ def quantize(blocks: Sequence[nn.Module]) -> None:
     library = _bitsandbytes()
     for block in blocks:
         for name, layer in [*block.named_modules()]:
-            if type(layer) is nn.Linear and layer.in_features % _BLOCK == 0:
+            if isinstance(layer, nn.Linear) and can_be_quantized(layer):
                 block.set_submodule(name, _quantized(layer, library))
     if not any(is_quantized(block) for block in blocks):
         raise InputError(f"quantization: nf4 finds no layer whose inputs are a multiple of {_BLOCK}; leave it out.")
@@ -86,7 +92,20 @@ def _quantized(layer: nn.Linear, library: Any) -> nn.Module:  # noqa: ANN401 - a
     small.bias = layer.bias
     # It would pack the weights anew for validation, to compute with fewer bits than training does.
     small.support_avx512bf16_for_cpu = False
+    small.register_forward_pre_hook(_cast_as_autocast_would)
     return small.to("cpu").requires_grad_(False)
+
+
+def _cast_as_autocast_would(layer: Any, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:  # noqa: ANN401
+    """Give a layer its tokens in half precision under autocast, which does not know the library's product.
+
+    Left alone, the library computes in the type of the first tokens that it sees: float32 behind a normalisation.
+    """
+    tokens, *others = inputs
+    kind = tokens.device.type
+    layer.compute_dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else tokens.dtype
+    layer.compute_type_is_set = True
+    return tokens.to(layer.compute_dtype), *others
 
 
 @torch.no_grad()

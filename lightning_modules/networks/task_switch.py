@@ -99,7 +99,7 @@ class TaskSwitch(Outputs):
     ) -> list[Tensor]:
         """Return the clean latents of outputs, computed as one batch: see ``Outputs``."""
         together = self.outputs if self.joint else list(outputs)
-        labels = self.labels(together, dataset).to(image_latent.device)
+        labels = self.labels(together, dataset).to(image_latent.device, non_blocking=True)
         places = [together.index(name) for name in outputs]
         count = len(together)
         repeated = {name: tensor.repeat(count, *[1] * (tensor.ndim - 1)) for name, tensor in given.items()}

@@ -4,7 +4,7 @@ import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import wraps
 from typing import Any
 
@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
-from geometry.torch_internals import ATTENTION, ATTENTION_BACKWARD, CONVOLUTIONS, DispatchMode, tree_leaves
+from geometry.torch_internals import (
+    ATTENTION,
+    ATTENTION_BACKWARD,
+    CONVOLUTIONS,
+    DispatchMode,
+    resizes_seen,
+    tree_leaves,
+)
+from lightning_modules.networks.sharding import local
 
 # CUDA's allocator hands out memory in blocks of this many bytes.
 _BLOCK = 512
@@ -70,8 +78,9 @@ class Books:
 class Ledger(DispatchMode):
     """Books every storage that an operation makes, until it is freed, and the operations of matrix products.
 
-    It works on real tensors as on fake ones. What a kernel needs for itself alone is not seen, with one exception:
-    attention's backward pass on a GPU adds up the gradient of the queries in float32.
+    It works on real tensors as on fake ones; of what is sharded, it books this device's part. What a kernel needs for
+    itself alone is not seen, with one exception: attention's backward pass on a GPU adds up the gradient of the queries
+    in float32.
 
     Args:
         names: names of modules, to say where a tensor was made.
@@ -97,7 +106,7 @@ class Ledger(DispatchMode):
         """Keep books while the context lasts; they are complete after it."""
         hooks = [register_module_forward_pre_hook(self._begin), register_module_forward_hook(self._end)]
         try:
-            with self:
+            with resizes_seen(self._resize), self:
                 yield self.books
         finally:
             for hook in hooks:
@@ -137,6 +146,7 @@ class Ledger(DispatchMode):
             kind: what it is for.
             name: its name.
         """
+        tensor = local(tensor)
         storage = tensor.untyped_storage()
         known = self._live.get(id(storage))
         if known is not None:
@@ -160,7 +170,7 @@ class Ledger(DispatchMode):
             # Of half-precision images with float32 weights, kernels give half precision; fake tensors come as float32.
             result = tuple(each if each is None else each.to(args[1].dtype) for each in result[:1]) + tuple(result[1:])
         for tensor in tree_leaves(result):
-            if isinstance(tensor, Tensor) and id(tensor.untyped_storage()) not in self._live:
+            if isinstance(tensor, Tensor) and id((tensor := local(tensor)).untyped_storage()) not in self._live:
                 self._add(tensor, self.phase, "")
                 self._entries[-1] = self._described(func)
         self._note(self._temporary(func, args))
@@ -174,18 +184,34 @@ class Ledger(DispatchMode):
 
     def _add(self, tensor: Tensor, kind: str, maker: str) -> None:
         storage = tensor.untyped_storage()
-        key, number = id(storage), len(self._entries)
-        size = -(-storage.nbytes() // _BLOCK) * _BLOCK if self._for_gpu else storage.nbytes()
+        key, number, size = id(storage), len(self._entries), self._size(storage)
         self._entries.append(Entry(size, kind, tuple(tensor.shape), tensor.dtype, maker))
 
         def free(_: object) -> None:
-            if self._live.pop(key, None) is not None:
-                self._current -= size
-                self._log.append((number, False))
+            known = self._live.pop(key, None)
+            if known is not None:
+                self._current -= self._entries[known[0]].num_bytes
+                self._log.append((known[0], False))
 
         self._live[key] = number, weakref.ref(storage, free)
         self._log.append((number, True))
         self._current += size
+
+    def _size(self, storage: torch.UntypedStorage) -> int:
+        return -(-storage.nbytes() // _BLOCK) * _BLOCK if self._for_gpu else storage.nbytes()
+
+    def _resize(self, storage: torch.UntypedStorage) -> None:
+        """Book a storage that was emptied, or filled again."""
+        known = self._live.get(id(storage))
+        if known is None:
+            return
+        before = self._entries[known[0]]
+        entry = replace(before, num_bytes=self._size(storage))
+        self._entries.append(entry)
+        self._live[id(storage)] = len(self._entries) - 1, known[1]
+        self._log += [(known[0], False), (len(self._entries) - 1, True)]
+        self._current += entry.num_bytes - before.num_bytes
+        self._note(0)
 
     def _note(self, temporary: int) -> None:
         books, now = self.books, self._current + temporary

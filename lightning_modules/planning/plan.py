@@ -1,13 +1,12 @@
 """The plan of a configuration: memory by phase, operations, time, and the largest micro-batch."""
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
+from geometry.errors import InputError
 from lightning_modules.estimator import Estimator
 from lightning_modules.inference.loading import build_estimator
 from lightning_modules.inference.run_config import base_of
@@ -17,7 +16,7 @@ from lightning_modules.planning.ledger import Books
 from lightning_modules.planning.published_bases import with_published
 from lightning_modules.planning.quantized_shapes import pack_frozen_linears
 from lightning_modules.planning.setting import Setting
-from lightning_modules.planning.simulated_step import GRADIENTS, STATES, TRAINED, simulate
+from lightning_modules.planning.simulated_step import simulate
 
 # Phases that are no part of a training step's operations.
 _NOT_TRAINED = ("start", "validation")
@@ -33,14 +32,12 @@ class Plan:
         books: of a step with its micro-batch.
         num_weights: weights of the denoiser.
         num_trained: weights that train.
-        block_bytes: what is gathered at once where weights are sharded: a block in use and the next.
     """
 
     setting: Setting
     books: Books
     num_weights: int
     num_trained: int
-    block_bytes: int
 
     @property
     def base(self) -> str:
@@ -50,13 +47,7 @@ class Plan:
     @property
     def peak_bytes(self) -> int:
         """The most memory that tensors take at once."""
-        return max(self.phase_bytes.values())
-
-    @property
-    def phase_bytes(self) -> dict[str, int]:
-        """The most memory that tensors take at once, by phase."""
-        saved = self._saved_by_sharding()
-        return {phase: max(0, size - saved) for phase, size in self.books.phase_bytes.items()}
+        return self.books.peak_bytes
 
     @property
     def flops_per_image(self) -> float:
@@ -98,17 +89,12 @@ class Plan:
         count = situation.batch_size * min(2, situation.micro_batches)
         return {phase: number / count for phase, number in flops.items() if phase not in _NOT_TRAINED}
 
-    def _saved_by_sharding(self) -> int:
-        """Return how much less a device holds where weights, gradients and states are sharded: an estimate."""
-        if not self.setting.is_sharded or self.setting.devices < 2:
-            return 0
-        kinds = self.books.by_kind()
-        whole = kinds.get(TRAINED, 0) + kinds.get(STATES, 0) + kinds.get(GRADIENTS, 0)
-        return round(whole * (1 - 1 / self.setting.devices)) - self.block_bytes
 
-
+@lru_cache(maxsize=64)
 def make_plan(setting: Setting) -> Plan:
     """Return the plan of a setting. Nothing is downloaded that is large, and nothing computed.
+
+    What was planned before is not planned again.
 
     Args:
         setting: the configuration.
@@ -116,14 +102,19 @@ def make_plan(setting: Setting) -> Plan:
     Raises:
         InputError: its model cannot be built, or the architecture of its base is not known.
     """
+    is_quantized = bool(_network_options(setting.model).get(_QUANTIZATION))
+    if is_quantized and setting.is_sharded:
+        raise InputError(
+            "weights of 4 bits are not sharded over devices: leave out network.quantization, or trainer.strategy "
+            "FullySharded."
+        )
     estimator = build_without_weights(setting.model)
     model = estimator.network.denoiser.model
     counted = sum(weight.numel() for weight in model.parameters())
     trained = sum(weight.numel() for weight in estimator.parameters() if weight.requires_grad)
-    if _network_options(setting.model).get(_QUANTIZATION):
+    if is_quantized:
         pack_frozen_linears(estimator.network.denoiser.sharded_blocks())
-    blocks = _largest_blocks(estimator.network.denoiser.sharded_blocks())
-    return Plan(setting, simulate(estimator, setting.situation), counted, trained, blocks)
+    return Plan(setting, simulate(estimator, setting.situation), counted, trained)
 
 
 def build_without_weights(model: dict[str, Any]) -> Estimator:
@@ -151,12 +142,6 @@ def _network_options(model: dict[str, Any]) -> dict[str, Any]:
     return model["init_args"]["network"]["init_args"]
 
 
-def _largest_blocks(blocks: Sequence[nn.Module]) -> int:
-    """Return the bytes of the largest block and of one more, which is gathered while the first is in use."""
-    sizes = [sum(weight.numel() * weight.element_size() for weight in block.parameters()) for block in blocks]
-    return 2 * max(sizes, default=0)
-
-
 def largest_micro_batch(plan: Plan, card: Card) -> int:
     """Return how many images a micro-batch can have on a card; 0 if not even one fits.
 
@@ -170,8 +155,8 @@ def largest_micro_batch(plan: Plan, card: Card) -> int:
     other = 1 if size > 1 else 2
     another = make_plan(plan.setting.with_situation(batch_size=other, val_batch_size=0))
     fewest = None
-    for phase, bytes_here in plan.phase_bytes.items():
-        bytes_there = another.phase_bytes.get(phase)
+    for phase, bytes_here in plan.books.phase_bytes.items():
+        bytes_there = another.books.phase_bytes.get(phase)
         if bytes_there is None or phase == "validation":
             continue
         slope = (bytes_here - bytes_there) / (size - other)

@@ -7,8 +7,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-# Beside its 4 bits, every block of 64 weights has a scale of 8 bits, and every 256 scales have one of 32.
-_PACKED_BYTES = (0.5, 1 / 64, 4 / (64 * 256))
+from lightning_modules.networks.quantization import can_be_quantized
+
+# Every block of weights has a scale of 8 bits, and every group of scales one of 32.
+_BLOCK, _GROUP = 64, 256
+_LEVELS = 16  # that 4 bits can name; each layer holds their values
+_SCALE_LEVELS = 256  # as many for 8 bits
 
 
 class PackedLinear(nn.Module):
@@ -21,9 +25,18 @@ class PackedLinear(nn.Module):
     def __init__(self, layer: nn.Linear) -> None:
         super().__init__()
         self.in_features, self.out_features = layer.in_features, layer.out_features
-        count = layer.weight.numel()
-        packed = torch.empty(round(count * sum(_PACKED_BYTES)), dtype=torch.uint8, device=layer.weight.device)
-        self.packed = nn.Parameter(packed, requires_grad=False)
+        count, device = layer.weight.numel(), layer.weight.device
+        blocks = -(-count // _BLOCK)
+        held = {
+            "packed": torch.empty(-(-count // 2), dtype=torch.uint8, device=device),
+            "scales": torch.empty(blocks, dtype=torch.uint8, device=device),
+            "scales_of_scales": torch.empty(-(-blocks // _GROUP), device=device),
+            "levels": torch.empty(_LEVELS, device=device),
+            "levels_of_scales": torch.empty(_SCALE_LEVELS, device=device),
+            "offset": torch.empty((), device=device),
+        }
+        for name, tensor in held.items():
+            self.register_parameter(name, nn.Parameter(tensor, requires_grad=False))
         self.bias = layer.bias
 
     def forward(self, input: Tensor) -> Tensor:
@@ -34,14 +47,14 @@ class PackedLinear(nn.Module):
 
 
 def pack_frozen_linears(blocks: Sequence[nn.Module]) -> None:
-    """Replace the frozen linear layers within blocks by packed ones.
+    """Replace the frozen linear layers within blocks that are stored in 4 bits by packed ones.
 
     Args:
         blocks: parts of a model without weights.
     """
     for block in blocks:
         for name, layer in [*block.named_modules()]:
-            if type(layer) is nn.Linear and not layer.weight.requires_grad:
+            if isinstance(layer, nn.Linear) and can_be_quantized(layer) and not layer.weight.requires_grad:
                 block.set_submodule(name, PackedLinear(layer))
 
 

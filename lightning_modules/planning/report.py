@@ -24,7 +24,7 @@ def describe(plan: Plan) -> list[str]:
     situation = setting.situation
     height, width = situation.image_size
     assumed = ", the usual size of such data; none are prepared here" if setting.sizes_are_assumed else ""
-    parts = ", ".join(f"{phase} {gib(size)}" for phase, size in plan.phase_bytes.items() if phase != "start")
+    parts = ", ".join(f"{phase} {gib(size)}" for phase, size in books.phase_bytes.items() if phase != "start")
     kinds = ", ".join(f"{kind} {gib(size)}" for kind, size in books.by_kind().items() if size > 2**26)
     operations = ", ".join(f"{phase} {number / 1e12:.2f}" for phase, number in plan.flops_by_phase.items() if number)
     sharded = ", sharded" if setting.is_sharded else ""
@@ -35,7 +35,7 @@ def describe(plan: Plan) -> list[str]:
         f"{situation.batch_size}, {situation.precision}, largest images {height}x{width}{assumed}",
         f"peak of tensors: {gib(plan.peak_bytes)} on each device, in {_peak_phase(plan)}",
         f"by phase: {parts}",
-        f"at the peak: {kinds}" + (" (before sharding)" if setting.is_sharded else ""),
+        f"at the peak: {kinds}",
         "largest tensors there:",
     ]
     for entry in books.at_peak[:_SHOWN]:
@@ -81,7 +81,7 @@ def _speed(plan: Plan, card: Card, utilisation: float) -> list[str]:
 
 
 def _peak_phase(plan: Plan) -> str:
-    sizes = plan.phase_bytes
+    sizes = plan.books.phase_bytes
     return max(sizes, key=lambda phase: sizes[phase])
 
 
@@ -102,7 +102,7 @@ def as_record(plan: Plan) -> dict[str, Any]:
         "weights": plan.num_weights,
         "weights_that_train": plan.num_trained,
         "peak_bytes": plan.peak_bytes,
-        "bytes_by_phase": plan.phase_bytes,
+        "bytes_by_phase": plan.books.phase_bytes,
         "bytes_at_peak_by_kind": plan.books.by_kind(),
         "flops_per_image": plan.flops_per_image,
         "flops_per_image_by_phase": plan.flops_by_phase,

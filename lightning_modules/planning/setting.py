@@ -1,7 +1,7 @@
 """What a plan needs of a run's configuration, beside its model."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +25,15 @@ class Setting:
         model: its section of the model.
         situation: how a step is trained, at the largest size.
         devices: GPUs, over all nodes.
-        is_sharded: weights are sharded over them (FSDP).
         mean_pixels: pixels of an image in the mean over the data sets.
         sizes_are_assumed: no prepared data set said how large its images are.
         tf32: the option of this name.
         max_steps: optimiser steps of the run.
     """
 
-    model: dict[str, Any]
+    model: dict[str, Any] = field(hash=False)
     situation: Situation
     devices: int = 1
-    is_sharded: bool = False
     mean_pixels: float = 0.0
     sizes_are_assumed: bool = False
     tf32: str = "convolutions"
@@ -45,6 +43,11 @@ class Setting:
     def images_per_step(self) -> int:
         """Images per optimiser step, over all devices."""
         return self.situation.batch_size * self.situation.micro_batches * self.devices
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether what trains is sharded over the devices (FSDP)."""
+        return self.situation.shards > 1
 
     def with_situation(self, **changes: Any) -> "Setting":  # noqa: ANN401
         """Return the setting with another situation."""
@@ -83,12 +86,12 @@ def read_setting(configs: Sequence[str | Path], image_size: tuple[int, int] | No
         average_on_device=average.get("decay") is not None and not average.get("on_cpu"),
         buckets=int(devices > 1 and not is_sharded),
         gradients_are_buckets=devices > 1 and not is_sharded and bool(strategy_options.get("gradient_as_bucket_view")),
+        shards=devices if is_sharded else 1,
     )
     return Setting(
         model=config["model"],
         situation=situation,
         devices=devices,
-        is_sharded=is_sharded,
         mean_pixels=sum(height * width * share for (height, width), share in sizes) / weight,
         sizes_are_assumed=is_assumed,
         tf32=str(config.get("tf32", "convolutions")),

@@ -1,7 +1,7 @@
 """One optimiser step of an estimator that has no weights: what lives when, and what is computed."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +11,10 @@ from torch.optim import Optimizer
 
 from geometry.batch import DatasetInfo, GeometryBatch, Target
 from geometry.errors import InputError, one_line
-from geometry.torch_internals import fake_tensors
+from geometry.torch_internals import fake_ranks, fake_tensors
 from lightning_modules.estimator import Estimator
 from lightning_modules.losses.teacher import Teacher
+from lightning_modules.networks.sharding import reshard, unshard
 from lightning_modules.planning.gpu_casts import AnsweringZero, gpu_casts
 from lightning_modules.planning.ledger import Books, Ledger
 
@@ -36,6 +37,7 @@ class Situation:
         average_on_device: a moving average of the weights is kept beside them.
         buckets: further copies of the gradients: 0 on one device, 1 in DDP, of which the gradients are views or not.
         gradients_are_buckets: the gradients are views of the buckets.
+        shards: devices over which what trains is sharded (FSDP2); 1 is not at all.
     """
 
     image_size: tuple[int, int]
@@ -46,6 +48,7 @@ class Situation:
     average_on_device: bool = False
     buckets: int = 0
     gradients_are_buckets: bool = False
+    shards: int = 1
 
 
 def simulate(estimator: Estimator, situation: Situation, for_gpu: bool = True, fake: bool = True) -> Books:
@@ -64,6 +67,7 @@ def simulate(estimator: Estimator, situation: Situation, for_gpu: bool = True, f
         raise InputError(f"trainer.precision {situation.precision} cannot be planned; choose one of {sorted(known)}.")
     parts = [estimator, *_teachers(estimator)]
     with ExitStack() as contexts:
+        mesh = contexts.enter_context(fake_ranks(situation.shards)) if situation.shards > 1 else None
         if fake:
             contexts.enter_context(fake_tensors())
             contexts.enter_context(AnsweringZero())
@@ -71,6 +75,8 @@ def simulate(estimator: Estimator, situation: Situation, for_gpu: bool = True, f
                 _give_shapes_alone(part)
         if situation.precision in _WHOLE_HALF:
             estimator.to(_WHOLE_HALF[situation.precision])
+        if mesh is not None:
+            estimator.shard(mesh)
         if for_gpu:
             contexts.enter_context(gpu_casts())
         ledger = Ledger({module: name for name, module in estimator.named_modules()}, for_gpu)
@@ -152,7 +158,7 @@ class _Step:
         estimator, situation = self.estimator, self.situation
         estimator.network.eval()
         half = _HALF.get(situation.precision)
-        with self.ledger.in_phase("validation"), torch.no_grad():
+        with self.ledger.in_phase("validation"), torch.no_grad(), _unsharded(estimator.network):
             batch = make_batch(estimator, situation.val_batch_size, situation.image_size, situation.precision)
             with torch.autocast("cpu", half) if half else nullcontext():
                 network = estimator.network
@@ -174,6 +180,16 @@ class _Step:
         for (name, _), copy in zip(self.named, copies, strict=True):
             self.ledger.book(copy, kind, name)
         return copies
+
+
+@contextmanager
+def _unsharded(network: nn.Module) -> Iterator[None]:
+    """Keep weights unsharded, as validations do."""
+    unshard(network)
+    try:
+        yield
+    finally:
+        reshard(network)
 
 
 def make_batch(estimator: Estimator, num_images: int, size: tuple[int, int], precision: str) -> GeometryBatch:

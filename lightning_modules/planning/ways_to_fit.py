@@ -67,8 +67,7 @@ def cheapest_way(plan: Plan, card: Card) -> FittingWay | None:
 
 
 def _saved_by_small_states(plan: Plan) -> int:
-    share = 1 / plan.setting.devices if plan.setting.is_sharded else 1.0
-    return round(plan.books.by_kind().get(STATES, 0) * share * (1 - _BITS_OF_STATES / 32 - 1 / 256))
+    return round(plan.books.by_kind().get(STATES, 0) * (1 - _BITS_OF_STATES / 32 - 1 / 256))
 
 
 def _ways(setting: Setting) -> Iterator[Way]:
@@ -113,12 +112,22 @@ def _ways_that_learn_less(setting: Setting, options: list[str], known: set[str])
         yield Way(tuple(shown), adapted)
     if "quantization" in known and not given.get("quantization"):
         packed = _with_network(adapted, "quantization", _QUANTIZATION)
+        if given.get("compile"):
+            packed = _with_network(packed, "compile", None)
+            shown.append("network.compile: null")
         yield Way((*shown, f"network.quantization: {_QUANTIZATION}"), packed)
     if given.get("lora") or setting.is_sharded:
         return  # what is frozen is whole on every device
+    if given.get("compile"):
+        whole = _with_network(whole, "compile", None)
+        options = [*options, "network.compile: null"]
     for devices in (2, 4, _MOST_DEVICES):
-        micro_batches = max(1, whole.situation.micro_batches // devices)
-        sharded = replace(whole, devices=devices, is_sharded=True).with_situation(micro_batches=micro_batches)
+        micro_batches, rest = divmod(whole.images_per_step, devices * whole.situation.batch_size)
+        if devices < whole.devices or rest:
+            continue
+        sharded = replace(whole, devices=devices).with_situation(
+            micro_batches=micro_batches, shards=devices, buckets=0, gradients_are_buckets=False
+        )
         strategy = f"trainer.strategy: lightning_modules.FullySharded, trainer.devices: {devices}"
         yield Way((*options, strategy, f"trainer.accumulate_grad_batches: {micro_batches}"), sharded)
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.utilities.rank_zero import rank_zero_info
+from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 from torch import Tensor
 from tqdm import tqdm
 
@@ -107,9 +107,7 @@ class RunAnnouncement(Callback):
         self._folder = folder
         self._announced = False
 
-    def on_train_batch_start(  # type: ignore[override]
-        self, trainer: Trainer, pl_module: Estimator, batch: GeometryBatch, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Estimator, batch: GeometryBatch, *_: object) -> None:  # type: ignore[override]
         """Speak once the size of a batch is known."""
         if self._announced:
             return
@@ -143,21 +141,14 @@ class Throughput(Callback):
         """Start the clock."""
         self._mark_s = time.perf_counter()
 
-    def on_train_batch_start(  # type: ignore[override]
-        self, trainer: Trainer, pl_module: Estimator, batch: GeometryBatch, batch_idx: int
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, *_: object) -> None:
         """Book the time since the last batch as waiting."""
         now = time.perf_counter()
         self._waiting_s += now - self._mark_s
         self._mark_s = now
 
     def on_train_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: Estimator,
-        outputs: Any,  # noqa: ANN401
-        batch: GeometryBatch,
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: Estimator, outputs: object, batch: GeometryBatch, *_: object
     ) -> None:
         """Book the time since the start of the batch as busy, and log every so many steps."""
         now = time.perf_counter()
@@ -167,7 +158,9 @@ class Throughput(Callback):
         has_stepped, self._last_step = trainer.global_step != self._last_step, trainer.global_step
         if has_stepped and is_logging_step(trainer, trainer.global_step):
             total_s = self._busy_s + self._waiting_s
-            pl_module.log("train/images_per_s", self._num_images * trainer.world_size / total_s, prog_bar=True)
+            images_per_s = self._num_images * trainer.world_size / total_s
+            pl_module.log("train/images_per_s", images_per_s)
+            pl_module.bar_values["images_per_s"] = images_per_s
             pl_module.log("train/data_wait_share", self._waiting_s / total_s)
             self._restart()
 
@@ -204,11 +197,13 @@ class ValidationSummary(Callback):
             self._print(trainer, pl_module)
 
     def on_validation_end(self, trainer: Trainer, pl_module: Estimator) -> None:  # type: ignore[override]
-        """Print the tables after a validation on its own, and a line after one of fit."""
+        """Print the tables after a validation on its own, and a line after one of fit, which goes on without any."""
         if trainer.state.fn == "validate":
             self._print(trainer, pl_module)
         elif not trainer.sanity_checking:
             self._print_line(trainer, pl_module)
+            if problem := describe_lack_of_scores(trainer, pl_module):
+                rank_zero_warn(problem)
 
     def _print_line(self, trainer: Trainer, pl_module: Estimator) -> None:
         metric, parts = pl_module.task.headline_metric, []
@@ -220,6 +215,7 @@ class ValidationSummary(Callback):
             if score < best:
                 self._best[name] = best, step = score, trainer.global_step
             best_text = "best so far" if step == trainer.global_step else f"best {best:.4f} at step {step}"
+            best_text = best_text if math.isfinite(best) else "no score so far"
             parts.append(f"val/{name}/{metric} {score:.4f} ({best_text})")
         if parts and trainer.is_global_zero:
             tqdm.write(f"step {trainer.global_step}: {', '.join(parts)}")
@@ -242,6 +238,24 @@ class ValidationSummary(Callback):
             ratio = values[headline] / values[constant]
             verdict.append((name, f"{values[headline]:.4f}", f"{values[constant]:.4f}", f"{ratio:.3f}"))
         print(f"\n{format_table(rows)}\n\n{format_table(verdict)}")
+
+
+def describe_lack_of_scores(trainer: Trainer, estimator: Estimator) -> str:
+    """Return a sentence on the data sets that were just validated on and have no score; empty if all have one.
+
+    Args:
+        trainer: the trainer.
+        estimator: what was validated.
+    """
+    metric = estimator.task.headline_metric
+    scores = {name: _scores_of(trainer, name).get(metric, math.nan) for name in estimator.val_dataset_names}
+    lacking = ", ".join(name for name, score in scores.items() if math.isnan(score))
+    if not lacking:
+        return ""
+    return (
+        f"there is no score of the validation data {lacking}: none of its images could be read and scored, or a "
+        "prediction is not finite. See the warnings; mend the data, or leave it out of data.val_datasets."
+    )
 
 
 def _scores_of(trainer: Trainer, dataset: str) -> dict[str, float]:

@@ -177,23 +177,14 @@ def read_checkpoint(file: str | os.PathLike[str], states_of: Collection[str] = (
     """
     content = _decoded(file)
     known = _known(content, file, states_of)
-    _check_finite(known, file)
+    for weights in (known["state_dict"], known.get("ema_state_dict", {})):
+        broken = sorted(name for name, weight in weights.items() if not bool(weight.isfinite().all()))
+        if broken:
+            raise InputError(f"{file} holds weights that are not finite ({broken[0]} ...): its training went wrong.")
     others = sorted(str(name) for name in content.keys() - known.keys())
     if others:
         rank_zero_warn(f"{file} also holds {_shown(', '.join(others))}, which is not used.")
     return known
-
-
-def check_checkpoint(file: str | os.PathLike[str]) -> None:
-    """Check what a checkpoint claims to hold, without reading its numbers.
-
-    Args:
-        file: the checkpoint, in a folder.
-
-    Raises:
-        InputError: the file is no checkpoint, or holds something of another kind than it should.
-    """
-    peek_checkpoint(file)
 
 
 def peek_checkpoint(file: str | os.PathLike[str]) -> dict[str, Any]:
@@ -274,13 +265,6 @@ def _known(content: dict[str, Any], file: object, states_of: Collection[str] = (
         raise InputError(f"the checkpoint {file} cannot be used: {place}: {told}. Use another one.") from error
     except ValueError as error:
         raise InputError(f"the checkpoint {file} cannot be used: {_shown(str(error))}. Use another one.") from error
-
-
-def _check_finite(content: dict[str, Any], file: object) -> None:
-    for part in ("state_dict", "ema_state_dict"):
-        broken = sorted(name for name, weight in content.get(part, {}).items() if not bool(weight.isfinite().all()))
-        if broken:
-            raise InputError(f"{file} holds weights that are not finite ({broken[0]} ...): its training went wrong.")
 
 
 def _reason(error: Exception) -> str:

@@ -70,9 +70,10 @@ class Checkpoints(OpenModelCheckpoint):
         if folder is not None and "://" not in folder:
             folder = str(given_path(folder, "checkpoints.folder"))
             check_writable(Path(folder), "checkpoints.folder")
+        metric = "" if monitor is None else f"{metric_in_name(monitor)}{{{monitor}:.5g}}"
         super().__init__(
             dirpath=folder,
-            filename=f"step{{step:06d}}{_with_metric(monitor)}",
+            filename=f"step{{step:06d}}{metric}",
             auto_insert_metric_name=False,
             monitor=monitor,
             mode=mode,
@@ -185,15 +186,12 @@ class Checkpoints(OpenModelCheckpoint):
         """Tidy up also where there was nothing left to train."""
         self._tidy(trainer)
 
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: object) -> None:
         """Give signals and folder back."""
         self._signals.give_back()
         self.lock.release()
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Give signals and folder back."""
-        self._signals.give_back()
-        self.lock.release()
+    on_exception = teardown  # type: ignore[assignment]
 
     def save_file(self, trainer: Trainer, file: str) -> None:
         """Keep this step under a name of its own: as another name of last.ckpt where that holds the same step.
@@ -292,8 +290,3 @@ class Checkpoints(OpenModelCheckpoint):
     def _folder(self) -> Path:
         assert self.dirpath is not None, "setup has chosen a folder"
         return Path(self.dirpath)
-
-
-def _with_metric(monitor: str | None) -> str:
-    """Return what a name says beside its step: the metric that decides, and its value."""
-    return "" if monitor is None else f"{metric_in_name(monitor)}{{{monitor}:.5g}}"

@@ -1,7 +1,7 @@
 """Compiled parts of a network prove that they compute what the plain ones do, before a run trusts them."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,10 +56,13 @@ class CompilationProof(Callback):
         network = estimator.network
         shape = tuple(batch.image.shape)
         parts = {str(name): part for name, part in network.compilable_parts().items() if compiled_regions(part)}
-        if not parts or shape in self._proven or (self._proven and _is_sharded(network)):
+        is_sharded = any(isinstance(parameter, DTensor) for parameter in network.parameters())
+        # Ranks that share weights must compute in step, and meet a new shape each at another time.
+        if not parts or shape in self._proven or (self._proven and is_sharded):
             return
         estimator.task.check_has_truth(batch)
-        with _same_random_numbers(batch.image.device), torch.enable_grad():
+        device = batch.image.device
+        with torch.random.fork_rng([device] if device.type == "cuda" else []), torch.enable_grad():
             calls = _record(parts, lambda: _plain_forward(estimator, batch))
             results = {name: _compare(name, parts[name], call) for name, call in calls.items()}
         size = f"{shape[-2]}x{shape[-1]}"
@@ -80,13 +83,6 @@ class _Call:
     device: str
     autocast: torch.dtype | None
 
-    @contextmanager
-    def context(self) -> Iterator[None]:
-        with torch.set_grad_enabled(self.with_gradient), ExitStack() as stack:
-            if self.autocast is not None:
-                stack.enter_context(torch.autocast(self.device, self.autocast))
-            yield
-
     def run(self, part: nn.Module) -> list[Tensor]:
         """Return on the CPU: the outputs, and the gradients of inputs and trained weights under a random cotangent."""
         leaves: list[Tensor] = [parameter for parameter in part.parameters() if parameter.requires_grad]
@@ -97,7 +93,8 @@ class _Call:
                 leaves.append(copy)
             return copy
 
-        with self.context():
+        autocast = torch.autocast(self.device, self.autocast, enabled=self.autocast is not None)
+        with torch.set_grad_enabled(self.with_gradient), autocast:
             args, kwargs = tree_map_only(Tensor, leaf, (self.args, self.kwargs))
             outputs = [output for output in tree_leaves(part(*args, **kwargs)) if isinstance(output, Tensor)]
         found = [output.detach().float().cpu() for output in outputs]
@@ -198,12 +195,6 @@ def _plain_forward(estimator: TrainedModule, batch: GeometryBatch) -> None:
 
 
 @contextmanager
-def _same_random_numbers(device: torch.device) -> Iterator[None]:
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        yield
-
-
-@contextmanager
 def _without_dropout(part: nn.Module) -> Iterator[None]:
     """Compilers draw other random numbers than plain code, which would look like an error."""
     dropouts = [m for m in part.modules() if isinstance(m, nn.Dropout) and m.training and m.p > 0]
@@ -223,8 +214,3 @@ def _say_how_much_is_compiled(name: str, part: nn.Module, size: str, result: _Re
     if eager:
         kinds = ", ".join(sorted({type(block).__name__ for block in eager}))
         rank_zero_warn(f"{len(eager)} blocks of the {name} run uncompiled on images of {size} ({kinds})")
-
-
-def _is_sharded(network: nn.Module) -> bool:
-    """Say whether ranks must compute in step; they then meet a new shape each at another time."""
-    return any(isinstance(parameter, DTensor) for parameter in network.parameters())

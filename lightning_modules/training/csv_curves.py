@@ -35,11 +35,6 @@ class CsvCurves(Callback):
         self._loggers: list[CSVLogger] = []
         self._num_rows: list[int] | None = None
 
-    @property
-    def state_key(self) -> str:
-        """Name of the state in a checkpoint; it stays when options change."""
-        return type(self).__qualname__
-
     @rank_zero_only
     def put_aside(self, loggers: Sequence[Logger]) -> None:
         """Put the files aside before Lightning opens the loggers, which is before any callback's turn.

@@ -52,12 +52,7 @@ class ExponentialMovingAverage(Callback):
         self._average: dict[str, Tensor] = {}
         self._num_updates = torch.zeros((), dtype=torch.int64)
         self._last_step = 0
-        self._is_swapped = False
-
-    @property
-    def is_in_place(self) -> bool:
-        """Whether the average stands in the place of the weights just now."""
-        return self._is_swapped
+        self.is_in_place = False  # whether the average stands in the place of the weights just now
 
     def setup(self, trainer: Trainer, pl_module: Estimator, stage: str) -> None:  # type: ignore[override]
         """Forget the average of an earlier fit.
@@ -94,14 +89,7 @@ class ExponentialMovingAverage(Callback):
         self._last_step = trainer.global_step
 
     @torch.no_grad()
-    def on_train_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: Estimator,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Estimator, *_: object) -> None:  # type: ignore[override]
         """Update the average if the batch ended an optimiser step. The host does not wait for the device."""
         if self.decay is None or trainer.global_step == self._last_step:
             return
@@ -151,7 +139,7 @@ class ExponentialMovingAverage(Callback):
         if not self._average:
             return
         average = gather({name: assemble(self._average[name], weight) for name, weight in _trained(pl_module)})
-        if self._is_swapped:  # saved in the middle of a validation
+        if self.is_in_place:  # saved in the middle of a validation
             weights, average = average, {name: checkpoint["state_dict"][name] for name in average}
             checkpoint["state_dict"] = checkpoint["state_dict"] | weights
         checkpoint[CHECKPOINT_KEY] = average
@@ -208,10 +196,10 @@ class ExponentialMovingAverage(Callback):
             held = weight.clone()
             weight.copy_(self._average[name])
             self._average[name].copy_(held)
-        self._is_swapped = not self._is_swapped
+        self.is_in_place = not self.is_in_place
 
     def _swap_back(self, pl_module: Estimator) -> None:
-        if self._is_swapped:
+        if self.is_in_place:
             reshard(pl_module.network)  # a validation that was interrupted has not
             self._swap(pl_module)
 

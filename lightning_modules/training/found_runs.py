@@ -5,14 +5,14 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
 from geometry.errors import InputError
 from geometry.files.reading import read_text_file
 from lightning_modules.training.mistaken_models import describe_mistake
-from lightning_modules.training.run_folders import has_checkpoint, last_checkpoint, newest_run
+from lightning_modules.training.run_folders import has_checkpoint, last_checkpoint, newest_run, run_number
 
 BEST_OR_LAST = ("best", "last")
 # Of a name with very many runs, the newest are looked at.
@@ -49,38 +49,22 @@ class FoundRun:
         return f"{taken}. Note: {'; '.join(self.better)}." if self.better else taken
 
 
-@dataclass(frozen=True)
-class _Kept:
-    """A checkpoint that a run kept for its metric."""
-
-    file: Path
-    step: int
-    value: float
-
-
-@dataclass(frozen=True)
-class _Scores:
-    """The checkpoints that a run kept for its metric.
+class _Kept(NamedTuple):
+    """A checkpoint that a run kept for its metric.
 
     Attributes:
-        monitor: the metric; None if the run watched none.
-        is_min: less is better.
-        kept: the checkpoints, the best one first.
+        rank: the metric, or its negative where more is better: the smallest is the best.
+        step: optimiser steps that it saw.
+        file: the checkpoint.
+        monitor: the metric.
+        score: metric and value, as text.
     """
 
-    monitor: str | None
-    is_min: bool
-    kept: list[_Kept]
-
-    def text(self, kept: _Kept | None) -> str:
-        return f"{self.monitor} {kept.value:.5g}" if kept is not None else ""
-
-    def beaten_by(self, other: "_Scores") -> str:
-        """Return the score of another run if it is better by the same metric, or nothing."""
-        if self.monitor != other.monitor or not self.kept or not other.kept:
-            return ""
-        difference = other.kept[0].value - self.kept[0].value
-        return other.text(other.kept[0]) if (difference < 0 if self.is_min else difference > 0) else ""
+    rank: float
+    step: int
+    file: Path
+    monitor: str
+    score: str
 
 
 def find_run(source: str | Path, which: str | None = None) -> FoundRun:
@@ -99,9 +83,7 @@ def find_run(source: str | Path, which: str | None = None) -> FoundRun:
     if run is None and (mistake := describe_mistake(path)) is not None:
         raise InputError(mistake)
     if path.is_file():
-        if which in BEST_OR_LAST:
-            return find_run(_run_around(path), which)
-        return _found(path)
+        return find_run(run_around(path), which) if which in BEST_OR_LAST else _found(path)
     if run is None:
         raise InputError(
             f"{path} is no checkpoint, no folder of a run that has one, and no folder of such runs. Give runs/NAME, "
@@ -112,13 +94,12 @@ def find_run(source: str | Path, which: str | None = None) -> FoundRun:
         if not file.is_file():
             raise InputError(f"--ckpt_path {which}: there is no such file; give best, last or the file's path.")
         return _found(file)
-    last, scores = last_checkpoint(run), _scores(run)
-    if which == "best":
-        best = best_checkpoint(run)
-        step = _step(best)
-        return FoundRun(run, best, step, scores.text(_of_step(scores, step)), _others(run, step, scores))
-    step = _step(last)
-    return FoundRun(run, last, step, scores.text(_of_step(scores, step)), _better(run, step, scores))
+    kept, checkpoint = _kept(run), best_checkpoint(run) if which == "best" else last_checkpoint(run)
+    step, better = _step(checkpoint), []
+    if kept and kept[0].step != step:
+        better = [f"{kept[0].file.name} is better ({kept[0].score}): --ckpt_path best"]
+    score = next((each.score for each in kept if each.step == step), "")
+    return FoundRun(run, checkpoint, step, score, better + _others(run, step, kept))
 
 
 def best_checkpoint(run: Path) -> Path:
@@ -130,58 +111,49 @@ def best_checkpoint(run: Path) -> Path:
     Raises:
         InputError: it kept none.
     """
-    if scores := _scores(run).kept:
-        return scores[0].file
-    state = _content(last_checkpoint(run)).get("callbacks", {}).get("Checkpoints", {})
-    named = str(state.get("best_model_path") or "")  # as it was before names held the metric
-    if not named or not state.get("monitor"):
-        raise InputError(
-            f"{run} kept no best checkpoint: it watched no metric. Take last, or train with --checkpoints.monitor "
-            "METRIC --checkpoints.keep 1."
-        )
-    file = run / "checkpoints" / Path(named).name  # also where the run was moved
-    if not file.is_file():
-        raise InputError(f"{run}: its best checkpoint {file.name} is not there any more. Take last.")
-    return file
+    if kept := _kept(run):
+        return kept[0].file
+    raise InputError(
+        f"{run} kept no best checkpoint: it watched no metric. Take last, or train with --checkpoints.monitor METRIC "
+        "--checkpoints.keep 1."
+    )
 
 
 def _found(file: Path) -> FoundRun:
-    step = _step(file)
-    return FoundRun(_run_around(file), file, step)
+    return FoundRun(run_around(file), file, _step(file))
 
 
-def _run_around(file: Path) -> Path:
-    """Return the folder that holds the configuration of a checkpoint: that of the file, or the one around it."""
+def run_around(file: Path) -> Path:
+    """Return the folder that holds the configuration of a checkpoint: that of the file, or the one around it.
+
+    Args:
+        file: for instance ``runs/demo/version_0/checkpoints/last.ckpt``.
+    """
     folder = file.parent
     return folder if (folder / "config.yaml").is_file() or not folder.name else folder.parent
 
 
-def _content(file: Path) -> dict[str, Any]:
+def _step(file: Path) -> int:
     from lightning_modules.training.checkpoint_content import peek_checkpoint  # slow to import
 
-    return peek_checkpoint(file)
+    return int(peek_checkpoint(file).get("global_step", 0))
 
 
-def _step(file: Path) -> int:
-    return int(_content(file).get("global_step", 0))
-
-
-def _scores(run: Path) -> _Scores:
-    """Read the metric from a run's configuration, and its values from the names of the checkpoints."""
+def _kept(run: Path) -> list[_Kept]:
+    """Return the checkpoints that a run kept for its metric, by configuration and file names; the best one first."""
     options: Any = {}
     with suppress(InputError, yaml.YAMLError, AttributeError):
         options = yaml.safe_load(read_text_file(run / "config.yaml")).get("checkpoints")
     monitor = options.get("monitor") if isinstance(options, dict) else None
     if not isinstance(monitor, str):
-        return _Scores(None, True, [])
-    is_min = options.get("mode", "min") == "min"
-    kept = []
+        return []
+    sign, kept = (1 if options.get("mode", "min") == "min" else -1), []
     for file in (run / "checkpoints").glob("step*.ckpt"):
         found = re.fullmatch(rf"step(\d+){re.escape(metric_in_name(monitor))}(.+)\.ckpt", file.name)
         with suppress(ValueError):
             if found and math.isfinite(value := float(found[2])):
-                kept.append(_Kept(file, int(found[1]), value))
-    return _Scores(monitor, is_min, sorted(kept, key=lambda each: each.value if is_min else -each.value))
+                kept.append(_Kept(sign * value, int(found[1]), file, monitor, f"{monitor} {value:.5g}"))
+    return sorted(kept)
 
 
 def metric_in_name(monitor: str) -> str:
@@ -195,34 +167,18 @@ def step_in_name(file: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _of_step(scores: _Scores, step: int) -> _Kept | None:
-    return next((kept for kept in scores.kept if kept.step == step), None)
-
-
-def _better(run: Path, step: int, scores: _Scores) -> list[str]:
-    """Say that a step before the last one was better, or another run of the name."""
-    best = scores.kept[0] if scores.kept else None
-    own = []
-    if best is not None and best.step != step:
-        own = [f"{best.file.name} is better ({scores.text(best)}): --ckpt_path best"]
-    return own + _others(run, step, scores)
-
-
-def _others(run: Path, step: int, scores: _Scores) -> list[str]:
+def _others(run: Path, step: int, kept: list[_Kept]) -> list[str]:
     """Say which other runs of the name came further, or were better by the metric that both watched."""
     if not run.name.startswith("version_"):
         return []
     found = []
     others = [other for other in run.parent.glob("version_*") if other.name != run.name and has_checkpoint(other)]
-    for other in sorted(others, key=_number)[-_MOST_OTHERS:]:
+    for other in sorted(others, key=run_number)[-_MOST_OTHERS:]:
         with suppress(InputError):
             steps = _step(last_checkpoint(other))
-            more, better = f"{steps} steps" if steps > step else "", scores.beaten_by(_scores(other))
-            if more or better:
-                found.append(f"{other} has {' and '.join(filter(None, [more, better]))}")
+            words = [f"{steps} steps"] if steps > step else []
+            for own, best in zip(kept[:1], _kept(other)[:1], strict=False):
+                words += [best.score] if best.monitor == own.monitor and best.rank < own.rank else []
+            if words:
+                found.append(f"{other} has {' and '.join(words)}")
     return found
-
-
-def _number(run: Path) -> int:
-    number = run.name.removeprefix("version_")
-    return int(number) if number.isdigit() else -1

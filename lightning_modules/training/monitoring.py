@@ -1,7 +1,5 @@
 """Curves that show whether training is healthy: how far steps move the weights, and how much memory they take."""
 
-from typing import Any
-
 import torch
 from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
@@ -35,14 +33,7 @@ class UpdateRatio(Callback):
         if is_logging_step(trainer, trainer.global_step + 1):
             self._before = [_sample(weight) for weight in _weights(optimizer)]
 
-    def on_train_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: Estimator,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Estimator, *_: object) -> None:  # type: ignore[override]
         """Log how far the step went."""
         before, self._before = self._before, []
         if not before:
@@ -58,14 +49,7 @@ class UpdateRatio(Callback):
 class MemoryPeak(Callback):
     """Logs the most GPU memory that tensors took at once since the start, in GiB, as train/gpu_memory_peak_gib."""
 
-    def on_train_batch_end(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: Estimator,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Estimator, *_: object) -> None:  # type: ignore[override]
         """Log every so many steps; without a GPU there is nothing to log."""
         if pl_module.device.type == "cuda" and is_logging_step(trainer, trainer.global_step):
             pl_module.log("train/gpu_memory_peak_gib", torch.cuda.max_memory_allocated(pl_module.device) / 2**30)

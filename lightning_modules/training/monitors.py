@@ -42,14 +42,7 @@ class MonitoredCurves(Callback):
     def __init__(self) -> None:
         self._is_checked = False
 
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,  # noqa: ANN401
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
         """Check the names, once.
 
         Raises:

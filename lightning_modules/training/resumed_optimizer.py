@@ -25,9 +25,12 @@ class StoredSettings:
     def follow(self, optimizer: Optimizer, scheduler: LRScheduler) -> None:
         """Put the settings of a new optimiser and its schedule into the checkpoint.
 
+        PyTorch would take the learning rate and all other settings from the checkpoint. The moments and the number of
+        steps stay. With unchanged settings, nothing changes, to the bit.
+
         Args:
             optimizer: the optimiser as it was configured.
-            scheduler: its schedule.
+            scheduler: its schedule. One that is no ``LambdaLR`` keeps the learning rates of the checkpoint.
 
         Raises:
             InputError: the states in the checkpoint are another optimiser's.
@@ -39,20 +42,7 @@ class StoredSettings:
 def _follow(
     groups: list[dict[str, Any]], schedule: dict[str, Any], optimizer: Optimizer, scheduler: LRScheduler
 ) -> None:
-    """Put the settings of a new optimiser and its schedule into a checkpoint that is about to be loaded into them.
-
-    PyTorch would take the learning rate and all other settings from the checkpoint. The moments and the number of steps
-    stay. With unchanged settings, nothing changes, to the bit.
-
-    Args:
-        groups: the optimiser's groups in the checkpoint, changed in place.
-        schedule: state of the schedule in the checkpoint, changed in place.
-        optimizer: the optimiser as it was configured.
-        scheduler: its schedule. One that is no ``LambdaLR`` keeps the learning rates of the checkpoint.
-
-    Raises:
-        InputError: the states in the checkpoint are another optimiser's.
-    """
+    """Change the groups of an optimiser and the state of its schedule in place."""
     if [set(group) for group in groups] != [set(group) for group in optimizer.param_groups]:
         raise InputError(
             f"the states in the checkpoint are not those of the optimiser {type(optimizer).__name__}: use the one that "

@@ -44,10 +44,14 @@ def choose_run(options: Mapping[str, Any], is_fit: bool) -> RunChoice:
     checkpoint = options.get("ckpt_path")
     if checkpoint == "last":
         return last_run(options, is_fit)
+    runs = runs_of(options)
     if checkpoint == "best":
-        return RunChoice(next_run(runs_of(options)), checkpoint=str(_best(options)))
+        run = newest_run(runs)
+        if run is None:
+            raise InputError(f"--ckpt_path best: there is no checkpoint in {runs}.")
+        return RunChoice(next_run(runs), checkpoint=str(best_checkpoint(run)))
     _check_usable(checkpoint)
-    return RunChoice(next_run(runs_of(options)), checkpoint=checkpoint)
+    return RunChoice(next_run(runs), checkpoint=checkpoint)
 
 
 def last_run(options: Mapping[str, Any], is_fit: bool) -> RunChoice:
@@ -67,7 +71,13 @@ def last_run(options: Mapping[str, Any], is_fit: bool) -> RunChoice:
         raise InputError(f"--ckpt_path last does not look into {own_folder}: give the checkpoint itself.")
     run = newest_run(runs)
     if run is not None:
-        _check_folder(run, own_folder, is_fit)
+        kept = (run / "checkpoints").resolve()
+        # A run that goes on writes where the next start looks.
+        if is_fit and own_folder and given_path(own_folder, "checkpoints.folder").resolve() != kept:
+            raise InputError(
+                f"the run {run} keeps its checkpoints in {kept}: leave checkpoints.folder as it was, or start a new "
+                "run from its checkpoint."
+            )
         return RunChoice(run, is_fit, str(last_checkpoint(run, on_damage, set_aside=is_fit)))
     earlier = run_of_earlier_version(options)
     if earlier is not None:
@@ -79,19 +89,6 @@ def last_run(options: Mapping[str, Any], is_fit: bool) -> RunChoice:
         raise InputError(f"--ckpt_path last: there is no checkpoint in {runs}.")
     rank_zero_info(f"no checkpoint in {runs} yet: starting afresh.")
     return RunChoice(next_run(runs))
-
-
-def _best(options: Mapping[str, Any]) -> Path:
-    """Return the best checkpoint of the newest run of a name.
-
-    Raises:
-        InputError: there is no run, or it kept none.
-    """
-    runs = runs_of(options)
-    run = newest_run(runs)
-    if run is None:
-        raise InputError(f"--ckpt_path best: there is no checkpoint in {runs}.")
-    return best_checkpoint(run)
 
 
 def runs_of(options: Mapping[str, Any]) -> Path:
@@ -139,16 +136,6 @@ def _is_named(config: Path, options: Mapping[str, Any]) -> bool:
     return False
 
 
-def _check_folder(run: Path, own_folder: str, is_fit: bool) -> None:
-    """Check that a run that goes on writes where the next start looks."""
-    kept = run / "checkpoints"
-    if is_fit and own_folder and given_path(own_folder, "checkpoints.folder").resolve() != kept.resolve():
-        raise InputError(
-            f"the run {run} keeps its checkpoints in {kept.resolve()}: leave checkpoints.folder as it was, or start "
-            "a new run from its checkpoint."
-        )
-
-
 def _check_usable(checkpoint: str | None) -> None:
     """Say early and in one line that a checkpoint is not there, or is damaged."""
     if checkpoint is None or "://" in checkpoint:
@@ -160,8 +147,8 @@ def _check_usable(checkpoint: str | None) -> None:
         )
     if not Path(checkpoint).is_file():
         raise InputError(f"--ckpt_path {checkpoint}: there is no such file.")
-    from lightning_modules.training.checkpoint_content import check_checkpoint  # slow to import
+    from lightning_modules.training.checkpoint_content import peek_checkpoint  # slow to import
 
     if problem := damage(Path(checkpoint)):
         raise InputError(f"--ckpt_path {checkpoint}: the file is damaged: {problem}. Use another checkpoint.")
-    check_checkpoint(checkpoint)
+    peek_checkpoint(checkpoint)

@@ -22,8 +22,8 @@ def newest_run(folder: Path) -> Path | None:
     Args:
         folder: folder of all runs of one name.
     """
-    numbered = {int(run.name.removeprefix("version_")): run for run in folder.glob("version_*") if _is_run(run)}
-    return numbered[max(numbered)] if numbered else None
+    runs = (run for run in folder.glob("version_*") if run_number(run) >= 0 and has_checkpoint(run))
+    return max(runs, key=run_number, default=None)
 
 
 def next_run(folder: Path) -> Path:
@@ -32,8 +32,13 @@ def next_run(folder: Path) -> Path:
     Args:
         folder: folder of all runs of one name.
     """
-    numbers = [run.name.removeprefix("version_") for run in folder.glob("version_*")]
-    return folder / f"version_{max((int(number) + 1 for number in numbers if number.isdigit()), default=0)}"
+    return folder / f"version_{max(map(run_number, folder.glob('version_*')), default=-1) + 1}"
+
+
+def run_number(run: Path) -> int:
+    """Return N of a folder ``version_N``, and -1 of others."""
+    number = run.name.removeprefix("version_")
+    return int(number) if number.isdigit() else -1
 
 
 def has_checkpoint(run: Path) -> bool:
@@ -110,7 +115,3 @@ def _candidates(run: Path) -> Iterator[Path]:
     folder = run / "checkpoints"
     yield from (file for name in (LAST, PREVIOUS) if (file := folder / name).is_file())
     yield from sorted(folder.glob("step*.ckpt"), reverse=True)
-
-
-def _is_run(folder: Path) -> bool:
-    return folder.name.removeprefix("version_").isdigit() and has_checkpoint(folder)

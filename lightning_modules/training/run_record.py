@@ -3,19 +3,19 @@
 import shutil
 import subprocess
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import Logger, TensorBoardLogger
-from omegaconf import OmegaConf
 
+from geometry.files.writing import write_whole
 from lightning_modules.estimator import Estimator
 from lightning_modules.training.checkpoints import Checkpoints
 from lightning_modules.training.loggers import write_record
 from lightning_modules.training.run_folders import has_checkpoint, link_checkpoints
-from lightning_modules.training.run_settings import flat_settings
+from lightning_modules.training.run_settings import flat_settings, plain_config
 from lightning_modules.training.run_tensorboard import show_settings
 
 _PATIENCE_S = 10.0
@@ -65,7 +65,7 @@ class RunRecord(SaveConfigCallback):
                 logger.finalize("failed")
             shutil.rmtree(self.folder, ignore_errors=True)
 
-    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+    def save_config(self, trainer: Trainer, pl_module: Estimator, stage: str) -> None:  # type: ignore[override]
         """Write the record, and give it to the loggers; only the first rank calls this.
 
         Args:
@@ -73,39 +73,31 @@ class RunRecord(SaveConfigCallback):
             pl_module: the estimator.
             stage: the stage of the trainer.
         """
-        config = self.parser.dump(self.config, skip_none=False)
         self._write(trainer)
         commit = git_commit(Path.cwd())
-        scores = _headlines(pl_module) if isinstance(pl_module, Estimator) else []
-        settings = flat_settings(cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(config))))
+        metric, names = pl_module.task.headline_metric, pl_module.val_dataset_names
         for logger in trainer.loggers:
-            self._log(logger, config, commit, trainer.global_step)
+            self._log(logger, commit, trainer.global_step)
             if isinstance(logger, TensorBoardLogger):
-                show_settings(logger, settings, scores)
+                settings = flat_settings(plain_config(self.parser, self.config))
+                show_settings(logger, settings, [f"val/{name}/{metric}" for name in names])
         write_record(self.folder, trainer.loggers)
 
     def _write(self, trainer: Trainer) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        file = self.folder / self.config_filename
-        self.parser.save(self.config, file, skip_none=False, overwrite=self.overwrite, multifile=self.multifile)
+        write_whole(self.folder / self.config_filename, self.parser.dump(self.config, skip_none=False))
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, Checkpoints):
                 link_checkpoints(self.folder, str(callback.dirpath))
 
-    @staticmethod
-    def _log(logger: Logger, config: str, commit: str | None, step: int) -> None:
+    def _log(self, logger: Logger, commit: str | None, step: int) -> None:
         if isinstance(logger, TensorBoardLogger):
+            config = self.parser.dump(self.config, skip_none=False)
             logger.experiment.add_text("config", f"```yaml\n{config}\n```", step)
             if commit:
                 logger.experiment.add_text("git_commit", commit, step)
         else:
-            values = cast(dict[str, Any], OmegaConf.to_container(OmegaConf.create(config)))
-            logger.log_hyperparams(values | ({"git_commit": commit} if commit else {}))
-
-
-def _headlines(estimator: Estimator) -> list[str]:
-    """Return the names of the curves that sum up a validation, one a data set."""
-    return [f"val/{name}/{estimator.task.headline_metric}" for name in estimator.val_dataset_names]
+            logger.log_hyperparams(plain_config(self.parser, self.config) | ({"git_commit": commit} if commit else {}))
 
 
 def git_commit(folder: Path) -> str | None:

@@ -154,15 +154,16 @@ def flat_settings(config: Mapping[str, Any]) -> dict[str, Plain]:
     trainer = config.get("trainer") or {}
     sections = {name: config[name] for name in _SECTIONS if name in config}
     sections["trainer"] = {name: trainer[name] for name in _OF_TRAINER if name in trainer}
-    found = {name: value for name, value in _leaves(sections) if not _LEFT_OUT.match(name)}
+    found = {name: value for name, value in leaves(sections) if not _LEFT_OUT.match(name)}
     return dict(sorted(found.items()))
 
 
-def _leaves(node: Any, name: str = "") -> Iterator[tuple[str, Plain]]:  # noqa: ANN401
+def leaves(node: Any, name: str = "") -> Iterator[tuple[str, Plain]]:  # noqa: ANN401
+    """Yield the dotted name, without ``init_args``, and the plain value of every setting of a configuration."""
     if isinstance(node, Mapping | list) and node:
         pairs = node.items() if isinstance(node, Mapping) else enumerate(node)
         for key, value in pairs:
-            yield from _leaves(value, name if key == "init_args" else f"{name}.{key}".lstrip("."))
+            yield from leaves(value, name if key == "init_args" else f"{name}.{key}".lstrip("."))
     elif isinstance(node, str | int | float | bool | None):
         yield name, node
     else:
@@ -228,14 +229,11 @@ def describe_changes(stored: Mapping[str, Plain], own: Mapping[str, Plain]) -> I
     """
     different = [key for key in sorted({*stored, *own}) if stored.get(key) != own.get(key)]
     paths = [key.removesuffix("class_path") for key in different if key.endswith(".class_path")]
-    new_classes = tuple(path for path in paths if _is_new_class(path, stored, own))
+    classes = {path: {_class_name(each.get(f"{path}class_path")) for each in (stored, own)} for path in paths}
+    new_classes = tuple(path for path, names in classes.items() if len(names) > 1)
     for key in different:
         if key.endswith(".class_path") or not key.startswith(new_classes):
             yield _change(key.removesuffix(".class_path"), stored.get(key), own.get(key))
-
-
-def _is_new_class(prefix: str, stored: Mapping[str, Plain], own: Mapping[str, Plain]) -> bool:
-    return _class_name(stored.get(f"{prefix}class_path")) != _class_name(own.get(f"{prefix}class_path"))
 
 
 def _change(key: str, old: Plain, new: Plain) -> str:

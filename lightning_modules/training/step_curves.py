@@ -46,13 +46,7 @@ class StepCurves(Callback):
         self._means.restore(self._stored_means, trainer.global_rank, trainer.world_size)
         self._stored_means = []
 
-    def on_train_batch_start(  # type: ignore[override]
-        self,
-        trainer: Trainer,
-        pl_module: TrainedModule,
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: TrainedModule, *_: object) -> None:  # type: ignore[override]
         """Keep the steps of the curves right in a run that is extended."""
         count_logged_steps_anew(trainer)
 
@@ -64,7 +58,7 @@ class StepCurves(Callback):
             pl_module: the estimator.
             optimizer: the optimiser.
         """
-        pl_module.log("loss", torch.stack(pl_module.step_losses).mean(), prog_bar=True, logger=False)
+        pl_module.bar_values["loss"] = torch.stack(pl_module.step_losses).mean()
         if not is_logging_step(trainer, trainer.global_step + 1):
             return
         means = {f"train/{name}": mean for name, mean in self._means.take().items()}

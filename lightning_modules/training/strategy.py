@@ -128,13 +128,8 @@ class UnshardedEvaluation(Callback):
         """Shard the weights again."""
         reshard(pl_module.network)
 
-    def on_test_start(self, trainer: Trainer, pl_module: TrainedModule) -> None:  # type: ignore[override]
-        """Unshard the weights."""
-        unshard(pl_module.network)
-
-    def on_test_epoch_end(self, trainer: Trainer, pl_module: TrainedModule) -> None:  # type: ignore[override]
-        """Shard the weights again."""
-        reshard(pl_module.network)
+    on_test_start = on_validation_start  # type: ignore[assignment]
+    on_test_epoch_end = on_validation_epoch_end  # type: ignore[assignment]
 
 
 def check_strategy(strategy: Strategy) -> None:

@@ -17,10 +17,13 @@ class TrainedModule(Predicting):
     Attributes:
         val_dataset_names: names of the validation data sets, in their order.
         step_losses: () each, losses of the micro-batches of the step so far.
+        bar_values: what a progress bar shows, by name. Lightning would read what is logged for bars after every
+            micro-batch, and the host would wait for the device.
     """
 
     val_dataset_names: list[str]
     step_losses: list[Tensor]
+    bar_values: dict[str, Tensor | float]
 
     @abstractmethod
     def training_loss(self, batch: GeometryBatch, seeds: Sequence[int]) -> tuple[Tensor, dict[str, Tensor]]:

@@ -15,7 +15,7 @@ from datamodules.synthetic.__main__ import main
 from datamodules.synthetic.materials import Material
 from datamodules.synthetic.primitives import Box, Cylinder, Ground, Opening, Room, Sphere, vector
 from datamodules.synthetic.render import Light, Pose, Scene, look, render
-from datamodules.synthetic.rooms import ROOMS
+from datamodules.synthetic.rooms import ROOMS, STYLES
 from geometry import align_scale_shift, camera_from_intrinsics, normals_from_depth, pixel_rays
 
 WHITE = [Material((0.8, 0.8, 0.8), grain=0)]
@@ -105,9 +105,10 @@ def test_a_lamp_that_reaches_nothing_is_no_error():
         assert light.is_hidden(behind[:, :0], [shade]).shape == (0,)
 
 
-def test_a_flash_makes_near_things_bright_and_changes_no_geometry():
+def test_a_flash_makes_near_things_bright_and_changes_no_geometry(monkeypatch):
+    monkeypatch.setitem(STYLES, "flashed", replace(ROOMS, flash=2.0))
     dark = SyntheticHypersim(size=ROOM_SIZE).frame(0, 0)
-    lit = SyntheticHypersim(size=ROOM_SIZE, style=replace(ROOMS, flash=2.0)).frame(0, 0)
+    lit = SyntheticHypersim(size=ROOM_SIZE, style="flashed").frame(0, 0)
     np.testing.assert_array_equal(lit.depth, dark.depth)
     gain = (lit.color - dark.color).mean(axis=-1)
     near, far = np.quantile(lit.depth, [0.2, 0.8])
@@ -140,7 +141,7 @@ def test_the_row_number_does_not_give_the_depth_away():
 def test_rooms_read_back_as_they_were_rendered(tmp_path):
     rooms = SyntheticHypersim(size=ROOM_SIZE, frames_per_scene=1, tilt_shift_fraction=0.5, seed=3)
     rooms.write(tmp_path, frames=6, progress=False)
-    raw = Hypersim(tmp_path, image_size=ROOM_SIZE)
+    raw = Hypersim(tmp_path, ROOM_SIZE)
     listed = raw.list_frames()
     assert {split: len(members) for split, members in listed.splits.items()} == {"train": 5, "val": 1}
     tilted, holes, inward = 0, 0, 0
@@ -161,7 +162,7 @@ def test_rooms_read_back_as_they_were_rendered(tmp_path):
 def test_streets_read_back_as_they_were_rendered(tmp_path):
     streets = SyntheticVirtualKitti(size=(40, 128), conditions=("fog",), cameras=(0, 1))
     streets.write(tmp_path, frames=2, progress=False)
-    raw = VirtualKitti(tmp_path, image_size=(32, 112))
+    raw = VirtualKitti(tmp_path, crop=(32, 112))
     listed = raw.list_frames()
     depths = []
     for raw_frame in [frame for members in listed.splits.values() for frame in members]:

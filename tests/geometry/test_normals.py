@@ -7,13 +7,14 @@ from geometry import (
     convert_frame,
     face_camera,
     flip_horizontal,
-    inverse_depth,
     normals_from_depth,
     normals_from_depth_finite_differences,
+    padded_images,
     pixel_rays,
     renormalize,
     unproject,
 )
+from geometry.planes import REACH_PX
 from tests.geometry.scenes import (
     angle_deg,
     at_depth_edges,
@@ -276,7 +277,20 @@ def test_bands_of_rows_change_no_bit(monkeypatch, size, error_m):
     rays = pixel_rays(torch.tensor([[0.01, 0, -0.3], [0, -0.01, 0.2], [0, 0, -1]]), *size, 0.0)
     found = []
     for pixels in (1 << 30, 1, 97, 1000):
-        monkeypatch.setattr(inverse_depth, "_BAND_PIXELS", pixels)
+        monkeypatch.setattr(padded_images, "_BAND_PIXELS", pixels)
         found.append(normals_from_depth(depth, rays, valid, 0.0, error_m))
     for normals, mask in found[1:]:
         assert torch.equal(normals, found[0][0]) and torch.equal(mask, found[0][1])
+
+
+def test_normals_depend_on_nothing_farther_away_than_their_reach():
+    generator = torch.Generator().manual_seed(0)
+    rays = pinhole_rays(40, 60)
+    depth, _ = box_room(rays)
+    depth = depth * (1 + torch.rand(depth.shape, generator=generator, dtype=depth.dtype) / 2000)
+    whole, _ = normals_from_depth(depth, rays, everywhere(depth))
+    for reach, is_enough in ((REACH_PX, True), (REACH_PX - 1, False)):
+        around = (..., slice(12 - reach, 28 + reach), slice(15 - reach, 45 + reach))
+        part, _ = normals_from_depth(depth[around], rays[around], everywhere(depth[around]))
+        inside = part[:, reach:-reach, reach:-reach]
+        assert torch.equal(inside, whole[:, 12:28, 15:45]) == is_enough

@@ -1,11 +1,9 @@
 """A video: each frame predicted, all brought to one scale and shift, written as a video and as 16-bit frames."""
 
-import csv
-import io
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -17,12 +15,13 @@ from geometry.alignment.successive import FrameAligner
 from geometry.errors import InputError
 from geometry.files.storage import concerns_all_files
 from geometry.files.writing import write_whole
+from lightning_modules.command_line.tables import format_csv
 from lightning_modules.inference.batch_run import reason_of
 from lightning_modules.inference.predictor import Predictor
-from lightning_modules.inference.results import npy_bytes, png16_bytes, sample_of, visualise
+from lightning_modules.inference.results import make_output, npy_bytes, png16_bytes, sample_of, visualise
 from lightning_modules.inference.video.flicker import Flicker, still_pixels
 from lightning_modules.inference.video.reading import Clip, Frame, open_clip
-from lightning_modules.inference.video.writing import VideoWriter
+from lightning_modules.inference.video.writing import written_video
 
 _MOST_IN_WINDOW = 1000
 
@@ -53,6 +52,7 @@ class VideoSummary:
         return f"{self.frames} frames; flicker {100 * self.flicker:.3g} % of the range where nothing moves{before}"
 
 
+@dataclass(frozen=True)
 class VideoRun:
     """Predicts videos into a folder.
 
@@ -61,7 +61,7 @@ class VideoRun:
     place of depth.
     Between the two passes over a video, its predictions lie in a hidden folder beside these, 4 bytes per value.
 
-    Args:
+    Attributes:
         predictor: the model.
         output: folder of the results.
         window: how many frames before it a frame is aligned to.
@@ -73,25 +73,21 @@ class VideoRun:
         InputError: an option makes no sense, or the output cannot be a folder.
     """
 
-    def __init__(
-        self, predictor: Predictor, output: Path, window: int, batch_size: int, fps: float, overwrite: bool
-    ) -> None:
-        if not 1 <= window <= _MOST_IN_WINDOW:
-            raise InputError(f"--window must lie between 1 and {_MOST_IN_WINDOW}, got {window}.")
-        if batch_size < 1:
-            raise InputError(f"--batch_size must be at least 1, got {batch_size}.")
-        if not 0.1 <= fps <= _MOST_IN_WINDOW:
-            raise InputError(f"--fps must lie between 0.1 and {_MOST_IN_WINDOW}, got {fps}.")
-        try:
-            output.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"--output {output} cannot be made a folder: {error.strerror or error}.") from error
-        self.predictor = predictor
-        self.output = output
-        self.window = window
-        self.batch_size = batch_size
-        self.fps = fps
-        self.overwrite = overwrite
+    predictor: Predictor
+    output: Path
+    window: int
+    batch_size: int
+    fps: float
+    overwrite: bool
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.window <= _MOST_IN_WINDOW:
+            raise InputError(f"--window must lie between 1 and {_MOST_IN_WINDOW}, got {self.window}.")
+        if self.batch_size < 1:
+            raise InputError(f"--batch_size must be at least 1, got {self.batch_size}.")
+        if not 0.1 <= self.fps <= _MOST_IN_WINDOW:
+            raise InputError(f"--fps must lie between 0.1 and {_MOST_IN_WINDOW}, got {self.fps}.")
+        make_output(self.output)
 
     def predict(self, path: Path, show_progress: bool = True) -> VideoSummary | None:
         """Predict a video and return its summary; None if its results are there already.
@@ -153,7 +149,7 @@ class VideoRun:
         for old in folder.glob("[0-9]" * 6 + ".png"):
             old.unlink()
         limits = self._color_limits(found, waiting)
-        with VideoWriter(self.output / f"{name}.mp4", rate) as video:
+        with written_video(self.output / f"{name}.mp4", rate) as add_frame:
             for number, frame in enumerate(found.names):
                 aligned = self._aligned(found, number, waiting)
                 still_file = waiting / f"{frame}_still.npy"
@@ -162,7 +158,7 @@ class VideoRun:
                     still = np.unpackbits(np.load(still_file), axis=1, count=aligned.shape[1]).astype(bool)
                 flicker.add(aligned, still)
                 write_whole(folder / f"{frame}.png", png16_bytes(modality, aligned))
-                video.add(visualise(modality, aligned, limits))
+                add_frame(visualise(modality, aligned, limits))
         summary = VideoSummary(
             len(found.names),
             flicker.value(modality.value_range),
@@ -209,14 +205,14 @@ class VideoRun:
         return self.predictor.modality.color_limits(sample_of(np.concatenate(some)))
 
 
+@dataclass
 class _Frames:
     """Names and fits of the frames of a video, and the range of all of them."""
 
-    def __init__(self) -> None:
-        self.names: list[str] = []
-        self.fits: list[tuple[float, float]] = []
-        self.flicker_unaligned: float | None = None
-        self._range: tuple[float, float] | None = None
+    names: list[str] = field(default_factory=list)
+    fits: list[tuple[float, float]] = field(default_factory=list)
+    flicker_unaligned: float | None = None
+    _range: tuple[float, float] | None = None
 
     def extend_range(self, low: float, high: float) -> None:
         """Let the range hold two further values."""
@@ -233,10 +229,8 @@ class _Frames:
 
     def table(self, rate: float) -> str:
         """Return the fits as CSV."""
-        text = io.StringIO()
-        table = csv.writer(text, lineterminator="\n")
-        table.writerow(["frame", "time_s", "scale", "shift"])
+        rows = [["frame", "time_s", "scale", "shift"]]
         for number, name in enumerate(self.names):
             scale, shift = self.whole_fit(number) if self._range else self.fits[number]
-            table.writerow([name, f"{number / rate:.6f}", f"{scale:.9g}", f"{shift:.9g}"])
-        return text.getvalue()
+            rows.append([name, f"{number / rate:.6f}", f"{scale:.9g}", f"{shift:.9g}"])
+        return format_csv(rows)

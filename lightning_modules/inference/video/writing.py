@@ -1,10 +1,10 @@
 """Coloured frames as a video of H.264."""
 
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 from uuid import uuid4
 
 import numpy as np
@@ -13,56 +13,39 @@ _QUALITY = "16"  # x264's constant rate factor; visually lossless is below 18
 _BT709 = 1
 
 
-class VideoWriter:
-    """Writes frames under a temporary name, and gives the file its name when all are written.
+@contextmanager
+def written_video(file: Path, rate: Fraction) -> Iterator[Callable[[np.ndarray], None]]:
+    """Write frames under a temporary name, and give the file its name when all are written.
 
     Odd sides get another row or column, for H.264 stores colours of 2x2 pixels.
 
     Args:
         file: where to; its folder must exist.
         rate: frames per second.
+
+    Yields:
+        What adds a frame: (H,W,3) uint8 RGB, all of one size.
     """
+    import av
 
-    def __init__(self, file: Path, rate: Fraction) -> None:
-        self.file = file
-        self.rate = rate
-        self._temporary = file.with_name(f".writing-{uuid4().hex}")
+    temporary = file.with_name(f".writing-{uuid4().hex}")
+    try:
+        with av.open(str(temporary), "w", format="mp4") as container:
+            stream = container.add_stream("libx264", rate=rate, options={"crf": _QUALITY})
+            stream.pix_fmt = "yuv420p"
+            context = stream.codec_context
+            context.color_primaries = context.color_trc = context.colorspace = _BT709
 
-    def __enter__(self) -> Self:
-        import av
+            def add(image: np.ndarray) -> None:
+                height, width = image.shape[:2]
+                padded = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+                if not context.is_open:
+                    stream.height, stream.width = padded.shape[:2]
+                frame = av.VideoFrame.from_ndarray(padded, format="rgb24")
+                container.mux(stream.encode(frame.reformat(format="yuv420p", dst_colorspace="ITU709")))
 
-        self._container = av.open(str(self._temporary), "w", format="mp4")
-        self._stream = self._container.add_stream("libx264", rate=self.rate, options={"crf": _QUALITY})
-        self._stream.pix_fmt = "yuv420p"
-        context = self._stream.codec_context
-        context.color_primaries = context.color_trc = context.colorspace = _BT709
-        return self
-
-    def add(self, image: np.ndarray) -> None:
-        """Add a frame.
-
-        Args:
-            image: (H,W,3) uint8 RGB, all of one size.
-        """
-        import av
-
-        height, width = image.shape[:2]
-        padded = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        if not self._stream.codec_context.is_open:
-            self._stream.height, self._stream.width = padded.shape[:2]
-        frame = av.VideoFrame.from_ndarray(padded, format="rgb24")
-        for packet in self._stream.encode(frame.reformat(format="yuv420p", dst_colorspace="ITU709")):
-            self._container.mux(packet)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if error is None:
-                for packet in self._stream.encode():
-                    self._container.mux(packet)
-            self._container.close()
-            if error is None:
-                os.replace(self._temporary, self.file)
-        finally:
-            self._temporary.unlink(missing_ok=True)
+            yield add
+            container.mux(stream.encode())
+        os.replace(temporary, file)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -62,7 +62,7 @@ def test_the_samples_found_in_an_archive_are_those_of_the_published_list(kind):
     for image, *truth in lines:
         expected = tuple(truth[: len(derived[image])])
         if kind.modality == "normals":
-            expected = tuple(path.replace(".npy", f".{kind.truth_suffix}") for path in expected)
+            expected = tuple(path.replace(".npy", Path(kind.truth[0]).suffix) for path in expected)
         assert derived[image] == expected or expected == ("None",)
     if kind.modality == "depth":
         assert sum(line[1] != "None" for line in lines) == kind.num_images

@@ -74,11 +74,11 @@ def test_three_parts_in_three_folders_merge_to_the_whole(raw, tmp_path, whole, t
     parts = [tmp_path / f"part{number}" for number in (1, 2, 3)]
     for number, folder in enumerate(parts, start=1):
         prepare(raw, folder, part=(number, 3))
-    summaries = merge(tmp_path / target, *(part for part in parts if part.name != target))
+    manifest = merge(tmp_path / target, *(part for part in parts if part.name != target))
     assert content(tmp_path / target) == whole
-    assert [summary.samples for summary in summaries] == [6, 2]  # of 7 and 2
-    assert summaries[0].counts["skipped"] == 1
-    assert merge(tmp_path / target) == summaries
+    assert [manifest.num_samples(split) for split in manifest.splits] == [6, 2]  # of 7 and 2
+    assert len(manifest.statistics["train"]["skipped"]) == 1
+    assert merge(tmp_path / target) == manifest
 
 
 def test_parts_copied_into_one_folder_by_hand_are_the_whole_once_merged(raw, tmp_path, whole):

@@ -6,12 +6,13 @@ import pytest
 
 from datamodules.preparation.plan import ShardOptions, shard_order
 from datamodules.preparation.run import prepare_dataset
-from datamodules.shards.files import decode_sample, iterate_shard
+from datamodules.shards.files import decode_sample
 from datamodules.shards.manifest import read_dataset
 from datamodules.sources.hypersim import Hypersim
 from datamodules.sources.hypersim_frames import HypersimFrame
 from geometry.errors import InputError
 from tests.helpers.planes import write_hypersim_frame
+from tests.helpers.shards import iterate_shard
 
 SIZE = (24, 32)
 HEADER = "scene_name,camera_name,frame_id,included_in_public_release,exclude_reason,split_partition_name\n"
@@ -103,9 +104,10 @@ def test_options_that_shaped_the_data_are_recorded_without_paths_of_this_machine
 
 
 def test_the_summary_counts_what_was_written(raw, tmp_path):
-    train = prepare(raw, tmp_path)[0]
-    assert (train.split, train.samples, train.shards, train.modalities["depth"].share) == ("train", 5, 3, 1.0)
-    assert train.counts == {"camera nominal": 5, "normals native": 5}
+    manifest = prepare(raw, tmp_path)
+    train = manifest.statistics["train"]
+    assert (train["samples"], len(manifest.splits["train"]), train["modalities"]["depth"]["share"]) == (5, 3, 1.0)
+    assert train["counts"] == {"camera nominal": 5, "normals native": 5}
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -65,9 +65,9 @@ def test_finished_shards_are_kept_and_only_the_others_are_made_again(raw, tmp_pa
     loaded, load = [], Hypersim.load
     monkeypatch.setattr(Hypersim, "load", lambda self, frame: loaded.append(frame.key) or load(self, frame))
     said = []
-    summaries = prepare(raw, tmp_path / "out", said)
+    manifest = prepare(raw, tmp_path / "out", said)
     assert len(loaded) == 8 and "Continuing: 2 of 6 shards are finished." in said
-    assert summaries[0].samples == 12
+    assert manifest.num_samples("train") == 12
     assert content(tmp_path / "out") == content(tmp_path / "undisturbed")
 
 

@@ -9,15 +9,14 @@ import pytest
 
 from datamodules.preparation.plan import ShardOptions
 from datamodules.preparation.run import prepare_dataset
-from datamodules.preparation.summaries import summarize
-from datamodules.shards.files import decode_sample, iterate_shard
+from datamodules.shards.files import decode_sample
 from datamodules.shards.manifest import DatasetManifest, read_dataset
-from datamodules.sources.fitting import Shape
 from datamodules.sources.folder import FolderDataset
 from datamodules.sources.folder_cameras import FolderCameras
-from datamodules.sources.folder_frames import NamedFiles
+from datamodules.sources.folder_options import Files, Meaning, Size
 from geometry.errors import InputError
 from tests.helpers.planes import make_dataset
+from tests.helpers.shards import iterate_shard
 
 # Of the content of shards and dataset.json as version 0.1 wrote them; bytes of JPEG and Blosc depend on libraries.
 PINNED = {
@@ -45,14 +44,12 @@ def write_files(folder):
 
 
 def prepare(folder):
-    files = {kind: NamedFiles(folder / "raw" / kind) for kind in ("image", "depth", "normals")}
+    folders = {kind: folder / "raw" / kind for kind in ("image", "depth")}
     raw = FolderDataset(
-        files["image"],
-        files["depth"],
-        Shape((4, 12), "crop"),
-        normals=files["normals"],
+        Files(folders["image"], folders["depth"], str(folder / "raw" / "normals")),
+        meaning=Meaning(far=7.5),
         cameras=FolderCameras((10.0, 10.0, 6.0, 4.0)),
-        far_plane_m=7.5,
+        fit=Size(crop=(4, 12)),
     )
     prepare_dataset(raw, folder / "out", ShardOptions(shard_format=1), progress=False, report=lambda line: None)
     return read_dataset(folder / "out")
@@ -86,8 +83,7 @@ def test_a_data_set_of_version_1_comes_back_as_it_was_written(tmp_path):
     document = json.loads((tmp_path / "out/dataset.json").read_text())
     assert document["format_version"] == 1 and "ranges" not in document
     assert json.loads(json.dumps(manifest.to_document())) == document
-    (train,) = summarize(manifest)
-    assert train.modalities["depth"].maximum == document["statistics"]["train"]["depth_max_m"]
+    assert manifest.statistics["train"]["modalities"]["depth"]["max"] == document["statistics"]["train"]["depth_max_m"]
 
 
 @pytest.mark.parametrize(

@@ -14,16 +14,16 @@ from datamodules.preparation.checking import check_dataset
 from datamodules.preparation.plan import ShardOptions
 from datamodules.preparation.run import prepare_dataset
 from datamodules.shards.codecs import decode_codes, encode_array
-from datamodules.shards.files import decode_sample, iterate_shard
+from datamodules.shards.files import decode_sample
 from datamodules.shards.manifest import read_dataset
-from datamodules.sources.fitting import Shape
 from datamodules.sources.folder import FolderDataset
 from datamodules.sources.folder_cameras import FolderCameras
-from datamodules.sources.folder_frames import NamedFiles
+from datamodules.sources.folder_options import Files, Meaning, Size
 from datamodules.streaming.augmentation import Augmentation
 from datamodules.streaming.batches import BatchAssembler
 from geometry.errors import InputError
 from geometry.modalities.codings import OctahedralDirections
+from tests.helpers.shards import iterate_shard
 from tests.helpers.tiny import tensors_of
 
 SIZE = (24, 32)
@@ -46,14 +46,12 @@ def raw_frames(folder, count=5):
 
 
 def prepared(raw, out, shard_format=None, reports=None, **options):
-    files = {kind: NamedFiles(raw / kind) for kind in ("image", "depth", "normals")}
+    folders = {kind: raw / kind for kind in ("image", "depth")}
     data = FolderDataset(
-        files["image"],
-        files["depth"],
-        Shape(SIZE, "crop"),
-        normals=files["normals"],
+        Files(folders["image"], folders["depth"], str(raw / "normals")),
+        meaning=Meaning(far=20.0),
         cameras=FolderCameras((20.0, 20.0, 16.0, 12.0)),
-        far_plane_m=20.0,
+        fit=Size(crop=SIZE),
     )
     report = (reports if reports is not None else []).append
     prepare_dataset(data, out, ShardOptions(2, shard_format=shard_format), progress=False, report=report, **options)

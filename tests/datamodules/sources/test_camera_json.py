@@ -46,7 +46,7 @@ OTHER = {"fx": 1, "fy": 2, "cx": 3, "cy": 4}
 )
 def test_the_notations_of_cameras_and_programs_give_the_same_numbers(tmp_path, document):
     (tmp_path / "c.json").write_text(json.dumps(document))
-    cameras = FolderCameras(files=tmp_path / "c.json")
+    cameras = FolderCameras(cameras=tmp_path / "c.json")
     cameras.check()
     matrix, _ = cameras.matrix("seq/a", (48, 64))
     assert (matrix[0, 0], matrix[1, 1], matrix[0, 2], matrix[1, 2]) == NUMBERS

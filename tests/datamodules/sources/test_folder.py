@@ -2,10 +2,9 @@ import cv2
 import numpy as np
 import pytest
 
-from datamodules.sources.fitting import Shape
-from datamodules.sources.folder import DepthFormat, FolderDataset
+from datamodules.sources.folder import FolderDataset
 from datamodules.sources.folder_cameras import FolderCameras
-from datamodules.sources.folder_frames import NamedFiles
+from datamodules.sources.folder_options import Files, Meaning, Size
 from geometry.errors import InputError
 from tests.datamodules.sources.test_array_files import pfm_bytes, write_exr
 from tests.helpers.planes import NORMAL, plane_depth, rays_of
@@ -15,7 +14,7 @@ INTRINSICS = (52.0, 50.0, 31.0, 18.5)
 CAMERA = np.diag([1, -1, -1]) @ np.linalg.inv(np.array([[52.0, 0, 31], [0, 50, 18.5], [0, 0, 1]]))
 RAYS = rays_of(CAMERA, *SIZE, 0.0)
 DEPTH = plane_depth(RAYS)
-OWN = FolderCameras(INTRINSICS)
+OWN, NONE, KEPT = FolderCameras(INTRINSICS), FolderCameras(), Size()
 SIGNS = {"opengl": (1, 1, 1), "opencv": (1, -1, -1), "dsine": (-1, 1, 1)}
 
 
@@ -32,7 +31,16 @@ def write_depth(path, array, name=None):
         cv2.imwrite(str(path), array)
 
 
-def make(tmp_path, depth=DEPTH, suffix=".npy", normals=None, normals_suffix=".npy", shape=None, scale=None, **options):
+def make(
+    tmp_path,
+    depth=DEPTH,
+    suffix=".npy",
+    normals="none",
+    normals_suffix=".npy",
+    cameras=NONE,
+    fit=KEPT,
+    **meaning,
+):
     """Write one frame, return the data set and the frame."""
     for kind in ("image", "depth", "normals"):
         (tmp_path / kind).mkdir(exist_ok=True)
@@ -40,15 +48,11 @@ def make(tmp_path, depth=DEPTH, suffix=".npy", normals=None, normals_suffix=".np
     image[..., 0] = np.linspace(0, 255, depth.shape[1])
     cv2.imwrite(str(tmp_path / "image" / "a.png"), image[..., ::-1])
     write_depth(tmp_path / "depth" / f"a{suffix}", depth)
-    if isinstance(normals, str):
-        options["normals"] = normals
-    elif normals is not None:
+    if not isinstance(normals, str):
         write_depth(tmp_path / "normals" / f"a{normals_suffix}", normals, "normals")
-        options["normals"] = NamedFiles(tmp_path / "normals")
-    options.setdefault("depth_format", DepthFormat(scale))
-    raw = FolderDataset(
-        NamedFiles(tmp_path / "image"), NamedFiles(tmp_path / "depth"), shape or Shape(depth.shape[:2]), **options
-    )
+        normals = str(tmp_path / "normals")
+    files = Files(tmp_path / "image", tmp_path / "depth", normals)
+    raw = FolderDataset(files, meaning=Meaning(**meaning), cameras=cameras, fit=fit)
     return raw, raw.list_frames().splits["train"][0]
 
 
@@ -65,12 +69,14 @@ def test_metres_in_every_format_stay_metres(tmp_path, suffix):
 @pytest.mark.parametrize(("scale", "suffix"), [(1000, ".png"), (256, ".png"), (1000, ".npy")])
 def test_whole_numbers_become_metres_by_their_scale(tmp_path, scale, suffix):
     stored = np.rint(DEPTH * scale).astype(np.uint16)
-    np.testing.assert_allclose(load(tmp_path, stored, suffix, scale=scale).targets["depth"], DEPTH, atol=0.501 / scale)
+    np.testing.assert_allclose(
+        load(tmp_path, stored, suffix, depth_scale=scale).targets["depth"], DEPTH, atol=0.501 / scale
+    )
 
 
 def test_far_depth_does_not_wrap(tmp_path):
     stored = np.full(SIZE, 65535, np.uint16)
-    assert (load(tmp_path, stored, ".png", scale=100).targets["depth"] == np.float32(655.35)).all()
+    assert (load(tmp_path, stored, ".png", depth_scale=100).targets["depth"] == np.float32(655.35)).all()
 
 
 def test_whole_numbers_without_a_scale_are_refused(tmp_path):
@@ -82,7 +88,7 @@ def test_whole_numbers_without_a_scale_are_refused(tmp_path):
 def test_what_is_no_depth_is_unknown(tmp_path, value):
     depth = DEPTH.copy()
     depth[3:5, 7:9] = value
-    sample = load(tmp_path, depth, far_plane_m=80.0, cameras=OWN, normals="from-depth")
+    sample = load(tmp_path, depth, far=80.0, cameras=OWN, normals="from-depth")
     unknown = sample.targets["depth"] == 0
     assert unknown[3:5, 7:9].all() and unknown.sum() == 4
     assert not sample.targets["normals"][:, 3:5, 7:9].any() and np.isfinite(sample.targets["normals"]).all()
@@ -91,14 +97,14 @@ def test_what_is_no_depth_is_unknown(tmp_path, value):
 def test_a_value_can_be_declared_unknown(tmp_path):
     stored = np.full(SIZE, 1000, np.uint16)
     stored[0, :5] = 65535
-    sample = load(tmp_path, stored, ".png", depth_format=DepthFormat(1000, unknown=(65535,)))
+    sample = load(tmp_path, stored, ".png", depth_scale=1000, depth_unknown=(65535,))
     assert (sample.targets["depth"] == 0).sum() == 5
 
 
 def test_ray_distance_becomes_planar_depth(tmp_path):
     distance = DEPTH * np.linalg.norm(RAYS, axis=0)
     assert abs(distance - DEPTH).max() > 0.3
-    sample = load(tmp_path, distance, depth_format=DepthFormat(kind="ray-distance"), cameras=OWN)
+    sample = load(tmp_path, distance, depth_kind="ray-distance", cameras=OWN)
     np.testing.assert_allclose(sample.targets["depth"], DEPTH, rtol=1e-5)
 
 
@@ -112,10 +118,8 @@ def test_normals_of_a_noisy_sensor_improve_with_its_error_declared(tmp_path):
     stepped = np.rint(np.log(DEPTH) / 0.01) * 0.01
 
     def median_error(relative_error):
-        form = DepthFormat(relative_error=relative_error)
-        normals = load(tmp_path, np.exp(stepped), cameras=OWN, normals="from-depth", depth_format=form).targets[
-            "normals"
-        ]
+        sample = load(tmp_path, np.exp(stepped), cameras=OWN, normals="from-depth", depth_error=relative_error)
+        normals = sample.targets["normals"]
         return np.degrees(np.arccos(np.median(np.einsum("i,ihw->hw", NORMAL, normals)).clip(-1, 1)))
 
     assert median_error(0.005) < 0.7 * median_error(0.0)
@@ -137,7 +141,7 @@ def test_normals_in_every_frame_and_format_become_ours(tmp_path, frame, suffix):
     assert sample.info["normals"] == "native"
 
 
-@pytest.mark.parametrize("cameras", [OWN, FolderCameras()], ids=["camera", "no camera"])
+@pytest.mark.parametrize("cameras", [OWN, NONE], ids=["camera", "no camera"])
 @pytest.mark.parametrize(("actual", "claimed"), [("opencv", "opengl"), ("opengl", "opencv"), ("dsine", "opencv")])
 def test_normals_in_a_misnamed_frame_are_refused(tmp_path, actual, claimed, cameras):
     stored = np.broadcast_to(NORMAL * SIGNS[actual], (*SIZE, 3))
@@ -158,28 +162,32 @@ def test_a_file_without_unit_vectors_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("shape", "tolerance"),
-    [(Shape((24, 36), "crop"), 1e-5), (Shape((24, 36), "crop-bottom"), 1e-5), (Shape((20, 30), "resize"), 0.03)],
+    ("fit", "tolerance"),
+    [(Size(crop=(24, 36)), 1e-5), (Size(crop=(24, 36), crop_at="bottom"), 1e-5), (Size((20, 30)), 0.03)],
 )
-def test_the_stored_camera_fits_the_stored_depth(tmp_path, shape, tolerance):
-    sample = load(tmp_path, shape=shape, cameras=OWN, normals="from-depth")
-    assert sample.image.shape == (*shape.image_size, 3)
-    expected = plane_depth(rays_of(sample.camera_from_pixel, *shape.image_size, sample.pixel_center))
+def test_the_stored_camera_fits_the_stored_depth(tmp_path, fit, tolerance):
+    sample, size = load(tmp_path, fit=fit, cameras=OWN, normals="from-depth"), fit.size or fit.crop
+    assert sample.image.shape == (*size, 3)
+    expected = plane_depth(rays_of(sample.camera_from_pixel, *size, sample.pixel_center))
     np.testing.assert_allclose(sample.targets["depth"], expected, rtol=tolerance)
     assert abs(np.einsum("i,ihw->hw", NORMAL, sample.targets["normals"])[1:-1, 1:-1] - 1).max() < 1e-4
 
 
 def test_a_crop_at_the_bottom_keeps_the_last_rows(tmp_path):
     np.testing.assert_array_equal(
-        load(tmp_path, shape=Shape((10, 60), "crop-bottom")).targets["depth"], DEPTH[30:].astype(np.float32)
+        load(tmp_path, fit=Size(crop=(10, 60), crop_at="bottom")).targets["depth"], DEPTH[30:].astype(np.float32)
     )
 
 
 def test_a_frame_of_another_size_needs_a_size_for_all(tmp_path):
+    raw, frame = make(tmp_path)
+    cv2.imwrite(str(tmp_path / "image" / "0.png"), np.zeros((30, 60, 3), np.uint8))
+    raw = FolderDataset(raw.files)
     with pytest.raises(InputError, match=r"a\.png is 40x60 pixels, the first image 30x60.*--size"):
-        load(tmp_path, shape=Shape((30, 60)))
+        raw.load(frame)
+    (tmp_path / "image" / "0.png").unlink()
     with pytest.raises(InputError, match=r"a\.png is 40x60 pixels, smaller than the crop of 41x60"):
-        load(tmp_path, shape=Shape((41, 60), "crop"))
+        load(tmp_path, fit=Size(crop=(41, 60)))
 
 
 def test_depth_of_another_size_than_its_image_is_named(tmp_path):
@@ -199,12 +207,12 @@ def test_without_cameras_depth_is_prepared_and_it_is_said(tmp_path):
     ("options", "message"),
     [
         ({"normals": "from-depth"}, "--normals from-depth needs cameras"),
-        ({"depth_format": DepthFormat(kind="ray-distance")}, "--depth_kind ray-distance needs cameras"),
-        ({"scale": 0}, "--depth_scale"),
-        ({"scale": float("nan")}, "--depth_scale"),
-        ({"near_plane_m": 5.0, "far_plane_m": 4.0}, "--near and --far"),
-        ({"far_plane_m": 1e6}, "65504"),
-        ({"depth_format": DepthFormat(relative_error=-1)}, "--depth_error"),
+        ({"depth_kind": "ray-distance"}, "--depth_kind ray-distance needs cameras"),
+        ({"depth_scale": 0}, "--depth_scale"),
+        ({"depth_scale": float("nan")}, "--depth_scale"),
+        ({"near": 5.0, "far": 4.0}, "--near and --far"),
+        ({"far": 1e6}, "65504"),
+        ({"depth_error": -1}, "--depth_error"),
         ({"cameras": FolderCameras(INTRINSICS, fov_deg=60)}, "one of --intrinsics"),
     ],
 )

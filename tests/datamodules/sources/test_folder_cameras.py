@@ -32,9 +32,9 @@ def entries(matrix):
 )
 def test_common_notations_of_intrinsics_are_understood(tmp_path, name, text):
     (tmp_path / name).write_text(text)
-    assert entries(FolderCameras(files=tmp_path / name).matrix("a", SIZE)[0]) == NUMBERS
+    assert entries(FolderCameras(cameras=tmp_path / name).matrix("a", SIZE)[0]) == NUMBERS
     if not name.endswith("csv"):
-        assert entries(FolderCameras(files=tmp_path).matrix("a", SIZE)[0]) == NUMBERS
+        assert entries(FolderCameras(cameras=tmp_path).matrix("a", SIZE)[0]) == NUMBERS
 
 
 @pytest.mark.parametrize(
@@ -60,12 +60,12 @@ def test_common_notations_of_intrinsics_are_understood(tmp_path, name, text):
 def test_intrinsics_that_cannot_be_right_are_named(tmp_path, name, text, message):
     (tmp_path / name).write_text(text)
     with pytest.raises(InputError, match=rf"a\.{name[2:]}.*{message}"):
-        FolderCameras(files=tmp_path / name).matrix("a", SIZE)
+        FolderCameras(cameras=tmp_path / name).matrix("a", SIZE)
 
 
 def test_an_image_without_its_file_is_named(tmp_path):
     with pytest.raises(InputError, match=r"no seq/b\.txt or seq/b\.json"):
-        FolderCameras(files=tmp_path).matrix("seq/b", SIZE)
+        FolderCameras(cameras=tmp_path).matrix("seq/b", SIZE)
 
 
 @pytest.mark.parametrize("pixel_center", [0.0, 0.5])
@@ -90,5 +90,5 @@ def test_a_table_with_a_byte_order_mark_is_read_as_one_without(tmp_path, end):
     (tmp_path / "a.json").write_text(f'\ufeff{{"K": [60, 61, 32.5, 23.5]}}{end}', newline="")
     (tmp_path / "a.txt").write_text(f"\ufeff60 61{end}32.5 23.5{end}", newline="")
     for name in ("a.csv", "a.json", "a.txt"):
-        matrix, _ = FolderCameras(files=tmp_path / name).matrix("a", SIZE)
+        matrix, _ = FolderCameras(cameras=tmp_path / name).matrix("a", SIZE)
         assert matrix.tolist() == [[60, 0, 32.5], [0, 61, 23.5], [0, 0, 1]], name

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 
 from datamodules import prepare
-from datamodules.shards.files import decode_sample, iterate_shard
+from datamodules.shards.files import decode_sample
 from datamodules.shards.manifest import read_dataset
 from datamodules.sources.hypersim import Hypersim
 from datamodules.sources.hypersim_frames import HypersimFrame
 from datamodules.synthetic import SyntheticHypersim
 from geometry.errors import InputError
 from tests.helpers.planes import write_hypersim_frame
+from tests.helpers.shards import iterate_shard
 
 SIZE = (24, 32)
 FRAME = HypersimFrame("ai_001_001", "cam_00", 0)
@@ -32,7 +33,7 @@ def test_it_is_the_reflectance_where_there_is_an_object(tmp_path):
     entity = np.ones(SIZE, np.int32)
     entity[7:9] = -1
     write_frame(tmp_path, reflectance, render_entity_id=entity)
-    raw = Hypersim(tmp_path, SIZE, contents=ALL)
+    raw = Hypersim(tmp_path, SIZE, modalities=ALL)
     sample = raw.load(FRAME)
     albedo = sample.targets["albedo"]
     assert tuple(sample.targets) == raw.modalities == ALL
@@ -48,16 +49,16 @@ def test_a_frame_without_the_file_is_named_only_where_albedo_is_asked_for(tmp_pa
     write_hypersim_frame(tmp_path, size=SIZE)
     Hypersim(tmp_path, SIZE).load(FRAME)
     with pytest.raises(InputError, match=r"diffuse_reflectance\.hdf5 is missing"):
-        Hypersim(tmp_path, SIZE, contents=("albedo",)).load(FRAME)
+        Hypersim(tmp_path, SIZE, modalities=("albedo",)).load(FRAME)
     with pytest.raises(InputError, match="Hypersim holds depth, normals, albedo, not matting"):
-        Hypersim(tmp_path, SIZE, contents=("matting",)).list_frames()
+        Hypersim(tmp_path, SIZE, modalities=("matting",)).list_frames()
 
 
 def test_synthetic_rooms_come_with_their_exact_albedo(tmp_path):
     rooms = SyntheticHypersim(size=SIZE, frames_per_scene=1)
     rooms.write(tmp_path, 1, progress=False)
     (frame,) = Hypersim(tmp_path, SIZE).list_frames().splits["train"]
-    albedo = Hypersim(tmp_path, SIZE, contents=("albedo",)).load(frame).targets["albedo"]
+    albedo = Hypersim(tmp_path, SIZE, modalities=("albedo",)).load(frame).targets["albedo"]
     rendered = rooms.frame(0, 0)
     hit = rendered.entity_id >= 0
     assert hit.any() and rendered.reflectance[hit].std() > 0.05

@@ -62,7 +62,7 @@ def test_only_the_splits_asked_for_are_prepared(raw, tmp_path):
 def test_a_file_list_in_marigolds_format_selects_frames(raw, tmp_path):
     path = tmp_path / "list.txt"
     path.write_text("ai_001_001/rgb_cam_00_fr0012.png ai_001_001/depth_plane_cam_00_fr0012.png\n\n")
-    assert keys(list_hypersim_frames(raw, HypersimSelection(file_lists=(path,)))) == {
+    assert keys(list_hypersim_frames(raw, HypersimSelection(file_list=(path,)))) == {
         "train": ["ai_001_001-cam_00-0012"]
     }
 
@@ -71,8 +71,8 @@ def test_a_listed_frame_that_is_missing_is_an_error_unless_it_may_be_skipped(raw
     path = tmp_path / "list.txt"
     path.write_text("train/ai_001_001/rgb_cam_00_fr0000.png x\nai_001_001/rgb_cam_00_fr0077.png x\n")
     with pytest.raises(InputError, match=r"ai_001_001/cam_00/0077.*--missing skip"):
-        list_hypersim_frames(raw, HypersimSelection(file_lists=(path,)))
-    frames = list_hypersim_frames(raw, HypersimSelection(file_lists=(path,), missing="skip"))
+        list_hypersim_frames(raw, HypersimSelection(file_list=(path,)))
+    frames = list_hypersim_frames(raw, HypersimSelection(file_list=(path,), missing="skip"))
     assert keys(frames) == {"train": ["ai_001_001-cam_00-0000"]}
     assert any("0077" in notice for notice in frames.notices)
 

@@ -1,11 +1,12 @@
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
 
 from datamodules.streaming import epoch_order
-from datamodules.streaming.epoch_order import Dealer, Draw, EpochOrder
-from datamodules.streaming.order import Segment, sources_of_steps
+from datamodules.streaming.epoch_order import Dealer, EpochOrder
+from datamodules.streaming.order import Segment, drawn_steps, sources_of_steps
 
 DEMO = [32] * 16 + [28]
 
@@ -20,7 +21,7 @@ class Run:
 
     def samples(self, micro_steps, world_size=1, batch_size=8):
         """Go on, as after a restart: for each step a list of ranks, of (stream, [(epoch, position), ...])."""
-        draw = Draw(0, self.weights, self.source)
+        draw = partial(drawn_steps, 0, self.weights, self.source)
         dealer = Dealer(draw, self.order.num_samples, self.num_streams, self.history, world_size, batch_size)
         start = sum(segment.micro_steps for segment in self.history)
         drawn = sources_of_steps(0, self.weights, start, start + micro_steps) == self.source
@@ -167,6 +168,6 @@ def test_the_order_of_a_seed_never_changes_between_releases():
 
 def test_resuming_near_the_end_of_the_papers_schedule_goes_on_in_the_right_epoch():
     # 20,000 updates of 16 micro-steps on 8 ranks, all of Hypersim.
-    dealer = Dealer(Draw(0, [9, 1], 0), 233 * 256, 48, [Segment(320_000, 8, 2)], 8, 2)
+    dealer = Dealer(partial(drawn_steps, 0, [9, 1], 0), 233 * 256, 48, [Segment(320_000, 8, 2)], 8, 2)
     epochs = Counter(run.epoch for _, runs in dealer.take(320_001) for run in runs)
     assert set(epochs) == {320_000 * 16 * 9 // 10 // (233 * 256)}

@@ -1,28 +1,29 @@
 """What must not grow with ranks, shards or samples does not: counted, not timed."""
 
 import tracemalloc
+from functools import partial
 
 import numpy as np
 import pytest
 
-from datamodules.shards.manifest import MANY_SHARDS, DatasetManifest, ShardInfo, read_dataset
+from datamodules.shards.manifest import MANY_SHARDS, Dataset, DatasetManifest, ShardInfo, read_dataset
 from datamodules.streaming import epoch_order, micro_steps
 from datamodules.streaming.batches import BatchAssembler
-from datamodules.streaming.epoch_order import Dealer, Draw
+from datamodules.streaming.epoch_order import Dealer
 from datamodules.streaming.micro_steps import Portion, Readers
-from datamodules.streaming.order import Segment
-from datamodules.streaming.train_order import ORDER_VERSION, TrainOrder, TrainSource
+from datamodules.streaming.order import Segment, drawn_steps
+from datamodules.streaming.train_order import ORDER_VERSION, OpenSource, TrainOrder
 from geometry.files.limits import MAX_MANIFEST_BYTES
 
 
 def dealer(num_samples, num_streams, world_size, batch_size, history=(), weights=(3.0, 1.0)):
-    return Dealer(Draw(7, weights, 0), num_samples, num_streams, list(history), world_size, batch_size)
+    return Dealer(partial(drawn_steps, 7, weights, 0), num_samples, num_streams, list(history), world_size, batch_size)
 
 
 def wanted_of_every_rank(found, step, offset, count):
     """Each rank of each step asked in turn: the definition."""
     per_step = found._world_size * found._batch_size
-    steps = found._draw.steps(step, -(-(offset + count) // per_step), step + epoch_order.DEAL_STEPS)
+    steps = found._draw(step, -(-(offset + count) // per_step), step + epoch_order.DEAL_STEPS)
     wanted = np.zeros(found._num_streams, int)
     number = 0
     for drawn in steps.tolist():
@@ -37,7 +38,7 @@ def wanted_of_every_rank(found, step, offset, count):
 @pytest.mark.parametrize("num_streams", [1, 5, 12])
 def test_streams_are_dealt_what_all_ranks_together_ask_for(world_size, num_streams):
     found = dealer(1000, num_streams, world_size, 3)
-    first = int(found._draw.steps(0, 1)[0])
+    first = int(found._draw(0, 1)[0])
     for offset, count in [(0, 1), (0, 3 * world_size), (2, 1), (3 * world_size - 1, 200), (1, 999), (0, 1000)]:
         np.testing.assert_array_equal(
             found._wanted(first, offset, count), wanted_of_every_rank(found, first, offset, count)
@@ -49,7 +50,7 @@ def test_one_rank_alone_is_given_what_it_is_given_among_all(world_size):
     history = [Segment(5, 2, 3), Segment(40, world_size, 2)]
     together = dealer(301, 4, world_size, 2, history)
     alone = [dealer(301, 4, world_size, 2, history) for _ in range(world_size)]
-    for step in together._draw.steps(45, 120).tolist():
+    for step in together._draw(45, 120).tolist():
         batches = together.take(step)
         assert [one.take_one(step, rank) for rank, one in enumerate(alone)] == batches
 
@@ -58,7 +59,7 @@ def test_with_512_ranks_a_step_costs_as_many_cuts_as_there_are_streams(monkeypat
     cuts, cut = [], epoch_order._cut
     monkeypatch.setattr(epoch_order, "_cut", lambda *args: (cuts.append(args), cut(*args))[1])
     found = dealer(10**9, 48, 512, 4)
-    steps = found._draw.steps(0, 21).tolist()
+    steps = found._draw(0, 21).tolist()
     found.take_one(steps[0], 300)  # deals the epoch
     cuts.clear()
     for step in steps[1:]:
@@ -70,16 +71,17 @@ def test_an_epoch_of_a_billion_samples_is_dealt_to_512_ranks_in_little_memory():
     tracemalloc.start()
     try:
         found = dealer(10**9, 48, 512, 4)
-        found.take_one(int(found._draw.steps(0, 1)[0]), 511)
+        found.take_one(int(found._draw(0, 1)[0]), 511)
         assert tracemalloc.get_traced_memory()[1] < 150e6
     finally:
         tracemalloc.stop()
 
 
 def order_of(num_shards):
-    shards = tuple(ShardInfo(f"train/a-{number:06d}.tar", 100, "0" * 64) for number in range(num_shards))
-    assembler = BatchAssembler("a", DatasetManifest("a", (8, 8), ("image", "depth"), {}), ("depth",))
-    return TrainOrder(0, (TrainSource(None, assembler, 1.0, shards),), 48, 100, 0.5)
+    shards = [ShardInfo(f"train/a-{number:06d}.tar", 100, "0" * 64) for number in range(num_shards)]
+    manifest = DatasetManifest("a", (8, 8), ("image", "depth"), {"train": shards})
+    source = OpenSource(Dataset("a", manifest), BatchAssembler("a", manifest, ("depth",)), 1.0, "train")
+    return TrainOrder(0, (source,), 48, 100, 0.5)
 
 
 def test_all_streams_of_a_source_share_one_order_and_its_shards(monkeypatch):

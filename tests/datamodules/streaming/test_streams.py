@@ -6,7 +6,7 @@ import pytest
 from datamodules.shards.manifest import ShardInfo
 from datamodules.streaming.epoch_order import EpochOrder, Run
 from datamodules.streaming.stream_order import SourceOrder
-from datamodules.streaming.streams import EpochReader, ShardReader, StreamReader
+from datamodules.streaming.streams import EpochReader, ShardReader
 from geometry.errors import InputError
 from tests.helpers.planes import make_dataset
 
@@ -20,11 +20,13 @@ def dataset(tmp_path_factory):
 
 def reader_of(dataset, stream=0, block_size=4, num_streams=1):
     order = SourceOrder(0, "planes", SIZES, num_streams, block_size)
-    return StreamReader(dataset, dataset.manifest.splits["train"], order, stream, ("depth",))
+    reader = EpochReader(dataset, dataset.manifest.splits["train"], order.of_stream(stream), ("depth",))
+    return order, stream, reader
 
 
-def read(reader, position, count):
-    return [(item.epoch, item.sample.key) for item in reader.read(position, count)]
+def read(order_and_reader, position, count):
+    order, stream, reader = order_and_reader
+    return [(item.epoch, item.sample.key) for item in reader.read(order.runs(stream, position, count))]
 
 
 def test_an_epoch_of_a_stream_holds_every_sample_once(dataset):

@@ -15,12 +15,14 @@ import torch
 
 from datamodules.shards.codecs import DECODERS
 from datamodules.shards.files import EncodedSample, write_shard
+from datamodules.streaming import buffers
 from datamodules.streaming.batches import BatchAssembler
 from datamodules.streaming.loading import Receiver, Workers
 from datamodules.streaming.order import count_streams
 from datamodules.streaming.train_loader import TrainLoader
-from datamodules.streaming.train_order import TrainOrder, TrainSource
+from datamodules.streaming.train_order import OpenSource, TrainOrder
 from geometry.errors import InputError
+from geometry.torch_internals import shared_storage
 from tests.helpers.planes import encode_plane, make_dataset
 from tests.helpers.tiny import tensors_of
 
@@ -55,11 +57,10 @@ def loader_of(
     timeout_s=0,
 ):
     sources = tuple(
-        TrainSource(
-            dataset, BatchAssembler(dataset.manifest.name, dataset.manifest, ("depth", "normals")), weight, shards
+        OpenSource(
+            dataset, BatchAssembler(dataset.manifest.name, dataset.manifest, ("depth", "normals")), weight, "train"
         )
         for dataset, weight in zip(datasets, (3.0, 1.0), strict=False)
-        for shards in [tuple(dataset.manifest.splits["train"])]
     )
     num_streams = count_streams([len(source.shards) for source in sources], 48)
     order = TrainOrder(seed, sources, num_streams, block_size, flip_probability=0.5)
@@ -499,6 +500,12 @@ def test_a_loader_process_that_is_stuck_ends_training_in_time(datasets, monkeypa
         take(loader_of(datasets, num_workers=1, timeout_s=0.3), 1)
 
 
+def test_full_shared_memory_is_named_with_what_a_container_needs(datasets, monkeypatch):
+    monkeypatch.setattr(buffers, "shared_storage", lambda _: shared_storage(1 << 50))
+    with pytest.raises(InputError, match=r"^no shared memory .*--ipc=host.*data\.num_workers"):
+        take(loader_of(datasets, num_workers=1), 1)
+
+
 def test_loader_processes_work_on_when_a_scheduler_signals_the_whole_job(datasets):
     loader = loader_of(datasets, num_workers=1, timeout_s=60)
     for number in (signal.SIGUSR1, signal.SIGTERM):
@@ -510,6 +517,8 @@ def test_loader_processes_work_on_when_a_scheduler_signals_the_whole_job(dataset
     ("error", "kind"),
     [
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed."), InputError),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error."), InputError),
+        (RuntimeError("Caught RuntimeError in DataLoader worker process 0."), RuntimeError),
         (ConnectionResetError(104, "Connection reset by peer"), InputError),
         (EOFError(), InputError),
         (ConnectionResetError("Caught ConnectionResetError in DataLoader worker process 0."), ConnectionResetError),

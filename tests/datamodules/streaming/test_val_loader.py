@@ -3,6 +3,7 @@ import torch
 
 from datamodules.streaming.batches import BatchAssembler
 from datamodules.streaming.loading import Workers
+from datamodules.streaming.train_order import OpenSource
 from datamodules.streaming.val_loader import ValLoader
 from geometry.errors import InputError
 from tests.helpers.planes import make_dataset
@@ -17,7 +18,9 @@ def dataset(tmp_path_factory):
 
 def loader_of(dataset, batch_size=2, max_samples=None, rank=0, world_size=1, num_workers=0):
     assembler = BatchAssembler("planes", dataset.manifest, ("depth",))
-    return ValLoader(dataset, assembler, "val", batch_size, max_samples, Workers(rank, world_size, num_workers))
+    return ValLoader(
+        OpenSource(dataset, assembler, 1.0, "val"), batch_size, max_samples, Workers(rank, world_size, num_workers)
+    )
 
 
 def keys_of(loader):

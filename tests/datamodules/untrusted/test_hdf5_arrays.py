@@ -1,6 +1,8 @@
 """What an HDF5 file from elsewhere may not do."""
 
 import io
+import zlib
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 
 from datamodules.untrusted import hdf5_arrays
 from datamodules.untrusted.hdf5_arrays import read_hdf5_array
+from datamodules.untrusted.hdf5_chunks import read_chunks
 from geometry.errors import InputError
 
 SHAPE = (8, 12)
@@ -32,7 +35,14 @@ def read(data, kind="f", channels=()):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"chunks": (3, 5)}, {"compression": "gzip"}, {"compression": "gzip", "shuffle": True, "fletcher32": True}],
+    [
+        {},
+        {"chunks": (3, 5)},
+        {"compression": "gzip"},
+        {"compression": "gzip", "chunks": (3, 5)},
+        {"compression": "gzip", "shuffle": True, "chunks": (8, 7)},
+        {"compression": "gzip", "shuffle": True, "fletcher32": True},
+    ],
     ids=str,
 )
 @pytest.mark.parametrize("dtype", ["<f2", "<f4", ">f4", "<f8"])
@@ -114,8 +124,6 @@ def test_a_claim_of_gigabytes_is_refused_before_memory_is_taken():
 
 
 def test_a_chunk_that_unpacks_to_more_than_its_numbers_is_refused(monkeypatch):
-    import zlib
-
     def bomb(file):
         array = file.create_dataset("dataset", SHAPE, "f4", chunks=SHAPE, compression="gzip")
         array.id.write_direct_chunk((0, 0), zlib.compress(bytes(1 << 20)))
@@ -129,3 +137,89 @@ def test_a_chunk_that_unpacks_to_more_than_its_numbers_is_refused(monkeypatch):
 def test_a_filter_that_the_library_would_have_to_load_is_refused():
     with pytest.raises(ValueError, match="filter 32000"):
         read(stored(DEPTH, compression="lzf"))
+
+
+def opened(data):
+    return h5py.File(io.BytesIO(data))["dataset"]
+
+
+def test_what_is_packed_as_usual_is_inflated_chunk_by_chunk():
+    colour = np.random.default_rng(0).random((8, 12, 3)).astype(np.float16)
+    for options in ({"chunks": (3, 5, 1)}, {"chunks": (8, 12, 3), "shuffle": True}):
+        data = stored(colour, compression="gzip", **options)
+        assert np.array_equal(read_chunks(data, opened(data)), colour)
+
+
+def test_what_is_packed_or_numbered_otherwise_is_left_to_the_library():
+    """A number of 32 bits may have 11 of exponent: its bytes are not NumPy's, but h5py converts it."""
+    kind = h5py.h5t.IEEE_F32LE.copy()
+    kind.set_fields(31, 20, 11, 0, 20)
+    kind.set_ebias(1023)
+
+    def odd(file):
+        settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        settings.set_chunk(SHAPE)
+        settings.set_deflate(4)
+        made = h5py.h5d.create(file.id, b"dataset", kind, h5py.h5s.create_simple(SHAPE), settings)
+        made.write(h5py.h5s.ALL, h5py.h5s.ALL, DEPTH)
+
+    def unfiltered(file):
+        array = file.create_dataset("dataset", SHAPE, "f4", chunks=SHAPE, compression="gzip")
+        array.id.write_direct_chunk((0, 0), DEPTH.tobytes(), filter_mask=1)
+
+    behind_text = io.BytesIO()
+    with h5py.File(behind_text, "w", userblock_size=512) as file:
+        file.create_dataset("dataset", data=DEPTH, compression="gzip")
+    for data in (
+        written(odd),
+        written(unfiltered),
+        behind_text.getvalue(),
+        stored(DEPTH),
+        stored(DEPTH, chunks=(3, 5)),
+    ):
+        assert read_chunks(data, opened(data)) is None
+        assert np.array_equal(read(data), DEPTH)
+
+
+@pytest.mark.parametrize(
+    ("packed", "message"),
+    [
+        (zlib.compress(DEPTH.tobytes())[:-2], "ends early"),
+        (zlib.compress(DEPTH.tobytes())[:-1] + b"\0", "damaged"),
+        (zlib.compress(DEPTH.tobytes()[:-4]), "ends early"),
+        (zlib.compress(DEPTH.tobytes() + b"more"), "more than its numbers"),
+        (zlib.compress(bytes(1 << 24)), "more than its numbers"),
+        (b"no deflate", "damaged"),
+    ],
+)
+def test_a_chunk_that_is_damaged_or_of_another_size_is_refused(packed, message):
+    def damaged(file):
+        array = file.create_dataset("dataset", SHAPE, "f4", chunks=SHAPE, compression="gzip")
+        array.id.write_direct_chunk((0, 0), packed)
+
+    with pytest.raises(ValueError, match=message):
+        read(written(damaged))
+
+
+def test_the_chunks_of_an_array_must_cover_it():
+    """Places that no chunk fills would hold what was in memory before."""
+    data = stored(DEPTH, compression="gzip", chunks=(4, 12))
+    array = opened(data)
+
+    class Twice:
+        """The array, whose list of chunks names the first in the place of all others."""
+
+        def __getattr__(self, name):
+            return getattr(array.id, name)
+
+        def chunk_iter(self, note):
+            chunks = []
+            array.id.chunk_iter(chunks.append)
+            for _ in chunks:
+                note(chunks[0])
+
+    hostile = SimpleNamespace(
+        id=Twice(), dtype=array.dtype, shape=array.shape, chunks=array.chunks, file=SimpleNamespace(userblock_size=0)
+    )
+    with pytest.raises(ValueError, match="do not cover it"):
+        read_chunks(data, hostile)

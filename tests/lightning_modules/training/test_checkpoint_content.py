@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from geometry.errors import InputError
-from lightning_modules.training.checkpoint_content import check_checkpoint, read_checkpoint
+from lightning_modules.training.checkpoint_content import peek_checkpoint, read_checkpoint
 
 WEIGHTS = {"w": torch.ones(4)}
 CHECKPOINTS = {
@@ -94,13 +94,13 @@ def test_memory_is_not_taken_on_the_word_of_a_file(tmp_path):
             for member in source.infolist():
                 target.writestr(member.filename, source.read(member))
     with pytest.raises(InputError, match="claims to hold more than its size"):
-        check_checkpoint(packed)
+        peek_checkpoint(packed)
     # A callable of PyTorch's own list for weights_only that takes any amount of memory.
     bomb = tmp_path / "bomb.ckpt"
     with zipfile.ZipFile(bomb, "w") as target:
         target.writestr("archive/data.pkl", b"\x80\x02c__builtin__\nbytearray\n\x8a\x05\x00\x00\x00\x00\x10\x85R.")
     with pytest.raises(InputError, match=r"more than plain tensors and values \(__builtin__\.bytearray\)"):
-        check_checkpoint(bomb)
+        peek_checkpoint(bomb)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x05\x06" + bytes(18)])

@@ -20,7 +20,7 @@ from lightning_modules.inference.loading import load_model
 from lightning_modules.networks.stable_diffusion import StableDiffusion
 from lightning_modules.single_step import SingleStepEstimator
 from lightning_modules.tasks import Task
-from lightning_modules.training.checkpoint_content import check_checkpoint, read_checkpoint
+from lightning_modules.training.checkpoint_content import peek_checkpoint, read_checkpoint
 from tests.helpers.hostile.formats import Format
 from tests.helpers.hostile.mutations import JSON_FORMAT, TEXT_FORMAT
 from tests.helpers.tiny import build_base
@@ -125,7 +125,7 @@ def _read_checkpoint(folder: Path, data: bytes) -> None:
     """Read the weights as ``predict`` does, and what else there is as a run does that goes on."""
     file = folder / "last.ckpt"
     file.write_bytes(data)
-    check_checkpoint(file)
+    peek_checkpoint(file)
     content = read_checkpoint(file)
     _estimator().check_fits(content["state_dict"])
     _estimator().load_state_dict(content["state_dict"], strict=False)

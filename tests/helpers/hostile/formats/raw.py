@@ -203,7 +203,7 @@ def _finite_cameras(path: Path) -> None:
 
 
 def _camera_of(path: Path) -> None:
-    matrix, _ = FolderCameras(files=path).matrix("a/b", SIZE)
+    matrix, _ = FolderCameras(cameras=path).matrix("a/b", SIZE)
     assert_finite(matrix.numpy())
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
-from datamodules.preparation.sidecars import Sidecar, Whole, finish, write_sidecar
+from datamodules.preparation.sidecars import Sidecar, finish, write_sidecar
 from datamodules.preparation.statistics import SplitStatistics
 from datamodules.shards.manifest import DatasetManifest, ShardInfo
 from geometry.files.npy_arrays import read_npy_file
@@ -90,10 +90,11 @@ def _read_conditioning(folder: Path, data: bytes) -> None:
 
 def _sidecar() -> bytes:
     manifest = DatasetManifest("x", (24, 32), ("image", "depth"), {}, {"depth": (0.001, 65.0)}, plan_sha256="0" * 64)
-    sidecar = Sidecar(ShardInfo(_SHARD, 1, "0" * 64), 1, SplitStatistics(samples=1, num_bytes=1))
+    statistics = SplitStatistics(samples=1, num_bytes=1)
+    sidecar = Sidecar(ShardInfo(_SHARD, 1, "0" * 64), 1, statistics, manifest, {"train": 1})
     with TemporaryDirectory() as folder:
         (Path(folder) / _SHARD).parent.mkdir()
-        write_sidecar(Path(folder), Whole(manifest, {"train": 1}), sidecar)
+        write_sidecar(Path(folder), sidecar)
         return (Path(folder) / _SHARD).with_suffix(".json").read_bytes()
 
 

@@ -1,7 +1,7 @@
 """With ``channels_last``, convolutions get what they compute on in that layout, backward too.
 
-Two kinds of 1x1 convolutions of a UNet do not: diffusers lays their inputs out plane by plane itself, those of shortcuts
-in training (for the strides of gradients under DDP) and those at the end of attention blocks.
+Two kinds of 1x1 convolutions of a UNet do not, because diffusers itself lays their inputs out plane by plane: those of
+shortcuts in training (for the strides of gradients under DDP) and those at the end of attention blocks.
 """
 
 import pytest

@@ -118,9 +118,10 @@ def _ways_that_learn_less(setting: Setting, options: list[str], known: set[str])
         yield Way((*shown, f"--model.network.quantization={_QUANTIZATION}"), packed)
     if given.get("lora") or setting.is_sharded:
         return  # what is frozen is whole on every device
-    if given.get("compile"):
-        whole = _with_network(whole, "compile", None)
-        options = [*options, "--model.network.compile=null"]
+    for name, value, shown_value in (("compile", None, "null"), ("channels_last", False, "false")):
+        if given.get(name):  # FSDP2 shards contiguous weights alone
+            whole = _with_network(whole, name, value)
+            options = [*options, f"--model.network.{name}={shown_value}"]
     for devices in (2, 4, _MOST_DEVICES):
         micro_batches, rest = divmod(whole.images_per_step, devices * whole.situation.batch_size)
         if devices < whole.devices or rest:

@@ -33,7 +33,7 @@ from benchmarks.other_loaders import COPIES, AuthorsFiles, PngFiles, file_batche
 from datamodules import DatasetSource, GeometryDataModule
 from datamodules.prepare import main as prepare
 from datamodules.shards import codecs
-from datamodules.shards.files import iterate_shard, write_shard
+from datamodules.shards.files import scan_shard, write_shard
 from datamodules.shards.manifest import read_dataset
 from datamodules.streaming import batches, streams
 from datamodules.streaming.packing import PackedBatch
@@ -168,7 +168,7 @@ def store_copies(once: Path, shards: Path, num_shards: int = 2) -> None:
     samples = [
         sample
         for shard in dataset.manifest.splits["train"]
-        for sample in iterate_shard(dataset.shard_url(shard), ("image", "depth", "normals", "info"))
+        for sample in scan_shard(dataset.shard_url(shard), ("image", "depth", "normals", "info"))
     ]
     shards.mkdir()
     written = [

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from datamodules.shards.codecs import decode_jpeg
-from datamodules.shards.files import decode_sample, iterate_shard
+from datamodules.shards.files import decode_sample, scan_shard
 from datamodules.shards.manifest import read_dataset
 
 Array = np.ndarray
@@ -72,7 +72,7 @@ def _frames(shards: Path) -> Iterator[tuple[str, bytes, dict[str, Any]]]:
     """Yield key, JPEG and decoded entries of every sample of a data set."""
     dataset = read_dataset(str(shards))
     for shard in dataset.manifest.splits["train"]:
-        for sample in iterate_shard(dataset.shard_url(shard), ROLES):
+        for sample in scan_shard(dataset.shard_url(shard), ROLES):
             yield sample.key, sample.entries["image.jpg"], decode_sample(sample, ROLES)
 
 

@@ -26,7 +26,7 @@ def use_one_thread() -> None:
 def _limit() -> None:
     threadpool_limits(1)
     torch.set_num_threads(1)
-    cv2.setNumThreads(1)
+    cv2.setNumThreads(0)  # one thread; 1 would wait for threads of a pool, which a forked process has not got
     blosc.use_threads = False
     blosc.set_nthreads(1)
 

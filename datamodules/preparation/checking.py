@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datamodules.shards.codecs import IMAGE, INFO
-from datamodules.shards.files import decode_sample, iterate_shard
+from datamodules.shards.files import decode_sample, scan_shard
 from datamodules.shards.manifest import (
     CHUNK_BYTES,
     MAX_BYTES_PER_PIXEL,
@@ -137,7 +137,9 @@ def _check_shard(
         if checksum != shard.sha256:
             yield f"{url}: sha256 is {checksum}, dataset.json says {shard.sha256}"
         roles = (*dataset.manifest.entries, INFO)
-        for sample in iterate_shard(url, roles):
+        for sample in scan_shard(url, roles):
+            if sample.problem:
+                raise InputError(sample.problem)
             found += 1
             bar.update()
             if sample.key in keys:

@@ -110,7 +110,8 @@ def read_sidecars(folder: Path) -> Iterator[Sidecar]:
 
 def _parse(document: dict[str, Any], path: Path) -> Sidecar:
     """Return what a sidecar says; raise any error of values and types where it is not what was written."""
-    statistics = SplitStatistics.from_json(document["statistics"])
+    statistics = SplitStatistics()
+    statistics.add(SplitStatistics.from_json(document["statistics"]))
     info, counts = ShardInfo(**document["info"]), document["shards"]
     if not all(type(count) is int and 0 <= count <= _MAX_SHARDS for count in counts.values()):
         raise ValueError(f"it counts {counts} shards")

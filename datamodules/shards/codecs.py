@@ -276,11 +276,7 @@ def decode_json(data: bytes) -> dict[str, Any]:
     return value
 
 
-def decoder(format_name: str) -> Callable[[bytes], Any]:
-    """Return what decodes entries of a format; what is not in ``DECODERS`` is a coding."""
-    return DECODERS.get(format_name, decode_codes)
-
-
+# What is not among them is a coding, which ``decode_codes`` decodes.
 DECODERS: dict[str, Callable[[bytes], Any]] = {
     "jpg": decode_jpeg,
     "png": decode_image,

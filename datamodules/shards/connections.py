@@ -156,7 +156,7 @@ class CommandConnection:
         # A group of its own, so that all parts of a pipeline can be ended together.
         self._process = subprocess.Popen(command, shell=True, stdout=subprocess.PIPE, bufsize=0, start_new_session=True)
         assert self._process.stdout is not None, "stdout is a pipe"
-        self._stdout = self._process.stdout.fileno()
+        self._stdout = self._process.stdout
         self._poll = select.poll()
         self._poll.register(self._stdout, select.POLLIN)
         self._ended = False
@@ -167,7 +167,7 @@ class CommandConnection:
             return b""
         if not self._poll.poll(1000 * self._timeout_s):
             raise OSError(f"the command printed nothing for {self._timeout_s:g} s")
-        data = os.read(self._stdout, size)
+        data = os.read(self._stdout.fileno(), size)
         if not data:
             self._check_exit()
             self._ended = True
@@ -178,8 +178,7 @@ class CommandConnection:
         if self._process.poll() is None:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-        assert self._process.stdout is not None, "stdout is a pipe"
-        self._process.stdout.close()
+        self._stdout.close()
         self._process.wait()
 
     def _check_exit(self) -> None:

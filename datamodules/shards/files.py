@@ -12,17 +12,16 @@ import logging
 import os
 import re
 import tarfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from datamodules.shards.codecs import CODE_TYPE, check_claim, decoder, entry_roles
+from datamodules.shards.codecs import CODE_TYPE, DECODERS, check_claim, decode_codes, entry_roles
 from datamodules.shards.manifest import ShardInfo
 from datamodules.shards.samples import EncodedSample as EncodedSample
 from datamodules.shards.samples import scan_shard as scan_shard
-from datamodules.shards.transfer import DEFAULT_TRANSFER, Transfer
 from datamodules.untrusted.text import shorten
 from geometry.errors import InputError
 from geometry.files.limits import MAX_ARRAY_BYTES
@@ -85,26 +84,6 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def iterate_shard(
-    url: str,
-    roles: Collection[str],
-    skip: int = 0,
-    transfer: Transfer = DEFAULT_TRANSFER,
-    sha256: str | None = None,
-) -> Iterator[EncodedSample]:
-    """Yield the samples of a shard as ``scan_shard`` does, but stop at the first bad one.
-
-    Raises:
-        InputError: the shard cannot be read to its end, or is not the one of that checksum; or an entry has a name
-            that is no sample's, an unknown kind (such as a pickle) or comes twice; or a sample lacks an entry. The
-            message names shard and sample.
-    """
-    for sample in scan_shard(url, roles, skip, transfer, sha256):
-        if sample.problem:
-            raise InputError(sample.problem)
-        yield sample
-
-
 def decode_sample(
     sample: EncodedSample, roles: Collection[str], max_bytes: int = MAX_ARRAY_BYTES, keep_codes: bool = False
 ) -> dict[str, Any]:
@@ -130,7 +109,7 @@ def decode_sample(
             where = f"{sample.shard}: sample {sample.key!r}, entry {name!r}"
             try:
                 check_claim(data, format_name, max_bytes)
-                value = decoder(format_name)(data)
+                value = DECODERS.get(format_name, decode_codes)(data)
                 decoded[role] = value if keep_codes else without_codes(role, value)
             except InputError as error:
                 raise InputError(f"{where}: {error}.") from error

@@ -9,7 +9,16 @@ from pathlib import Path
 from reprlib import repr as shown
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError, with_config
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    with_config,
+)
 
 from datamodules.shards import version_1
 from datamodules.shards.codecs import IMAGE, codings_of
@@ -42,6 +51,8 @@ MANY_SHARDS = 10_000
 NAME_PATTERN = r"[A-Za-z0-9_-]+"
 # Of an entry of the right size: vectors as float64. What claims more is refused before memory is reserved for it.
 MAX_BYTES_PER_PIXEL = 24
+# Of splits and modalities.
+_MANY = 1 << 13
 
 
 def is_inside(file: str) -> bool:
@@ -71,8 +82,16 @@ def _check_entries(entries: tuple[str, ...]) -> tuple[str, ...]:
     return entries
 
 
+def _require_few(found: Any) -> Any:  # noqa: ANN401
+    """Refuse a long object before it is looked at: pydantic would remember what is wrong with each of its entries."""
+    if isinstance(found, dict) and len(found) > _MANY:
+        raise ValueError("these are too many")
+    return found
+
+
 _Side = Annotated[int, Field(strict=True, gt=0)]
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+_Split = Annotated[str, Field(pattern=r"^[\w.-]{1,80}$")]
 
 
 @with_config(ConfigDict(extra="forbid"))
@@ -89,6 +108,9 @@ class ShardInfo:
     file: Annotated[str, AfterValidator(_check_file)]
     samples: Annotated[int, Field(strict=True, ge=1, le=MAX_SAMPLES_PER_SHARD)]
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+_Shard = Annotated[ShardInfo, BeforeValidator(_require_few)]
 
 
 @dataclass(frozen=True)
@@ -111,9 +133,9 @@ class DatasetManifest:
 
     name: Annotated[str, Field(pattern=f"^{NAME_PATTERN}$")]
     image_size: Annotated[tuple[_Side, _Side], AfterValidator(_check_size)]
-    entries: Annotated[tuple[str, ...], AfterValidator(_check_entries)]
-    splits: dict[Annotated[str, Field(pattern=r"^[\w.-]{1,80}$")], list[ShardInfo]]
-    ranges: dict[str, tuple[_Number, _Number]] = field(default_factory=dict)
+    entries: Annotated[tuple[str, ...], FailFast(), AfterValidator(_check_entries)]
+    splits: Annotated[dict[_Split, Annotated[list[_Shard], FailFast()]], BeforeValidator(_require_few)]
+    ranges: Annotated[dict[str, tuple[_Number, _Number]], BeforeValidator(_require_few)] = field(default_factory=dict)
     options: dict[str, Any] = field(default_factory=dict)
     statistics: dict[str, Any] = field(default_factory=dict)
     plan_sha256: str = ""

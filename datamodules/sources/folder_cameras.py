@@ -75,7 +75,17 @@ class FolderCameras:
         if self.cameras is not None and not self.cameras.exists():
             raise InputError(f"{self.cameras} does not exist. --cameras takes a file or a folder.")
         if self.cameras is not None and self.cameras.is_file():
-            check_common_file(self.cameras)
+            self._check_file(self.cameras)
+
+    def _check_file(self, file: Path) -> None:
+        """Read the cameras of all images, so that a fault is known before the first image is read."""
+        if file.suffix.lower() == ".csv":
+            _read_table(file)
+            return
+        with _named(file):
+            is_table = file.suffix.lower() == ".json" and has_entries(_read_json(file))
+        if not is_table:
+            read_intrinsics_file(file)
 
     def matrix(self, identifier: str, size: tuple[int, int]) -> tuple[Tensor, str]:
         """Return the intrinsics of an image.
@@ -101,21 +111,6 @@ class FolderCameras:
             assert self.cameras is not None, "asked for a camera without any"
             numbers, source = _from_files(self.cameras, identifier)
         return pinhole_matrix(numbers, size, source, identifier), "own"
-
-
-def check_common_file(file: Path) -> None:
-    """Read a file with the cameras of all images, so that a fault of it is known before the first image is read.
-
-    Raises:
-        InputError: it cannot be read, or holds no cameras.
-    """
-    if file.suffix.lower() == ".csv":
-        _read_table(file)
-        return
-    with _named(file):
-        is_table = file.suffix.lower() == ".json" and has_entries(_read_json(file))
-    if not is_table:
-        read_intrinsics_file(file)
 
 
 def _from_files(files: Path, identifier: str) -> tuple[Numbers, str]:

@@ -154,13 +154,10 @@ class FolderSplit:
         else:
             held_out = set()
             notices.append("Splits: every image goes to train. Hold some out with --val_fraction or --val_list.")
-        splits = {
-            "train": [frame for frame in frames if frame.identifier not in held_out],
-            "val": [frame for frame in frames if frame.identifier in held_out],
-        }
-        if not splits["train"]:
+        listed = FrameList.parted(frames, lambda frame: frame.identifier in held_out, notices)
+        if "train" not in listed.splits:
             raise InputError(f"all {len(frames)} images are held out for validation; none is left to train on.")
-        return FrameList({split: members for split, members in splits.items() if members}, notices)
+        return listed
 
     def _draw(self, frames: list[FolderFrame]) -> tuple[set[str], str]:
         """Return the identifiers held out, chosen by a hash of their names, and a sentence about it."""

@@ -18,6 +18,7 @@ from datamodules.shards.files import file_sha256
 from datamodules.sources.hypersim_files import CONTENTS, HypersimFiles
 from datamodules.sources.hypersim_frames import HypersimFrame, HypersimSelection, find_table, list_hypersim_frames
 from datamodules.sources.hypersim_targets import readers
+from datamodules.sources.pinhole import cached_rays
 from datamodules.sources.protocol import FrameList, PreparedSample
 from datamodules.sources.registry import raw_dataset
 from datamodules.sources.resizing import resize_image
@@ -28,7 +29,6 @@ from geometry.camera import (
     camera_from_intrinsics,
     depth_from_ray_distance,
     hypersim_nominal_intrinsics,
-    pixel_rays,
     resize_camera,
 )
 from geometry.command_line import Option
@@ -147,7 +147,7 @@ class Hypersim:
         ray_distance = torch.from_numpy(self._read(frame, "depth_meters", size)).float()
         has_entity = entity != NO_ENTITY
         camera, camera_source = self._camera(frame.scene, size)
-        rays = _cached_rays(tuple(camera.flatten().tolist()), size)
+        rays = cached_rays(tuple(camera.flatten().tolist()), size, PIXEL_CENTER)
 
         image = resize_image(tone_map(rgb, has_entity), self.image_size)
         depth = depth_from_ray_distance(ray_distance[None], rays)
@@ -260,12 +260,6 @@ def read_camera_table(path: Path) -> dict[str, list[list[float]]]:
         if not all(abs(entry) < _LARGEST_CAMERA_ENTRY for row in matrix for entry in row):
             raise InputError(f"{path}: M_cam_from_uv of {scene} is {matrix}, which is no camera.")
     return table
-
-
-@lru_cache(maxsize=2)
-def _cached_rays(camera: tuple[float, ...], size: tuple[int, int]) -> Tensor:
-    """Return rays (3,H,W) float32; consecutive frames share their scene's camera."""
-    return pixel_rays(torch.tensor(camera, dtype=torch.float64).reshape(3, 3), *size, PIXEL_CENTER).float()
 
 
 def _abridge(names: list[str], limit: int = 3) -> str:

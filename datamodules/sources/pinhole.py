@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
+from geometry.camera import pixel_rays
 from geometry.errors import InputError
 
 
@@ -43,3 +45,9 @@ def matrix_of(numbers: Sequence[float]) -> Tensor:
     """
     fx, fy, cx, cy = numbers
     return torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64)
+
+
+@lru_cache(maxsize=2)
+def cached_rays(camera: tuple[float, ...], size: tuple[int, int], pixel_center: float) -> Tensor:
+    """Return rays (3,H,W) float32 of a camera's nine entries: consecutive frames share their camera."""
+    return pixel_rays(torch.tensor(camera, dtype=torch.float64).reshape(3, 3), *size, pixel_center).float()

@@ -143,14 +143,10 @@ class PlanarFrames(ABC):
             raise InputError(
                 f"{self.raw} has no scene {unknown[0]!r} to hold out; its scenes: {', '.join(sorted(scenes)[:12])}."
             )
-        splits = {
-            "train": [frame for frame in frames if frame.scene not in self.held_out],
-            "val": [frame for frame in frames if frame.scene in self.held_out],
-        }
         notices = [f"{len(frames)} frames of {len(scenes)} scenes; depth beyond {self.far_m:g} m is unknown."]
         if not self.held_out:
             notices.append("Splits: no scene is held out for validation.")
-        return FrameList({split: members for split, members in splits.items() if members}, notices)
+        return FrameList.parted(frames, lambda frame: frame.scene in self.held_out, notices)
 
     def load(self, frame: PlanarFrame) -> PreparedSample:
         """Return a frame in the project's own units and axes.

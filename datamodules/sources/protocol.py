@@ -1,7 +1,8 @@
 """What preparation asks of a raw data set. A new data set is one class with these members."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import numpy as np
 
@@ -48,6 +49,14 @@ class FrameList:
 
     splits: dict[str, list[Any]]
     notices: list[str] = field(default_factory=list)
+
+    @classmethod
+    def parted(cls, frames: Iterable[Any], is_held_out: Callable[[Any], bool], notices: list[str]) -> Self:
+        """Return the frames to train on and those held out for validation, each split only if it has any."""
+        splits: dict[str, list[Any]] = {"train": [], "val": []}
+        for frame in frames:
+            splits["val" if is_held_out(frame) else "train"].append(frame)
+        return cls({split: members for split, members in splits.items() if members}, notices)
 
 
 class RawDataset(Protocol):

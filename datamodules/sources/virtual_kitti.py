@@ -17,10 +17,10 @@ import torch
 from torch import Tensor
 
 from datamodules.sources.image_files import read_image, read_png
-from datamodules.sources.pinhole import matrix_of, pinhole_matrix
+from datamodules.sources.pinhole import cached_rays, matrix_of, pinhole_matrix
 from datamodules.sources.protocol import FrameList, PreparedSample
 from datamodules.sources.registry import raw_dataset
-from geometry.camera import camera_from_intrinsics, crop_camera, pixel_rays
+from geometry.camera import camera_from_intrinsics, crop_camera
 from geometry.command_line import Option
 from geometry.errors import InputError
 from geometry.files.reading import read_text_file
@@ -156,12 +156,8 @@ class VirtualKitti:
         if not chosen:
             names = {name: sorted({getattr(frame, name) for frame in frames}) for name in ("condition", "camera")}
             raise InputError(f"{root} holds no frame to prepare: --conditions and --cameras fit none of {names}.")
-        splits = {
-            "train": [frame for frame in chosen if frame.scene not in self.chosen.val_scenes],
-            "val": [frame for frame in chosen if frame.scene in self.chosen.val_scenes],
-        }
         notices = [f"Cut to {self.image_size[0]}x{self.image_size[1]} pixels at the bottom, horizontally centred."]
-        if not splits["val"]:
+        if not any(frame.scene in self.chosen.val_scenes for frame in chosen):
             notices.append(f"Splits: no frame of {', '.join(self.chosen.val_scenes) or 'any scene'} for validation.")
         sequences = {(frame.scene, frame.condition) for frame in chosen}
         nominal = [sequence for sequence in sorted(sequences) if not self._intrinsics_path(*sequence)]
@@ -170,7 +166,7 @@ class VirtualKitti:
                 f"Cameras: {len(nominal)} of {len(sequences)} sequences have no intrinsic.txt (such as "
                 f"{'/'.join(nominal[0])}) and use the nominal pinhole of {NOMINAL_FOCAL_LENGTH_PX} px at width 1242."
             )
-        return FrameList({split: members for split, members in splits.items() if members}, notices)
+        return FrameList.parted(chosen, lambda frame: frame.scene in self.chosen.val_scenes, notices)
 
     def load(self, frame: VirtualKittiFrame) -> PreparedSample:
         """Return a frame in the project's own units and axes.
@@ -199,7 +195,7 @@ class VirtualKitti:
         window = (..., slice(top_inside, top_inside + height), slice(left_inside, left_inside + width))
         targets = {"depth": np.ascontiguousarray(depth[window])}
         if self.normals != "none":
-            rays = _cached_rays(tuple(camera.flatten().tolist()), size)[around]
+            rays = cached_rays(tuple(camera.flatten().tolist()), size, PIXEL_CENTER)[around]
             known = torch.from_numpy(valid)[None]
             normals = normals_from_depth(torch.from_numpy(depth)[None], rays, known, error_m=ROUNDING_ERROR_M)[0]
             targets["normals"] = normals[window].contiguous().numpy()
@@ -286,9 +282,3 @@ def _scan(root: Path) -> list[VirtualKittiFrame]:
     if not frames:
         raise InputError(f"{root} holds no frame: expected Scene01/clone/frames/rgb/Camera_0/rgb_00000.jpg and so on.")
     return frames
-
-
-@lru_cache(maxsize=2)
-def _cached_rays(camera: tuple[float, ...], size: tuple[int, int]) -> Tensor:
-    """Return rays (3,H,W) float32; consecutive frames share their camera."""
-    return pixel_rays(torch.tensor(camera, dtype=torch.float64).reshape(3, 3), *size, PIXEL_CENTER).float()

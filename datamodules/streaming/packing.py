@@ -23,7 +23,6 @@ Array = np.ndarray
 
 CAMERA = "camera"
 _ALIGNMENT = 64
-_TORCH_TYPES = {"uint8": torch.uint8, "int16": torch.int16, "float16": torch.float16, "float32": torch.float32}
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,7 @@ class Field:
 
     def of(self, buffer: Tensor) -> Tensor:
         """Return the array as a view of a buffer (N,) uint8."""
-        return buffer[self.offset : self.offset + self.num_bytes].view(_TORCH_TYPES[self.dtype]).view(self.shape)
+        return buffer[self.offset : self.offset + self.num_bytes].view(getattr(torch, self.dtype)).view(self.shape)
 
 
 @dataclass(frozen=True)

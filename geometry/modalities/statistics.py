@@ -1,8 +1,9 @@
 """What is worth knowing about the values of many images: counted exactly, so that parts add up in any order."""
 
 from collections import Counter
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
 import numpy as np
 
@@ -78,6 +79,16 @@ class ValueStatistics:
             "max": self.maximum,
             "quantiles": {str(share): self.quantile(share) for share in QUANTILES},
         }
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as JSON values; ``from_json`` reads them."""
+        return {**asdict(self), "histogram": sorted(self.histogram.items())}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Return the statistics that ``to_json`` wrote."""
+        histogram = Counter({int(number): int(count) for number, count in document["histogram"]})
+        return cls(**{**document, "histogram": histogram})
 
     def _widen(self, minimum: float | None, maximum: float | None) -> None:
         if minimum is not None and maximum is not None:

@@ -20,6 +20,7 @@ from datamodules.streaming.order import count_streams
 from datamodules.streaming.train_loader import TrainLoader
 from datamodules.streaming.train_order import OpenSource, TrainOrder
 from datamodules.streaming.val_loader import ValLoader
+from datamodules.threads import use_one_thread
 from geometry.errors import InputError
 from tests.helpers.planes import make_dataset, write_hypersim_frame
 
@@ -114,3 +115,20 @@ def test_preparation_uses_one_thread_per_process(tmp_path, workers, many_threads
 def test_more_threads_would_be_noticed(many_threads):
     found = threads()
     assert found["torch"] == found["cv2"] == 2
+
+
+def test_a_process_that_is_forked_beside_busy_pools_of_threads_does_not_wait_for_them(many_threads):
+    values = np.random.default_rng(0).random((1500, 1500), np.float32)
+
+    def work():
+        cv2.GaussianBlur(values, (9, 9), 2)
+        blosc.Blosc("lz4").decode(blosc.Blosc("lz4").encode(values))
+        torch.from_numpy(values).exp()
+        return values[:64] @ values
+
+    work()  # the pools of this process have threads now, which a child does not have
+    for _ in range(8):
+        child = multiprocessing.get_context("fork").Process(target=lambda: (use_one_thread(), work()), daemon=True)
+        child.start()
+        child.join(20)
+        assert child.exitcode == 0

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 from datamodules.prepare import main
-from datamodules.shards.files import decode_sample, iterate_shard
+from datamodules.shards.files import decode_sample
 from datamodules.shards.manifest import read_dataset
 from tests.helpers.planes import NORMAL, plane_depth, rays_of
+from tests.helpers.shards import iterate_shard
 
 SAMPLES = Path(__file__).parents[3] / "../shared/samples"
 SIZE = (24, 32)

@@ -6,12 +6,13 @@ import pytest
 
 from datamodules.preparation.plan import ShardOptions, shard_order
 from datamodules.preparation.run import prepare_dataset
-from datamodules.shards.files import decode_sample, iterate_shard
+from datamodules.shards.files import decode_sample
 from datamodules.shards.manifest import read_dataset
 from datamodules.sources.hypersim import Hypersim
 from datamodules.sources.hypersim_frames import HypersimFrame
 from geometry.errors import InputError
 from tests.helpers.planes import write_hypersim_frame
+from tests.helpers.shards import iterate_shard
 
 SIZE = (24, 32)
 HEADER = "scene_name,camera_name,frame_id,included_in_public_release,exclude_reason,split_partition_name\n"

@@ -9,13 +9,14 @@ import pytest
 
 from datamodules.preparation.plan import ShardOptions
 from datamodules.preparation.run import prepare_dataset
-from datamodules.shards.files import decode_sample, iterate_shard
+from datamodules.shards.files import decode_sample
 from datamodules.shards.manifest import DatasetManifest, read_dataset
 from datamodules.sources.folder import FolderDataset
 from datamodules.sources.folder_cameras import FolderCameras
 from datamodules.sources.folder_options import Files, Meaning, Size
 from geometry.errors import InputError
 from tests.helpers.planes import make_dataset
+from tests.helpers.shards import iterate_shard
 
 # Of the content of shards and dataset.json as version 0.1 wrote them; bytes of JPEG and Blosc depend on libraries.
 PINNED = {

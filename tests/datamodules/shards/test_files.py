@@ -5,9 +5,10 @@ import tarfile
 import pytest
 import webdataset
 
-from datamodules.shards.files import EncodedSample, decode_sample, iterate_shard, write_shard
+from datamodules.shards.files import EncodedSample, decode_sample, write_shard
 from geometry.errors import InputError
 from tests.helpers.planes import encode_plane
+from tests.helpers.shards import iterate_shard
 
 ROLES = ("image", "depth", "normals")
 

@@ -14,7 +14,7 @@ from datamodules.preparation.checking import check_dataset
 from datamodules.preparation.plan import ShardOptions
 from datamodules.preparation.run import prepare_dataset
 from datamodules.shards.codecs import decode_codes, encode_array
-from datamodules.shards.files import decode_sample, iterate_shard
+from datamodules.shards.files import decode_sample
 from datamodules.shards.manifest import read_dataset
 from datamodules.sources.folder import FolderDataset
 from datamodules.sources.folder_cameras import FolderCameras
@@ -23,6 +23,7 @@ from datamodules.streaming.augmentation import Augmentation
 from datamodules.streaming.batches import BatchAssembler
 from geometry.errors import InputError
 from geometry.modalities.codings import OctahedralDirections
+from tests.helpers.shards import iterate_shard
 from tests.helpers.tiny import tensors_of
 
 SIZE = (24, 32)

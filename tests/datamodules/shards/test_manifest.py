@@ -97,6 +97,24 @@ def test_a_field_that_would_change_the_meaning_of_the_data_is_refused(folder, fi
     assert len(str(caught.value)) < 1000 and str(caught.value).isprintable()
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"splits": {"train": [1] * 20_000}},
+        {"splits": {"train": [{"file": 1}] * 20_000}},
+        {"splits": {"train": [{str(number): 1 for number in range(20_000)}]}},
+        {"splits": {f"{number}/": 1 for number in range(20_000)}},
+        {"format_version": 2, "ranges": {}, "entries": [1] * 20_000},
+        {"format_version": 2, "ranges": {str(number): 1 for number in range(20_000)}},
+    ],
+)
+def test_of_thousands_of_mistakes_only_the_first_takes_memory(folder, fields):
+    change(folder, **fields)
+    with pytest.raises(InputError, match=r"dataset\.json: ") as caught:
+        read_dataset(folder)
+    assert caught.value.__context__.error_count() <= 3
+
+
 @pytest.mark.parametrize("content", ["[]", "3", "null", '"planes"', "{}"])
 def test_a_dataset_json_of_the_wrong_shape_is_refused_with_its_name(folder, content):
     (folder / "dataset.json").write_text(content)

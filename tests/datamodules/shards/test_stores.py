@@ -11,11 +11,11 @@ from fsspec.implementations.memory import MemoryFile, MemoryFileSystem
 from fsspec.registry import known_implementations
 
 from datamodules.geometry_datamodule import DatasetSource, GeometryDataModule
-from datamodules.shards.files import iterate_shard
 from datamodules.shards.manifest import read_dataset
 from datamodules.shards.transfer import Transfer
 from geometry.errors import InputError
 from tests.helpers.planes import make_dataset
+from tests.helpers.shards import iterate_shard
 
 PATIENT = Transfer(retries=2, timeout_s=10, backoff_s=0.001)
 FILE = "train/planes-train-000000.tar"

@@ -4,13 +4,13 @@ import time
 
 import pytest
 
-from datamodules.shards.files import iterate_shard
 from datamodules.shards.manifest import read_dataset
 from datamodules.shards.transfer import Transfer
 from datamodules.streaming.streams import ShardReader
 from geometry.errors import InputError
 from tests.datamodules.web import Web
 from tests.helpers.planes import make_dataset
+from tests.helpers.shards import iterate_shard
 
 PATIENT = Transfer(retries=2, timeout_s=10, backoff_s=0.001)
 FILE = "train/planes-train-000000.tar"

@@ -5,13 +5,14 @@ import numpy as np
 import pytest
 
 from datamodules import prepare
-from datamodules.shards.files import decode_sample, iterate_shard
+from datamodules.shards.files import decode_sample
 from datamodules.shards.manifest import read_dataset
 from datamodules.sources.hypersim import Hypersim
 from datamodules.sources.hypersim_frames import HypersimFrame
 from datamodules.synthetic import SyntheticHypersim
 from geometry.errors import InputError
 from tests.helpers.planes import write_hypersim_frame
+from tests.helpers.shards import iterate_shard
 
 SIZE = (24, 32)
 FRAME = HypersimFrame("ai_001_001", "cam_00", 0)

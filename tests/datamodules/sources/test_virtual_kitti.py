@@ -3,11 +3,12 @@ import numpy as np
 import pytest
 
 from datamodules.prepare import main
-from datamodules.shards.files import decode_sample, iterate_shard
+from datamodules.shards.files import decode_sample
 from datamodules.shards.manifest import read_dataset
 from datamodules.sources.virtual_kitti import VirtualKitti, VirtualKittiFrame
 from geometry.errors import InputError
 from tests.helpers.planes import NORMAL, plane_depth, rays_of, write_virtual_kitti_frame
+from tests.helpers.shards import iterate_shard
 
 FRAME = VirtualKittiFrame("Scene02", "clone", 0, 0)
 CROP = (32, 90)

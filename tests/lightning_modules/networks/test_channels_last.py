@@ -1,6 +1,7 @@
 """With ``channels_last``, convolutions get what they compute on in that layout, backward too.
 
-diffusers' attention blocks hand images on plane by plane, so that some convolutions of a UNet after them do not.
+Two kinds of 1x1 convolutions of a UNet do not, because diffusers itself lays their inputs out plane by plane: those of
+shortcuts in training (for the strides of gradients under DDP) and those at the end of attention blocks.
 """
 
 import pytest
@@ -14,7 +15,7 @@ CONVOLUTIONS = (torch.ops.aten.convolution.default, torch.ops.aten.convolution_b
 
 
 class Layouts(TorchDispatchMode):
-    """Counts convolutions whose inputs, or gradients, lie plane by plane."""
+    """Counts convolutions whose inputs, or gradients, lie plane by plane: shapes of input and kernel."""
 
     def __init__(self):
         super().__init__()
@@ -22,11 +23,12 @@ class Layouts(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         if operation in CONVOLUTIONS:
-            images = args[:2] if operation is CONVOLUTIONS[1] else args[:1]
+            is_backward = operation is CONVOLUTIONS[1]
+            images, weight = (args[:2], args[2]) if is_backward else (args[:1], args[1])
             self.all += 1
             for image in images:
                 if not image.is_contiguous(memory_format=torch.channels_last) and 0 not in image.stride():
-                    self.planar.append((str(operation), tuple(image.shape)))
+                    self.planar.append((tuple(image.shape), tuple(weight.shape[2:])))
         return operation(*args, **(kwargs or {}))
 
 
@@ -38,13 +40,15 @@ def test_the_codec_computes_channel_by_channel(tmp_path, again):
         latent = network.encode(image).requires_grad_()
         network.decode(latent).square().mean().backward()
     # The photo itself lies plane by plane, and so may the gradient of the loss.
-    assert {shape[1] for _, shape in layouts.planar} <= {3}, layouts.planar
+    assert {shape[1] for shape, _ in layouts.planar} <= {3}, layouts.planar
     assert layouts.all > 20
 
 
-def test_at_most_a_fifth_of_the_convolutions_of_a_step_get_another_layout(tmp_path):
+def test_in_a_step_only_the_convolutions_of_one_pixel_get_another_layout(tmp_path):
     estimator = SingleStepEstimator(StableDiffusion(str(build_base(tmp_path)), channels_last=True), Depth())
     estimator.network.train()
     with Layouts() as layouts:
         estimator.training_loss(make_batch(2, 32, 48), [0, 1])[0].backward()
-    assert len(layouts.planar) < layouts.all / 5, layouts.planar
+    others = [shape for shape, kernel in layouts.planar if kernel != (1, 1) and shape[1] != 3]
+    # One gradient, that of the image which enters the attention in the middle.
+    assert len(others) <= 1 and len(layouts.planar) < layouts.all / 5, layouts.planar

@@ -76,7 +76,7 @@ class Program(nn.Module):
         codec, (height, width) = self.network.codec, image.shape[-2:]
         padded = _pad_with_edge(_pad_with_edge(image, 2, self.multiple), 3, self.multiple)
         seen = (padded * 2 - 1).to(self.dtype)
-        latent = codec.normalize(codec.latent_mean(seen))
+        latent = codec.normalize(codec.latent_mean(seen)).contiguous()  # as Codec.encode does, and for its reason
         given = self.network.image_conditioning(seen)
         clean = self.network.clean_latents(latent, torch.zeros_like(latent), given, self.outputs)[0]
         decoded = codec.decoded(codec.denormalize(clean)).float()

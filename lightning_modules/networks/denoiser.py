@@ -140,7 +140,8 @@ class Denoiser(ABC):
             count: tokens of a latent.
             as_latent: makes (B,C,h,w) of (B,count,D).
         """
-        parts = tokens.split(count, dim=1)[: 2 if self.reads_image_tokens else 1]
+        # Not by split: of how many parts it makes of an unknown length, ONNX's exporter knows nothing.
+        parts = [tokens.narrow(1, number * count, count) for number in range(2 if self.reads_image_tokens else 1)]
         return torch.cat([as_latent(part) for part in parts], dim=1)
 
     @property

@@ -49,6 +49,11 @@ _CARDS = {
 }
 
 
+def card_names() -> tuple[str, ...]:
+    """Return the names of the GPUs that are known."""
+    return tuple(_CARDS)
+
+
 def card_named(name: str) -> Card:
     """Return a GPU.
 

@@ -108,6 +108,11 @@ def make_plan(setting: Setting) -> Plan:
             "weights of 4 bits are not sharded over devices: leave out network.quantization, or trainer.strategy "
             "FullySharded."
         )
+    if setting.is_sharded and _network_options(setting.model).get("channels_last"):
+        raise InputError(
+            "weights that are laid out channel by channel are not sharded over devices: leave out "
+            "network.channels_last, or trainer.strategy FullySharded."
+        )
     estimator = build_without_weights(setting.model)
     model = estimator.network.denoiser.model
     counted = sum(weight.numel() for weight in model.parameters())

@@ -66,7 +66,7 @@ def describe_on(plan: Plan, card: Card, most: int, way: FittingWay | None, utili
         return lines
     if way is None:
         return [*lines, "  no options were found that make it fit: take a larger card"]
-    lines.append(f"  cheapest way to fit, {gib(way.peak_bytes)}: {'; '.join(way.options)}")
+    lines.append(f"  cheapest way to fit, {gib(way.peak_bytes)}, add to fit: {' '.join(way.options)}")
     return lines + [f"    then {each}" for each in _speed(way.plan, card, utilisation)]
 
 

@@ -22,7 +22,7 @@ class Way:
     """Options on top of a configuration.
 
     Attributes:
-        options: what to set, as configurations name it.
+        options: what to set, as words of the command line of ``fit``, quoted for a shell.
         setting: the configuration with them.
         saved_bytes: what states of 8 bits save; no plan shows it.
     """
@@ -37,7 +37,7 @@ class FittingWay:
     """Options that make a configuration fit.
 
     Attributes:
-        options: what to set, as configurations name it.
+        options: what to set, as words of the command line of ``fit``, quoted for a shell.
         plan: the plan with them.
         peak_bytes: the most memory that tensors take at once.
     """
@@ -77,19 +77,19 @@ def _ways(setting: Setting) -> Iterator[Way]:
     given = network["init_args"]
 
     def with_option(current: Setting, name: str, value: Any, shown: str) -> Setting:  # noqa: ANN401
-        options.append(f"network.{name}: {shown}")
+        options.append(f"--model.network.{name}={shown}")
         return _with_network(current, name, value)
 
     if setting.situation.precision == "32-true":
         setting = setting.with_situation(precision="bf16-mixed")
-        options.append("trainer.precision: bf16-mixed")
+        options.append("--trainer.precision=bf16-mixed")
         if "vae_precision" in known:
             setting = with_option(setting, "vae_precision", "bfloat16", "bfloat16")
         yield Way(tuple(options), setting)
     if (images := setting.situation.batch_size) > 1:
         micro_batches = setting.situation.micro_batches * images
         setting = setting.with_situation(batch_size=1, val_batch_size=1, micro_batches=micro_batches)
-        options += ["data.batch_size: 1", f"trainer.accumulate_grad_batches: {micro_batches}"]
+        options += ["--data.batch_size=1", f"--trainer.accumulate_grad_batches={micro_batches}"]
         yield Way(tuple(options), setting)
     names = sorted((name for name in known if name.endswith("checkpointing")), key=lambda name: "decoder" not in name)
     for name in names:
@@ -97,7 +97,7 @@ def _ways(setting: Setting) -> Iterator[Way]:
             setting = with_option(setting, name, True, "true")
             yield Way(tuple(options), setting)
     if not given.get("lora"):
-        yield Way((*options, "model.optimizer: bitsandbytes.optim.AdamW8bit"), setting, has_small_states=True)
+        yield Way((*options, "--model.optimizer=bitsandbytes.optim.AdamW8bit"), setting, has_small_states=True)
     yield from _ways_that_learn_less(setting, options, known)
 
 
@@ -108,19 +108,20 @@ def _ways_that_learn_less(setting: Setting, options: list[str], known: set[str])
     adapted, shown = setting, list(options)
     if "lora" in known and not given.get("lora"):
         adapted = _with_network(setting, "lora", _ADAPTERS)
-        shown.append(f"network.lora: {{rank: {_ADAPTERS['rank']}}}")
+        shown.append(f"--model.network.lora='{{rank: {_ADAPTERS['rank']}}}'")
         yield Way(tuple(shown), adapted)
     if "quantization" in known and not given.get("quantization"):
         packed = _with_network(adapted, "quantization", _QUANTIZATION)
         if given.get("compile"):
             packed = _with_network(packed, "compile", None)
-            shown.append("network.compile: null")
-        yield Way((*shown, f"network.quantization: {_QUANTIZATION}"), packed)
+            shown.append("--model.network.compile=null")
+        yield Way((*shown, f"--model.network.quantization={_QUANTIZATION}"), packed)
     if given.get("lora") or setting.is_sharded:
         return  # what is frozen is whole on every device
-    if given.get("compile"):
-        whole = _with_network(whole, "compile", None)
-        options = [*options, "network.compile: null"]
+    for name, value, shown_value in (("compile", None, "null"), ("channels_last", False, "false")):
+        if given.get(name):  # FSDP2 shards contiguous weights alone
+            whole = _with_network(whole, name, value)
+            options = [*options, f"--model.network.{name}={shown_value}"]
     for devices in (2, 4, _MOST_DEVICES):
         micro_batches, rest = divmod(whole.images_per_step, devices * whole.situation.batch_size)
         if devices < whole.devices or rest:
@@ -128,8 +129,8 @@ def _ways_that_learn_less(setting: Setting, options: list[str], known: set[str])
         sharded = replace(whole, devices=devices).with_situation(
             micro_batches=micro_batches, shards=devices, buckets=0, gradients_are_buckets=False
         )
-        strategy = f"trainer.strategy: lightning_modules.FullySharded, trainer.devices: {devices}"
-        yield Way((*options, strategy, f"trainer.accumulate_grad_batches: {micro_batches}"), sharded)
+        strategy = f"--trainer.strategy=lightning_modules.FullySharded --trainer.devices={devices}"
+        yield Way((*options, strategy, f"--trainer.accumulate_grad_batches={micro_batches}"), sharded)
 
 
 def _network(setting: Setting) -> dict[str, Any]:

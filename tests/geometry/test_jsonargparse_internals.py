@@ -1,5 +1,7 @@
 """What is used of jsonargparse without its promise does what it is used for."""
 
+from dataclasses import dataclass
+
 from jsonargparse import ActionConfigFile
 
 from geometry import jsonargparse_internals as internals
@@ -37,3 +39,38 @@ def test_every_option_and_group_of_a_parsers_help_is_found():
         if found.title == "Sizes":
             found.title = "Widths"
     assert "Widths" in parser.format_help()
+
+
+@dataclass
+class Inner:
+    """What an option may be set to, or to nothing."""
+
+    size: int = 1
+
+
+class Outer:
+    """A class within a class."""
+
+    def __init__(self, inner: Inner | None = None) -> None:
+        """Take it."""
+
+
+class Outermost:
+    """A class."""
+
+    def __init__(self, outer: Outer) -> None:
+        """Take it."""
+
+
+def test_an_option_of_a_class_within_a_class_can_be_set_back_to_null(tmp_path):
+    (tmp_path / "a.yaml").write_text(
+        f"model: {{class_path: {__name__}.Outermost, init_args: {{outer: {{class_path: {__name__}.Outer, "
+        "init_args: {inner: {size: 3}}}}}"
+    )
+    parser = internals.OpenParser()
+    parser.add_argument("--config", action=ActionConfigFile)
+    parser.add_subclass_arguments(Outermost, "model")
+    config = f"--config={tmp_path / 'a.yaml'}"
+    assert parser.parse_args([config]).model.init_args.outer.init_args.inner.size == 3
+    for word in ("--model.outer.inner=null", "--model.init_args.outer.init_args.inner=null"):
+        assert parser.parse_args([config, word]).model.init_args.outer.init_args.inner is None

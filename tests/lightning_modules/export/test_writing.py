@@ -275,7 +275,6 @@ class TestPrograms:
         for height, width in ((23, 40), (66, 97), (56, 32)):
             images = [photo(height, width, seed) for seed in range(2)]
             found = program(np.stack(images).transpose(0, 3, 1, 2) / np.float32(255))
-            # In one batch: in batches of two sizes the predictions of the checkpoint itself differ by 4e-4 in places.
             for expected, prediction in zip(predictor.predict(images), found, strict=True):
                 difference = np.abs(np.moveaxis(prediction, 0, -1).squeeze() - expected)
                 # Of an almost zero vector the direction is rounding: single values may differ more.

@@ -148,10 +148,10 @@ def test_the_cheapest_way_costs_no_more_than_it_must(tmp_path):
     way = cheapest_way(found, tight)
     assert way is not None
     assert way.options == (
-        "trainer.precision: bf16-mixed",
-        "network.vae_precision: bfloat16",
-        "data.batch_size: 1",
-        "trainer.accumulate_grad_batches: 4",
+        "--trainer.precision=bf16-mixed",
+        "--model.network.vae_precision=bfloat16",
+        "--data.batch_size=1",
+        "--trainer.accumulate_grad_batches=4",
     )
     assert way.plan.setting.images_per_step == found.setting.images_per_step
 

@@ -4,14 +4,14 @@ import torch
 from torch import Tensor
 
 from geometry.modalities.albedo import with_gamma
-from lightning_modules.metrics.base import GeometryMetric
+from lightning_modules.metrics.base import MeanScores
 
 ALBEDO_METRICS = ("si_rmse", "rmse", "si_psnr", "psnr", "si_rmse_constant")
 # A perfect prediction has 100 dB.
 _MIN_SQUARED_ERROR = 1e-10
 
 
-class AlbedoError(GeometryMetric):
+class AlbedoError(MeanScores):
     """Errors of albedo, with and without the best scale per image; the mean of per-image metrics.
 
     Convention:
@@ -26,12 +26,9 @@ class AlbedoError(GeometryMetric):
     """
 
     headline, constant = "si_rmse", "si_rmse_constant"
-    sums: Tensor
 
     def __init__(self) -> None:
-        super().__init__()
-        self.add_state("sums", torch.zeros(len(ALBEDO_METRICS), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("num_images", torch.tensor(0), dist_reduce_fx="sum")
+        super().__init__(ALBEDO_METRICS)
 
     def update(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> None:
         """Add images.
@@ -67,10 +64,6 @@ class AlbedoError(GeometryMetric):
         counted = num_pixels > 0
         self.sums += torch.where(counted, torch.stack(values), 0.0).sum(dim=1)
         self.num_images += counted.sum()
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return each metric by name; NaN if no image had a known pixel."""
-        return dict(zip(ALBEDO_METRICS, self.sums / self.num_images, strict=True))
 
 
 def _decibels(squared_error: Tensor) -> Tensor:

@@ -1,7 +1,8 @@
 """What a metric of a modality is, and the one that every modality has."""
 
 import copy
-from collections.abc import Iterable
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, Self
 
 import torch
@@ -77,23 +78,71 @@ class GeometryMetric(Metric):
         return self
 
 
-class MeanError(GeometryMetric):
-    """The mean of a modality's own error: over the known pixels of each image, then over images.
+class MeanScores(GeometryMetric):
+    """Scores of single images, of which the mean over images is taken; a subclass adds them in ``update``.
+
+    Args:
+        scores: names of the scores.
+        counted: name of the state that their sums are divided by, where it is not the number of images.
+    """
+
+    sums: Tensor
+
+    def __init__(self, scores: Sequence[str], counted: str = "num_images") -> None:
+        super().__init__()
+        self.scores, self.counted = tuple(scores), counted
+        self.add_state("sums", torch.zeros(len(scores), dtype=torch.float64), dist_reduce_fx="sum")
+        for count in dict.fromkeys(("num_images", counted)):  # in one order on all ranks
+            self.add_state(count, torch.tensor(0), dist_reduce_fx="sum")
+
+    def compute(self) -> dict[str, Tensor]:
+        """Return each score by name; NaN if nothing was counted."""
+        return dict(zip(self.scores, self.sums / getattr(self, self.counted), strict=True))
+
+
+class ImageScores(MeanScores, ABC):
+    """The mean of what images score one by one; a subclass says what that is."""
+
+    @abstractmethod
+    def scores_of(self, prediction: Tensor, target: Tensor, valid: Tensor, *more: Tensor) -> Tensor | None:
+        """Return the scores (number of scores,) float64 of an image; None where there is nothing to score.
+
+        Args:
+            prediction: (C,H,W) float.
+            target: (C,H,W) float: depth in metres or unit normals, for instance.
+            valid: (1,H,W) bool, True somewhere.
+            *more: what else the metric needs of the image.
+        """
+
+    def update(self, prediction: Tensor, target: Tensor, valid_mask: Tensor, *more: Tensor) -> None:
+        """Add images; one without known pixels is not counted.
+
+        Args:
+            prediction: (B,C,H,W) float.
+            target: (B,C,H,W) float.
+            valid_mask: (B,1,H,W) bool.
+            *more: (B,...), what else ``scores_of`` takes.
+        """
+        for image in zip(prediction, target, valid_mask, *more, strict=True):
+            if image[2].any() and (found := self.scores_of(*image)) is not None:
+                self.sums += found
+                self.num_images += 1
+
+
+class MeanError(MeanScores):
+    """The mean of a modality's own error, and that of each image's mean value: over known pixels, then over images.
 
     Args:
         modality: What is predicted.
     """
 
     knows_modality = True
-    sums: Tensor
     higher_is_better: ClassVar[bool] = False  # type: ignore[misc]
 
     def __init__(self, modality: Modality) -> None:
-        super().__init__()
-        self.modality = modality
         self.headline, self.constant = modality.error_name, f"{modality.error_name}_constant"
-        self.add_state("sums", torch.zeros(2, dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("num_images", torch.tensor(0), dist_reduce_fx="sum")
+        super().__init__((self.headline, self.constant))
+        self.modality = modality
 
     def update(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> None:
         """Add images.
@@ -110,10 +159,6 @@ class MeanError(GeometryMetric):
             error = torch.where(valid_mask, self.modality.error(self.modality.align(values, truth), truth), 0.0)
             self.sums[index] += (error.sum(dim=(1, 2, 3)) / count.clamp(min=1)).sum()
         self.num_images += (count > 0).sum()
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return the mean error, and that of each image's mean value as a prediction; NaN without any image."""
-        return dict(zip((self.headline, self.constant), self.sums / self.num_images, strict=True))
 
 
 def all_scores(metrics: Iterable[Any]) -> dict[str, Tensor]:

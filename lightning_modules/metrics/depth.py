@@ -12,13 +12,13 @@ from geometry.batch import DatasetInfo, Target
 from geometry.errors import InputError
 from geometry.modalities import Depth, Modality
 from geometry.parameterization import Parameterization
-from lightning_modules.metrics.base import GeometryMetric
+from lightning_modules.metrics.base import MeanScores
 from lightning_modules.metrics.depth_scores import DEPTH_METRICS, depth_scores
 
 _MIN_DEPTH_M = 1e-6
 
 
-class AffineInvariantDepth(GeometryMetric):
+class AffineInvariantDepth(MeanScores):
     """Depth metrics after the best scale and shift per image; the mean of per-image metrics.
 
     Convention:
@@ -43,12 +43,11 @@ class AffineInvariantDepth(GeometryMetric):
 
     headline, constant = "abs_rel", "abs_rel_constant"
     knows_modality = True
-    sums: Tensor
 
     def __init__(
         self, near_plane_m: float = 0.0, far_plane_m: float = math.inf, max_fit_size_px: int | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(DEPTH_METRICS)
         if not near_plane_m <= far_plane_m or (max_fit_size_px is not None and max_fit_size_px < 1):
             raise InputError(
                 "the metric needs near_plane_m <= far_plane_m and max_fit_size_px of at least 1, got "
@@ -58,8 +57,6 @@ class AffineInvariantDepth(GeometryMetric):
         self.far_plane_m = far_plane_m
         self.max_fit_size_px = max_fit_size_px
         self.parameterization = Parameterization()
-        self.add_state("sums", torch.zeros(len(DEPTH_METRICS), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("num_images", torch.tensor(0), dist_reduce_fx="sum")
 
     def for_dataset(self, dataset: DatasetInfo) -> Self:
         """Return a new metric with the depth range and the size for fitting of a data set."""
@@ -84,10 +81,6 @@ class AffineInvariantDepth(GeometryMetric):
         values = self.per_image(prediction, target, valid_mask)
         self.sums += torch.where(counted[:, None], values, 0.0).sum(dim=0)
         self.num_images += counted.sum()
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return each metric by name; NaN if no image had a valid pixel."""
-        return dict(zip(DEPTH_METRICS, self.sums / self.num_images, strict=True))
 
     def per_image(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> Tensor:
         """Return the metrics of each image, (B, number of metrics) float64, in the order of ``DEPTH_METRICS``."""

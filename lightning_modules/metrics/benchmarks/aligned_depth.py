@@ -3,26 +3,23 @@
 import math
 from typing import ClassVar, Self
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from geometry.batch import DatasetInfo
 from geometry.parameterization import Parameterization
-from lightning_modules.metrics.base import GeometryMetric
+from lightning_modules.metrics.base import ImageScores, MeanScores
 from lightning_modules.metrics.benchmarks.protocols import Aligned, protocol_named
 from lightning_modules.metrics.depth_scores import DEPTH_METRICS, depth_scores
 
 
-class AlignedMetric(GeometryMetric):
+class AlignedMetric(MeanScores):
     """A metric of depth that a protocol has brought to metres; the mean of its scores over what is counted.
 
-    A subclass names its scores, adds to ``sums`` and counts.
-
     Attributes:
-        scores: names of the summed scores, in their order, without the protocol.
+        score_names: names of the scores, in their order, without the protocol.
         headline_score: name of the score that sums up; empty is the first one.
-        counted: name of the state that the sums are divided by.
+        counted_by: name of the state that the sums are divided by.
         default_protocol: name of the protocol where none is given.
 
     Args:
@@ -34,11 +31,10 @@ class AlignedMetric(GeometryMetric):
     """
 
     knows_modality = True
-    scores: ClassVar[tuple[str, ...]]
+    score_names: ClassVar[tuple[str, ...]]
     headline_score: ClassVar[str] = ""
-    counted: ClassVar[str] = "num_images"
+    counted_by: ClassVar[str] = "num_images"
     default_protocol: ClassVar[str] = "ransac_log"
-    sums: Tensor
 
     def __init__(
         self,
@@ -47,13 +43,11 @@ class AlignedMetric(GeometryMetric):
         limits: tuple[float, float] = (0.0, math.inf),
         max_fit_size_px: int | None = None,
     ) -> None:
-        super().__init__()
-        self.protocol = protocol_named(self.default_protocol if protocol is None else protocol)
-        self.space, self.limits, self.max_fit_size_px = space or Parameterization(), limits, max_fit_size_px
-        self.headline = f"{self.protocol.name}/{self.headline_score or self.scores[0]}"
-        self.add_state("sums", torch.zeros(len(self.scores), dtype=torch.float64), dist_reduce_fx="sum")
-        for count in dict.fromkeys(("num_images", self.counted)):  # in one order on all ranks
-            self.add_state(count, torch.tensor(0), dist_reduce_fx="sum")
+        found = protocol_named(self.default_protocol if protocol is None else protocol)
+        super().__init__([f"{found.name}/{name}" for name in self.score_names], self.counted_by)
+        self.protocol, self.limits, self.max_fit_size_px = found, limits, max_fit_size_px
+        self.space = space or Parameterization()
+        self.headline = f"{found.name}/{self.headline_score or self.score_names[0]}"
 
     def for_dataset(self, dataset: DatasetInfo) -> Self:
         """Return a new metric with the depth range and the size for fitting of a dataset."""
@@ -76,46 +70,26 @@ class AlignedMetric(GeometryMetric):
             valid_mask = valid.bool()
         return self.protocol.align(prediction[valid_mask], target[valid_mask], self.space, self.limits)
 
-    def compute(self) -> dict[str, Tensor]:
-        """Return each score by name; NaN if nothing was counted."""
-        names = (f"{self.protocol.name}/{name}" for name in self.scores)
-        return dict(zip(names, self.sums / getattr(self, self.counted), strict=True))
 
-
-class ProtocolDepth(AlignedMetric):
+class ProtocolDepth(ImageScores, AlignedMetric):
     """Depth metrics after the alignment of a protocol, ``<protocol>/abs_rel`` and so on; means of per-image metrics.
 
     An image without valid pixels is not counted. See ``lightning_modules.metrics.AffineInvariantDepth`` for the names.
-
-    Args:
-        protocol: Name of the protocol: see ``AlignedMetric``.
-        space: The space in which predictions are known up to scale and shift; by default depth itself.
-        limits: Smallest and largest depth that can be true. Datasets bring their own.
-        max_fit_size_px: Fit on images downsampled to this longest side. Datasets bring their own.
     """
 
-    scores = DEPTH_METRICS
+    score_names = DEPTH_METRICS
 
-    def __init__(
-        self,
-        protocol: str | None = None,
-        space: Parameterization | None = None,
-        limits: tuple[float, float] = (0.0, math.inf),
-        max_fit_size_px: int | None = None,
-    ) -> None:
-        super().__init__(protocol, space, limits, max_fit_size_px)
-        self.reference, self.constant = self.protocol.name, f"{self.protocol.name}/abs_rel_constant"
+    @property
+    def reference(self) -> str:  # type: ignore[override]
+        """Name of the reference that a benchmark may have for the protocol alone."""
+        return self.protocol.name
 
-    def update(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> None:
-        """Add images.
+    @property
+    def constant(self) -> str:  # type: ignore[override]
+        """What the best constant per image would score."""
+        return f"{self.protocol.name}/abs_rel_constant"
 
-        Args:
-            prediction: (B,1,H,W) float.
-            target: (B,1,H,W) float, depth in metres, positive where valid.
-            valid_mask: (B,1,H,W) bool.
-        """
-        for image, depth, valid in zip(prediction, target, valid_mask, strict=True):
-            if valid.any():
-                aligned = self.align(image, depth, valid)
-                self.sums += depth_scores(image[valid], depth[valid], aligned, self.protocol.epsilon_m)
-                self.num_images += 1
+    def scores_of(self, prediction: Tensor, target: Tensor, valid: Tensor, *more: Tensor) -> Tensor:
+        """Return the metrics of an image in the order of ``DEPTH_METRICS``."""
+        aligned = self.align(prediction, target, valid)
+        return depth_scores(prediction[valid], target[valid], aligned, self.protocol.epsilon_m)

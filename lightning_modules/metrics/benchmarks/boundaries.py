@@ -8,14 +8,14 @@ from torch import Tensor
 
 from geometry.batch import DatasetInfo
 from geometry.parameterization import Parameterization
-from lightning_modules.metrics.base import GeometryMetric
+from lightning_modules.metrics.base import ImageScores
 from lightning_modules.metrics.benchmarks.aligned_depth import AlignedMetric
 
 _THRESHOLDS = torch.linspace(1.05, 1.25, 10, dtype=torch.float64)
 _MIN_DEPTH_M = 1e-6
 
 
-class BoundaryF1(AlignedMetric):
+class BoundaryF1(ImageScores, AlignedMetric):
     """The boundary F1 of depth after the alignment of a protocol; the mean over images. More is better.
 
     Convention:
@@ -25,32 +25,17 @@ class BoundaryF1(AlignedMetric):
         shift. Pairs with an unknown pixel do not take part; the source knows no unknown pixels.
         ``<protocol>/boundary_f1``, ``boundary_precision``, ``boundary_recall``, and ``boundary_f1_error``, 1 - F1.
 
-    Args:
-        protocol: Name of the protocol that aligns predictions.
-        space: The space in which predictions are known up to scale and shift; by default depth itself.
-        limits: Smallest and largest depth that can be true. Datasets bring their own.
-        max_fit_size_px: Fit on images downsampled to this longest side. Datasets bring their own.
-
     Source:
         apple/ml-depth-pro, ``src/depth_pro/eval/boundary_metrics.py``, SI_boundary_F1.
     """
 
-    scores = ("boundary_f1", "boundary_precision", "boundary_recall")
+    score_names = ("boundary_f1", "boundary_precision", "boundary_recall")
     headline_score = "boundary_f1_error"
 
-    def update(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> None:
-        """Add images.
-
-        Args:
-            prediction: (B,1,H,W) float.
-            target: (B,1,H,W) float, metres.
-            valid_mask: (B,1,H,W) bool.
-        """
-        for image, depth, valid in zip(prediction, target, valid_mask, strict=True):
-            if valid.any():
-                aligned = self.align(image, depth, valid)(image)[0]
-                self.sums += boundary_scores(aligned, depth[0].double(), valid[0])
-                self.num_images += 1
+    def scores_of(self, prediction: Tensor, target: Tensor, valid: Tensor, *more: Tensor) -> Tensor:
+        """Return F1, precision and recall of an image."""
+        aligned = self.align(prediction, target, valid)(prediction)[0]
+        return boundary_scores(aligned, target[0].double(), valid[0])
 
     def compute(self) -> dict[str, Tensor]:
         """Return F1, what it lacks, and what it is made of; NaN without any image."""
@@ -58,7 +43,7 @@ class BoundaryF1(AlignedMetric):
         return {self.headline: 1 - means[f"{self.protocol.name}/boundary_f1"]} | means
 
 
-class BoundaryRecall(GeometryMetric):
+class BoundaryRecall(ImageScores):
     """The share of the outline of a foreground that depth shows, for images with a matte and no depth.
 
     Convention:
@@ -76,38 +61,25 @@ class BoundaryRecall(GeometryMetric):
         apple/ml-depth-pro, ``src/depth_pro/eval/boundary_metrics.py``, SI_boundary_Recall.
     """
 
-    sums: Tensor
     headline, reference = "matte_recall_error", "matte"
     knows_modality = True
 
     def __init__(self, space: Parameterization | None = None, shift: float = 0.0) -> None:
-        super().__init__()
+        super().__init__(("matte_recall",))
         self.space, self.shift = space or Parameterization(), shift
-        self.add_state("sums", torch.zeros((), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("num_images", torch.tensor(0), dist_reduce_fx="sum")
 
     def for_dataset(self, dataset: DatasetInfo) -> Self:
         """Return a new metric; the rules are the same for all datasets."""
         return type(self)(self.space, self.shift)
 
-    def update(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> None:
-        """Add images.
-
-        Args:
-            prediction: (B,1,H,W) float.
-            target: (B,1,H,W) float, opacity in [0, 1].
-            valid_mask: (B,1,H,W) bool, whether the matte is known at all.
-        """
-        for image, matte, valid in zip(prediction, target, valid_mask, strict=True):
-            if valid.any():
-                depth = self.space.undo(image[0].double() + self.shift)
-                self.sums += matte_recall(depth, matte[0] > 0.1)
-                self.num_images += 1
+    def scores_of(self, prediction: Tensor, target: Tensor, valid: Tensor, *more: Tensor) -> Tensor:
+        """Return the recall of an image whose ``target`` is an opacity in [0, 1], known where ``valid`` is."""
+        return matte_recall(self.space.undo(prediction[0].double() + self.shift), target[0] > 0.1)
 
     def compute(self) -> dict[str, Tensor]:
         """Return the recall and what it lacks; NaN without any image."""
-        recall = self.sums / self.num_images
-        return {"matte_recall_error": 1 - recall, "matte_recall": recall}
+        means = super().compute()
+        return {self.headline: 1 - means["matte_recall"]} | means
 
 
 def boundary_scores(depth: Tensor, truth: Tensor, valid: Tensor) -> Tensor:

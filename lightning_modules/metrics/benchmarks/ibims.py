@@ -1,6 +1,7 @@
 """The geometric errors of iBims-1: where depth has edges, and how flat and how oriented planes are."""
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,14 +11,14 @@ from geometry.batch import GeometryBatch, Target
 from geometry.camera import pixel_rays, unproject
 from geometry.errors import InputError
 from geometry.medians import median
-from geometry.parameterization import Parameterization
+from lightning_modules.metrics.base import ImageScores
 from lightning_modules.metrics.benchmarks.aligned_depth import AlignedMetric
 
 _MAX_DISTANCE_PX = 10.0
 _SMALLEST_PLANE = 0.05
 
 
-class DepthBoundaryError(AlignedMetric):
+class DepthBoundaryError(ImageScores, AlignedMetric):
     """The depth boundary errors (DBE) of iBims-1 in pixels, after the alignment of a protocol; the mean over images.
 
     Convention:
@@ -26,12 +27,6 @@ class DepthBoundaryError(AlignedMetric):
         ``<protocol>/dbe_comp`` the mean of the distances both ways, each at most 10. Both are 10 without any edge near
         a true one. Images without a true edge are not counted. Needs the reference ``edges``.
 
-    Args:
-        protocol: Name of the protocol that aligns predictions.
-        space: The space in which predictions are known up to scale and shift; by default depth itself.
-        limits: Smallest and largest depth that can be true. Datasets bring their own.
-        max_fit_size_px: Fit on images downsampled to this longest side. Datasets bring their own.
-
     Raises:
         InputError: scikit-image is not installed.
 
@@ -39,18 +34,12 @@ class DepthBoundaryError(AlignedMetric):
         Koch et al., 2018, ``evaluate_ibims_error_metrics.py`` in the evaluation scripts of the dataset.
     """
 
-    scores = ("dbe_acc", "dbe_comp")
+    score_names = ("dbe_acc", "dbe_comp")
     default_protocol, reference = "least_squares", "edges"
 
-    def __init__(
-        self,
-        protocol: str | None = None,
-        space: Parameterization | None = None,
-        limits: tuple[float, float] = (0.0, math.inf),
-        max_fit_size_px: int | None = None,
-    ) -> None:
+    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - those of AlignedMetric
         _require_canny()
-        super().__init__(protocol, space, limits, max_fit_size_px)
+        super().__init__(*args, **options)
 
     def add(self, prediction: Tensor, target: Target, batch: GeometryBatch) -> None:
         """Add images.
@@ -63,20 +52,13 @@ class DepthBoundaryError(AlignedMetric):
         if "edges" in batch.references:
             self.update(prediction, *batch.targets["depth"], target.mask)
 
-    def update(self, prediction: Tensor, target: Tensor, valid_mask: Tensor, edges: Tensor) -> None:
-        """Add images.
-
-        Args:
-            prediction: (B,1,H,W) float.
-            target: (B,1,H,W) float, metres.
-            valid_mask: (B,1,H,W) bool.
-            edges: (B,1,H,W) bool, true edges.
-        """
-        for image, depth, valid, known in zip(prediction, target, valid_mask, edges, strict=True):
-            if valid.any() and known.any():
-                aligned = self.align(image, depth, valid)(image)[0]
-                self.sums += aligned.new_tensor(depth_boundary_errors(_array(aligned), _array(known[0])))
-                self.num_images += 1
+    def scores_of(self, prediction: Tensor, target: Tensor, valid: Tensor, *more: Tensor) -> Tensor | None:
+        """Return both errors of an image, whose true edges (1,H,W) bool come last, if it has any."""
+        (edges,) = more
+        if not edges.any():
+            return None
+        aligned = self.align(prediction, target, valid)(prediction)[0]
+        return aligned.new_tensor(depth_boundary_errors(_array(aligned), _array(edges[0])))
 
 
 class PlanarityError(AlignedMetric):
@@ -88,18 +70,12 @@ class PlanarityError(AlignedMetric):
         it, ``<protocol>/pe_angle_deg`` the angle between its normal and the true one. Needs the reference ``planes``,
         whose values are the number of the plane and its normal in our frame, and a known camera.
 
-    Args:
-        protocol: Name of the protocol that aligns predictions.
-        space: The space in which predictions are known up to scale and shift; by default depth itself.
-        limits: Smallest and largest depth that can be true. Datasets bring their own.
-        max_fit_size_px: Fit on images downsampled to this longest side. Datasets bring their own.
-
     Source:
         Koch et al., 2018, ``evaluate_ibims_error_metrics.py`` in the evaluation scripts of the dataset.
     """
 
-    scores = ("pe_flat_cm", "pe_angle_deg")
-    headline_score, counted = "pe_angle_deg", "num_planes"
+    score_names = ("pe_flat_cm", "pe_angle_deg")
+    headline_score, counted_by = "pe_angle_deg", "num_planes"
     default_protocol, reference = "least_squares", "planes"
     num_planes: Tensor
 

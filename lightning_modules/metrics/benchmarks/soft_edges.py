@@ -1,7 +1,7 @@
 """Soft edge errors: how far predictions at edges are from any true value nearby. Blur and flying pixels cost."""
 
 from collections.abc import Iterator
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -10,15 +10,14 @@ from torch import Tensor
 from geometry.angles import angle_deg
 from geometry.batch import DatasetInfo
 from geometry.masked import masked_quantiles
-from geometry.parameterization import Parameterization
-from lightning_modules.metrics.base import GeometryMetric
+from lightning_modules.metrics.base import ImageScores
 from lightning_modules.metrics.benchmarks.aligned_depth import AlignedMetric
 
 PATCH_SIZES = (1, 3, 5, 7)
 _QUANTILES = (0.02, 0.98)
 
 
-class SoftEdgeError(AlignedMetric):
+class SoftEdgeError(ImageScores, AlignedMetric):
     """The soft edge error (SEE) of depth, in metres, after the alignment of a protocol; the mean over images.
 
     Convention:
@@ -29,11 +28,9 @@ class SoftEdgeError(AlignedMetric):
         counted. An edge that is shifted by one pixel costs nothing from ``see3`` on; a blurred one costs.
 
     Args:
-        protocol: Name of the protocol that aligns predictions.
-        space: The space in which predictions are known up to scale and shift; by default depth itself.
-        limits: Smallest and largest depth that can be true. Datasets bring their own.
-        max_fit_size_px: Fit on images downsampled to this longest side. Datasets bring their own.
+        *args: The protocol, and what else ``AlignedMetric`` takes.
         jump: The difference in 1 / depth, per metre, from which on there is an edge.
+        **options: What ``AlignedMetric`` takes.
 
     Source:
         huawei-bayerlab/marigold-v2, ``evaluation/depth_see`` (the text of their paper says disparity, their code and
@@ -41,18 +38,11 @@ class SoftEdgeError(AlignedMetric):
         least squares or RANSAC with a threshold of 0.05 in the logarithm of depth.
     """
 
-    scores = tuple(f"see{size}" for size in PATCH_SIZES)
+    score_names = tuple(f"see{size}" for size in PATCH_SIZES)
     headline_score = "see3"
 
-    def __init__(
-        self,
-        protocol: str | None = None,
-        space: Parameterization | None = None,
-        limits: tuple[float, float] = (0.0, float("inf")),
-        max_fit_size_px: int | None = None,
-        jump: float = 0.05,
-    ) -> None:
-        super().__init__(protocol, space, limits, max_fit_size_px)
+    def __init__(self, *args: Any, jump: float = 0.05, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(*args, **options)
         self.jump = jump
 
     def for_dataset(self, dataset: DatasetInfo) -> Self:
@@ -61,25 +51,18 @@ class SoftEdgeError(AlignedMetric):
         found.jump = self.jump
         return found
 
-    def update(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> None:
-        """Add images.
-
-        Args:
-            prediction: (B,1,H,W) float.
-            target: (B,1,H,W) float, metres.
-            valid_mask: (B,1,H,W) bool.
-        """
-        low, high = (bound[:, None, None, None] for bound in masked_quantiles(target, valid_mask, _QUANTILES))
-        inside = valid_mask & (target >= low) & (target <= high)
-        for image, depth, valid in zip(prediction, target, inside, strict=True):
-            edges = _either_side(_jumps_of_disparity(depth[0].double(), self.jump), valid[0])
-            if edges.any():
-                aligned = self.align(image, depth, valid)(image)[0]
-                self.sums += soft_edge_errors(aligned, depth[0].double(), valid[0], edges)
-                self.num_images += 1
+    def scores_of(self, prediction: Tensor, target: Tensor, valid: Tensor, *more: Tensor) -> Tensor | None:
+        """Return the errors of an image at its edges, if there are any."""
+        low, high = masked_quantiles(target[None], valid[None], _QUANTILES)
+        inside, depth = valid & (target >= low) & (target <= high), target[0].double()
+        edges = _either_side(_jumps_of_disparity(depth, self.jump), inside[0])
+        if not edges.any():
+            return None
+        aligned = self.align(prediction, target, inside)(prediction)[0]
+        return soft_edge_errors(aligned, depth, inside[0], edges)
 
 
-class SoftAngularEdgeError(GeometryMetric):
+class SoftAngularEdgeError(ImageScores):
     """The soft angular edge error (SAEE) of normals, in degrees; the mean over images.
 
     Convention:
@@ -94,38 +77,21 @@ class SoftAngularEdgeError(GeometryMetric):
         huawei-bayerlab/marigold-v2, ``evaluation/normals_saee``.
     """
 
-    sums: Tensor
-
     def __init__(self, jump_deg: float = 5.0) -> None:
-        super().__init__()
+        super().__init__([f"saee{size}_deg" for size in PATCH_SIZES])
         self.headline, self.jump_deg = "saee3_deg", jump_deg
-        self.add_state("sums", torch.zeros(len(PATCH_SIZES), dtype=torch.float64), dist_reduce_fx="sum")
-        self.add_state("num_images", torch.tensor(0), dist_reduce_fx="sum")
 
     def for_dataset(self, dataset: DatasetInfo) -> Self:
         """Return a new metric; the rules are the same for all datasets."""
         return type(self)(self.jump_deg)
 
-    def update(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> None:
-        """Add images.
-
-        Args:
-            prediction: (B,3,H,W) float, normals of any length.
-            target: (B,3,H,W) float, unit normals.
-            valid_mask: (B,1,H,W) bool.
-        """
-        for image, normals, valid in zip(prediction.double(), target.double(), valid_mask, strict=True):
-            rows = angle_deg(normals[None, :, 1:], normals[None, :, :-1])[0, 0] >= self.jump_deg
-            columns = angle_deg(normals[None, :, :, 1:], normals[None, :, :, :-1])[0, 0] >= self.jump_deg
-            edges = _either_side((rows, columns), valid[0])
-            if edges.any():
-                self.sums += soft_angular_edge_errors(image, normals, valid[0], edges)
-                self.num_images += 1
-
-    def compute(self) -> dict[str, Tensor]:
-        """Return the error by size of the square; NaN if no image had an edge."""
-        names = (f"saee{size}_deg" for size in PATCH_SIZES)
-        return dict(zip(names, self.sums / self.num_images, strict=True))
+    def scores_of(self, prediction: Tensor, target: Tensor, valid: Tensor, *more: Tensor) -> Tensor | None:
+        """Return the errors of an image by size of the square, if there is an edge."""
+        normals = target.double()
+        rows = angle_deg(normals[None, :, 1:], normals[None, :, :-1])[0, 0] >= self.jump_deg
+        columns = angle_deg(normals[None, :, :, 1:], normals[None, :, :, :-1])[0, 0] >= self.jump_deg
+        edges = _either_side((rows, columns), valid[0])
+        return soft_angular_edge_errors(prediction.double(), normals, valid[0], edges) if edges.any() else None
 
 
 def soft_edge_errors(depth: Tensor, truth: Tensor, valid: Tensor, edges: Tensor) -> Tensor:

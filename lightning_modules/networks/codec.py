@@ -107,7 +107,7 @@ class Codec(ABC):
         latent = self.normalize(mean.to(image.dtype) if half else mean)
         # An encoder's attention leaves the latents of several images channel by channel, and on the CPU PyTorch's group
         # normalisation of such tensors cancels digits: predictions were off by 4e-4. Training keeps its numbers.
-        return latent.contiguous() if torch.is_inference_mode_enabled() and latent.device.type == "cpu" else latent
+        return latent if torch.is_grad_enabled() or latent.device.type != "cpu" else latent.contiguous()
 
     def decode(self, latent: Tensor) -> Tensor:
         """Return the decoded image, with its graph.

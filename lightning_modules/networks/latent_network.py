@@ -283,7 +283,7 @@ class LatentNetwork(nn.Module):
             mesh: the devices.
 
         Raises:
-            InputError: something that trains is compiled, or the base has 4 bits a weight.
+            InputError: something that trains is compiled, or its weights have 4 bits or no layout to shard.
         """
         if self.denoiser.is_quantized:
             raise InputError(

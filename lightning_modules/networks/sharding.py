@@ -9,6 +9,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from geometry.errors import InputError
+
 
 def shard_blocks(model: nn.Module, blocks: Sequence[nn.Module], mesh: DeviceMesh) -> None:
     """Shard the weights of a model over devices, so that one block at a time is unsharded to compute with it.
@@ -17,7 +19,14 @@ def shard_blocks(model: nn.Module, blocks: Sequence[nn.Module], mesh: DeviceMesh
         model: the model; what lies outside of its blocks is unsharded when it is called.
         blocks: parts of the model.
         mesh: the devices.
+
+    Raises:
+        InputError: weights are laid out channel by channel, which FSDP2 does not take.
     """
+    if not all(weight.is_contiguous() for weight in model.parameters()):
+        raise InputError(
+            "network.channels_last does not work with weights that are sharded over devices; leave it out."
+        )
     for part in (*blocks, model):
         # Never left unsharded after the forward pass, not even the model's own weights: who looks at them finds parts.
         fully_shard(part, mesh=mesh, reshard_after_forward=True)

@@ -100,18 +100,13 @@ def make_plan(setting: Setting) -> Plan:
         setting: the configuration.
 
     Raises:
-        InputError: its model cannot be built, or the architecture of its base is not known.
+        InputError: its model cannot be built or not sharded as it says, or the architecture of its base is not known.
     """
     is_quantized = bool(_network_options(setting.model).get(_QUANTIZATION))
     if is_quantized and setting.is_sharded:
         raise InputError(
             "weights of 4 bits are not sharded over devices: leave out network.quantization, or trainer.strategy "
             "FullySharded."
-        )
-    if setting.is_sharded and _network_options(setting.model).get("channels_last"):
-        raise InputError(
-            "weights that are laid out channel by channel are not sharded over devices: leave out "
-            "network.channels_last, or trainer.strategy FullySharded."
         )
     estimator = build_without_weights(setting.model)
     model = estimator.network.denoiser.model

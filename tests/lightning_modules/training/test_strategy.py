@@ -88,6 +88,12 @@ def test_strategies_whose_checkpoints_could_not_be_resumed_are_refused():
         check_strategy(ModelParallelStrategy())
 
 
+def test_a_network_that_is_laid_out_channel_by_channel_is_not_sharded(tmp_path):
+    network = StableDiffusion(str(build_base(tmp_path / "base")), channels_last=True)
+    with pytest.raises(InputError, match=r"network\.channels_last does not work with weights that are sharded"):
+        network.shard(None)
+
+
 def test_a_compiled_network_is_not_sharded(tmp_path):
     network = StableDiffusion(str(build_base(tmp_path / "base")), compile=Compilation(backend="eager"))
     with pytest.raises(InputError, match=r"network\.compile does not work with weights that are sharded"):

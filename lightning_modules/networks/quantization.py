@@ -1,7 +1,7 @@
 """A frozen base in 4 bits a weight, under adapters that keep their precision."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from geometry.errors import InputError
 
 Quantization = Literal["nf4"]
-_BLOCK = 64  # weights that share a scale
+#: Weights that share a scale.
+BLOCK = 64
 
 
 def check_quantization(quantization: str | None, has_adapters: bool, is_compiled: bool) -> None:
@@ -34,9 +35,9 @@ def check_quantization(quantization: str | None, has_adapters: bool, is_compiled
     _bitsandbytes()
 
 
-def can_be_quantized(layer: nn.Module) -> bool:
+def can_be_quantized(layer: nn.Module) -> TypeGuard[nn.Linear]:
     """Return whether ``quantize`` stores a layer's weights in 4 bits: a linear layer with a multiple of 64 inputs."""
-    return type(layer) is nn.Linear and layer.in_features % _BLOCK == 0
+    return type(layer) is nn.Linear and layer.in_features % BLOCK == 0
 
 
 def quantize(blocks: Sequence[nn.Module]) -> None:
@@ -55,10 +56,10 @@ def quantize(blocks: Sequence[nn.Module]) -> None:
     library = _bitsandbytes()
     for block in blocks:
         for name, layer in [*block.named_modules()]:
-            if isinstance(layer, nn.Linear) and can_be_quantized(layer):
+            if can_be_quantized(layer):
                 block.set_submodule(name, _quantized(layer, library))
     if not any(is_quantized(block) for block in blocks):
-        raise InputError(f"quantization: nf4 finds no layer whose inputs are a multiple of {_BLOCK}; leave it out.")
+        raise InputError(f"quantization: nf4 finds no layer whose inputs are a multiple of {BLOCK}; leave it out.")
 
 
 def is_quantized(model: nn.Module) -> bool:

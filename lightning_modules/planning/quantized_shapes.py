@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lightning_modules.networks.quantization import can_be_quantized
+from lightning_modules.networks.quantization import BLOCK, can_be_quantized
 
-# Every block of weights has a scale of 8 bits, and every group of scales one of 32.
-_BLOCK, _GROUP = 64, 256
+# Every block of weights has a scale of 8 bits, and every group of so many scales one of 32.
+_GROUP = 256
 _LEVELS = 16  # that 4 bits can name; each layer holds their values
 _SCALE_LEVELS = 256  # as many for 8 bits
 
@@ -26,7 +26,7 @@ class PackedLinear(nn.Module):
         super().__init__()
         self.in_features, self.out_features = layer.in_features, layer.out_features
         count, device = layer.weight.numel(), layer.weight.device
-        blocks = -(-count // _BLOCK)
+        blocks = -(-count // BLOCK)
         held = {
             "packed": torch.empty(-(-count // 2), dtype=torch.uint8, device=device),
             "scales": torch.empty(blocks, dtype=torch.uint8, device=device),
@@ -54,7 +54,7 @@ def pack_frozen_linears(blocks: Sequence[nn.Module]) -> None:
     """
     for block in blocks:
         for name, layer in [*block.named_modules()]:
-            if isinstance(layer, nn.Linear) and can_be_quantized(layer) and not layer.weight.requires_grad:
+            if can_be_quantized(layer) and not layer.weight.requires_grad:
                 block.set_submodule(name, PackedLinear(layer))
 
 

@@ -16,8 +16,8 @@ class OpenParser(ArgumentParser):
     """jsonargparse's parser; subclasses say how the text of a configuration is read."""
 
     def parse_args(self, args: Sequence[str] | None = None, *others: Any, **options: Any) -> Namespace:  # type: ignore[override]  # noqa: ANN401
-        """Return what words say; the null of an option of a class within a class comes as the word None."""
-        if args is not None and len(args) == 1 and args[0].endswith("=None"):
+        """Return what words say. A parser within another gets the null of a class within a class as the word None."""
+        if not self.exit_on_error and args is not None and len(args) == 1 and args[0].endswith("=None"):
             args = [f"{args[0].removesuffix('None')}null"]
         return super().parse_args(args, *others, **options)
 

@@ -20,11 +20,11 @@ def use_one_thread() -> None:
     """
     # For what is imported only later: SciPy brings a library of its own.
     os.environ.update(dict.fromkeys(_VARIABLES, "1"))
+    threadpool_limits(1)
     _limit()
 
 
 def _limit() -> None:
-    threadpool_limits(1)
     torch.set_num_threads(1)
     cv2.setNumThreads(0)  # one thread; 1 would wait for threads of a pool, which a forked process has not got
     blosc.use_threads = False

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -83,17 +84,20 @@ class RunRecord(SaveConfigCallback):
                 show_settings(logger, settings, [f"val/{name}/{metric}" for name in names])
         write_record(self.folder, trainer.loggers)
 
+    @cached_property
+    def _text(self) -> str:
+        return self.parser.dump(self.config, skip_none=False)
+
     def _write(self, trainer: Trainer) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_whole(self.folder / self.config_filename, self.parser.dump(self.config, skip_none=False))
+        write_whole(self.folder / self.config_filename, self._text)
         for callback in trainer.checkpoint_callbacks:
             if isinstance(callback, Checkpoints):
                 link_checkpoints(self.folder, str(callback.dirpath))
 
     def _log(self, logger: Logger, commit: str | None, step: int) -> None:
         if isinstance(logger, TensorBoardLogger):
-            config = self.parser.dump(self.config, skip_none=False)
-            logger.experiment.add_text("config", f"```yaml\n{config}\n```", step)
+            logger.experiment.add_text("config", f"```yaml\n{self._text}\n```", step)
             if commit:
                 logger.experiment.add_text("git_commit", commit, step)
         else:

@@ -129,7 +129,7 @@ def _ways_that_learn_less(setting: Setting, options: list[str], known: set[str])
         sharded = replace(whole, devices=devices).with_situation(
             micro_batches=micro_batches, shards=devices, buckets=0, gradients_are_buckets=False
         )
-        strategy = f"--trainer.strategy=lightning_modules.FullySharded --trainer.devices={devices}"
+        strategy = f"--trainer.strategy='{{class_path: lightning_modules.FullySharded}}' --trainer.devices={devices}"
         yield Way((*options, strategy, f"--trainer.accumulate_grad_batches={micro_batches}"), sharded)
 
 

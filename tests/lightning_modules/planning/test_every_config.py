@@ -1,13 +1,16 @@
 """The planner answers for every shipped configuration and every card, and what it proposes fits."""
 
+import shlex
+
 import pytest
 import yaml
 
+import train
 from lightning_modules.planning.cards import card_named, card_names
 from lightning_modules.planning.plan import make_plan
 from lightning_modules.planning.report import describe_on
 from lightning_modules.planning.setting import read_setting
-from lightning_modules.planning.ways_to_fit import cheapest_way
+from lightning_modules.planning.ways_to_fit import _ways, cheapest_way
 from lightning_modules.shipped import config_names, find_config
 
 TOY_SIZE = (32, 32)
@@ -52,3 +55,34 @@ def test_the_planner_answers_for_every_configuration_on_every_card(name):
 @pytest.mark.parametrize("hardware", ["24gb", "fsdp", "h200", "multi_gpu"])
 def test_the_planner_answers_for_every_hardware_on_every_card(hardware):
     assert_answered_on_every_card(["depth_stable_diffusion", f"hardware/{hardware}"])
+
+
+def said(node):
+    """A printed configuration without what stands for a default, as people write them."""
+    return (
+        {key: said(value) for key, value in node.items() if value not in (None, "auto")}
+        if isinstance(node, dict)
+        else node
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "names", [["depth_stable_diffusion", "hardware/h200"], ["depth_flux_kontext"]], ids=lambda names: names[-1]
+)
+def test_fit_takes_the_words_of_every_proposal_for_what_was_planned(names, tmp_path, capsys):
+    configs = [word for name in names for word in ("--config", name)]
+    ways = list(_ways(read_setting(names)))
+    assert ways
+    for way in ways:
+        with pytest.raises(SystemExit) as ended:
+            train.main(["fit", *configs, *shlex.split(" ".join(way.options)), "--print_config"])
+        assert ended.value.code in (0, None), capsys.readouterr().err
+        printed = said(yaml.safe_load(capsys.readouterr().out))
+        (tmp_path / "printed.yaml").write_text(yaml.safe_dump(printed))
+        read = read_setting([tmp_path / "printed.yaml"])
+        assert (read.situation, read.devices) == (way.setting.situation, way.setting.devices), way.options
+        planned, taken = (each.model["init_args"]["network"]["init_args"] for each in (way.setting, read))
+        assert bool(taken.get("compile")) == bool(planned.get("compile")), way.options
+        for name in ("channels_last", "quantization", "vae_precision"):
+            assert taken.get(name, False) == planned.get(name, False), way.options

@@ -72,7 +72,7 @@ def _row(dataset: Dataset, split: str, encoded: EncodedSample) -> Array:
         modality = modality_named(name)()
         values = sample[name].astype(np.float32)
         known = modality.is_known(values)
-        numbers = modality.numbers(values)
+        numbers = modality.numbers(values, known)
         span = f" {modality.describe_range(float(numbers.min()), float(numbers.max()))}" if numbers.size else ""
         origin = f" {sample[INFO][name]}" if name in sample.get(INFO, {}) else ""
         facts.append(f"{name}{span} {100 * known.mean():.0f} %{origin}")

@@ -8,7 +8,6 @@ right.
 Source: HKBU-HPML/IRS, README.md, lists/ and dataloader/; arXiv 1912.09678.
 """
 
-import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -50,13 +49,8 @@ class IRS(PlanarScenes):
 
     def scan(self) -> list[PlanarFrame]:
         """Return all frames of the left camera whose distance from the right one is known."""
-        frames = []
-        for path in self.raw.glob("*/*/l_*.png"):
-            folder, match = path.parent.name, re.fullmatch(r"l_(\d+)\.png", path.name)
-            if match and not folder.endswith(_OTHER_BASELINE):
-                room, _, variant = folder.partition("_")
-                frames.append(PlanarFrame(room, path, (variant or "plain", match[1])))
-        return frames
+        found = self.find("*/*/l_*.png", rf"[^/]+/([^/_]*)_?([^/]*)(?<!{_OTHER_BASELINE})/l_(\d+)\.png")
+        return [PlanarFrame(match[1], path, (match[2] or "plain", match[3])) for path, match in found]
 
     def read(self, frame: PlanarFrame, size: tuple[int, int]) -> Measured:
         """Return the truth of a frame: see ``PlanarFrames``."""

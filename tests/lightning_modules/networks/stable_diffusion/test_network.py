@@ -171,7 +171,7 @@ class TestSizes:
     @pytest.mark.parametrize("factor", [2, 4, 8])
     def test_sizes_that_the_vae_cannot_take_are_named_with_its_factor(self, tmp_path, factor):
         network = StableDiffusion(str(build_base(tmp_path, vae_factor=factor)))
-        assert network.size_multiple == network.pixels_per_latent == factor
+        assert network.size_multiple == network.codec.pixels_per_latent == factor
         wrong = 4 * factor + factor // 2
         with pytest.raises(InputError, match=rf"32x{wrong} pixels .* multiples of {factor}"):
             network(torch.zeros(1, 3, 32, wrong))

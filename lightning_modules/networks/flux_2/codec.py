@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from lightning_modules.networks.codec import Codec, per_channel
+from lightning_modules.networks.codec import Codec
 from lightning_modules.networks.packing import fold, unfold
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ class Flux2Codec(Codec):
 
     def __init__(self, model: "AutoencoderKLFlux2", **options: Any) -> None:  # noqa: ANN401
         norm: Any = model.bn
-        self._mean: list[float] = norm.running_mean.tolist()
-        self._std: list[float] = (norm.running_var + model.config["batch_norm_eps"]).sqrt().tolist()
+        self.mean = norm.running_mean.tolist()
+        self.std = (norm.running_var + model.config["batch_norm_eps"]).sqrt().tolist()
         super().__init__(model, **options)
 
     @property
@@ -49,11 +49,3 @@ class Flux2Codec(Codec):
     def decoded(self, latent: Tensor) -> Tensor:
         """Return the image (B,3,H,W) that the decoder makes of a latent (B,C,h,w) that is not normalised."""
         return self.model.decode(unfold(latent)).sample
-
-    def normalize(self, latent: Tensor) -> Tensor:
-        """Return the encoder's latent as the denoiser knows it."""
-        return (latent - per_channel(self._mean, latent)) / per_channel(self._std, latent)
-
-    def denormalize(self, latent: Tensor) -> Tensor:
-        """Return a latent as the decoder knows it: the inverse of ``normalize``."""
-        return latent * per_channel(self._std, latent) + per_channel(self._mean, latent)

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from lightning_modules.networks.codec import Codec
-from lightning_modules.networks.packing import fold, unfold
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
@@ -44,8 +44,8 @@ class Flux2Codec(Codec):
 
     def latent_mean(self, image: Tensor) -> Tensor:
         """Return the mean latent (B,C,h,w) of an image (B,3,H,W) as the encoder gives it, not normalised."""
-        return fold(self.model.encode(image).latent_dist.mean)
+        return F.pixel_unshuffle(self.model.encode(image).latent_dist.mean, _PATCH)
 
     def decoded(self, latent: Tensor) -> Tensor:
         """Return the image (B,3,H,W) that the decoder makes of a latent (B,C,h,w) that is not normalised."""
-        return self.model.decode(unfold(latent)).sample
+        return self.model.decode(F.pixel_shuffle(latent, _PATCH)).sample

@@ -107,6 +107,7 @@ class PretrainedNetwork(LatentNetwork):
             2 if input_mode == "concatenated" else 1,
             files,
             part,
+            f"input_mode: {input_mode}",
             kind.channels_first,
         )
         options |= family.denoiser_settings(codec, _guidance(family, config, guidance, base))

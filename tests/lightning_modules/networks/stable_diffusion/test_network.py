@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from geometry.errors import InputError
 from lightning_modules import StableDiffusion
-from lightning_modules.networks.stable_diffusion.denoiser import widen_input
+from lightning_modules.networks.hub import find_base
+from lightning_modules.networks.widening import fit_first_layer
 from tests.helpers.tiny import PROMPT_TOKENS, build_base, make_batch
 
 
@@ -69,7 +70,7 @@ class TestInput:
     def test_widening_draws_no_random_numbers(self, base):
         unet = UNet2DConditionModel.from_pretrained(base, subfolder="unet")
         state = torch.get_rng_state()
-        widen_input(unet)
+        assert fit_first_layer(unet, "conv_in", 4, 2, find_base(str(base), {}), "unet", "noise: zeros")
         assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -210,8 +210,10 @@ def resize_nearest(values: Array, size: Size) -> Array:
     """
     if values.shape[-2:] == tuple(size):
         return values
-    rows, columns = (
-        np.floor((np.arange(new) + 0.5) * old / new).astype(np.int64)
-        for new, old in zip(size, values.shape[-2:], strict=True)
-    )
+    rows, columns = map(nearest_places, values.shape[-2:], size)
     return values[..., rows[:, None], columns]
+
+
+def nearest_places(old: int, new: int) -> Array:
+    """Return which of ``old`` pixels in a row the centre of each of ``new`` falls into; (new,) int64."""
+    return np.floor((np.arange(new) + 0.5) * old / new).astype(np.int64)

@@ -43,8 +43,9 @@ class IRS(PlanarScenes):
         """Return the frames by split: see ``PlanarFrames``; says what is left out."""
         frames = super().list_frames()
         if left_out := sorted(path.name for path in self.raw.glob(f"*/*{_OTHER_BASELINE}")):
-            text = f"Left out: {', '.join(left_out)}; the distance of their two cameras is not published."
-            return FrameList(frames.splits, [*frames.notices, text])
+            frames.notices.append(
+                f"Left out: {', '.join(left_out)}; the distance of their two cameras is not published."
+            )
         return frames
 
     def scan(self) -> list[PlanarFrame]:

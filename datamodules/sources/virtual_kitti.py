@@ -146,13 +146,18 @@ class VirtualKitti(Rendered):
         if not frames:
             example = "Scene01/clone/frames/rgb/Camera_0/rgb_00000.jpg"
             raise InputError(f"{root} holds no frame: expected {example} and so on.")
-        chosen = [frame for frame in frames if self._is_selected(frame)]
+        conditions, val_scenes = self.chosen
+        chosen = [
+            frame
+            for frame in frames
+            if (not conditions or frame.condition in conditions) and (not self.cameras or frame.camera in self.cameras)
+        ]
         if not chosen:
             names = {name: sorted({getattr(frame, name) for frame in frames}) for name in ("condition", "camera")}
             raise InputError(f"{root} holds no frame to prepare: --conditions and --cameras fit none of {names}.")
         notices = [f"Cut to {self.image_size[0]}x{self.image_size[1]} pixels at the bottom, horizontally centred."]
-        if not any(frame.scene in self.chosen.val_scenes for frame in chosen):
-            notices.append(f"Splits: no frame of {', '.join(self.chosen.val_scenes) or 'any scene'} for validation.")
+        if not any(frame.scene in val_scenes for frame in chosen):
+            notices.append(f"Splits: no frame of {', '.join(val_scenes) or 'any scene'} for validation.")
         sequences = {(frame.scene, frame.condition) for frame in chosen}
         nominal = [sequence for sequence in sorted(sequences) if not self._intrinsics_path(*sequence)]
         if nominal:
@@ -160,7 +165,7 @@ class VirtualKitti(Rendered):
                 f"Cameras: {len(nominal)} of {len(sequences)} sequences have no intrinsic.txt (such as "
                 f"{'/'.join(nominal[0])}) and use the nominal pinhole of {NOMINAL_FOCAL_LENGTH_PX} px at width 1242."
             )
-        return FrameList.parted(chosen, lambda frame: frame.scene in self.chosen.val_scenes, notices)
+        return FrameList.parted(chosen, lambda frame: frame.scene in val_scenes, notices)
 
     def image_of(self, frame: VirtualKittiFrame) -> Path:
         """Return the file of a frame's image."""
@@ -201,11 +206,6 @@ class VirtualKitti(Rendered):
         numbers = table[frame.number, frame.camera]
         pinhole_matrix(numbers, size, path, str(frame))  # which names the file if they are no camera's
         return numbers, "scene"
-
-    def _is_selected(self, frame: VirtualKittiFrame) -> bool:
-        conditions = self.chosen.conditions
-        has_condition = not conditions or frame.condition in conditions
-        return has_condition and (not self.cameras or frame.camera in self.cameras)
 
 
 @lru_cache(maxsize=8)

@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -255,16 +256,13 @@ def _take_folder(out: Path, pattern: str) -> None:
 
 def _run(write: Callable[[Row], None], rows: Sequence[Row], workers: int, title: str | None) -> None:
     """Call ``write`` for every row, in processes when there is more than one worker, with a progress bar."""
-
-    def results() -> Iterator[None]:
-        if workers == 1:
-            yield from map(write, rows)
-            return
-        with process_pool(workers) as pool:
-            yield from pool.map(write, rows, chunksize=max(1, min(8, len(rows) // workers)))
-
-    for _ in tqdm(results(), title, total=len(rows), unit="frame", disable=title is None):
-        pass
+    with ExitStack() as stack:
+        written: Iterator[None] = map(write, rows)
+        if workers > 1:
+            pool = stack.enter_context(process_pool(workers))
+            written = pool.map(write, rows, chunksize=max(1, min(8, len(rows) // workers)))
+        for _ in tqdm(written, title, total=len(rows), unit="frame", disable=title is None):
+            pass
 
 
 def _write_hdf5(path: Path, values: Array) -> None:

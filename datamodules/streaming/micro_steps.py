@@ -15,6 +15,9 @@ from datamodules.streaming.stream_order import SourceOrder, samples_consumed
 from datamodules.streaming.streams import EpochReader
 from datamodules.streaming.train_order import ORDER_VERSION, OpenSource, TrainOrder
 
+# From a micro-step to a stream and what is read of it.
+Taker = Callable[[int], tuple[int, list[Run]]]
+
 
 @dataclass(frozen=True)
 class Portion:
@@ -94,13 +97,13 @@ def _streams_of(source: OpenSource, order: TrainOrder) -> SourceOrder:
 
 def _takers(
     order: TrainOrder, version: int, history: Sequence[Segment], workers: Workers, batch_size: int
-) -> list[Callable[[int], tuple[int, list[Run]]]]:
+) -> list[Taker]:
     """Return, for every source, what says which stream and samples this rank reads in the next micro-step of it."""
     if version != ORDER_VERSION:
         consumed = samples_consumed(order.seed, order.weights, order.num_streams, history)
         mine, rows = (workers.world_size, workers.rank, batch_size), zip(order.sources, consumed, strict=True)
         return [partial(_streams_of(source, order).take, row, *mine) for source, row in rows]
-    takers = []
+    takers: list[Taker] = []
     for index, source in enumerate(order.sources):
         draw = partial(drawn_steps, order.seed, order.weights, index)
         dealer = Dealer(draw, source.num_samples, order.num_streams, history, workers.world_size, batch_size)

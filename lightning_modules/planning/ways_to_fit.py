@@ -88,8 +88,11 @@ def _ways(setting: Setting) -> Iterator[Way]:
         yield Way(tuple(options), setting)
     if (images := setting.situation.batch_size) > 1:
         micro_batches = setting.situation.micro_batches * images
-        setting = setting.with_situation(batch_size=1, val_batch_size=1, micro_batches=micro_batches)
+        setting = setting.with_situation(batch_size=1, micro_batches=micro_batches)
         options += ["--data.batch_size=1", f"--trainer.accumulate_grad_batches={micro_batches}"]
+    if images > 1 or setting.situation.val_batch_size > 1:
+        setting = setting.with_situation(val_batch_size=1)
+        options += ["--data.val_batch_size=1"] * setting.val_size_is_given
         yield Way(tuple(options), setting)
     names = sorted((name for name in known if name.endswith("checkpointing")), key=lambda name: "decoder" not in name)
     for name in names:

@@ -36,6 +36,7 @@ class Setting:
         model: its section of the model.
         situation: how a step is trained, at the largest size.
         devices: GPUs, over all nodes.
+        num_nodes: machines that these are spread over.
         devices_are_assumed: the configuration leaves their number to the machine; one on each node is assumed.
         mean_pixels: pixels of an image in the mean over the data sets.
         sizes_are_assumed: no prepared data set said how large its images are.
@@ -47,6 +48,7 @@ class Setting:
     model: dict[str, Any] = field(hash=False)
     situation: Situation
     devices: int = 1
+    num_nodes: int = 1
     devices_are_assumed: bool = False
     mean_pixels: float = 0.0
     sizes_are_assumed: bool = False
@@ -106,6 +108,7 @@ def read_setting(configs: Sequence[str | Path], image_size: tuple[int, int] | No
         model=config["model"],
         situation=situation,
         devices=devices,
+        num_nodes=int(trainer.get("num_nodes", 1)),
         devices_are_assumed=devices_are_assumed,
         mean_pixels=sum(height * width * share for (height, width), share in sizes) / weight,
         sizes_are_assumed=is_assumed,

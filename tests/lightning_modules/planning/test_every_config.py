@@ -111,13 +111,12 @@ def test_fit_takes_the_words_of_every_proposal_for_what_was_planned(names, tmp_p
 
 # A configuration, a card that is too small for it, and the option that the proposal ends with.
 TOO_SMALL = {
-    "bf16": (["depth_stable_diffusion"], "20GB", "--model.network.vae_precision=bfloat16"),
+    "bf16": (["depth_stable_diffusion"], "21GB", "--model.network.vae_precision=bfloat16"),
     "smaller batches": (["depth_stable_diffusion", "hardware/h200"], "RTX4090", "--trainer.accumulate_grad_batches=32"),
     "8-bit states": (["depth_sd35"], "RTX5090", "--model.optimizer=bitsandbytes.optim.AdamW8bit"),
     "Adam in 8 bits": (["diffusion_depth"], "12GB", "--model.optimizer=bitsandbytes.optim.Adam8bit"),
     "adapters": (["depth_sd35"], "RTX4090", "--model.network.lora={rank: 16}"),
     "4 bits": (["recipes/fe2e"], "H100", "--model.network.quantization=nf4"),
-    "shards": (["depth_stable_diffusion", "hardware/fsdp"], "7GB", ""),
 }
 
 
@@ -137,3 +136,12 @@ def test_a_proposal_that_is_planned_anew_from_its_words_has_the_peak_that_was_pr
     assert again.setting.images_per_step == found.setting.images_per_step
     assert again.peak_bytes == pytest.approx(way.peak_bytes, rel=0.005)
     assert again.fits(card)
+
+
+@pytest.mark.slow
+def test_a_proposal_to_shard_that_is_planned_anew_from_its_words_has_the_peak_that_was_proposed(tmp_path, capsys):
+    names = ["depth_stable_diffusion"]
+    way = next(way for way in _ways(read_setting(names)) if way.setting.is_sharded)
+    again = make_plan(as_fit_reads_it(names, way.options, tmp_path / "printed.yaml", capsys))
+    assert again.setting.situation.shards == way.setting.situation.shards == 2
+    assert again.peak_bytes == pytest.approx(make_plan(way.setting).peak_bytes, rel=0.005)

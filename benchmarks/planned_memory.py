@@ -6,8 +6,8 @@ steps of smaller images in turn with the others, before them; ``--smaller_later 
 
 Contract: two micro-batches and an optimiser step, after one that warms up. On a GPU, the peak of what its allocator has
 handed out and of what it has reserved; on a CPU, of what PyTorch's profiler saw. ``planned`` is the planner's, at the
-same settings, of the larger images; ``ratio`` is planned / measured. What is reserved beyond what was handed out is idle, and
-depends on the size that came first unless ``PYTORCH_ALLOC_CONF=expandable_segments:True``.
+same settings, of the larger images; ``ratio`` is planned / measured. What is reserved beyond what was handed out lies
+idle, and depends on the size that came first unless ``PYTORCH_ALLOC_CONF=expandable_segments:True``.
 """
 
 import gc

@@ -111,7 +111,7 @@ class DiffusionEstimator(Estimator):
         truth, known = self.task.target_image(batch)
         image_latent = _at_least_float32(self.network.encode(batch.image))
         clean = _at_least_float32(self.network.encode(truth.to(batch.image.dtype)))
-        known = self.network.known_latents(known)
+        known = self.network.codec.known_latents(known)
 
         process = self.network.noise_process
         timesteps = process.draw_timesteps(seeds)

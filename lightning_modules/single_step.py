@@ -115,7 +115,7 @@ class SingleStepEstimator(Estimator):
             return loss, extras
         image, known = task.target_image(batch)
         extras = dict(extras)
-        known = self.network.known_latents(known)
+        known = self.network.codec.known_latents(known)
         image = image.to(batch.image.dtype)
         return loss + self._between(self.latent_consistency, latent, image, known, extras, loss.dtype), extras
 

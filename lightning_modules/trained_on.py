@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
+from pydantic import ConfigDict, Strict, TypeAdapter, ValidationError, with_config
 from typing_extensions import TypedDict
 
 from geometry.errors import InputError
@@ -16,6 +16,7 @@ DEFAULT_PROCESSING_RES = 768
 # A processing resolution that differs from the training's by a larger factor is warned of.
 _FAR_OFF = 1.5
 _MOST_PIXELS = 1 << 20
+_LISTS_TOO = Strict(False)  # JSON has no tuples
 
 
 @with_config(ConfigDict(strict=True, extra="ignore"))
@@ -23,10 +24,10 @@ class TrainedOnRecord(TypedDict):
     """The plain values of ``TrainedOn``, as checkpoints and exports hold them."""
 
     processing_res: int
-    image_sizes: dict[str, tuple[int, int]]
+    image_sizes: dict[str, Annotated[tuple[int, int], _LISTS_TOO]]
     modality: str
     frame: str | None
-    value_range: tuple[float, float]
+    value_range: Annotated[tuple[float, float], _LISTS_TOO]
 
 
 _RECORD: TypeAdapter[Any] = TypeAdapter(TrainedOnRecord)
@@ -95,7 +96,7 @@ def read_record(record: Mapping[str, Any], place: object) -> TrainedOn:
         InputError: they say something else.
     """
     try:
-        found = _RECORD.validate_python(_as_tuples(record))
+        found = _RECORD.validate_python(record)
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         raise InputError(
@@ -170,15 +171,3 @@ def _meaning(modalities: Sequence[Modality]) -> dict[str, Any]:
 
 def _named(modality: str, frame: str | None) -> str:
     return f"{modality} in the frame {frame}" if frame else modality
-
-
-def _as_tuples(record: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has lists alone."""
-    found = dict(record)
-    if isinstance(found.get("image_sizes"), dict):
-        found["image_sizes"] = {
-            name: tuple(size) if isinstance(size, list) else size for name, size in found["image_sizes"].items()
-        }
-    if isinstance(found.get("value_range"), list):
-        found["value_range"] = tuple(found["value_range"])
-    return found

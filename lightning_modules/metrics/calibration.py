@@ -1,6 +1,6 @@
 """Whether a prediction is wrong where it says that it is unsure."""
 
-from typing import Any, Self
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -102,10 +102,6 @@ class Calibration(GeometryMetric):
         shares = [number / NUM_SHARES for number in range(NUM_SHARES)]
         unit = self.modality.spread_unit
         return {"unit": unit, "removed_share": shares, "error_left": curve, "error_left_oracle": oracle, "bins": rows}
-
-    def for_dataset(self, dataset: Any) -> Self:  # noqa: ANN401 - all data sets have the same rules
-        """Return a new metric."""
-        return type(self)(self.modality)
 
 
 def _sparsification(error: Tensor, doubt: Tensor) -> Tensor:

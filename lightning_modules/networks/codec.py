@@ -42,6 +42,9 @@ class Codec(ABC):
 
     name = "vae"
     repeated_blocks: tuple[str, ...] = _REPEATED_BLOCKS
+    #: Of the encoder's latents, per channel; for subclasses that normalise by nothing else.
+    mean: list[float]
+    std: list[float]
 
     def __init__(
         self,
@@ -85,13 +88,13 @@ class Codec(ABC):
     def decoded(self, latent: Tensor) -> Tensor:
         """Return the image (B,3,H,W) that the decoder makes of a latent (B,C,h,w) that is not normalised."""
 
-    @abstractmethod
     def normalize(self, latent: Tensor) -> Tensor:
-        """Return the encoder's latent as the denoiser knows it."""
+        """Return the encoder's latent as the denoiser knows it: by default, by mean and deviation per channel."""
+        return (latent - per_channel(self.mean, latent)) / per_channel(self.std, latent)
 
-    @abstractmethod
     def denormalize(self, latent: Tensor) -> Tensor:
         """Return a latent as the decoder knows it: the inverse of ``normalize``."""
+        return latent * per_channel(self.std, latent) + per_channel(self.mean, latent)
 
     def encode(self, image: Tensor) -> Tensor:
         """Return the normalised mean latent of an image, without gradient.

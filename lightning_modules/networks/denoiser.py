@@ -132,6 +132,17 @@ class Denoiser(ABC):
             that is read.
         """
 
+    def seen(self, latents: Tensor) -> tuple[Tensor, ...]:
+        """Return the latents (B,C,h,w) that a model of tokens sees one after the other: the noisy one, then the image.
+
+        Args:
+            latents: as ``model_output`` has them; in other input modes, they are one.
+        """
+        if self.input_mode != "sequence":
+            return (latents,)
+        image, noisy = latents.chunk(2, dim=1)
+        return noisy, image
+
     def said(self, tokens: Tensor, count: int, as_latent: Callable[[Tensor], Tensor]) -> Tensor:
         """Return as a latent what a model of tokens says: at those of the noisy latent, and the image's if it is read.
 

@@ -42,6 +42,10 @@ class Family(ABC):
     idle: ClassVar[tuple[str, ...]] = ("image_encoder", "feature_extractor", "safety_checker")
     #: The denoiser, as the class calls and wraps it.
     denoiser: ClassVar[type[Denoiser]]
+    #: What the denoiser is given beside latent and timestep, and which of its settings says how wide that is.
+    widths: ClassVar[Mapping[str, str]] = {"prompt_embedding": "joint_attention_dim"}
+    #: The codec.
+    codec: ClassVar[type[Codec]] = AutoencoderKLCodec
     #: Tokens of the empty prompt, for plans that are made without encoding it.
     prompt_tokens: ClassVar[int] = 512
     #: Guidance scale that the denoiser is told where the base was distilled with one; None is a family without.
@@ -92,13 +96,13 @@ class Family(ABC):
             Tensors (1,...) by the names that ``conditioning_widths`` has for them.
         """
 
-    @abstractmethod
     def conditioning_widths(self, config: Mapping[str, Any]) -> dict[str, int]:
         """Return what the denoiser is given beside latent and timestep, and how wide its last axis is.
 
         Args:
             config: the denoiser's.
         """
+        return {name: config[setting] for name, setting in self.widths.items()}
 
     def conditioning_shapes(self, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         """Return the shapes of what the denoiser is given for the empty prompt: tokens, but for what is pooled.
@@ -110,15 +114,6 @@ class Family(ABC):
         return {
             name: (1, width) if "pooled" in name else (1, self.prompt_tokens, width) for name, width in widths.items()
         }
-
-    def make_codec(self, model: Any, **options: Any) -> Codec:  # noqa: ANN401
-        """Return the codec.
-
-        Args:
-            model: the VAE.
-            **options: those of every codec.
-        """
-        return AutoencoderKLCodec(model, **options)
 
     def denoiser_settings(self, codec: Codec, guidance: float | None) -> dict[str, Any]:
         """Return what the family's denoiser takes beside what every denoiser does; nothing by default.

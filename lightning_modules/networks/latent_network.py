@@ -72,11 +72,6 @@ class LatentNetwork(nn.Module):
         self.train()
 
     @property
-    def pixels_per_latent(self) -> int:
-        """How many pixels of a side make one latent pixel."""
-        return self.codec.pixels_per_latent
-
-    @property
     def size_multiple(self) -> int:
         """What both sides of an image must be multiples of: whole latent pixels, and whole patches of them."""
         return self.codec.pixels_per_latent * self.denoiser.latent_multiple
@@ -120,7 +115,7 @@ class LatentNetwork(nn.Module):
             width: width in pixels.
 
         Raises:
-                    InputError: they are no multiples of ``size_multiple``, or larger than ``largest_side``.
+            InputError: they are no multiples of ``size_multiple``, or larger than ``largest_side``.
         """
         if height % self.size_multiple or width % self.size_multiple:
             raise InputError(
@@ -143,17 +138,6 @@ class LatentNetwork(nn.Module):
             (B,3,H,W), nominally in [-1, 1] but not clamped.
         """
         return self.codec.decode(latent)
-
-    def known_latents(self, known: Tensor) -> Tensor:
-        """Return which latent pixels have only known pixels under them.
-
-        Args:
-            known: (B,1,H,W) bool.
-
-        Returns:
-            (B,1,h,w) bool.
-        """
-        return self.codec.known_latents(known)
 
     def image_conditioning(self, image: Tensor) -> dict[str, Tensor]:
         """Return what the denoiser is given that depends on the image (B,3,H,W): (B,...) by name; by default {}."""

@@ -1,6 +1,7 @@
 """Latents as rows of tokens: two by two latent pixels are one token, as transformers of diffusers take them."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -14,7 +15,7 @@ def pack(latent: Tensor) -> Tensor:
         (B,h/2*w/2,4C), row by row; a token holds the four pixels of its first channel, then those of its second.
     """
     batch, _, height, width = latent.shape
-    return fold(latent).flatten(2).transpose(1, 2).reshape(batch, (height // 2) * (width // 2), -1)
+    return F.pixel_unshuffle(latent, 2).flatten(2).transpose(1, 2).reshape(batch, (height // 2) * (width // 2), -1)
 
 
 def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
@@ -29,21 +30,7 @@ def unpack(tokens: Tensor, height: int, width: int) -> Tensor:
         (B,C,h,w).
     """
     batch, _, channels = tokens.shape
-    return unfold(tokens.transpose(1, 2).reshape(batch, channels, height // 2, width // 2))
-
-
-def fold(latent: Tensor) -> Tensor:
-    """Return latents (B,C,h,w) with two by two pixels in the channels, (B,4C,h/2,w/2)."""
-    batch, channels, height, width = latent.shape
-    pixels = latent.reshape(batch, channels, height // 2, 2, width // 2, 2).permute(0, 1, 3, 5, 2, 4)
-    return pixels.reshape(batch, 4 * channels, height // 2, width // 2)
-
-
-def unfold(latent: Tensor) -> Tensor:
-    """Return the latents that ``fold`` was given."""
-    batch, channels, height, width = latent.shape
-    pixels = latent.reshape(batch, channels // 4, 2, 2, height, width).permute(0, 1, 4, 2, 5, 3)
-    return pixels.reshape(batch, channels // 4, 2 * height, 2 * width)
+    return F.pixel_shuffle(tokens.transpose(1, 2).reshape(batch, channels, height // 2, width // 2), 2)
 
 
 def grid(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -93,7 +93,7 @@ class PretrainedNetwork(LatentNetwork):
         options: dict[str, Any] = {"input_mode": input_mode, "lora": lora, "quantization": quantization}
         options |= {"checkpointing": checkpointing, "reads_image_tokens": named is not None}
         vae = _load(files, family, "vae", torch.float32)
-        codec = family.make_codec(
+        codec = family.codec(
             vae, train_decoder=train_decoder, precision=vae_precision, checkpointing=decoder_checkpointing
         )
         part = family.denoiser_part
@@ -107,6 +107,7 @@ class PretrainedNetwork(LatentNetwork):
             2 if input_mode == "concatenated" else 1,
             files,
             part,
+            f"input_mode: {input_mode}",
             kind.channels_first,
         )
         options |= family.denoiser_settings(codec, _guidance(family, config, guidance, base))

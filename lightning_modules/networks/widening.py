@@ -41,6 +41,7 @@ def fit_first_layer(
     num_latents: int,
     base: Base,
     part: str,
+    setting: str,
     channels_first: bool = True,
 ) -> bool:
     """Give a model as many input channels as its input mode needs, and say whether it had to be widened.
@@ -56,6 +57,7 @@ def fit_first_layer(
         num_latents: how many latents are concatenated: 1 or 2.
         base: the base, for the message.
         part: the model's part.
+        setting: what asks for so many latents, for the message: "noise: none".
         channels_first: a linear layer's inputs are sorted by channel, then by pixel of the patch; False is the
             other way about.
 
@@ -68,8 +70,8 @@ def fit_first_layer(
     if num_latents == 1 or 2 * found != needed:
         raise base.refusal(
             f"{part}/config.json",
-            f"has in_channels: {found}, but {'two latents' if num_latents == 2 else 'a latent'} of this base would "
-            f"need {needed}" + (f" (or {needed // 2}, which is widened)." if num_latents == 2 else "."),
+            f"describes a model that takes {found} channels, but {setting} with latents of this base needs {needed}"
+            + (f" (or {needed // 2}, which is widened)." if num_latents == 2 else "."),
         )
     first = model.get_submodule(layer)
     if isinstance(first, nn.Conv2d):

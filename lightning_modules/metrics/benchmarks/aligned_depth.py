@@ -51,7 +51,9 @@ class AlignedMetric(MeanScores):
 
     def for_dataset(self, dataset: DatasetInfo) -> Self:
         """Return a new metric with the depth range and the size for fitting of a dataset."""
-        return type(self)(self.protocol.name, self.space, dataset.range_of("depth"), dataset.max_fit_size_px)
+        found = super().for_dataset(dataset)
+        found.limits, found.max_fit_size_px = dataset.range_of("depth"), dataset.max_fit_size_px
+        return found
 
     def align(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> Aligned:
         """Return the way to metres of one image.

@@ -1,12 +1,10 @@
 """Boundaries by the ratio of neighbouring depths: F1 against true depth, recall against a mask of the foreground."""
 
 import math
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from geometry.batch import DatasetInfo
 from geometry.parameterization import Parameterization
 from lightning_modules.metrics.base import ImageScores
 from lightning_modules.metrics.benchmarks.aligned_depth import AlignedMetric
@@ -67,10 +65,6 @@ class BoundaryRecall(ImageScores):
     def __init__(self, space: Parameterization | None = None, shift: float = 0.0) -> None:
         super().__init__(("matte_recall",))
         self.space, self.shift = space or Parameterization(), shift
-
-    def for_dataset(self, dataset: DatasetInfo) -> Self:
-        """Return a new metric; the rules are the same for all datasets."""
-        return type(self)(self.space, self.shift)
 
     def scores_of(self, prediction: Tensor, target: Tensor, valid: Tensor, *more: Tensor) -> Tensor:
         """Return the recall of an image whose ``target`` is an opacity in [0, 1], known where ``valid`` is."""

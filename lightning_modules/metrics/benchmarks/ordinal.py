@@ -1,11 +1,9 @@
 """Which of two points is nearer, for images whose depth nobody has measured."""
 
-from typing import Self
-
 import torch
 from torch import Tensor
 
-from geometry.batch import DatasetInfo, GeometryBatch, Target
+from geometry.batch import GeometryBatch, Target
 from geometry.parameterization import Parameterization
 from lightning_modules.metrics.base import GeometryMetric
 
@@ -36,10 +34,6 @@ class OrdinalAccuracy(GeometryMetric):
         self.space = space or Parameterization()
         for name in ("num_right", "num_pairs", "num_images"):
             self.add_state(name, torch.tensor(0), dist_reduce_fx="sum")
-
-    def for_dataset(self, dataset: DatasetInfo) -> Self:
-        """Return a new metric; the rules are the same for all datasets."""
-        return type(self)(self.space)
 
     def size_of(self, target: Target) -> tuple[int, int]:
         """Return the size of the image that the points were marked in."""

@@ -1,14 +1,13 @@
 """Soft edge errors: how far predictions at edges are from any true value nearby. Blur and flying pixels cost."""
 
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from geometry.angles import angle_deg
-from geometry.batch import DatasetInfo
 from geometry.masked import masked_quantiles
 from lightning_modules.metrics.base import ImageScores
 from lightning_modules.metrics.benchmarks.aligned_depth import AlignedMetric
@@ -45,12 +44,6 @@ class SoftEdgeError(ImageScores, AlignedMetric):
         super().__init__(*args, **options)
         self.jump = jump
 
-    def for_dataset(self, dataset: DatasetInfo) -> Self:
-        """Return a new metric of the same edges with the depth range and the size for fitting of a dataset."""
-        found = super().for_dataset(dataset)
-        found.jump = self.jump
-        return found
-
     def scores_of(self, prediction: Tensor, target: Tensor, valid: Tensor, *more: Tensor) -> Tensor | None:
         """Return the errors of an image at its edges, if there are any."""
         low, high = masked_quantiles(target[None], valid[None], _QUANTILES)
@@ -80,10 +73,6 @@ class SoftAngularEdgeError(ImageScores):
     def __init__(self, jump_deg: float = 5.0) -> None:
         super().__init__([f"saee{size}_deg" for size in PATCH_SIZES])
         self.headline, self.jump_deg = "saee3_deg", jump_deg
-
-    def for_dataset(self, dataset: DatasetInfo) -> Self:
-        """Return a new metric; the rules are the same for all datasets."""
-        return type(self)(self.jump_deg)
 
     def scores_of(self, prediction: Tensor, target: Tensor, valid: Tensor, *more: Tensor) -> Tensor | None:
         """Return the errors of an image by size of the square, if there is an edge."""

@@ -51,13 +51,10 @@ class FluxDenoiser(Denoiser):
         """Return the velocity: see ``Denoiser``."""
         batch, _, height, width = latents.shape
         prompt = conditioning["prompt_embedding"].expand(batch, -1, -1)
-        noisy, places = latents, _places(0, height, width, latents)
-        if self.input_mode == "sequence":
-            image, noisy = latents.chunk(2, dim=1)
-            places = torch.cat([places, _places(1, height, width, latents)])
-        tokens = pack(noisy) if self.input_mode != "sequence" else torch.cat([pack(noisy), pack(image)], dim=1)
+        seen = self.seen(latents)
+        places = torch.cat([_places(number, height, width, latents) for number in range(len(seen))])
         velocity = self.model(
-            tokens,
+            torch.cat([pack(latent) for latent in seen], dim=1),
             encoder_hidden_states=prompt,
             pooled_projections=conditioning["pooled_prompt_embedding"].expand(batch, -1),
             timestep=timesteps.expand(batch).to(latents.dtype) / _TIMESTEPS,

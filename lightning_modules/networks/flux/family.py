@@ -1,6 +1,5 @@
 """The layout of FLUX.1."""
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -28,19 +27,13 @@ class Flux(Family):
         "tokenizer_2": ("T5TokenizerFast", "T5Tokenizer"),
     }
     denoiser = FluxDenoiser
+    widths: ClassVar = {**Family.widths, "pooled_prompt_embedding": "pooled_projection_dim"}
     guidance = 1.0
 
     def encode_empty_prompt(self, pipeline: Any) -> dict[str, Tensor]:  # noqa: ANN401
         """Return embedding and pooled embedding: see ``Family``."""
         embedding, pooled, _ = pipeline.encode_prompt("", "", device="cpu")
         return {"prompt_embedding": embedding, "pooled_prompt_embedding": pooled}
-
-    def conditioning_widths(self, config: Mapping[str, Any]) -> dict[str, int]:
-        """Return the widths of both: see ``Family``."""
-        return {
-            "prompt_embedding": config["joint_attention_dim"],
-            "pooled_prompt_embedding": config["pooled_projection_dim"],
-        }
 
     def denoiser_settings(self, codec: Codec, guidance: float | None) -> dict[str, Any]:
         """Return the guidance scale, which the denoiser may be told: see ``Family``."""

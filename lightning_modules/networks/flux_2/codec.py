@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
-from lightning_modules.networks.codec import Codec, per_channel
-from lightning_modules.networks.packing import fold, unfold
+from lightning_modules.networks.codec import Codec
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_flux2 import AutoencoderKLFlux2
@@ -28,8 +28,8 @@ class Flux2Codec(Codec):
 
     def __init__(self, model: "AutoencoderKLFlux2", **options: Any) -> None:  # noqa: ANN401
         norm: Any = model.bn
-        self._mean: list[float] = norm.running_mean.tolist()
-        self._std: list[float] = (norm.running_var + model.config["batch_norm_eps"]).sqrt().tolist()
+        self.mean = norm.running_mean.tolist()
+        self.std = (norm.running_var + model.config["batch_norm_eps"]).sqrt().tolist()
         super().__init__(model, **options)
 
     @property
@@ -44,16 +44,8 @@ class Flux2Codec(Codec):
 
     def latent_mean(self, image: Tensor) -> Tensor:
         """Return the mean latent (B,C,h,w) of an image (B,3,H,W) as the encoder gives it, not normalised."""
-        return fold(self.model.encode(image).latent_dist.mean)
+        return F.pixel_unshuffle(self.model.encode(image).latent_dist.mean, _PATCH)
 
     def decoded(self, latent: Tensor) -> Tensor:
         """Return the image (B,3,H,W) that the decoder makes of a latent (B,C,h,w) that is not normalised."""
-        return self.model.decode(unfold(latent)).sample
-
-    def normalize(self, latent: Tensor) -> Tensor:
-        """Return the encoder's latent as the denoiser knows it."""
-        return (latent - per_channel(self._mean, latent)) / per_channel(self._std, latent)
-
-    def denormalize(self, latent: Tensor) -> Tensor:
-        """Return a latent as the decoder knows it: the inverse of ``normalize``."""
-        return latent * per_channel(self._std, latent) + per_channel(self._mean, latent)
+        return self.model.decode(F.pixel_shuffle(latent, _PATCH)).sample

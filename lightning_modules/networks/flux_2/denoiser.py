@@ -40,16 +40,11 @@ class Flux2Denoiser(Denoiser):
         """Return the velocity: see ``Denoiser``."""
         batch, _, height, width = latents.shape
         prompt = conditioning["prompt_embedding"].expand(batch, -1, -1)
-        noisy, places = latents, _places(0, height, width, latents)
-        if self.input_mode == "sequence":
-            image, noisy = latents.chunk(2, dim=1)
-            places = torch.cat([places, _places(_IMAGE_TIME, height, width, latents)])
-        tokens = noisy.flatten(2).transpose(1, 2)
-        if self.input_mode == "sequence":
-            tokens = torch.cat([tokens, image.flatten(2).transpose(1, 2)], dim=1)
+        seen = self.seen(latents)
+        places = torch.cat([_places(_IMAGE_TIME * number, height, width, latents) for number in range(len(seen))])
         word = torch.arange(prompt.shape[1], device=latents.device)
         velocity = self.model(
-            tokens,
+            torch.cat([latent.flatten(2).transpose(1, 2) for latent in seen], dim=1),
             encoder_hidden_states=prompt,
             timestep=timesteps.expand(batch).to(latents.dtype) / _TIMESTEPS,
             img_ids=places,

@@ -6,7 +6,6 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from lightning_modules.networks.base_files import Base
-from lightning_modules.networks.codec import Codec
 from lightning_modules.networks.family import Family
 from lightning_modules.networks.flux_2.codec import Flux2Codec
 from lightning_modules.networks.flux_2.denoiser import Flux2Denoiser
@@ -24,6 +23,7 @@ class Flux2Klein(Family):
         "tokenizer": ("Qwen2TokenizerFast", "Qwen2Tokenizer"),
     }
     denoiser = Flux2Denoiser
+    codec = Flux2Codec
 
     def check(self, base: Base, configs: Mapping[str, dict[str, Any]]) -> None:
         """Refuse transformers that are told a guidance scale, as those of FLUX.2 dev are: see ``Family``."""
@@ -36,14 +36,6 @@ class Flux2Klein(Family):
         """Return the embedding of the empty prompt in the tokenizer's template: see ``Family``."""
         embedding, _ = pipeline.encode_prompt("", device="cpu")
         return {"prompt_embedding": embedding}
-
-    def conditioning_widths(self, config: Mapping[str, Any]) -> dict[str, int]:
-        """Return the embedding's width: see ``Family``."""
-        return {"prompt_embedding": config["joint_attention_dim"]}
-
-    def make_codec(self, model: Any, **options: Any) -> Codec:  # noqa: ANN401
-        """Return the codec of normalised patches: see ``Family``."""
-        return Flux2Codec(model, **options)
 
     def shift(self, num_tokens: int, num_steps: int, config: Mapping[str, Any]) -> float:
         """Return mu, which depends on the number of steps as well: see ``Family``."""

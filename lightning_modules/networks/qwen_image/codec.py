@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from lightning_modules.networks.codec import Codec, per_channel
+from lightning_modules.networks.codec import Codec
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl_qwenimage import AutoencoderKLQwenImage
@@ -28,8 +28,8 @@ class QwenImageCodec(Codec):
 
     def __init__(self, model: "AutoencoderKLQwenImage", **options: Any) -> None:  # noqa: ANN401
         super().__init__(model, **options)
-        self._mean: list[float] = model.config["latents_mean"]
-        self._std: list[float] = model.config["latents_std"]
+        self.mean = model.config["latents_mean"]
+        self.std = model.config["latents_std"]
         for name, layer in model.named_modules():
             if name.endswith("time_conv"):  # between frames; a single one has no neighbours
                 layer.requires_grad_(False)
@@ -52,11 +52,3 @@ class QwenImageCodec(Codec):
     def decoded(self, latent: Tensor) -> Tensor:
         """Return the image (B,3,H,W) that the decoder makes of a latent (B,C,h,w) that is not normalised."""
         return self.model.decoder(self.model.post_quant_conv(latent[:, :, None]))[:, :, 0]
-
-    def normalize(self, latent: Tensor) -> Tensor:
-        """Return the encoder's latent as the denoiser knows it."""
-        return (latent - per_channel(self._mean, latent)) / per_channel(self._std, latent)
-
-    def denormalize(self, latent: Tensor) -> Tensor:
-        """Return a latent as the decoder knows it: the inverse of ``normalize``."""
-        return latent * per_channel(self._std, latent) + per_channel(self._mean, latent)

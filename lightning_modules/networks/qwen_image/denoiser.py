@@ -46,16 +46,12 @@ class QwenImageDenoiser(Denoiser):
     def model_output(self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         """Return the velocity: see ``Denoiser``."""
         batch, _, height, width = latents.shape
-        shapes, tokens = [(1, height // 2, width // 2)], None
-        if self.input_mode == "sequence":
-            image, noisy = latents.chunk(2, dim=1)
-            tokens = torch.cat([pack(noisy), pack(image)], dim=1)
-            shapes = 2 * shapes
+        seen = self.seen(latents)
         velocity = self.model(
-            pack(latents) if tokens is None else tokens,
+            torch.cat([pack(latent) for latent in seen], dim=1),
             encoder_hidden_states=conditioning["prompt_embedding"].expand(batch, -1, -1),
             timestep=timesteps.expand(batch).to(latents.dtype) / _TIMESTEPS,
-            img_shapes=[shapes] * batch,
+            img_shapes=[[(1, height // 2, width // 2)] * len(seen)] * batch,
             return_dict=False,
         )[0]
         return self.said(velocity, (height // 2) * (width // 2), lambda part: unpack(part, height, width))

@@ -1,11 +1,9 @@
 """The layout of Qwen-Image and its editors."""
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from lightning_modules.networks.codec import Codec
 from lightning_modules.networks.family import Family
 from lightning_modules.networks.qwen_image.codec import QwenImageCodec
 from lightning_modules.networks.qwen_image.denoiser import QwenImageDenoiser
@@ -28,6 +26,7 @@ class QwenImage(Family):
     }
     idle = ("processor",)
     denoiser = QwenImageDenoiser
+    codec = QwenImageCodec
     prompt_tokens = 5
 
     def encode_empty_prompt(self, pipeline: Any) -> dict[str, Tensor]:  # noqa: ANN401
@@ -36,14 +35,6 @@ class QwenImage(Family):
             pipeline.processor = _TextProcessor(pipeline.tokenizer)
         embedding, _ = pipeline.encode_prompt("", device="cpu")
         return {"prompt_embedding": embedding}
-
-    def conditioning_widths(self, config: Mapping[str, Any]) -> dict[str, int]:
-        """Return the embedding's width: see ``Family``."""
-        return {"prompt_embedding": config["joint_attention_dim"]}
-
-    def make_codec(self, model: Any, **options: Any) -> Codec:  # noqa: ANN401
-        """Return the codec of single frames: see ``Family``."""
-        return QwenImageCodec(model, **options)
 
 
 class _TextProcessor:

@@ -1,13 +1,12 @@
 """Stable Diffusion's UNet as a denoiser."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from geometry.errors import InputError
 from lightning_modules.networks.denoiser import Denoiser
-from lightning_modules.networks.noise import NoiseKind
 from lightning_modules.networks.task_switch import LABELS, TaskSwitch
 
 if TYPE_CHECKING:
@@ -24,7 +23,7 @@ class UNetDenoiser(Denoiser):
 
     Args:
         model: The UNet, as wide as the input mode needs.
-        prompt_embedding: (1,L,D), the empty prompt's; None where each image brings an embedding of its own.
+        conditioning: prompt_embedding (1,L,D); nothing where each image brings an embedding of its own.
         **options: Those of every denoiser.
     """
 
@@ -33,14 +32,6 @@ class UNetDenoiser(Denoiser):
     lora_targets = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2")
 
     model: "UNet2DConditionModel"
-
-    def __init__(
-        self,
-        model: "UNet2DConditionModel",
-        prompt_embedding: Tensor | None,
-        **options: Any,  # noqa: ANN401
-    ) -> None:
-        super().__init__(model, {} if prompt_embedding is None else {PROMPT: prompt_embedding}, **options)
 
     def model_output(self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
         """Return the UNet's output, which is what the scheduler's prediction_type says: see ``Denoiser``."""
@@ -83,49 +74,6 @@ class _TraceableUpsampler(nn.Module):
     def forward(self, features: Tensor, output_size: tuple[int, int]) -> Tensor:
         """Return features at a size."""
         return self.conv(nn.functional.interpolate(features, size=output_size, mode="nearest"))
-
-
-def fit_input(
-    unet: "UNet2DConditionModel", latent_channels: int, noise: NoiseKind, halve_bias: bool, base: str
-) -> bool:
-    """Give a UNet as many input channels as the noise setting needs, and say whether it had to be widened.
-
-    Args:
-        unet: the UNet to change.
-        latent_channels: channels of the codec's latents.
-        noise: the network's noise; none is the image latent alone.
-        halve_bias: halve the bias of a first layer that is widened.
-        base: name of the base, for the message.
-
-    Raises:
-        InputError: the UNet takes another number of channels.
-    """
-    channels = unet.config["in_channels"]
-    needed = latent_channels if noise == "none" else 2 * latent_channels
-    is_narrow = channels == latent_channels and needed == 2 * latent_channels
-    if is_narrow:
-        widen_input(unet, halve_bias)
-    elif channels != needed:
-        raise InputError(
-            f"the UNet of {base} takes {channels} channels, but noise: {noise} with a VAE of {latent_channels} latent "
-            f"channels needs {needed}" + (f" or {latent_channels}." if noise != "none" else ".")
-        )
-    return is_narrow
-
-
-def widen_input(unet: "UNet2DConditionModel", halve_bias: bool = False) -> None:
-    """Let a UNet take twice its input channels: repeat the weight of the first layer, and halve it.
-
-    Args:
-        unet: the UNet to change; its config is changed too, so that it can be saved and loaded again.
-        halve_bias: halve the bias as well.
-    """
-    first = unet.conv_in
-    first.weight = nn.Parameter(first.weight.detach().repeat(1, 2, 1, 1) / 2)
-    if halve_bias and first.bias is not None:
-        first.bias = nn.Parameter(first.bias.detach() / 2)
-    first.in_channels *= 2
-    unet.register_to_config(in_channels=first.in_channels)
 
 
 def fit_switch(unet: "UNet2DConditionModel", switch: TaskSwitch, base: str) -> bool:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lightning_modules.networks.codec import AutoencoderKLCodec, VaePrecision
 from lightning_modules.networks.compilation import Compilation
@@ -13,12 +13,13 @@ from lightning_modules.networks.lora import LoRA
 from lightning_modules.networks.noise import NoiseKind
 from lightning_modules.networks.pretrained import load_weights
 from lightning_modules.networks.stable_diffusion.base_check import check_base
-from lightning_modules.networks.stable_diffusion.denoiser import PROMPT, UNetDenoiser, fit_input, fit_switch
+from lightning_modules.networks.stable_diffusion.denoiser import PROMPT, UNetDenoiser, fit_switch
 from lightning_modules.networks.stable_diffusion.image_embedding import ENCODER, load_image_embedding
 from lightning_modules.networks.stable_diffusion.joint_attention import join_self_attention
 from lightning_modules.networks.stable_diffusion.prompt import PromptLength, embed_empty_prompt
 from lightning_modules.networks.stable_diffusion.scheduler import load_noise_process
 from lightning_modules.networks.task_switch import TaskSwitch
+from lightning_modules.networks.widening import fit_first_layer
 
 if TYPE_CHECKING:
     from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
@@ -99,13 +100,18 @@ class StableDiffusion(LatentNetwork):
         codec = AutoencoderKLCodec(
             vae, train_decoder=train_decoder, precision=vae_precision, checkpointing=decoder_checkpointing
         )
-        is_widened = fit_input(unet, codec.latent_channels, noise, halve_bias, base)
+        num_latents = 1 if noise == "none" else 2
+        is_widened = fit_first_layer(
+            unet, UNetDenoiser.first_layer, codec.latent_channels, num_latents, files, "unet", f"noise: {noise}"
+        )
+        if is_widened and halve_bias:
+            unet.conv_in.bias = nn.Parameter(unet.conv_in.bias.detach() / 2)
         is_new = switch is not None and fit_switch(unet, switch, base)
         if switch is not None and switch.joint:
             join_self_attention(unet, len(switch.outputs))
         denoiser = UNetDenoiser(
             unet,
-            None if embeds_image else embed_empty_prompt(files, prompt_length),
+            {} if embeds_image else {PROMPT: embed_empty_prompt(files, prompt_length)},
             trains_first_layer=is_widened,
             new_layers=["class_embedding"] if is_new else [],
             input_mode="image" if noise == "none" else "concatenated",

@@ -1,6 +1,5 @@
 """The layout of Stable Diffusion 3 and 3.5."""
 
-from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -29,16 +28,10 @@ class StableDiffusion3(Family):
     }
     optional = ("text_encoder_3", "tokenizer_3")
     denoiser = StableDiffusion3Denoiser
+    widths: ClassVar = {**Family.widths, "pooled_prompt_embedding": "pooled_projection_dim"}
     prompt_tokens = 77 + 256  # CLIP's and T5's
 
     def encode_empty_prompt(self, pipeline: Any) -> dict[str, Tensor]:  # noqa: ANN401
         """Return embedding and pooled embedding: see ``Family``."""
         embedding, _, pooled, _ = pipeline.encode_prompt("", "", "", device="cpu", do_classifier_free_guidance=False)
         return {"prompt_embedding": embedding, "pooled_prompt_embedding": pooled}
-
-    def conditioning_widths(self, config: Mapping[str, Any]) -> dict[str, int]:
-        """Return the widths of both: see ``Family``."""
-        return {
-            "prompt_embedding": config["joint_attention_dim"],
-            "pooled_prompt_embedding": config["pooled_projection_dim"],
-        }

@@ -29,8 +29,7 @@ class StableDiffusionXLDenoiser(UNetDenoiser):
         pixels_per_latent: int,
         **options: Any,  # noqa: ANN401
     ) -> None:
-        super().__init__(model, conditioning["prompt_embedding"], **options)
-        self.conditioning |= conditioning
+        super().__init__(model, conditioning, **options)
         self._pixels_per_latent = pixels_per_latent
 
     def model_output(self, latents: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:

@@ -22,6 +22,7 @@ class ZImage(Family):
         "tokenizer": ("Qwen2Tokenizer", "Qwen2TokenizerFast"),
     }
     denoiser = ZImageDenoiser
+    widths: ClassVar = {"prompt_embedding": "cap_feat_dim"}
     prompt_tokens = 12
 
     def check(self, base: Base, configs: Mapping[str, dict[str, Any]]) -> None:
@@ -38,7 +39,3 @@ class ZImage(Family):
         """Return the embedding of the empty prompt in the tokenizer's template: see ``Family``."""
         (embedding,), _ = pipeline.encode_prompt("", device="cpu", do_classifier_free_guidance=False)
         return {"prompt_embedding": embedding[None]}
-
-    def conditioning_widths(self, config: Mapping[str, Any]) -> dict[str, int]:
-        """Return the embedding's width: see ``Family``."""
-        return {"prompt_embedding": config["cap_feat_dim"]}

@@ -100,10 +100,10 @@ def gradient_of(network):
 def test_parts_are_named_and_counted_by_their_family():
     network = TinyFlow()
     assert {name.split(".")[0] for name in network.state_dict()} == {"vae", "transformer"}
-    assert (network.pixels_per_latent, network.size_multiple) == (4, 8)
+    assert (network.codec.pixels_per_latent, network.size_multiple) == (4, 8)
     with pytest.raises(InputError, match=r"32x36 pixels .* multiples of 8"):
         network.encode(torch.zeros(1, 3, 32, 36))  # a whole number of latent pixels, but of no whole patches
-    assert network.known_latents(torch.ones(1, 1, 32, 40).bool()).shape == (1, 1, 8, 10)
+    assert network.codec.known_latents(torch.ones(1, 1, 32, 40).bool()).shape == (1, 1, 8, 10)
 
 
 def test_images_beyond_the_transformers_positions_are_refused_in_one_line():

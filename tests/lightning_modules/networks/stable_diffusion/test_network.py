@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 
 from geometry.errors import InputError
 from lightning_modules import StableDiffusion
-from lightning_modules.networks.stable_diffusion.denoiser import widen_input
+from lightning_modules.networks.hub import find_base
+from lightning_modules.networks.widening import fit_first_layer
 from tests.helpers.tiny import PROMPT_TOKENS, build_base, make_batch
 
 
@@ -69,7 +70,7 @@ class TestInput:
     def test_widening_draws_no_random_numbers(self, base):
         unet = UNet2DConditionModel.from_pretrained(base, subfolder="unet")
         state = torch.get_rng_state()
-        widen_input(unet)
+        assert fit_first_layer(unet, "conv_in", 4, 2, find_base(str(base), {}), "unet", "noise: zeros")
         assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -171,7 +172,7 @@ class TestSizes:
     @pytest.mark.parametrize("factor", [2, 4, 8])
     def test_sizes_that_the_vae_cannot_take_are_named_with_its_factor(self, tmp_path, factor):
         network = StableDiffusion(str(build_base(tmp_path, vae_factor=factor)))
-        assert network.size_multiple == network.pixels_per_latent == factor
+        assert network.size_multiple == network.codec.pixels_per_latent == factor
         wrong = 4 * factor + factor // 2
         with pytest.raises(InputError, match=rf"32x{wrong} pixels .* multiples of {factor}"):
             network(torch.zeros(1, 3, 32, wrong))

@@ -19,6 +19,10 @@ class TrainingData(Protocol):
     def image_sizes(self) -> Mapping[str, tuple[int, int]]:
         """(height, width) of the images of every data set in use, by name; first the one that counts most."""
 
+    @property
+    def train_image_sizes(self) -> Collection[tuple[int, int]]:
+        """(height, width) of the images to train on, each once."""
+
 
 @runtime_checkable
 class TestData(Protocol):

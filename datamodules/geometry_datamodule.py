@@ -61,10 +61,8 @@ class DatasetSource:
         try:
             return given if isinstance(given, DatasetSource) else cls(**given)
         except TypeError as error:
-            raise InputError(
-                f"data.datasets holds {shorten(given)}; give each as DatasetSource, or with the keys path and, if "
-                "need be, weight, name and split."
-            ) from error
+            keys = "a path and, if need be, weight, name and split"
+            raise InputError(f"data.datasets holds {shorten(given)}; give each {keys}.") from error
 
 
 class GeometryDataModule(LightningDataModule):
@@ -246,8 +244,7 @@ class GeometryDataModule(LightningDataModule):
             name: a validation data set.
         """
         source = next(source for source in self._val if source.name == name)
-        shards = [shard.sha256 for shard in source.shards]
-        return {"shards": shards, "max_samples": self.max_val_samples}
+        return {"shards": [shard.sha256 for shard in source.shards], "max_samples": self.max_val_samples}
 
     def on_exception(self, exception: BaseException) -> None:
         """End the loader processes when the run fails or is told to stop."""

@@ -109,9 +109,7 @@ def test_a_data_set_may_be_given_in_python_as_in_a_configuration(folders):
     data = GeometryDataModule([given], val_datasets=[given])
     assert data.datasets == data.val_datasets == [DatasetSource(**given)]
     for wrong in ({"folder": "a"}, {"weight": 3.0}, str(folders / "a")):
-        with pytest.raises(
-            InputError, match=r"data\.datasets holds .*; give each as DatasetSource, or with the keys path"
-        ):
+        with pytest.raises(InputError, match=r"data\.datasets holds .*; give each a path and, if need be, weight"):
             GeometryDataModule([wrong])
 
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 from geometry.errors import InputError
+from geometry.files.json_text import is_finite_number
 from geometry.modalities import registered
 from lightning_modules.networks.base_files import (
     INDEX,
@@ -20,8 +21,8 @@ from lightning_modules.networks.config_checks import (
     check_class,
     check_counts,
     check_per_channel,
-    check_sizes,
-    is_finite,
+    named_class,
+    read_configs,
 )
 from lightning_modules.networks.hub import download_missing, find_base
 from lightning_modules.networks.stable_diffusion.image_embedding import ENCODER, PROCESSOR_PART
@@ -86,14 +87,7 @@ def check_base(name: str, switch: TaskSwitch | None = None) -> Base:
         raise InputError(
             f"{base} has {' and '.join(missing)}; a base is a folder in the diffusers layout with {', '.join(parts)}."
         )
-    configs = {name: base.read_json(f"{name}/{part.config}") for name, part in parts.items()}
-    for part, config in configs.items():
-        if config.get("quantization_config") is not None:
-            raise base.refusal(
-                f"{part}/{parts[part].config}", "says that the weights are quantised. Needed: plain weights."
-            )
-    for part in parts.keys() & {"unet", "vae", "text_encoder", ENCODER}:
-        check_sizes(base, f"{part}/{parts[part].config}", configs[part])
+    configs = read_configs(base)
     vae = _check_vae(base, _VAE_DEFAULTS | configs["vae"])
     if ENCODER in parts:
         image = _check_encoder(base, ENCODER, configs[ENCODER], "vision_config")
@@ -128,14 +122,15 @@ def _check_index(base: Base, switch: TaskSwitch | None) -> None:
         stock = modality.stock_pipeline
         if stock and stock.class_name == index.get("_class_name") and (difference := stock.differs(index)):
             raise base.refusal(INDEX, difference)
-    for part, entry in index.items():
-        if part.startswith("_") or not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:
+    for part in index:
+        given = named_class(index, part)
+        if given is None or part.startswith("_"):
             continue
         if part not in base.parts and part not in _IDLE_PARTS:
             raise base.refusal(
-                INDEX, f"has a part {part} ({entry[1]}), which is not read here. Needed: {', '.join(base.parts)} alone."
+                INDEX, f"has a part {part} ({given}), which is not read here. Needed: {', '.join(base.parts)} alone."
             )
-        check_class(base, INDEX, f"{part}: ", entry[1], _CLASSES.get(part))
+        check_class(base, INDEX, f"{part}: ", given, _CLASSES.get(part))
 
 
 def _check_unet(base: Base, config: dict[str, Any], latent_channels: int) -> None:
@@ -180,9 +175,9 @@ def _check_vae(base: Base, config: dict[str, Any]) -> dict[str, Any]:
             raise base.refusal(file, f"has {name}: {config[name]}. Needed: 3, the channels of an image.")
     for name in ("latents_mean", "latents_std"):
         check_per_channel(base, file, name, config)
-    if not is_finite(config["scaling_factor"]) or config["scaling_factor"] == 0:
+    if not is_finite_number(config["scaling_factor"]) or config["scaling_factor"] == 0:
         raise base.refusal(file, f"has scaling_factor: {config['scaling_factor']!r}. Needed: a number, not 0.")
-    if config.get("shift_factor") is not None and not is_finite(config["shift_factor"]):
+    if config.get("shift_factor") is not None and not is_finite_number(config["shift_factor"]):
         raise base.refusal(file, f"has shift_factor: {config['shift_factor']!r}. Needed: a number, or null.")
     return config
 

@@ -3,18 +3,15 @@
 import ipaddress
 import re
 import socket
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from collections.abc import Iterable
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 _EVERY_ADDRESS = frozenset({"0.0.0.0", "::", ""})
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([\w.-]+))(?::\d{1,5})?", re.ASCII | re.IGNORECASE)
-_REFUSAL = b"Refused: this page is not served under that name, or another page asks. See --allow_host.\n"
+_REFUSAL = "Refused: this page is not served under that name, or another page asks. See --allow_host.\n"
 
 
 class OwnOrigin:
@@ -29,7 +26,7 @@ class OwnOrigin:
         allowed: further names that the page may be asked for by.
     """
 
-    def __init__(self, app: App, host: str, allowed: Iterable[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, host: str, allowed: Iterable[str] = ()) -> None:
         self.app = app
         self.named = frozenset(name.lower().rstrip(".") for name in allowed)
         self.is_open = host in _EVERY_ADDRESS
@@ -44,9 +41,7 @@ class OwnOrigin:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(_REFUSAL))]
-            await send({"type": "http.response.start", "status": 403, "headers": headers})
-            await send({"type": "http.response.body", "body": _REFUSAL})
+            await PlainTextResponse(_REFUSAL, status_code=403)(scope, receive, send)
 
     def accepts(self, headers: dict[str, str]) -> bool:
         """Whether a request is one of the page's own.

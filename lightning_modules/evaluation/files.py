@@ -1,6 +1,5 @@
 """Files of an evaluation: written complete or not at all."""
 
-import io
 import json
 import tempfile
 from pathlib import Path
@@ -11,6 +10,7 @@ from pydantic_core import to_jsonable_python
 
 from geometry.errors import InputError
 from geometry.files.writing import write_whole
+from lightning_modules.inference.results import npy_bytes
 
 
 def save_array(path: Path, values: np.ndarray) -> None:
@@ -20,9 +20,7 @@ def save_array(path: Path, values: np.ndarray) -> None:
         path: where to.
         values: any array of numbers.
     """
-    buffer = io.BytesIO()
-    np.save(buffer, values, allow_pickle=False)
-    write_file(path, buffer.getvalue())
+    write_file(path, npy_bytes(values))
 
 
 def make_writable(folder: Path, option: str = "--evaluation.output") -> None:

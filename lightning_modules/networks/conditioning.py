@@ -97,7 +97,8 @@ def encode_empty_prompt(base: Base, family: Family, config: Mapping[str, Any]) -
         InputError: a part cannot be read, or they do not fit together.
     """
     if is_weightless():
-        return {name: torch.zeros(shape) for name, shape in family.conditioning_shapes(config).items()}
+        widths = family.conditioning_widths(config).items()
+        return {name: torch.zeros(1, *([] if "pooled" in name else [family.prompt_tokens]), of) for name, of in widths}
     import diffusers
 
     classes = base.read_json("model_index.json")

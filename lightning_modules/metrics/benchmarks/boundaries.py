@@ -67,7 +67,7 @@ class BoundaryRecall(ImageScores):
         apple/ml-depth-pro, ``src/depth_pro/eval/boundary_metrics.py``, SI_boundary_Recall.
     """
 
-    headline, reference = "matte_recall_error", "matte"
+    headline, reference, needs_reference = "matte_recall_error", "matte", True
     knows_modality = True
 
     def __init__(self, space: Parameterization | None = None, shift: float = 0.0) -> None:

@@ -63,7 +63,8 @@ class GeometryMetric(Metric):
             target: the truth.
             batch: what else is known; its image may have another size.
         """
-        self.update(prediction, *target)
+        if self.concerns(batch):
+            self.update(prediction, *target)
 
     def concerns(self, batch: GeometryBatch) -> bool:
         """Say whether a batch has what the metric is measured against.

@@ -1,5 +1,6 @@
 """Files of an evaluation: written complete or not at all."""
 
+import io
 import json
 import tempfile
 from pathlib import Path
@@ -10,7 +11,6 @@ from pydantic_core import to_jsonable_python
 
 from geometry.errors import InputError
 from geometry.files.writing import write_whole
-from lightning_modules.inference.results import npy_bytes
 
 
 def save_array(path: Path, values: np.ndarray) -> None:
@@ -20,7 +20,9 @@ def save_array(path: Path, values: np.ndarray) -> None:
         path: where to.
         values: any array of numbers.
     """
-    write_file(path, npy_bytes(values))
+    buffer = io.BytesIO()
+    np.save(buffer, values, allow_pickle=False)
+    write_file(path, buffer.getvalue())
 
 
 def make_writable(folder: Path, option: str = "--evaluation.output") -> None:

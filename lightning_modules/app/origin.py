@@ -4,9 +4,10 @@ import ipaddress
 import re
 import socket
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from starlette.responses import PlainTextResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+if TYPE_CHECKING:  # comes with Gradio, which may be missing
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 _EVERY_ADDRESS = frozenset({"0.0.0.0", "::", ""})
@@ -26,7 +27,7 @@ class OwnOrigin:
         allowed: further names that the page may be asked for by.
     """
 
-    def __init__(self, app: ASGIApp, host: str, allowed: Iterable[str] = ()) -> None:
+    def __init__(self, app: "ASGIApp", host: str, allowed: Iterable[str] = ()) -> None:
         self.app = app
         self.named = frozenset(name.lower().rstrip(".") for name in allowed)
         self.is_open = host in _EVERY_ADDRESS
@@ -34,13 +35,15 @@ class OwnOrigin:
         if self.is_open:
             self.hosts |= {socket.gethostname().lower(), socket.getfqdn().lower()}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Answer a request, or refuse it with status 403."""
         if scope["type"] not in ("http", "websocket") or self.accepts(_headers(scope)):
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
+            from starlette.responses import PlainTextResponse
+
             await PlainTextResponse(_REFUSAL, status_code=403)(scope, receive, send)
 
     def accepts(self, headers: dict[str, str]) -> bool:
@@ -63,7 +66,7 @@ class OwnOrigin:
         return bool(name) and (name in self.hosts or (self.is_open and _is_address(name)))
 
 
-def _headers(scope: Scope) -> dict[str, str]:
+def _headers(scope: "Scope") -> dict[str, str]:
     found: dict[str, str] = {}
     for key, value in scope["headers"]:
         name, text = key.decode("latin-1").lower(), value.decode("latin-1")

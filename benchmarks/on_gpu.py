@@ -5,8 +5,8 @@ GPU. ``--size tiny --device cpu`` tries the same on a CPU. ``benchmarks/collect_
 without network lacks.
 
 Contract: parts run one after another, each in a process of its own, in order of worth: right results first, then
-memory against the plan, the step, prediction, and the loader beside the step, on frames that are rendered and prepared
-for it unless ``--data`` names some. A part gets the time that is left; one
+memory against the plan, the step, prediction, memory where two image sizes alternate, and the loader beside the step,
+on frames that are rendered and prepared for it unless ``--data`` names some. A part gets the time that is left; one
 that does not end in it is ended, and those after it are not begun. The JSON and the rows (``--rows``) are written anew
 after every part, so that whatever ends the command leaves what was found. Status 1: a part failed; one for which no
 time was left does not count.
@@ -82,6 +82,14 @@ def parts_of(size: str, device: str, data: str | None) -> list[Part]:
         Part("step_compiled", (*step, "--only", "ours")),
         Part("prediction", ("benchmarks.inference", *network, *few, *(("--no-compile",) if is_tiny else ()))),
     ]
+    larger, smaller = (("64", "96"), ("64", "64")) if is_tiny else (("352", "1216"), ("480", "640"))
+    two_sizes = ("benchmarks.planned_memory", *network, *(() if is_tiny else hardware), "--image_size", *larger)
+    in_place = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
+    found += [
+        Part("memory_largest_first", (*two_sizes, "--smaller_later", *smaller)),
+        Part("memory_largest_later", (*two_sizes, "--smaller_first", *smaller)),
+        Part("memory_largest_later_expandable", (*two_sizes, "--smaller_first", *smaller), in_place),
+    ]
     if data is None:
         raw, data = "{scratch}/raw", "{scratch}/shards"
         count, sizes = ("8", ("96", "144")) if is_tiny else ("64", ("768", "1024"))
@@ -146,7 +154,8 @@ def _figures(results: Mapping[str, Any]) -> list[str]:
     """Return a figure for every candidate of a benchmark."""
     if "ratio" in results:
         measured, planned = (results[key] / 2**30 for key in ("measured", "planned"))
-        return [f"planned {planned:.3f} GiB, measured {measured:.3f} GiB: {results['ratio']}"]
+        reserved = f", reserved {results['reserved'] / 2**30:.3f} GiB" if "reserved" in results else ""
+        return [f"planned {planned:.3f} GiB, measured {measured:.3f} GiB: {results['ratio']}{reserved}"]
     figures = []
     for name, candidate in results.items():
         if not isinstance(candidate, dict):

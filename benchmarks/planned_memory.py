@@ -1,16 +1,19 @@
 """Memory of real steps against the plan of them.
 
 Run ``python -m benchmarks.planned_memory --out planned_memory.json`` from the folder of the project; on a GPU,
-``python -m benchmarks.planned_memory --size full --config configs/hardware/h200.yaml``.
+``python -m benchmarks.planned_memory --size full --config configs/hardware/h200.yaml``. ``--smaller_first H W`` takes
+steps of smaller images in turn with the others, before them; ``--smaller_later H W`` after them.
 
 Contract: two micro-batches and an optimiser step, after one that warms up. On a GPU, the peak of what its allocator has
 handed out and of what it has reserved; on a CPU, of what PyTorch's profiler saw. ``planned`` is the planner's, at the
-same settings; ``ratio`` is planned / measured.
+same settings, of the larger images; ``ratio`` is planned / measured. What is reserved beyond what was handed out lies
+idle, and depends on the size that came first unless ``PYTORCH_ALLOC_CONF=expandable_segments:True``.
 """
 
 import gc
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +47,16 @@ def take_step(
         optimizer.zero_grad()
 
     return step
+
+
+def in_turn(steps: Sequence[Callable[[], None]]) -> Callable[[], None]:
+    """Return what takes steps one after the other."""
+
+    def take() -> None:
+        for step in steps:
+            step()
+
+    return take
 
 
 def measured(step: Callable[[], None], held: int, device: torch.device) -> dict[str, int]:
@@ -81,7 +94,10 @@ def run(options: Any, scratch: Path) -> dict[str, Any]:  # noqa: ANN401 - argpar
         estimator = settings.build(base, device)
     held = sum(tensor.untyped_storage().nbytes() for tensor in (*estimator.parameters(), *estimator.buffers()))
     trained = sum(weight.numel() * weight.element_size() for weight in estimator.parameters() if weight.requires_grad)
-    found = measured(take_step(estimator, settings, situation, device), held + 2 * trained, device)
+    sizes = [options.smaller_first, options.image_size, options.smaller_later]
+    situations = [replace(situation, image_size=tuple(size)) for size in sizes if size is not None]
+    steps = [take_step(estimator, settings, each, device) for each in situations]
+    found = measured(in_turn(steps), held + 2 * trained, device)
     return {
         **found,
         "planned": planned.peak_bytes,
@@ -89,7 +105,7 @@ def run(options: Any, scratch: Path) -> dict[str, Any]:  # noqa: ANN401 - argpar
         "planned_phase": planned.peak_phase,
         "batch_size": situation.batch_size,
         "precision": situation.precision,
-        "image_size": list(situation.image_size),
+        "image_sizes": [list(each.image_size) for each in situations],
     }
 
 
@@ -98,6 +114,9 @@ def main() -> None:
     parser = NetworkParser(__doc__, IMAGE_SIZES)
     parser.add_argument("--config", type=Path, nargs="+", default=[], help="configurations laid over the recipe")
     parser.add_argument("--batch_size", type=int, help="images per micro-batch (default: the configuration's)")
+    turns = parser.add_mutually_exclusive_group()
+    for name in ("first", "later"):
+        turns.add_argument(f"--smaller_{name}", type=int, nargs=2, metavar=("H", "W"), help="also of this size")
     options = parser.read()
     use_one_thread()
     with tempfile.TemporaryDirectory() as scratch:

@@ -147,6 +147,11 @@ class GeometryDataModule(LightningDataModule):
         train = sorted(self._train, key=lambda source: -source.weight)
         return {source.name: source.dataset.manifest.image_size for source in [*train, *self._val]}
 
+    @property
+    def train_image_sizes(self) -> set[tuple[int, int]]:
+        """(height, width) of the images to train on. Known after ``setup("fit")``."""
+        return {source.dataset.manifest.image_size for source in self._train}
+
     def setup(self, stage: str) -> None:
         """Find the data sets and check that they hold what is asked for.
 

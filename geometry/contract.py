@@ -19,6 +19,10 @@ class TrainingData(Protocol):
     def image_sizes(self) -> Mapping[str, tuple[int, int]]:
         """(height, width) of the images of every data set in use, by name; first the one that counts most."""
 
+    @property
+    def train_image_sizes(self) -> Collection[tuple[int, int]]:
+        """(height, width) of the images to train on, each once."""
+
 
 @runtime_checkable
 class TestData(Protocol):
@@ -40,6 +44,18 @@ class TestData(Protocol):
 
     def test_problems(self, name: str) -> Mapping[str, str]:
         """Return why samples of a data set were left out on this rank, by key."""
+
+
+@runtime_checkable
+class MakesItsData(Protocol):
+    """A class of data modules that make their own data, so that sizes are known before there are any."""
+
+    def sizes_with_weights(self, options: Mapping[str, Any]) -> Sequence[tuple[tuple[int, int], float]]:
+        """Return (height, width) of the images of every data set to train on, each with its weight.
+
+        Args:
+            options: what the class is given to make a data module.
+        """
 
 
 def training_data(data: object) -> TrainingData:

@@ -1,5 +1,6 @@
 """The one exception for mistakes that a user can mend, and how messages with foreign names are printed."""
 
+import re
 import unicodedata
 
 
@@ -34,6 +35,18 @@ def one_line(text: object, longest: int | None = None) -> str:
     if longest is None or len(line) <= longest:
         return line
     return line[:longest].rsplit(" ", 1)[0] + " ..."
+
+
+def is_lack_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that memory ran out, that of a GPU or that of the machine.
+
+    Args:
+        error: Python's, PyTorch's, or that of a library of CUDA by way of PyTorch.
+    """
+    words = "out of memory|can't allocate memory|not enough memory|STATUS_ALLOC_FAILED"
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError) and re.search(words, str(error)) is not None
+    )
 
 
 # Controls, formats (direction of writing, zero width), halves of pairs, separators of lines and of paragraphs.

@@ -28,6 +28,7 @@ from lightning_modules.trained_on import CHECKPOINT_KEY, TrainedOn, describe_tra
 from lightning_modules.training.checkpoint_states import check_states
 from lightning_modules.training.compilation_proof import CompilationProof
 from lightning_modules.training.gradients import GradientGuard
+from lightning_modules.training.largest_first import LargestFirst
 from lightning_modules.training.monitors import check_monitors
 from lightning_modules.training.resumed_optimizer import StoredSettings
 from lightning_modules.training.start import start_from
@@ -93,6 +94,7 @@ class Estimator(TrainedModule):
         self.gradient_guard = GradientGuard(gradient_clip_norm, max_skips_in_a_row)
         self.step_curves = StepCurves(self.gradient_guard)
         self.compilation_proof = CompilationProof()
+        self.largest_first = LargestFirst(self.compilation_proof)
         self.unsharded_evaluation = UnshardedEvaluation()
         self.val_dataset_names: list[str] = []
         self.val_metrics = nn.ModuleList()
@@ -103,8 +105,9 @@ class Estimator(TrainedModule):
         self._resumed: StoredSettings | None = None
 
     def configure_callbacks(self) -> list[Callback]:
-        """Return what goes on beside the steps: clipping, curves, proof of compiled parts, unsharding to validate."""
-        own = (self.gradient_guard, self.step_curves, self.compilation_proof, self.unsharded_evaluation)
+        """Return what goes on beside the steps: clipping, curves, proof of compiled parts and others."""
+        guards = (self.gradient_guard, self.largest_first, self.compilation_proof)
+        own = (*guards, self.step_curves, self.unsharded_evaluation)
         return [callback for callback in own if callback not in self.trainer.callbacks]  # type: ignore[attr-defined]
 
     def setup(self, stage: str) -> None:

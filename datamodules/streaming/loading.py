@@ -163,7 +163,8 @@ class Receiver:
 
 def _is_lack_of_shared_memory(error: Exception) -> bool:
     """Tell a full /dev/shm: PyTorch asks for all pages at once, or dies by a signal at the first write."""
-    return re.search("unable to allocate shared memory|killed by signal: Bus error", str(error)) is not None
+    words = "unable to allocate shared memory|unable to mmap .*Cannot allocate memory|killed by signal: Bus error"
+    return re.search(words, str(error)) is not None
 
 
 def _is_loss_of_process(error: Exception) -> bool:

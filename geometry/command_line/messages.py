@@ -5,7 +5,7 @@ import re
 import sys
 from typing import NoReturn
 
-from geometry.errors import InputError, printable
+from geometry.errors import InputError, is_lack_of_memory, one_line, printable
 from geometry.files.storage import storage_problem
 
 _MAX_LETTERS = 1500
@@ -73,7 +73,8 @@ def mistake_behind(error: BaseException) -> str | None:
     """Return the message of the user's mistake that an exception stands for, or None if it is a bug.
 
     Convention:
-        A mistake is an ``InputError``, a disk that is full or read-only, or a working folder that is gone. jsonargparse
+        A mistake is an ``InputError``, a disk that is full or read-only, a working folder that is gone, or a lack of
+        memory. jsonargparse
         raises a ``ValueError`` from an ``InputError``, and PyTorch wraps a traceback around it where a loader's process
         raised it.
 
@@ -84,6 +85,8 @@ def mistake_behind(error: BaseException) -> str | None:
     while cause is not None:
         if isinstance(cause, InputError):
             return str(cause).rsplit("InputError: ", 1)[-1].strip()
+        if is_lack_of_memory(cause):
+            return f"memory ran out ({one_line(cause, 200)}). What was finished before is intact."
         cause = cause.__cause__
     if _working_folder_is_gone():
         return "the working folder was removed meanwhile. Change to another one, and give the command again."

@@ -17,6 +17,16 @@ _KEPT = {
 }
 
 
+def command_of(args: ArgsType) -> str:
+    """Return the name of the command that a command line gives; nothing if there is none.
+
+    Args:
+        args: the command line as a list; None is that of the process.
+    """
+    words = sys.argv[1:] if args is None else args
+    return str(words[0]) if isinstance(words, list) and words else ""
+
+
 @contextmanager
 def told_when_stopped(args: ArgsType) -> Iterator[None]:
     """Let a program that is stopped say what is kept, and leave the handlers of signals as they were.
@@ -24,8 +34,7 @@ def told_when_stopped(args: ArgsType) -> Iterator[None]:
     Args:
         args: the command line as a list; None is that of the process.
     """
-    words = sys.argv[1:] if args is None else args
-    command = str(words[0]) if isinstance(words, list) and words else ""
+    command = command_of(args)
     try:
         with handlers_restored():
             yield

@@ -11,14 +11,14 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 
 from geometry.command_line.messages import leave
-from geometry.errors import InputError
+from geometry.errors import InputError, is_lack_of_memory
 from lightning_modules.command_line.console import input_error_behind, quieten
 from lightning_modules.command_line.links import modalities_of
 from lightning_modules.command_line.parser import HelpAll, TrainerParser
 from lightning_modules.command_line.run_option import COMMANDS_WITH_RUN, RUN_HELP, name_run
 from lightning_modules.command_line.settings import settle
 from lightning_modules.command_line.spelling import spelled
-from lightning_modules.command_line.stopping import told_when_stopped
+from lightning_modules.command_line.stopping import command_of, told_when_stopped
 from lightning_modules.estimator import Estimator
 from lightning_modules.evaluation.callback import Evaluation, begin_evaluation
 from lightning_modules.lightning_internals import OpenCLI
@@ -71,6 +71,15 @@ DESCRIPTIONS = {
     "fit": "Train a model; validate it while it trains, and at the end.",
     "validate": "Score a trained model on the validation data of its configuration.",
     "test": "Score a trained model on benchmarks, and write scores, predictions and visualisations.",
+}
+# Against a lack of memory.
+REMEDIES = {
+    "fit": (
+        "Lower data.batch_size and raise trainer.accumulate_grad_batches by the same factor, or ask onestep plan, with "
+        "the same --config options and --gpu, what fits. --ckpt_path last goes on from what was saved."
+    ),
+    "validate": "Lower data.val_batch_size.",
+    "test": "Lower data.val_batch_size, or data.longest_side_px of benchmarks.",
 }
 EPILOG = (
     "Model and data are sections of the configuration; any of their options may stand here, too, for instance "
@@ -290,4 +299,4 @@ def run(args: ArgsType = None, kind: type[OneStepCLI] = OneStepCLI) -> None:
         mistake = input_error_behind(error)
         if mistake is None:
             raise
-        leave(mistake)
+        leave(f"{mistake} {REMEDIES[command_of(args)]}" if is_lack_of_memory(error) else mistake)

@@ -5,10 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from tqdm import tqdm
 
-from geometry.errors import InputError, one_line
+from geometry.errors import InputError, is_lack_of_memory, one_line
 from geometry.files.storage import concerns_all_files
 from geometry.files.writing import write_whole
 from geometry.modalities import registered
@@ -198,6 +197,6 @@ def _num_pixels(groups: Iterable[list[tuple[Photo, np.ndarray]]]) -> int:
 
 def reason_of(error: BaseException) -> str:
     """Say in one line why an image could not be predicted."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "memory" in str(error):
+    if is_lack_of_memory(error):
         return "out of memory; try a smaller --tile_size or --processing_res."
     return one_line(error, 300) or type(error).__name__

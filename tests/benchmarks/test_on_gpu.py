@@ -42,11 +42,15 @@ def test_nothing_is_begun_without_time(tmp_path, monkeypatch):
 def test_rows_name_every_candidate():
     found = {
         "step": {"state": "done", "seconds": 1, "results": {"ours": {"seconds_per_step": {"median": 0.5}}}},
-        "memory": {"state": "done", "seconds": 1, "results": {"ratio": 1.0, "measured": 2**30, "planned": 2**30}},
+        "memory": {
+            "state": "done",
+            "seconds": 1,
+            "results": {"ratio": 1.0, "measured": 2**30, "planned": 2**30, "reserved": 3 * 2**29},
+        },
     }
     text = "\n".join(rows_of(found))
     assert "ours: 0.5 s per step" in text
-    assert "planned 1.000 GiB, measured 1.000 GiB: 1.0" in text
+    assert "planned 1.000 GiB, measured 1.000 GiB: 1.0, reserved 1.500 GiB" in text
 
 
 @pytest.mark.slow
@@ -57,4 +61,7 @@ def test_it_runs_to_its_end_on_a_cpu(tmp_path):
     assert {part["state"] for part in results.values()} == {"done"}
     waited = results["loader"]["results"]["ours"]["trainer"]
     assert waited["workers"] == 1 and 0 <= waited["data_wait_share"] <= 1, "the loader ran beside the step"
-    assert 0.95 < results["memory"]["results"]["ratio"] < 1.05
+    memory = {name: part["results"] for name, part in results.items() if name.startswith("memory")}
+    assert len(memory) == 5 and all(0.95 < part["ratio"] < 1.05 for part in memory.values())
+    assert memory["memory_largest_first"]["image_sizes"] == [[64, 96], [64, 64]]
+    assert memory["memory_largest_later"]["image_sizes"] == [[64, 64], [64, 96]]

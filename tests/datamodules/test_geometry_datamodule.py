@@ -117,6 +117,7 @@ def test_validation_defaults_to_the_val_splits_that_exist(folders):
     data.setup("fit")
     assert [dataset.name for dataset in data.val_dataset_infos] == ["a"]
     assert data.image_sizes == {"a": (12, 16), "b": (8, 24)}
+    assert data.train_image_sizes == {(12, 16), (8, 24)}
     assert [len(loader) for loader in data.val_dataloader()] == [3]
 
 

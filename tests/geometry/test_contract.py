@@ -21,6 +21,7 @@ class Half:
 
 class Whole(Half):
     image_sizes = {"tiny": (8, 8)}  # noqa: RUF012
+    train_image_sizes = ((8, 8),)
 
 
 class Scored:
@@ -48,14 +49,14 @@ def test_an_error_names_the_data_module_what_it_lacks_and_where_that_is_describe
     with pytest.raises(InputError) as caught:
         training_data(Half())
     assert str(caught.value) == (
-        "the data module Half lacks image_sizes, which geometry.contract.TrainingData asks for."
+        "the data module Half lacks image_sizes, train_image_sizes, which geometry.contract.TrainingData asks for."
     )
     with pytest.raises(InputError, match=r"Scored lacks test_problems, which geometry\.contract\.TestData asks for"):
         as_test_data(Scored())
 
 
 def test_an_error_names_all_that_is_lacking_at_once():
-    with pytest.raises(InputError, match="object lacks image_sizes, val_dataset_infos, which"):
+    with pytest.raises(InputError, match="object lacks image_sizes, train_image_sizes, val_dataset_infos, which"):
         training_data(object())
     lacking = "describe_test, missing_tests, skip_tests, test_dataset_infos, test_problems"
     with pytest.raises(InputError, match=f"Whole lacks {lacking}, which"):

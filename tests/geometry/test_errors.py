@@ -1,6 +1,7 @@
 import pytest
+import torch
 
-from geometry.errors import one_line, printable
+from geometry.errors import InputError, is_lack_of_memory, one_line, printable
 
 
 @pytest.mark.parametrize(
@@ -27,3 +28,23 @@ def test_a_librarys_message_becomes_one_line_cut_between_words():
     assert one_line(error) == "first second third"
     assert one_line(error, 14) == "first second ..."
     assert one_line("x" * 20, 10) == "x" * 10 + " ..."
+
+
+@pytest.mark.parametrize(
+    ("error", "is_lack"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), True),
+        (MemoryError("Unable to allocate 3.1 TiB for an array with shape (1000000, 854000)"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (InputError("photo.png: a file of 3 bytes is out of memory's reach"), False),
+    ],
+)
+def test_a_lack_of_memory_is_told_from_other_errors(error, is_lack):
+    assert is_lack_of_memory(error) is is_lack
+
+
+def test_what_pytorch_says_on_a_cpu_is_a_lack_of_memory():
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 55)
+    assert is_lack_of_memory(caught.value)

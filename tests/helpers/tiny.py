@@ -185,6 +185,10 @@ class TinyData(LightningDataModule):
     def image_sizes(self) -> dict[str, tuple[int, int]]:
         return {dataset.name: (self.options["height"], self.options["width"]) for dataset in self.val_dataset_infos}
 
+    @property
+    def train_image_sizes(self) -> set[tuple[int, int]]:
+        return set(self.image_sizes.values())
+
     def train_dataloader(self) -> _Batches:
         return _Batches(self.num_batches, first_seed=1000, **self.options)
 

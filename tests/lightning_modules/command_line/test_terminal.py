@@ -4,6 +4,8 @@ import re
 import warnings
 
 import pytest
+import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from tqdm import tqdm
 
@@ -43,6 +45,26 @@ def test_a_warning_amid_a_bar_begins_on_a_line_of_its_own(capsys):
         text = warnings.formatwarning("it is odd", UserWarning, train.__file__.replace("train.py", "geometry/a.py"), 1)
         bars.note_closed(bar)
     assert text == "\nwarning: it is odd\n"
+
+
+class Hungry(Callback):
+    """Asks for more memory than there is, at the second step."""
+
+    def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+        if trainer.global_step:
+            torch.empty(1 << 55)
+
+
+def test_a_fit_that_runs_out_of_memory_says_what_to_lower_and_how_to_go_on(tmp_path):
+    config = prepare(tmp_path, max_steps=6)
+    hungry = "--trainer.callbacks+=tests.lightning_modules.command_line.test_terminal.Hungry"
+    assert fit(tmp_path / "runs", config, hungry, "--checkpoints.every_n_steps=1") == [2]
+    log = log_of(tmp_path / "runs")
+    (line,) = [line for line in log.splitlines() if line.startswith("error: memory ran out (")]
+    for word in ("allocate 144115188075855872 bytes", "data.batch_size", "onestep plan", "--ckpt_path last"):
+        assert word in line
+    assert "Traceback" not in log
+    assert fit(tmp_path / "runs", config, "--ckpt_path=last") == [0]
 
 
 def test_a_missing_gpu_says_what_to_do():

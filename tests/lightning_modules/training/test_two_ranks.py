@@ -36,6 +36,7 @@ class RankData(LightningDataModule):
 
     val_dataset_infos = (DatasetInfo("tiny"),)
     image_sizes: ClassVar = {"tiny": (32, 32)}
+    train_image_sizes = ((32, 32),)
 
     def train_dataloader(self):
         rank = self.trainer.global_rank
@@ -93,6 +94,7 @@ class SharedData(LightningDataModule):
 
     val_dataset_infos = ()
     image_sizes: ClassVar = {"tiny": (32, 32)}
+    train_image_sizes = ((32, 32),)
 
     def train_dataloader(self):
         batch = make_batch(4)

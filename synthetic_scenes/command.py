@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
-from geometry.command_line import Command, Group, Option, say_new_spelling
+from geometry.command_line import Command, Group, Option
+from synthetic_scenes import SyntheticHypersim, SyntheticVirtualKitti
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words after the program's name; those of this process by default.
     """
     return GROUP.main(sys.argv[1:] if arguments is None else arguments, "onestep synthesize")
-
-
-if __name__ == "__main__":
-    say_new_spelling("python -m datamodules.synthetic", "onestep synthesize")
-    sys.exit(main())

@@ -14,15 +14,15 @@ import torch
 from tqdm import tqdm
 
 from datamodules.preparation.processes import MAX_PROCESSES, process_pool
-from datamodules.synthetic.primitives import Array
-from datamodules.synthetic.render import Frame, Pose, render
-from datamodules.synthetic.rooms import STYLES, add_flash, random_pose, random_room
-from datamodules.synthetic.streets import WEATHER, random_drive, random_street
 from geometry.camera import camera_from_hypersim, camera_from_intrinsics, pixel_rays
 from geometry.command_line import Option
 from geometry.errors import InputError
 from geometry.files.limits import MAX_SAMPLE_PIXELS
 from geometry.files.paths import check_writable
+from synthetic_scenes.primitives import Array
+from synthetic_scenes.render import Frame, Pose, render
+from synthetic_scenes.rooms import STYLES, add_flash, random_pose, random_room
+from synthetic_scenes.streets import WEATHER, random_drive, random_street
 
 _HYPERSIM_CAMERA = "cam_00"
 _VKITTI_SCENES = ("Scene01", "Scene02", "Scene06", "Scene18", "Scene20")
@@ -258,7 +258,7 @@ def _run(write: Callable[[Row], None], rows: Sequence[Row], workers: int, title:
         if workers == 1:
             yield from map(write, rows)
             return
-        with process_pool(workers) as pool:
+        with process_pool(workers, __name__) as pool:
             yield from pool.map(write, rows, chunksize=max(1, min(8, len(rows) // workers)))
 
     for _ in tqdm(results(), title, total=len(rows), unit="frame", disable=title is None):

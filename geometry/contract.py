@@ -46,6 +46,18 @@ class TestData(Protocol):
         """Return why samples of a data set were left out on this rank, by key."""
 
 
+@runtime_checkable
+class MakesItsData(Protocol):
+    """A class of data modules that make their own data, so that sizes are known before there are any."""
+
+    def sizes_with_weights(self, options: Mapping[str, Any]) -> Sequence[tuple[tuple[int, int], float]]:
+        """Return (height, width) of the images of every data set to train on, each with its weight.
+
+        Args:
+            options: what the class is given to make a data module.
+        """
+
+
 def training_data(data: object) -> TrainingData:
     """Return a data module as one to train or validate on.
 

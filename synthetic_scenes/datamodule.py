@@ -3,7 +3,9 @@
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_info
 
@@ -21,6 +23,7 @@ from synthetic_scenes import SyntheticHypersim, SyntheticVirtualKitti
 
 _ROOM_SIZE = (64, 96)
 _STREET_SIZE = (64, 224)
+_WEIGHTS = {"rooms": 9.0, "streets": 1.0}
 
 
 class SyntheticDataModule(GeometryDataModule):
@@ -68,12 +71,11 @@ class SyntheticDataModule(GeometryDataModule):
         self.contents = (*DEFAULT_MODALITIES, *further)
         name = "-".join(["rooms", *further, _text(_ROOM_SIZE), str(rooms), f"seed{data_seed}"])
         self.folders = {"rooms": place / name}
-        weights = {"rooms": 9.0, "streets": 1.0}
         if streets:
             self.folders["streets"] = place / f"streets-{_text(_STREET_SIZE)}-{streets}-seed{data_seed}"
         self.num_frames, self.data_seed = {"rooms": rooms, "streets": streets}, data_seed
         super().__init__(
-            datasets=[DatasetSource(str(folder), weights[kind]) for kind, folder in self.folders.items()],
+            datasets=[DatasetSource(str(folder), _WEIGHTS[kind]) for kind, folder in self.folders.items()],
             batch_size=batch_size,
             val_batch_size=val_batch_size,
             modalities=modalities,
@@ -82,6 +84,16 @@ class SyntheticDataModule(GeometryDataModule):
             num_workers=num_workers,
             seed=seed,
         )
+
+    @staticmethod
+    def sizes_with_weights(options: Mapping[str, Any]) -> list[tuple[tuple[int, int], float]]:
+        """Return (height, width) of rooms and, where there are any, streets, each with its weight.
+
+        Args:
+            options: arguments of the class.
+        """
+        sizes = {"rooms": _ROOM_SIZE} | ({"streets": _STREET_SIZE} if options.get("streets") else {})
+        return [(size, _WEIGHTS[kind]) for kind, size in sizes.items()]
 
     def prepare_data(self) -> None:
         """Render and prepare what the cache does not hold yet."""

@@ -86,7 +86,7 @@ class Plan:
 
     def _per_image(self, flops: dict[str, int]) -> dict[str, float]:
         situation = self.setting.situation
-        count = situation.batch_size * min(2, situation.micro_batches)
+        count = situation.batch_size
         return {phase: number / count for phase, number in flops.items() if phase not in _NOT_TRAINED}
 
 

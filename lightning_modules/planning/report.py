@@ -4,14 +4,17 @@ from typing import Any
 
 from lightning_modules.planning.cards import CONTEXT_BYTES, IDLE_SHARE, Card
 from lightning_modules.planning.plan import Plan
+from lightning_modules.planning.setting import Setting
 from lightning_modules.planning.ways_to_fit import FittingWay
 
 _SHOWN = 8
+_LITTLE = 2**28  # bytes
+_NAMED = 1 / 256  # of the peak: kinds that are smaller are not named
 
 
 def gib(size: float) -> str:
-    """Return a number of bytes as text, in GiB."""
-    return f"{size / 2**30:.1f} GiB"
+    """Return a number of bytes as text, in GiB, or in MiB where that would be little."""
+    return f"{size / 2**30:.1f} GiB" if size >= _LITTLE or not size else f"{size / 2**20:.1f} MiB"
 
 
 def describe(plan: Plan) -> list[str]:
@@ -25,7 +28,9 @@ def describe(plan: Plan) -> list[str]:
     height, width = situation.image_size
     assumed = ", the usual size of such data; none are prepared here" if setting.sizes_are_assumed else ""
     parts = ", ".join(f"{phase} {gib(size)}" for phase, size in books.phase_bytes.items() if phase != "start")
-    kinds = ", ".join(f"{kind} {gib(size)}" for kind, size in books.by_kind().items() if size > 2**26)
+    kinds = ", ".join(
+        f"{kind} {gib(size)}" for kind, size in books.by_kind().items() if size > _NAMED * plan.peak_bytes
+    )
     operations = ", ".join(f"{phase} {number / 1e12:.2f}" for phase, number in plan.flops_by_phase.items() if number)
     sharded = ", sharded" if setting.is_sharded else ""
     lines = [
@@ -33,6 +38,7 @@ def describe(plan: Plan) -> list[str]:
         "million train in all",
         f"step: {setting.images_per_step} images = {setting.devices} device(s){sharded} x {situation.micro_batches} x "
         f"{situation.batch_size}, {situation.precision}, largest images {height}x{width}{assumed}",
+        *_assumed_devices(setting),
         f"peak of tensors: {gib(plan.peak_bytes)} on each device, in {_peak_phase(plan)}",
         f"by phase: {parts}",
         f"at the peak: {kinds}",
@@ -43,6 +49,14 @@ def describe(plan: Plan) -> list[str]:
         lines.append(f"  {gib(entry.num_bytes)}  {size} {str(entry.dtype).removeprefix('torch.')}  {entry.maker}")
     lines.append(f"TFLOP per image: {plan.flops_per_image / 1e12:.2f} ({operations})")
     return lines
+
+
+def _assumed_devices(setting: Setting) -> list[str]:
+    if not setting.devices_are_assumed:
+        return []
+    return [
+        "  the machine decides how many devices (trainer.devices: auto): planned is one on each node; fit takes all"
+    ]
 
 
 def describe_on(plan: Plan, card: Card, most: int, way: FittingWay | None, utilisation: float) -> list[str]:
@@ -74,10 +88,9 @@ def _speed(plan: Plan, card: Card, utilisation: float) -> list[str]:
     seconds = plan.seconds_per_step(card, utilisation)
     if seconds is None:
         return []
-    return [
-        f"{3600 / seconds:,.0f} steps per hour, {plan.setting.max_steps:,} steps in "
-        f"{plan.setting.max_steps * seconds / 3600:.1f} h, at {utilisation:.0%} of what its maker states"
-    ]
+    steps = plan.setting.max_steps
+    whole = "" if steps is None else f"{steps:,} steps in {steps * seconds / 3600:.1f} h, "
+    return [f"{3600 / seconds:,.0f} steps per hour, {whole}at {utilisation:.0%} of what its maker states"]
 
 
 def _peak_phase(plan: Plan) -> str:

@@ -5,10 +5,21 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from geometry.contract import MakesItsData
 from geometry.errors import InputError
 from geometry.files.json_text import read_json_file
 from geometry.files.limits import MAX_MANIFEST_BYTES, MAX_SAMPLE_PIXELS
 from lightning_modules.inference.run_config import read_config
+from lightning_modules.planning.run_options import (
+    batch_sizes_of,
+    count,
+    data_class,
+    devices_of,
+    precision_of,
+    section,
+    steps_of,
+    strategy_of,
+)
 from lightning_modules.planning.simulated_step import Situation
 from lightning_modules.shipped import find_config
 
@@ -25,19 +36,25 @@ class Setting:
         model: its section of the model.
         situation: how a step is trained, at the largest size.
         devices: GPUs, over all nodes.
+        num_nodes: machines that these are spread over.
+        devices_are_assumed: the configuration leaves their number to the machine; one on each node is assumed.
         mean_pixels: pixels of an image in the mean over the data sets.
         sizes_are_assumed: no prepared data set said how large its images are.
         tf32: the option of this name.
-        max_steps: optimiser steps of the run.
+        max_steps: optimiser steps of the run; None is not said, where epochs or time end it.
+        val_size_is_given: the size of batches of validation does not follow that of training.
     """
 
     model: dict[str, Any] = field(hash=False)
     situation: Situation
     devices: int = 1
+    num_nodes: int = 1
+    devices_are_assumed: bool = False
     mean_pixels: float = 0.0
     sizes_are_assumed: bool = False
     tf32: str = "convolutions"
-    max_steps: int = _PAPER_STEPS
+    max_steps: int | None = _PAPER_STEPS
+    val_size_is_given: bool = False
 
     @property
     def images_per_step(self) -> int:
@@ -68,39 +85,44 @@ def read_setting(configs: Sequence[str | Path], image_size: tuple[int, int] | No
     if not configs:
         raise InputError("give the configurations to plan: --config FILE.")
     config = read_config([Path(find_config(str(name))) for name in configs])
-    trainer, data = _plain(config.get("trainer")), _plain(config.get("data"))
-    options = _plain(data.get("init_args"))
-    sizes, is_assumed = ([(image_size, 1.0)], False) if image_size else _sizes(options)
+    trainer, data_section = section(config.get("trainer")), section(config.get("data"))
+    sizes, is_assumed = ([(image_size, 1.0)], False) if image_size else _sizes(data_section)
     largest = max((size for size, _ in sizes), key=lambda size: size[0] * size[1])
     weight = sum(share for _, share in sizes)
-    devices = _count(trainer.get("devices", 1), "trainer.devices") * _count(trainer.get("num_nodes", 1), "num_nodes")
-    strategy, strategy_options = _strategy(trainer.get("strategy", "auto"))
-    is_sharded = strategy == "FullySharded"
-    average = _plain(config.get("ema"))
+    devices, devices_are_assumed = devices_of(trainer)
+    shards, strategy_options = strategy_of(trainer)
+    average = section(config.get("ema"))
+    batch_size, val_batch_size = batch_sizes_of(data_section)
     situation = Situation(
         image_size=largest,
-        batch_size=_count(options.get("batch_size", 2), "data.batch_size"),
-        micro_batches=_count(trainer.get("accumulate_grad_batches", 1), "trainer.accumulate_grad_batches"),
-        precision=str(trainer.get("precision") or "32-true"),
-        val_batch_size=_count(options.get("val_batch_size", options.get("batch_size", 2)), "data.val_batch_size"),
+        batch_size=batch_size,
+        micro_batches=count(trainer.get("accumulate_grad_batches", 1), "trainer.accumulate_grad_batches"),
+        precision=precision_of(trainer),
+        val_batch_size=val_batch_size or batch_size,
         average_on_device=average.get("decay") is not None and not average.get("on_cpu"),
-        buckets=int(devices > 1 and not is_sharded),
-        gradients_are_buckets=devices > 1 and not is_sharded and bool(strategy_options.get("gradient_as_bucket_view")),
-        shards=devices if is_sharded else 1,
+        buckets=int(devices > 1 and not shards),
+        gradients_are_buckets=devices > 1 and not shards and bool(strategy_options.get("gradient_as_bucket_view")),
+        shards=devices if shards else 1,
     )
     return Setting(
         model=config["model"],
         situation=situation,
         devices=devices,
+        num_nodes=int(trainer.get("num_nodes", 1)),
+        devices_are_assumed=devices_are_assumed,
         mean_pixels=sum(height * width * share for (height, width), share in sizes) / weight,
         sizes_are_assumed=is_assumed,
         tf32=str(config.get("tf32", "convolutions")),
-        max_steps=_steps(trainer.get("max_steps")),
+        max_steps=steps_of(trainer, _PAPER_STEPS),
+        val_size_is_given=val_batch_size is not None,
     )
 
 
-def _sizes(options: Mapping[str, Any]) -> tuple[list[tuple[tuple[int, int], float]], bool]:
+def _sizes(data_section: Mapping[str, Any]) -> tuple[list[tuple[tuple[int, int], float]], bool]:
     """Return sizes of images with their weights, and whether they are no more than usual."""
+    options, kind = section(data_section.get("init_args")), data_class(data_section)
+    if isinstance(kind, MakesItsData):
+        return [*kind.sizes_with_weights(options)], False
     found, is_assumed = [], False
     datasets = options.get("datasets") if isinstance(options.get("datasets"), list) else []
     for dataset in datasets or [{}]:
@@ -120,39 +142,3 @@ def _size(value: Any) -> tuple[int, int]:  # noqa: ANN401 - whatever a file says
     if type(height) is not int or type(width) is not int or not 0 < height * width <= MAX_SAMPLE_PIXELS or height < 1:
         raise ValueError
     return height, width
-
-
-def _strategy(strategy: Any) -> tuple[str, dict[str, Any]]:  # noqa: ANN401 - whatever a configuration says
-    if isinstance(strategy, dict):
-        return str(strategy.get("class_path", "")).rpartition(".")[2], _plain(strategy.get("init_args"))
-    return str(strategy), {}
-
-
-def _plain(section: Any) -> dict[str, Any]:  # noqa: ANN401 - whatever a configuration says
-    """Return a section with its interpolations resolved; one that is missing, or refers to what is not, is empty."""
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    if not isinstance(section, dict):
-        return {}
-    try:
-        found: Any = OmegaConf.to_container(OmegaConf.create(section), resolve=True)
-    except OmegaConfBaseException:
-        return section
-    return found
-
-
-def _count(value: Any, name: str) -> int:  # noqa: ANN401 - whatever a configuration says
-    if isinstance(value, list):
-        return len(value)
-    try:
-        number = int(value)
-    except (TypeError, ValueError):
-        number = 0
-    if number < 1:
-        raise InputError(f"{name}: {value} cannot be planned; give a number of at least 1.")
-    return number
-
-
-def _steps(value: Any) -> int:  # noqa: ANN401 - whatever a configuration says
-    return value if isinstance(value, int) and value > 0 else _PAPER_STEPS

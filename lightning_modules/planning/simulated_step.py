@@ -52,7 +52,7 @@ class Situation:
 
 
 def simulate(estimator: Estimator, situation: Situation, for_gpu: bool = True, fake: bool = True) -> Books:
-    """Return the books of an optimiser step with at most two micro-batches, and of a batch of validation.
+    """Return the books of an optimiser step with its last micro-batch, and of a batch of validation.
 
     The estimator cannot be used for anything afterwards.
 
@@ -104,10 +104,11 @@ class _Step:
         if self.situation.gradients_are_buckets:
             for weight, bucket in zip(self.weights, buckets, strict=True):
                 weight.grad = bucket
+        elif self.situation.micro_batches > 1:
+            self._begin_gradients()
         self.estimator.network.train()
         self._mark_phases()
-        for _ in range(min(2, self.situation.micro_batches)):
-            self._micro_batch()
+        self._micro_batch()
         with self.ledger.in_phase("optimiser step"), torch.no_grad():
             norm = torch.nn.utils.get_total_norm([weight.grad for weight in self.weights if weight.grad is not None])
             torch.nn.utils.clip_grads_with_norm_(self.weights, 1.0, norm)
@@ -138,6 +139,13 @@ class _Step:
                 if isinstance(state, Tensor):
                     ledger.book(state, STATES, name)
         return optimizer
+
+    def _begin_gradients(self) -> None:
+        """Give weights the gradients that a micro-batch before left: the first one of a step needs the least memory."""
+        with self.ledger.in_phase("start"):
+            for name, weight in self.named:
+                weight.grad = torch.zeros_like(weight)
+                self.ledger.book(weight.grad, GRADIENTS, name)
 
     def _micro_batch(self) -> None:
         ledger, situation = self.ledger, self.situation

@@ -3,15 +3,19 @@
 import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from importlib import import_module
 from typing import Any
+
+import torch
 
 from lightning_modules.planning.cards import Card
 from lightning_modules.planning.plan import Plan, make_plan
+from lightning_modules.planning.run_options import class_named
 from lightning_modules.planning.setting import Setting
 from lightning_modules.planning.simulated_step import STATES
 
 _BITS_OF_STATES = 8
+# The optimiser that computes the same with states of 8 bits.
+_SMALL_STATES = {torch.optim.AdamW: "bitsandbytes.optim.AdamW8bit", torch.optim.Adam: "bitsandbytes.optim.Adam8bit"}
 _ADAPTERS = {"rank": 16}
 _QUANTIZATION = "nf4"
 _MOST_DEVICES = 8
@@ -88,16 +92,20 @@ def _ways(setting: Setting) -> Iterator[Way]:
         yield Way(tuple(options), setting)
     if (images := setting.situation.batch_size) > 1:
         micro_batches = setting.situation.micro_batches * images
-        setting = setting.with_situation(batch_size=1, val_batch_size=1, micro_batches=micro_batches)
+        setting = setting.with_situation(batch_size=1, micro_batches=micro_batches)
         options += ["--data.batch_size=1", f"--trainer.accumulate_grad_batches={micro_batches}"]
+    if images > 1 or setting.situation.val_batch_size > 1:
+        setting = setting.with_situation(val_batch_size=1)
+        options += ["--data.val_batch_size=1"] * setting.val_size_is_given
         yield Way(tuple(options), setting)
     names = sorted((name for name in known if name.endswith("checkpointing")), key=lambda name: "decoder" not in name)
     for name in names:
         if not given.get(name):
             setting = with_option(setting, name, True, "true")
             yield Way(tuple(options), setting)
-    if not given.get("lora"):
-        yield Way((*options, "--model.optimizer=bitsandbytes.optim.AdamW8bit"), setting, has_small_states=True)
+    small = _SMALL_STATES.get(_optimizer(setting))
+    if small and not given.get("lora"):
+        yield Way((*options, f"--model.optimizer={small}"), setting, has_small_states=True)
     yield from _ways_that_learn_less(setting, options, known)
 
 
@@ -124,18 +132,29 @@ def _ways_that_learn_less(setting: Setting, options: list[str], known: set[str])
             options = [*options, f"--model.network.{name}={shown_value}"]
     for devices in (2, 4, _MOST_DEVICES):
         micro_batches, rest = divmod(whole.images_per_step, devices * whole.situation.batch_size)
-        if devices < whole.devices or rest:
+        if devices < whole.devices or rest or devices % whole.num_nodes:
             continue
         sharded = replace(whole, devices=devices).with_situation(
             micro_batches=micro_batches, shards=devices, buckets=0, gradients_are_buckets=False
         )
-        strategy = f"--trainer.strategy='{{class_path: lightning_modules.FullySharded}}' --trainer.devices={devices}"
-        yield Way((*options, strategy, f"--trainer.accumulate_grad_batches={micro_batches}"), sharded)
+        words = (
+            "--trainer.strategy='{class_path: lightning_modules.FullySharded}'",
+            f"--trainer.devices={devices // whole.num_nodes}",
+            f"--trainer.accumulate_grad_batches={micro_batches}",
+        )
+        yield Way((*options, *words), sharded)
 
 
 def _network(setting: Setting) -> dict[str, Any]:
     network = setting.model["init_args"]["network"]
     return {"class_path": network["class_path"], "init_args": network.get("init_args") or {}}
+
+
+def _optimizer(setting: Setting) -> type:
+    """Return the class of the optimiser; where a configuration names none, that of estimators."""
+    optimizer = setting.model["init_args"].get("optimizer") or {}
+    path = optimizer.get("class_path") if isinstance(optimizer, dict) else optimizer
+    return class_named(str(path), "model.optimizer") if path else torch.optim.AdamW
 
 
 def _with_network(setting: Setting, name: str, value: Any) -> Setting:  # noqa: ANN401
@@ -146,5 +165,4 @@ def _with_network(setting: Setting, name: str, value: Any) -> Setting:  # noqa: 
 
 def _parameters(class_path: str) -> set[str]:
     """Return the names of the options of a network."""
-    module, _, name = class_path.rpartition(".")
-    return set(inspect.signature(getattr(import_module(module), name)).parameters)
+    return set(inspect.signature(class_named(class_path, "model.network")).parameters)

@@ -1,4 +1,4 @@
-"""The planner answers for every shipped configuration and every card, and what it proposes fits."""
+"""The planner answers for every shipped configuration and card; what it proposes fits, and is what fit takes."""
 
 import shlex
 
@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 import train
+from geometry.errors import InputError
 from lightning_modules.planning.cards import card_named, card_names
 from lightning_modules.planning.plan import make_plan
 from lightning_modules.planning.report import describe_on
@@ -14,6 +15,8 @@ from lightning_modules.planning.ways_to_fit import _ways, cheapest_way
 from lightning_modules.shipped import config_names, find_config
 
 TOY_SIZE = (32, 32)
+OVERLAYS = [name for name in config_names() if name.startswith("hardware/")]
+TRANSFORMERS = ["depth_sd35", "depth_flux_kontext", "recipes/fe2e"]
 
 
 def names_with_a_model():
@@ -36,6 +39,10 @@ def assert_answered_on_every_card(names, size=None, cards=()):
             assert way.peak_bytes <= card.room_bytes
 
 
+def test_a_configuration_is_planned_by_itself_or_laid_over_another():
+    assert {*names_with_a_model(), *OVERLAYS} == {*config_names()}, "these are planned by the tests below"
+
+
 def test_the_planner_answers_for_a_toy_on_every_card():
     assert_answered_on_every_card(["demo"], TOY_SIZE)
 
@@ -52,18 +59,38 @@ def test_the_planner_answers_for_every_configuration_on_every_card(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("hardware", ["24gb", "fsdp", "h200", "multi_gpu"])
-def test_the_planner_answers_for_every_hardware_on_every_card(hardware):
-    assert_answered_on_every_card(["depth_stable_diffusion", f"hardware/{hardware}"])
+@pytest.mark.parametrize("name", ["depth_stable_diffusion", "diffusion_depth", "recipes/lotus_d"])
+@pytest.mark.parametrize("hardware", OVERLAYS)
+def test_the_planner_answers_for_every_hardware_on_every_card(hardware, name):
+    assert_answered_on_every_card([name, hardware])
 
 
-def said(node):
-    """A printed configuration without what stands for a default, as people write them."""
-    return (
-        {key: said(value) for key, value in node.items() if value not in (None, "auto")}
-        if isinstance(node, dict)
-        else node
-    )
+@pytest.mark.parametrize("name", TRANSFORMERS)
+@pytest.mark.parametrize("hardware", OVERLAYS)
+def test_hardware_for_a_unet_is_refused_for_transformers_by_the_name_of_an_option(hardware, name):
+    sharding_4_bits = hardware == "hardware/fsdp" and name == "depth_flux_kontext"
+    reason = "leave out network.quantization" if sharding_4_bits else "PretrainedNetwork: there is no option unet_ch"
+    with pytest.raises(InputError, match=reason) as refused:
+        make_plan(read_setting([name, hardware]))
+    assert "\n" not in str(refused.value)
+
+
+def test_fit_refuses_hardware_for_a_unet_for_transformers_with_the_same_words(capsys):
+    with pytest.raises(SystemExit) as ended:
+        train.main(["fit", "--config", "depth_sd35", "--config", "hardware/24gb", "--print_config"])
+    assert ended.value.code == 2
+    assert "PretrainedNetwork: there is no option unet_checkpointing" in capsys.readouterr().err
+
+
+def as_fit_reads_it(names, options, file, capsys):
+    """The setting of configurations with the words of a proposal after them, by way of fit's own parser."""
+    configs = [word for name in names for word in ("--config", name)]
+    with pytest.raises(SystemExit) as ended:
+        train.main(["fit", *configs, *shlex.split(" ".join(options)), "--print_config"])
+    printed = capsys.readouterr()
+    assert ended.value.code in (0, None), printed.err
+    file.write_text(printed.out)
+    return read_setting([file])
 
 
 @pytest.mark.slow
@@ -71,18 +98,50 @@ def said(node):
     "names", [["depth_stable_diffusion", "hardware/h200"], ["depth_flux_kontext"]], ids=lambda names: names[-1]
 )
 def test_fit_takes_the_words_of_every_proposal_for_what_was_planned(names, tmp_path, capsys):
-    configs = [word for name in names for word in ("--config", name)]
     ways = list(_ways(read_setting(names)))
     assert ways
     for way in ways:
-        with pytest.raises(SystemExit) as ended:
-            train.main(["fit", *configs, *shlex.split(" ".join(way.options)), "--print_config"])
-        assert ended.value.code in (0, None), capsys.readouterr().err
-        printed = said(yaml.safe_load(capsys.readouterr().out))
-        (tmp_path / "printed.yaml").write_text(yaml.safe_dump(printed))
-        read = read_setting([tmp_path / "printed.yaml"])
+        read = as_fit_reads_it(names, way.options, tmp_path / "printed.yaml", capsys)
         assert (read.situation, read.devices) == (way.setting.situation, way.setting.devices), way.options
         planned, taken = (each.model["init_args"]["network"]["init_args"] for each in (way.setting, read))
         assert bool(taken.get("compile")) == bool(planned.get("compile")), way.options
         for name in ("channels_last", "quantization", "vae_precision"):
             assert taken.get(name, False) == planned.get(name, False), way.options
+
+
+# A configuration, a card that is too small for it, and the option that the proposal ends with.
+TOO_SMALL = {
+    "bf16": (["depth_stable_diffusion"], "21GB", "--model.network.vae_precision=bfloat16"),
+    "smaller batches": (["depth_stable_diffusion", "hardware/h200"], "RTX4090", "--trainer.accumulate_grad_batches=32"),
+    "8-bit states": (["depth_sd35"], "RTX5090", "--model.optimizer=bitsandbytes.optim.AdamW8bit"),
+    "Adam in 8 bits": (["diffusion_depth"], "12GB", "--model.optimizer=bitsandbytes.optim.Adam8bit"),
+    "adapters": (["depth_sd35"], "RTX4090", "--model.network.lora={rank: 16}"),
+    "4 bits": (["recipes/fe2e"], "H100", "--model.network.quantization=nf4"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", TOO_SMALL)
+def test_a_proposal_that_is_planned_anew_from_its_words_has_the_peak_that_was_proposed(case, tmp_path, capsys):
+    names, card, last = TOO_SMALL[case]
+    card, found = card_named(card), make_plan(read_setting(names))
+    assert not found.fits(card)
+    way = cheapest_way(found, card)
+    assert way is not None
+    again = make_plan(as_fit_reads_it(names, way.options, tmp_path / "printed.yaml", capsys))
+    print(
+        f"{' '.join(names)} on {card.name}: {way.options}: {way.peak_bytes / 2**30:.3f}, {again.peak_bytes / 2**30:.3f}"
+    )
+    assert shlex.split(way.options[-1]) == [last]
+    assert again.setting.images_per_step == found.setting.images_per_step
+    assert again.peak_bytes == pytest.approx(way.peak_bytes, rel=0.005)
+    assert again.fits(card)
+
+
+@pytest.mark.slow
+def test_a_proposal_to_shard_that_is_planned_anew_from_its_words_has_the_peak_that_was_proposed(tmp_path, capsys):
+    names = ["depth_stable_diffusion"]
+    way = next(way for way in _ways(read_setting(names)) if way.setting.is_sharded)
+    again = make_plan(as_fit_reads_it(names, way.options, tmp_path / "printed.yaml", capsys))
+    assert again.setting.situation.shards == way.setting.situation.shards == 2
+    assert again.peak_bytes == pytest.approx(make_plan(way.setting).peak_bytes, rel=0.005)

@@ -198,7 +198,7 @@ def test_the_size_of_a_data_set_is_taken_if_it_can_be_one(tmp_path, text, size):
         os.mkfifo(tmp_path / "dataset.json")
     else:
         (tmp_path / "dataset.json").write_text(text)
-    found, is_assumed = setting._sizes({"datasets": [{"path": str(tmp_path)}]})
+    found, is_assumed = setting._sizes({"init_args": {"datasets": [{"path": str(tmp_path)}]}})
     assert is_assumed is (size is None)
     assert found == [(size or (480, 640), 1.0)]
 

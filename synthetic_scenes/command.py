@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,56 +9,33 @@ from geometry.command_line import Command, Group, Option
 from synthetic_scenes import SyntheticHypersim, SyntheticVirtualKitti
 
 
-@dataclass(frozen=True)
-class Rendering:
-    """Rendering.
+def synthesize(
+    scenes: SyntheticHypersim | SyntheticVirtualKitti,
+    output: Annotated[Path, Option(also=("out",))],
+    frames: int,
+    workers: int = 1,
+) -> None:
+    """Render frames and say how to go on.
 
-    Attributes:
+    Args:
+        scenes: Scenes.
         output: Folder to write into; made if it is missing.
         frames: Number of images.
         workers: Processes.
     """
-
-    output: Annotated[Path, Option(also=("out",))]
-    frames: int
-    workers: int = 1
-
-    def write(self, scenes: SyntheticHypersim | SyntheticVirtualKitti, name: str) -> None:
-        """Render the frames and say how to go on.
-
-        Args:
-            scenes: what is rendered.
-            name: the command that prepares it.
-        """
-        scenes.write(self.output, self.frames, self.workers)
-        print(f"{self.frames} frames in {self.output}. To make shards of them:")
-        print(f"onestep prepare {name} --raw {self.output} --output SHARDS")
+    scenes.write(output, frames, workers)
+    print(f"{frames} frames in {output}. To make shards of them:")
+    print(f"onestep prepare {scenes.source} --raw {output} --output SHARDS")
 
 
-def hypersim(rendering: Rendering, scenes: SyntheticHypersim) -> None:
-    """Render furnished rooms with exact depth and normals as Hypersim's HDF5 frames. Same seed, same files.
-
-    Args:
-        rendering: Rendering.
-        scenes: Rooms.
-    """
-    rendering.write(scenes, "hypersim")
+def _command(kind: type[SyntheticHypersim] | type[SyntheticVirtualKitti]) -> Command:
+    kept = "Frames that were finished are kept. Remove the folder, or give another one, to render all anew."
+    return Command(synthesize, parts={"scenes": kind}, kept=kept, title=kind)
 
 
-def virtual_kitti(rendering: Rendering, scenes: SyntheticVirtualKitti) -> None:
-    """Render streets with exact depth as Virtual KITTI 2's JPEG and PNG frames. Same seed, same files.
-
-    Args:
-        rendering: Rendering.
-        scenes: Streets.
-    """
-    rendering.write(scenes, "virtual_kitti")
-
-
-_KEPT = "Frames that were finished are kept. Remove the folder, or give another one, to render all anew."
 GROUP = Group(
     "Render scenes with exact depth and normals in a data set's own raw layout.",
-    lambda: {"hypersim": Command(hypersim, kept=_KEPT), "virtual_kitti": Command(virtual_kitti, kept=_KEPT)},
+    lambda: {kind.source: _command(kind) for kind in (SyntheticHypersim, SyntheticVirtualKitti)},
 )
 
 

@@ -21,12 +21,12 @@ import numpy as np
 from benchmarks.measuring import Stopwatch, report, summarize, use_one_thread
 from datamodules.preparation import encoding
 from datamodules.preparation.plan import ShardOptions
-from datamodules.sources import hypersim, virtual_kitti
+from datamodules.sources import hypersim, planar_frames, virtual_kitti
 from datamodules.sources.hypersim import Hypersim
 from datamodules.sources.protocol import RawDataset
 from datamodules.sources.virtual_kitti import VirtualKitti
-from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
 from geometry import modalities
+from synthetic_scenes import SyntheticHypersim, SyntheticVirtualKitti
 
 # Public frames of Hypersim's split table; five scenes x ten conditions x two cameras of Virtual KITTI 2.
 TOTAL_FRAMES = {"hypersim": 74_619, "virtual_kitti": 42_520}
@@ -41,8 +41,8 @@ STAGES: list[tuple[str, Any, str]] = [
     ("orient normals", hypersim, "renormalize"),
     ("planar depth", hypersim, "depth_from_ray_distance"),
     ("normals from depth", hypersim, "normals_from_depth"),
-    ("normals from depth", virtual_kitti, "normals_from_depth"),
-    ("decode image and depth", virtual_kitti, "read_image"),
+    ("normals from depth", planar_frames, "normals_from_depth"),
+    ("decode image and depth", planar_frames, "read_image"),
     ("decode image and depth", virtual_kitti, "read_png"),
     ("compress image", encoding, "encode_image"),
     ("compress depth and normals", encoding, "encode_array"),

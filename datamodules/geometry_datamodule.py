@@ -1,7 +1,8 @@
 """The data module: mixes prepared data sets for training and validates on each; ``streaming/pipelines.py`` has how."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
@@ -16,6 +17,7 @@ from datamodules.streaming.packing import PackedBatch
 from datamodules.streaming.train_loader import TrainLoader
 from datamodules.streaming.train_order import OpenSource, TrainOrder
 from datamodules.streaming.val_loader import ValLoader
+from datamodules.untrusted.text import shorten
 from geometry.batch import DatasetInfo, GeometryBatch
 from geometry.errors import InputError
 from geometry.modalities import DEFAULT
@@ -49,6 +51,19 @@ class DatasetSource:
     name: str | None = None
     split: str | None = None
 
+    @classmethod
+    def of(cls, given: "DatasetSource | Mapping[str, Any]") -> "DatasetSource":
+        """Return a data set that may be given by its arguments alone, as in a configuration.
+
+        Raises:
+            InputError: it is given in another way.
+        """
+        try:
+            return given if isinstance(given, DatasetSource) else cls(**given)
+        except TypeError as error:
+            keys = "a path and, if need be, weight, name and split"
+            raise InputError(f"data.datasets holds {shorten(given)}; give each {keys}.") from error
+
 
 class GeometryDataModule(LightningDataModule):
     """Batches of images with what the task needs of them, streamed from prepared data sets.
@@ -57,7 +72,7 @@ class GeometryDataModule(LightningDataModule):
     seed alone: not on the number of loader processes, and a checkpoint resumes it exactly.
 
     Args:
-        datasets: Data sets to train on.
+        datasets: Data sets to train on, in Python also as mappings with the keys of a configuration.
         val_datasets: Data sets to validate on. By default the "val" splits of ``datasets``, where there are any.
         batch_size: Images per device and step (before gradient accumulation).
         val_batch_size: Images per device and validation step. By default ``batch_size``.
@@ -109,7 +124,8 @@ class GeometryDataModule(LightningDataModule):
     ) -> None:
         super().__init__()
         self.allow_zero_length_dataloader_with_multiple_devices = True  # with more ranks than validation batches
-        self.datasets, self.val_datasets, self.cache_dir = datasets, val_datasets, cache_dir
+        self.datasets, self.cache_dir = [DatasetSource.of(source) for source in datasets], cache_dir
+        self.val_datasets = val_datasets and [DatasetSource.of(source) for source in val_datasets]
         self.batch_size, self.val_batch_size = batch_size, batch_size if val_batch_size is None else val_batch_size
         self.modalities, self.max_val_samples = tuple(modalities or [DEFAULT]), max_val_samples
         self.horizontal_flip, self.augmentation = horizontal_flip, augmentation
@@ -228,8 +244,7 @@ class GeometryDataModule(LightningDataModule):
             name: a validation data set.
         """
         source = next(source for source in self._val if source.name == name)
-        shards = [shard.sha256 for shard in source.shards]
-        return {"shards": shards, "max_samples": self.max_val_samples}
+        return {"shards": [shard.sha256 for shard in source.shards], "max_samples": self.max_val_samples}
 
     def on_exception(self, exception: BaseException) -> None:
         """End the loader processes when the run fails or is told to stop."""

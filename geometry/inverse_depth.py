@@ -22,8 +22,6 @@ _SPAN = range(-_SMOOTHING_RADIUS_PX, _SMOOTHING_RADIUS_PX + 1)
 _PAIRS = [(down, right) for down in _SPAN for right in _SPAN if (down, right) > (0, 0)]
 # Shares of the tolerance, one per pass: what the first pass has averaged is less noisy.
 _SMOOTHING_PASSES = (1.0, 0.5)
-# Smoothed inverse depth depends on nothing farther away.
-SMOOTHING_REACH_PX = len(_SMOOTHING_PASSES) * _SMOOTHING_RADIUS_PX
 
 
 class Slope(NamedTuple):

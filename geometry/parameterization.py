@@ -1,6 +1,5 @@
 """Functions of depth that a network can learn in place of depth itself, and the way back."""
 
-import copy
 import math
 from typing import Literal, get_args
 
@@ -148,6 +147,4 @@ class Parameterization:
 
     def scale_free(self) -> "Parameterization":
         """Return the same function with an eps of 0: where units do not count, eps does not either."""
-        scale_free = copy.copy(self)
-        scale_free.eps_m = 0.0
-        return scale_free
+        return Parameterization(self.name, 0.0)

@@ -8,15 +8,13 @@ Convention (the whole file):
 import numpy as np
 import torch
 
-from geometry.inverse_depth import SMOOTHING_REACH_PX, Slope, discontinuity_aware_slope, smooth_inverse_depth
+from geometry.inverse_depth import Slope, discontinuity_aware_slope, smooth_inverse_depth
 from geometry.padded_images import Array, Padding, bits_of, keep, select, shifted
 
 # Second differences of inverse depth below this share of it are ignored even where depth is exact.
 _SMALLEST_BEND = 2.0**-13
 # Slopes look two pixels far, and planes are taken over from the next one.
 _PIXELS_AROUND = 3
-# A normal depends on nothing farther away.
-REACH_PX = SMOOTHING_REACH_PX + _PIXELS_AROUND
 
 
 def surface_normals(

@@ -12,33 +12,13 @@ from typing import Any
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from torch.utils._python_dispatch import TorchDispatchMode as DispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves as tree_leaves
+from torch.utils._pytree import tree_map_only as tree_map_only
 from torch.utils.data import DataLoader
 
-__all__ = [
-    "ATTENTION",
-    "ATTENTION_BACKWARD",
-    "CONVOLUTIONS",
-    "LAST_RATES",
-    "DispatchMode",
-    "cast_under_autocast",
-    "compiler_modes",
-    "end_workers",
-    "fake_ranks",
-    "fake_tensors",
-    "is_failed_compilation",
-    "is_refusal_to_trace",
-    "is_to_be_compiled",
-    "raise_recompile_limit",
-    "recompile_option",
-    "resizes_seen",
-    "shared_storage",
-    "skips_by_itself",
-    "tree_leaves",
-    "tree_map_only",
-]
-
+#: Sees every operation on tensors while it is entered.
+DispatchMode = TorchDispatchMode
 #: Key of the learning rates in the state of a scheduler.
 LAST_RATES = "_last_lr"
 

@@ -8,7 +8,6 @@ from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities import rank_zero_info
 
 from datamodules.benchmarks import import_all
-from datamodules.benchmarks.color_cast_check import check_color_cast
 from datamodules.benchmarks.files import BenchmarkFiles
 from datamodules.benchmarks.loader import BenchmarkLoader
 from datamodules.benchmarks.protocol import Benchmark, benchmarks_of, modalities_with_benchmarks
@@ -173,16 +172,11 @@ class Benchmarks(LightningDataModule):
             return f"benchmarks are missing. {listed}."
         damaged = [reason for reason in self.missing_tests.values() if "cannot be read" in reason]
         archives = ", ".join(sorted({benchmark.archives[0] for benchmark in known.values()}))
-        others = {
-            other: [name for name, benchmark in benchmarks_of(other).items() if _is_there(benchmark, self.root)]
-            for other in modalities_with_benchmarks()
-            if other != self.modality
-        }
-        hints = [
-            f"It holds benchmarks for {other} ({', '.join(names)}), which another model.task scores."
-            for other, names in others.items()
-            if names
-        ]
+        hints = []
+        for other in modalities_with_benchmarks():
+            names = [name for name, benchmark in benchmarks_of(other).items() if _is_there(benchmark, self.root)]
+            if names and other != self.modality:
+                hints.append(f"It holds benchmarks for {other} ({', '.join(names)}), which another model.task scores.")
         looked = f"looked there and one folder deeper for {archives} and what they hold"
         return " ".join([f"{self.root} holds no benchmark for {self.modality} ({looked}).", *hints, *damaged])
 
@@ -193,8 +187,13 @@ class Benchmarks(LightningDataModule):
             if name not in known:
                 choice = ", ".join(known) or "none"
                 raise InputError(f"there is no benchmark {name!r} for {self.modality}; choose from {choice}.")
-        if self.color_cast:
-            check_color_cast(self.modality)
+        cast = [
+            name for name in modalities_with_benchmarks() if any(b.has_color_cast for b in benchmarks_of(name).values())
+        ]
+        if self.color_cast and self.modality not in cast:
+            raise InputError(
+                f"data.color_cast repeats an evaluation of {', '.join(cast)}; the task predicts {self.modality}."
+            )
         for option, least, most in (("longest_side_px", 0, inf), ("max_samples", 1, inf), ("num_workers", 0, 1024)):
             value = getattr(self, option)
             if value is not None and not least <= value <= most:

@@ -23,6 +23,7 @@ class _DsineNormals(Benchmark):
 
     modality = "normals"
     has_equal_sizes = True
+    has_color_cast = True
     archives = ("dsine_eval.zip", "dsine_eval.tar")
     truth: ClassVar[tuple[str, ...]] = ("{stem}_normal.png",)
 

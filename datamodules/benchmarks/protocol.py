@@ -78,6 +78,7 @@ class Benchmark(ABC):
         longest_side_px: images are shrunk to this longest side before they are predicted; None keeps their size.
         metrics: names of metrics that the protocol asks for beside those of the modality.
         has_own_metrics: whether they stand in place of those of the modality.
+        has_color_cast: whether a published evaluation gave the images a colour cast (``loader.cast_colors``).
     """
 
     name: ClassVar[str]
@@ -95,6 +96,7 @@ class Benchmark(ABC):
     has_equal_sizes: ClassVar[bool] = False
     metrics: ClassVar[tuple[str, ...]] = ()
     has_own_metrics: ClassVar[bool] = False
+    has_color_cast: ClassVar[bool] = False
 
     def __init_subclass__(cls, **options: Any) -> None:  # noqa: ANN401
         """Register the class, unless it is a step on the way to others."""

@@ -174,7 +174,7 @@ def _check_sample(sample: dict[str, Any], manifest: DatasetManifest, check: Spli
         problems = list(modality.problems(values, limits))
         yield from problems
         known = modality.is_known(values)
-        found.add(np.count_nonzero(known) / known.size, np.empty(0) if problems else modality.numbers(values))
+        found.add(np.count_nonzero(known) / known.size, np.empty(0) if problems else modality.numbers(values, known))
     info = sample.get(INFO, {})  # the camera may be unknown
     camera = info.get("camera_from_pixel")
     if camera is not None and not _is_camera(camera):

@@ -22,8 +22,6 @@ from geometry.modalities import Modality, modality_named, registered
 from geometry.modalities.statistics import ValueStatistics
 from geometry.modalities.stored import Facts
 
-Array = np.ndarray
-
 
 @dataclass(frozen=True)
 class EncodedFrame:
@@ -101,33 +99,31 @@ def encode_frame(raw: RawDataset, options: ShardOptions, frame: Frame) -> Encode
     assert size == tuple(raw.image_size), f"{frame.key}: wrong size"
     assert tuple(sample.targets) == tuple(raw.modalities), f"{frame.key}: holds {tuple(sample.targets)}"
     modalities = {name: modality_named(name)() for name in sample.targets}
-    stored = {name: modalities[name].store(values) for name, values in sample.targets.items()}
-    known = {name: modalities[name].is_known(values) for name, values in stored.items()}
-    if _invalid_ratio(modalities, known) > options.max_invalid_ratio:
-        return EncodedFrame(frame.key, None, SplitStatistics(left_out=[frame.key]))
     facts = {name: modalities[name].facts(values) for name, values in sample.targets.items()}
+    if _invalid_ratio(modalities, facts) > options.max_invalid_ratio:
+        return EncodedFrame(frame.key, None, SplitStatistics(left_out=[frame.key]))
     info = _describe(sample, modalities, facts)
     image = encode_image(sample.image, options.image_format, options.image_quality)
     entries = {entry_name(IMAGE, options.image_format): image}
-    for name, values in stored.items():
+    for name, values in sample.targets.items():
         coding = None if options.array_format == 1 else modalities[name].coding
         entry = entry_name(name, coding.name if coding else ARRAY_FORMAT)
-        kept = coding.encode(sample.targets[name], known[name]) if coding else values
+        kept = coding.encode(values, facts[name].known) if coding else modalities[name].store(values)
         entries[entry] = encode_array(kept, options.array_format)
     entries[entry_name(INFO, "json")] = encode_json(info)
     statistics = SplitStatistics(samples=1, num_bytes=sum(map(len, entries.values())))
-    for name, values in stored.items():
-        counted = statistics.modalities.setdefault(name, ValueStatistics())
-        low, *_, high = facts[name].quantiles
-        counted.add_image(known[name], modalities[name].numbers(values), low, high)
+    for name, found in facts.items():
+        low, *_, high = found.quantiles
+        statistics.modalities[name] = ValueStatistics()
+        statistics.modalities[name].add_image(found.known, found.numbers, low, high)
     statistics.counts.update(f"{name} {info[name]}" for name in ("camera", *registered()) if name in info)
     return EncodedFrame(frame.key, EncodedSample(frame.key, "", entries), statistics)
 
 
-def _invalid_ratio(modalities: Mapping[str, Modality], known: Mapping[str, Array]) -> float:
+def _invalid_ratio(modalities: Mapping[str, Modality], facts: Mapping[str, Facts]) -> float:
     """Return the largest share of unknown pixels among the modalities that count for it, or among all if none does."""
-    counting = [name for name, modality in modalities.items() if modality.counts_for_quality] or list(known)
-    return max((known[name].size - np.count_nonzero(known[name])) / known[name].size for name in counting)
+    counting = [name for name, modality in modalities.items() if modality.counts_for_quality] or list(facts)
+    return max(np.count_nonzero(~facts[name].known) / facts[name].known.size for name in counting)
 
 
 def _describe(sample: PreparedSample, modalities: Mapping[str, Modality], facts: Mapping[str, Facts]) -> dict[str, Any]:

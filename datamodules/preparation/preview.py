@@ -11,6 +11,7 @@ from datamodules.shards.files import EncodedSample, decode_sample
 from datamodules.shards.manifest import Dataset, read_dataset
 from datamodules.streaming.order import even_subset
 from datamodules.streaming.pipelines import read_numbers
+from geometry.colorize import eight_bit
 from geometry.errors import InputError
 from geometry.files.writing import write_whole
 from geometry.modalities import modality_named
@@ -72,23 +73,18 @@ def _row(dataset: Dataset, split: str, encoded: EncodedSample) -> Array:
         modality = modality_named(name)()
         values = sample[name].astype(np.float32)
         known = modality.is_known(values)
-        numbers = modality.numbers(values)
+        numbers = modality.numbers(values, known)
         span = f" {modality.describe_range(float(numbers.min()), float(numbers.max()))}" if numbers.size else ""
         origin = f" {sample[INFO][name]}" if name in sample.get(INFO, {}) else ""
         facts.append(f"{name}{span} {100 * known.mean():.0f} %{origin}")
         batch = torch.from_numpy(np.where(known, values, 0)).reshape(1, modality.num_channels, *known.shape)
-        panels.append(_bytes_of(modality.colorize(batch, torch.from_numpy(known)[None, None])))
+        panels.append(eight_bit(modality.colorize(batch, torch.from_numpy(known)[None, None]))[0].numpy())
     height = round(PANEL_WIDTH_PX * panels[0].shape[0] / panels[0].shape[1])
     strip = np.concatenate(
         [cv2.resize(p, (PANEL_WIDTH_PX, height), interpolation=cv2.INTER_AREA) for p in panels], axis=1
     )
     text = f"{dataset.manifest.name} {split}  {encoded.key}  {', '.join(facts)}"
     return np.concatenate([_label(text, strip.shape[1]), strip])
-
-
-def _bytes_of(colors: torch.Tensor) -> Array:
-    """Return (1,3,H,W) in [0, 1] as (H,W,3) uint8."""
-    return np.rint(colors[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
 
 
 def _label(text: str, width: int) -> Array:

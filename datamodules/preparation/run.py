@@ -143,7 +143,11 @@ class _Run:
         if records and pending:
             self.report(f"Continuing: {len(records)} of {len(shards)} shards are finished.")
         skipped = sum(len(record.statistics.skipped) for record in records.values())
-        gate = _ErrorGate(self.max_errors, skipped, self.report)
+        if skipped > self.max_errors:
+            raise InputError(
+                f"finished shards lack {skipped} broken samples. Pass --max_errors {skipped} or more to continue with "
+                "them."
+            )
         frames = [frame for shard in pending for frame in shard.frames]
         total = sum(len(shard.frames) for shard in shards)
         bar = tqdm(
@@ -155,16 +159,31 @@ class _Run:
             # In a log file, a line now and then.
             mininterval=0.1 if sys.stderr.isatty() else 30.0,
         )
-        stream = encode_frames(self.raw, frames, self.options, self.workers)
+        stream = self._usable(encode_frames(self.raw, frames, self.options, self.workers), skipped)
         with bar, closing(stream):  # type: ignore[type-var]
             for shard in pending:
                 statistics = SplitStatistics()
-                samples = _count(gate.watch(islice(stream, len(shard.frames))), statistics, bar)
+                samples = _count(islice(stream, len(shard.frames)), statistics, bar)
                 info = write_shard(self.out, shard.file, samples)
                 size = (self.out / shard.file).stat().st_size if info.samples else 0
                 records[shard.file] = Sidecar(info, size, statistics, self.plan.manifest, self.plan.counts)
                 write_sidecar(self.out, records[shard.file])
         return [records[shard.file] for shard in shards]
+
+    def _usable(self, frames: Iterator[EncodedFrame], found: int) -> Iterator[EncodedFrame]:
+        """Pass frames on, and name the broken ones until there are too many; ``found`` were skipped before."""
+        with closing(frames):  # type: ignore[type-var]
+            for frame in frames:
+                if frame.problem:
+                    found += 1
+                    if found > self.max_errors:
+                        before = f" It is broken sample number {found}." if found > 1 else ""
+                        raise InputError(
+                            f"sample {frame.key}: {frame.problem}{before} Finished shards are kept: mend it and run "
+                            f"the command again, or skip such samples with --max_errors N (N > {self.max_errors})."
+                        )
+                    self.report(f"Skipped: sample {frame.key}: {frame.problem}")
+                yield frame
 
 
 def default_workers() -> int:
@@ -179,33 +198,6 @@ def _count(frames: Iterable[EncodedFrame], statistics: SplitStatistics, bar: Any
         bar.update()
         if frame.sample is not None:
             yield frame.sample
-
-
-class _ErrorGate:
-    """Lets a number of broken frames pass."""
-
-    def __init__(self, max_errors: int, found: int, report: Callable[[str], None]) -> None:
-        self.max_errors, self.found, self.report = max_errors, found, report
-        if found > max_errors:
-            raise InputError(
-                f"finished shards lack {found} broken samples. Pass --max_errors {found} or more to continue with them."
-            )
-
-    def watch(self, frames: Iterable[EncodedFrame]) -> Iterator[EncodedFrame]:
-        for frame in frames:
-            if frame.problem:
-                self.found += 1
-                if self.found > self.max_errors:
-                    raise InputError(self._complaint(frame))
-                self.report(f"Skipped: sample {frame.key}: {frame.problem}")
-            yield frame
-
-    def _complaint(self, frame: EncodedFrame) -> str:
-        before = f" It is broken sample number {self.found}." if self.found > 1 else ""
-        return (
-            f"sample {frame.key}: {frame.problem}{before} Finished shards are kept: mend it and run the command again, "
-            f"or skip such samples with --max_errors N (N > {self.max_errors})."
-        )
 
 
 def _check_options(

@@ -132,7 +132,7 @@ def write_sidecar(folder: Path, sidecar: Sidecar) -> None:
         "data_set": sidecar.data_set.to_document(),
         "shards": sidecar.counts,
     }
-    write_whole(_place(folder, sidecar.info.file), json.dumps(document) + "\n", is_lasting=True)
+    write_whole((folder / sidecar.info.file).with_suffix(".json"), json.dumps(document) + "\n", is_lasting=True)
 
 
 def copy_shard(source: Path, target: Path, sidecar: Sidecar) -> None:
@@ -188,7 +188,7 @@ def finished(folder: Path) -> DatasetManifest | None:
 def remove_sidecars(folder: Path, files: Iterable[str]) -> None:
     """Remove what lies beside the shards of a data set, and what killed runs were writing; the shards stay."""
     unfinished = (path for pattern in (".writing-*", "*/.writing-*") for path in folder.glob(pattern))
-    for path in (*(_place(folder, file) for file in files), *unfinished):
+    for path in (*((folder / file).with_suffix(".json") for file in files), *unfinished):
         path.unlink(missing_ok=True)
 
 
@@ -232,19 +232,12 @@ def storage_error(error: OSError, folder: Path) -> InputError:
     )
 
 
-def _place(folder: Path, file: str) -> Path:
-    return (folder / file).with_suffix(".json")
-
-
 def _differences(old: DatasetManifest, new: DatasetManifest) -> str:
     """Name what differs between two plans."""
     # Through JSON, which knows no tuples.
-    before, now = (_plain({**manifest.to_document(), **manifest.options}) for manifest in (old, new))
+    both = (json.dumps({**manifest.to_document(), **manifest.options}) for manifest in (old, new))
+    before, now = map(json.loads, both)
     changed = [name for name in now if name not in ("options", "plan_sha256") and before.get(name) != now[name]]
     if not changed:
         return "other raw frames (files were added to or taken from the raw folder, or a list or table changed)"
     return "other options (" + ", ".join(f"{name}: {before.get(name)} then, {now[name]} now" for name in changed) + ")"
-
-
-def _plain(document: dict[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(document))

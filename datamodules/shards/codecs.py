@@ -18,7 +18,7 @@ from geometry.files import npy_arrays
 from geometry.files.images import decode_whole_jpeg, require_whole_jpeg, require_whole_png
 from geometry.files.json_text import parse_json
 from geometry.files.limits import MAX_ARRAY_BYTES, MAX_JPEG_SCANS
-from geometry.modalities import Modality, modality_named, registered
+from geometry.modalities import modality_named, registered
 
 IMAGE, INFO = "image", "info"
 # What values of modalities are written as, where they are not coded.
@@ -51,13 +51,10 @@ def entry_name(role: str, format_name: str) -> str:
 
 def entry_roles() -> dict[str, tuple[str, str]]:
     """Return role and format of every entry that a sample may have, by its name."""
-    values = {role: (*_ARRAY_FORMATS, *_codings(modality)) for role, modality in registered().items()}
+    codings = {role: (name,) for role, name in codings_of(registered()).items()}
+    values = {role: _ARRAY_FORMATS + codings.get(role, ()) for role in registered()}
     formats = {IMAGE: _IMAGE_FORMATS, **values, INFO: _INFO_FORMATS}
     return {entry_name(role, name): (role, name) for role, names in formats.items() for name in names}
-
-
-def _codings(modality: type[Modality]) -> list[str]:
-    return [modality.coding.name] if modality.coding else []
 
 
 def codings_of(modalities: Iterable[str]) -> dict[str, str]:

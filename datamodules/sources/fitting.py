@@ -38,9 +38,11 @@ class Shape:
             InputError: the frame is smaller than the crop, or of another size where sizes are kept.
         """
         old, new = (sample.image.shape[0], sample.image.shape[1]), self.image_size
+        if old == tuple(new):
+            return sample
         if self.how == "resize":
             return self._resize(sample, old)
-        if self.how == "keep" and old != new:
+        if self.how == "keep":
             raise InputError(
                 f"{source} is {old[0]}x{old[1]} pixels, the first image {new[0]}x{new[1]}. "
                 "Choose a size for all: --size HEIGHT WIDTH, or --crop HEIGHT WIDTH."
@@ -48,7 +50,7 @@ class Shape:
         if old[0] < new[0] or old[1] < new[1]:
             raise InputError(
                 f"{source} is {old[0]}x{old[1]} pixels, smaller than the crop of {new[0]}x{new[1]}. "
-                "Pass --crop with a size that fits, or --size."
+                "Pass --crop HEIGHT WIDTH with a size that fits."
             )
         return self._crop(sample, old)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from datamodules.shards.files import file_sha256
 from datamodules.sources.camera_json import EXPECTED, Numbers, has_entries, intrinsics_in, intrinsics_of_text
 from datamodules.sources.folder_frames import IMAGE_SUFFIXES
-from datamodules.sources.pinhole import matrix_of, pinhole_matrix
+from datamodules.sources.pinhole import pinhole_matrix
 from datamodules.sources.tables import read_csv
 from geometry.command_line import Option
 from geometry.errors import InputError
@@ -100,17 +100,16 @@ class FolderCameras:
         Raises:
             InputError: there is no entry for the image, it cannot be read, or it does not fit the image.
         """
-        height, width = size
         if self.fov_deg is not None:
-            focal = width / 2 / math.tan(math.radians(self.fov_deg) / 2)
+            focal = size[1] / 2 / math.tan(math.radians(self.fov_deg) / 2)
             edge = self.pixel_center - 0.5
-            return matrix_of((focal, focal, width / 2 + edge, height / 2 + edge)), "fov"
-        if self.intrinsics is not None:
+            numbers, source = (focal, focal, size[1] / 2 + edge, size[0] / 2 + edge), "--fov_deg"
+        elif self.intrinsics is not None:
             numbers, source = self.intrinsics, "--intrinsics"
         else:
             assert self.cameras is not None, "asked for a camera without any"
             numbers, source = _from_files(self.cameras, identifier)
-        return pinhole_matrix(numbers, size, source, identifier), "own"
+        return pinhole_matrix(numbers, size, source, identifier), "own" if self.fov_deg is None else "fov"
 
 
 def _from_files(files: Path, identifier: str) -> tuple[Numbers, str]:

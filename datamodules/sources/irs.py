@@ -8,7 +8,6 @@ right.
 Source: HKBU-HPML/IRS, README.md, lists/ and dataloader/; arXiv 1912.09678.
 """
 
-import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -44,19 +43,15 @@ class IRS(PlanarScenes):
         """Return the frames by split: see ``PlanarFrames``; says what is left out."""
         frames = super().list_frames()
         if left_out := sorted(path.name for path in self.raw.glob(f"*/*{_OTHER_BASELINE}")):
-            text = f"Left out: {', '.join(left_out)}; the distance of their two cameras is not published."
-            return FrameList(frames.splits, [*frames.notices, text])
+            frames.notices.append(
+                f"Left out: {', '.join(left_out)}; the distance of their two cameras is not published."
+            )
         return frames
 
     def scan(self) -> list[PlanarFrame]:
         """Return all frames of the left camera whose distance from the right one is known."""
-        frames = []
-        for path in self.raw.glob("*/*/l_*.png"):
-            folder, match = path.parent.name, re.fullmatch(r"l_(\d+)\.png", path.name)
-            if match and not folder.endswith(_OTHER_BASELINE):
-                room, _, variant = folder.partition("_")
-                frames.append(PlanarFrame(room, path, (variant or "plain", match[1])))
-        return frames
+        found = self.find("*/*/l_*.png", rf"[^/]+/([^/_]*)_?([^/]*)(?<!{_OTHER_BASELINE})/l_(\d+)\.png")
+        return [PlanarFrame(match[1], path, (match[2] or "plain", match[3])) for path, match in found]
 
     def read(self, frame: PlanarFrame, size: tuple[int, int]) -> Measured:
         """Return the truth of a frame: see ``PlanarFrames``."""

@@ -34,16 +34,6 @@ def pinhole_matrix(numbers: Sequence[float], size: tuple[int, int], source: obje
             f"{source}: the principal point ({cx:g}, {cy:g}) lies outside image {image!r} of {height}x{width} "
             "pixels. Intrinsics are in pixels (fx fy cx cy) of the image as it is on disk, before --size or --crop."
         )
-    return matrix_of(numbers)
-
-
-def matrix_of(numbers: Sequence[float]) -> Tensor:
-    """Return K (3,3) float64.
-
-    Args:
-        numbers: fx, fy, cx, cy in pixels.
-    """
-    fx, fy, cx, cy = numbers
     return torch.tensor([[fx, 0, cx], [0, fy, cy], [0, 0, 1]], dtype=torch.float64)
 
 

@@ -1,6 +1,8 @@
 """What data sets share that were rendered with a pinhole camera and store planar depth: size, normals, splits."""
 
+import re
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, NamedTuple
@@ -10,17 +12,15 @@ import torch
 
 from datamodules.sources.fitting import Shape
 from datamodules.sources.image_files import read_image
-from datamodules.sources.pinhole import pinhole_matrix
+from datamodules.sources.pinhole import cached_rays, pinhole_matrix
 from datamodules.sources.protocol import FrameList, PreparedSample
-from geometry.camera import camera_from_intrinsics, pixel_rays
+from geometry.camera import camera_from_intrinsics
 from geometry.command_line import Option
 from geometry.errors import InputError
 from geometry.normals import normals_from_depth
 
 Array = np.ndarray
 Pixels = Annotated[tuple[int, int], Option(metavar=("H", "W"))]
-#: The principal point of a renderer is the middle of the image: coordinates count from its corner.
-PIXEL_CENTER = 0.5
 
 
 class Measured(NamedTuple):
@@ -28,7 +28,7 @@ class Measured(NamedTuple):
 
     Attributes:
         depth: (H,W), planar, in metres; what is not finite and positive is unknown.
-        intrinsics: focal lengths and principal point (fx, fy, cx, cy) in pixels from the corner of the image.
+        intrinsics: focal lengths and principal point (fx, fy, cx, cy) in pixels, which count as ``pixel_center`` says.
         source: where these come from.
     """
 
@@ -44,15 +44,111 @@ class PlanarFrame(NamedTuple):
     image: Path
     parts: tuple[str, ...]
 
+    def __str__(self) -> str:
+        return self.key
+
     @property
     def key(self) -> str:
         """Id of the sample, for instance "office-Easy-P000-000000"."""
         return "-".join((self.scene, *self.parts)).replace(".", "_")
 
 
+class Rendered(ABC):
+    """A rendered data set: images with planar depth through a pinhole camera.
+
+    Attributes:
+        raw: folder of the data set as released.
+        normals: "from-depth" or "none".
+        far_m: depth in metres beyond which nothing is known; the sky is stored as farther than any.
+        near_m: smallest valid depth in metres.
+        source: what the options of the prepared data set call it.
+        pixel_center: coordinate of the first pixel's centre. A renderer's principal point is the middle of the image:
+            coordinates count from its corner.
+        relative_error: largest rounding error of stored depth, relative to depth.
+        error_m: largest rounding error of stored depth in metres.
+    """
+
+    raw: Path
+    normals: str
+    far_m: float
+    near_m: ClassVar[float] = 0.01
+    source: ClassVar[str]
+    pixel_center: ClassVar[float] = 0.5
+    relative_error: ClassVar[float] = 0.0
+    error_m: ClassVar[float] = 0.0
+
+    @property
+    @abstractmethod
+    def shape(self) -> Shape:
+        """How frames get the size of the samples."""
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width) of the samples."""
+        return self.shape.image_size
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What every sample holds."""
+        return ("depth", "normals") if self.normals != "none" else ("depth",)
+
+    @property
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Near and far plane."""
+        return {"depth": (self.near_m, self.far_m)}
+
+    def find(self, glob: str, form: str) -> Iterator[tuple[Path, re.Match[str]]]:
+        """Yield the files that a pattern finds in the folder, with the groups of an expression for their whole path."""
+        for path in self.raw.glob(glob):
+            if match := re.fullmatch(form, path.relative_to(self.raw).as_posix()):
+                yield path, match
+
+    def image_of(self, frame: Any) -> Path:  # noqa: ANN401 - a frame of the data set
+        """Return the file of a frame's image."""
+        return frame.image
+
+    @abstractmethod
+    def read(self, frame: Any, size: tuple[int, int]) -> Measured:  # noqa: ANN401
+        """Return what a frame's files hold beside its image of (height, width) pixels.
+
+        Raises:
+            InputError: a file is missing or cannot be read.
+        """
+
+    def load(self, frame: Any) -> PreparedSample:  # noqa: ANN401
+        """Return a frame in the project's own units and axes.
+
+        Raises:
+            InputError: one of the frame's files is missing, unreadable or too small, or depth and image differ in size.
+        """
+        path = self.image_of(frame)
+        image = read_image(path)
+        size = (image.shape[0], image.shape[1])
+        depth, numbers, source = self.read(frame, size)
+        if depth.shape != size:
+            raise InputError(f"{path} is {size[0]}x{size[1]} pixels, but its depth {depth.shape[0]}x{depth.shape[1]}.")
+        camera = camera_from_intrinsics(pinhole_matrix(numbers, size, source, str(frame)))
+        values = torch.from_numpy(depth.astype(np.float32))[None]
+        valid = (values >= self.near_m) & (values <= self.far_m) & (values < torch.inf)
+        values = torch.where(valid, values, 0.0)
+        targets = {"depth": values[0].numpy()}
+        if self.normals != "none":
+            rays = cached_rays(tuple(camera.flatten().tolist()), size, self.pixel_center)
+            found = normals_from_depth(values, rays, valid, self.relative_error, self.error_m)[0]
+            targets["normals"] = found.numpy()
+        sample = PreparedSample(
+            image=image,
+            targets=targets,
+            camera_from_pixel=camera.numpy(),
+            pixel_center=self.pixel_center,
+            info={"source": str(frame), "camera": source, "normals": self.normals},
+        )
+        return self.shape.fit(sample, path)
+
+
 @dataclass(frozen=True)
-class PlanarFrames(ABC):
-    """A rendered data set: images with planar depth through a pinhole camera. A subclass is a command of ``prepare``.
+class PlanarFrames(Rendered):
+    """A rendered data set whose frames are resized. A subclass is a command of ``prepare``.
 
     Attributes:
         raw: Folder of the data set as released.
@@ -68,16 +164,8 @@ class PlanarFrames(ABC):
     far_m: float = 80.0
     name: str = ""
 
-    #: Smallest valid depth in metres.
-    near_m: ClassVar[float] = 0.01
-    #: What the options of the prepared data set call the source.
-    source: ClassVar[str]
     #: Where an image lies inside the folder, for messages.
     example: ClassVar[str]
-    #: Largest rounding error of stored depth, relative to depth.
-    relative_error: ClassVar[float] = 0.0
-    #: Largest rounding error of stored depth in metres.
-    error_m: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
         """Check the range.
@@ -94,19 +182,9 @@ class PlanarFrames(ABC):
         return ()
 
     @property
-    def image_size(self) -> tuple[int, int]:
-        """(height, width) of the samples."""
-        return self.size
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """What every sample holds."""
-        return ("depth", "normals") if self.normals != "none" else ("depth",)
-
-    @property
-    def ranges(self) -> dict[str, tuple[float, float]]:
-        """Near and far plane."""
-        return {"depth": (self.near_m, self.far_m)}
+    def shape(self) -> Shape:
+        """How frames get the size of the samples."""
+        return Shape(self.size, "resize")
 
     def options(self) -> dict[str, Any]:
         """Return the choices that shape the samples."""
@@ -120,14 +198,6 @@ class PlanarFrames(ABC):
     @abstractmethod
     def scan(self) -> list[PlanarFrame]:
         """Return all frames whose image is there, in any order."""
-
-    @abstractmethod
-    def read(self, frame: PlanarFrame, size: tuple[int, int]) -> Measured:
-        """Return what a frame's files hold beside its image of (height, width) pixels.
-
-        Raises:
-            InputError: a file is missing or cannot be read.
-        """
 
     def list_frames(self) -> FrameList:
         """Return the frames whose colour image exists, by split.
@@ -147,37 +217,6 @@ class PlanarFrames(ABC):
         if not self.held_out:
             notices.append("Splits: no scene is held out for validation.")
         return FrameList.parted(frames, lambda frame: frame.scene in self.held_out, notices)
-
-    def load(self, frame: PlanarFrame) -> PreparedSample:
-        """Return a frame in the project's own units and axes.
-
-        Raises:
-            InputError: one of the frame's files is missing or unreadable, or depth and image differ in size.
-        """
-        image = read_image(frame.image)
-        size = (image.shape[0], image.shape[1])
-        depth, numbers, source = self.read(frame, size)
-        if depth.shape != size:
-            raise InputError(
-                f"{frame.image} is {size[0]}x{size[1]} pixels, but its depth {depth.shape[0]}x{depth.shape[1]}."
-            )
-        camera = camera_from_intrinsics(pinhole_matrix(numbers, size, source, frame.key))
-        values = torch.from_numpy(np.where(np.isfinite(depth), depth, 0).astype(np.float32))[None]
-        valid = (values >= self.near_m) & (values <= self.far_m)
-        values = torch.where(valid, values, 0.0)
-        targets = {"depth": values[0].numpy()}
-        if self.normals != "none":
-            rays = pixel_rays(camera, *size, PIXEL_CENTER).float()
-            found = normals_from_depth(values, rays, valid, self.relative_error, self.error_m)[0]
-            targets["normals"] = found.numpy()
-        sample = PreparedSample(
-            image=image,
-            targets=targets,
-            camera_from_pixel=camera.numpy(),
-            pixel_center=PIXEL_CENTER,
-            info={"source": frame.key, "camera": source, "normals": self.normals},
-        )
-        return Shape(self.image_size, "resize").fit(sample, frame.image) if size != self.image_size else sample
 
 
 @dataclass(frozen=True)

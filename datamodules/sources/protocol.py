@@ -35,7 +35,6 @@ class Frame(Protocol):
     @property
     def key(self) -> str:
         """Id of the sample: no dot, no slash."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -65,31 +64,24 @@ class RawDataset(Protocol):
     @property
     def name(self) -> str:
         """Name of the prepared data set."""
-        ...
 
     @property
     def image_size(self) -> tuple[int, int]:
         """(height, width) of every prepared sample."""
-        ...
 
     @property
     def modalities(self) -> tuple[str, ...]:
         """Names of the modalities that every sample holds, in the order in which they are stored."""
-        ...
 
     @property
     def ranges(self) -> dict[str, tuple[float, float]]:
         """By modality, the smallest and the largest value that counts as valid, where there are such limits."""
-        ...
 
     def options(self) -> dict[str, Any]:
         """Return the choices that shape the samples, for ``dataset.json``: no paths of this machine."""
-        ...
 
     def list_frames(self) -> FrameList:
         """Return the frames that there are."""
-        ...
 
     def load(self, frame: Any) -> PreparedSample:  # noqa: ANN401
         """Return a frame in the project's own units and axes."""
-        ...

@@ -9,9 +9,7 @@ see 90 degrees: 320 pixels of focal length at 640 pixels of width.
 Source: castacks/tartanair_tools, data_type.md; castacks/tartanairpy, docs/modalities.rst.
 """
 
-import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar, Literal
 
 import cv2
@@ -23,8 +21,9 @@ from datamodules.sources.planar_frames import Measured, Pixels, PlanarFrame, Pla
 from datamodules.sources.registry import raw_dataset
 from geometry.errors import InputError
 
-_LEVELS = ("Easy", "Hard", "Data_easy", "Data_hard")
-_IMAGE = re.compile(r"(\d{6})_(left|right|lcam_front|rcam_front)\.png")
+# Place, level, flight, number and camera.
+_FLIGHT = r"(?:[^/]+/)?([^/]+)/(Easy|Hard|Data_easy|Data_hard)/(P[^/]*)"
+_IMAGE = rf"{_FLIGHT}/image_\w+/(\d{{6}})_(left|right|lcam_front|rcam_front)\.png"
 
 
 @raw_dataset
@@ -53,14 +52,12 @@ class TartanAir(PlanarScenes):
 
     def scan(self) -> list[PlanarFrame]:
         """Return all frames of the cameras."""
-        frames = []
-        for pattern in ("*/*/P*", "*/*/*/P*"):
-            for flight in self.raw.glob(pattern):
-                if flight.parent.name not in _LEVELS:
-                    continue
-                for camera in self.cameras:
-                    frames += self._of_folder(flight / f"image_{camera}", flight.parent.name, flight.name)
-        return frames
+        places = [f"{above}*/*/P*/image_{camera}/*.png" for above in ("", "*/") for camera in self.cameras]
+        found = (pair for place in places for pair in self.find(place, _IMAGE))
+        return [
+            PlanarFrame(match[1], path, (match[2].removeprefix("Data_"), match[3], match[5], match[4]))
+            for path, match in found
+        ]
 
     def read(self, frame: PlanarFrame, size: tuple[int, int]) -> Measured:
         """Return the truth of a frame: see ``PlanarFrames``."""
@@ -76,9 +73,3 @@ class TartanAir(PlanarScenes):
             depth = read_array_file(stem.with_suffix(".npy"), 1)
         height, width = size
         return Measured(depth, (width / 2, width / 2, width / 2, height / 2), "90 degrees")
-
-    def _of_folder(self, folder: Path, level: str, flight: str) -> list[PlanarFrame]:
-        scene = folder.parents[2].name
-        found = ((path, _IMAGE.fullmatch(path.name)) for path in folder.glob("*.png"))
-        parts = (level.removeprefix("Data_"), flight)
-        return [PlanarFrame(scene, path, (*parts, match[2], match[1])) for path, match in found if match]

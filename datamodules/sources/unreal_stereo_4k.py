@@ -7,7 +7,6 @@ Planar depth is focal length times the distance of the two cameras, in metres, o
 Source: fabiotosi92/SMD-Nets (CVPR 2021).
 """
 
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -46,12 +45,9 @@ class UnrealStereo4K(PlanarScenes):
 
     def scan(self) -> list[PlanarFrame]:
         """Return all frames of the cameras."""
-        frames = []
-        for camera in self.cameras:
-            for path in self.raw.glob(f"*/Image{camera}/*.png"):
-                if re.fullmatch(r"\d{5}", path.stem):
-                    frames.append(PlanarFrame(path.parents[1].name, path, (str(camera), path.stem)))
-        return frames
+        cameras = "|".join(map(str, self.cameras))
+        found = self.find("*/Image*/*.png", rf"([^/]+)/Image({cameras})/(\d{{5}})\.png")
+        return [PlanarFrame(match[1], path, (match[2], match[3])) for path, match in found]
 
     def read(self, frame: PlanarFrame, size: tuple[int, int]) -> Measured:
         """Return the truth of a frame: see ``PlanarFrames``."""

@@ -6,7 +6,6 @@ with one camera for all in ``RAW/camera_metadata.json``: focal length and size o
 Source: the data set's page UrbanSyn/UrbanSyn on the hub, arXiv 2312.12176.
 """
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -55,8 +54,8 @@ class UrbanSyn(PlanarFrames):
 
     def scan(self) -> list[PlanarFrame]:
         """Return all frames; those that are held out are a scene of their own."""
-        found = ((path, re.fullmatch(r"rgb_(\d+)\.png", path.name)) for path in (self.raw / "rgb").glob("rgb_*.png"))
-        numbers = sorted((int(match[1]), match[1], path) for path, match in found if match)
+        found = self.find("rgb/rgb_*.png", r"rgb/rgb_(\d+)\.png")
+        numbers = sorted((int(match[1]), match[1], path) for path, match in found)
         if self.val_frames and not 0 < self.val_frames < len(numbers):
             raise InputError(f"val_frames must be fewer than the {len(numbers)} frames, and not negative.")
         first = len(numbers) - self.val_frames

@@ -5,7 +5,6 @@ Raw layout: ``RAW/vkitti_2.0.3_rgb/SceneSS/CONDITION/frames/rgb/Camera_C/rgb_III
 ``RAW/vkitti_2.0.3_textgt/SceneSS/CONDITION/intrinsic.txt``; the prefix ``vkitti_2.0.3_`` may be missing.
 """
 
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,26 +12,19 @@ from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor
 
-from datamodules.sources.image_files import read_image, read_png
-from datamodules.sources.pinhole import cached_rays, matrix_of, pinhole_matrix
-from datamodules.sources.protocol import FrameList, PreparedSample
+from datamodules.sources.camera_json import Numbers
+from datamodules.sources.fitting import Shape
+from datamodules.sources.image_files import read_png
+from datamodules.sources.pinhole import pinhole_matrix
+from datamodules.sources.planar_frames import Measured, Pixels, Rendered
+from datamodules.sources.protocol import FrameList
 from datamodules.sources.registry import raw_dataset
-from geometry.camera import camera_from_intrinsics, crop_camera
 from geometry.command_line import Option
 from geometry.errors import InputError
 from geometry.files.reading import read_text_file
-from geometry.normals import normals_from_depth
-from geometry.planes import REACH_PX
+from geometry.normals import FLOAT16_ERROR
 
-Array = np.ndarray
-
-PIXEL_CENTER = 0.0
-SKY = 65535
-# Depth is stored in whole centimetres.
-ROUNDING_ERROR_M = 0.005
 NOMINAL_FOCAL_LENGTH_PX = 725.0087
 NOMINAL_WIDTH_PX = 1242
 SCENES = ("Scene01", "Scene02", "Scene06", "Scene18", "Scene20")
@@ -81,7 +73,7 @@ class VirtualKittiFrame(NamedTuple):
 
 @raw_dataset
 @dataclass(frozen=True)
-class VirtualKitti:
+class VirtualKitti(Rendered):
     """Prepare Virtual KITTI 2 (release 2.0.3).
 
     Attributes:
@@ -97,7 +89,7 @@ class VirtualKitti:
     """
 
     raw: Path
-    crop: Annotated[tuple[int, int], Option(metavar=("H", "W"))] = (352, 1216)
+    crop: Pixels = (352, 1216)
     normals: Literal["from-depth", "none"] = "from-depth"
     preset: Annotated[str, Option(choices=tuple(PRESETS))] = "all"
     val_scenes: Annotated[tuple[str, ...] | None, Option(nargs="*", metavar="SCENE", choices=SCENES)] = None
@@ -106,8 +98,13 @@ class VirtualKitti:
     name: str = "virtual_kitti"
 
     source: ClassVar[str] = "virtual_kitti"
-    near_plane_m: ClassVar[float] = 1e-5
-    far_plane_m: ClassVar[float] = 80.0
+    # The sky is stored as 655.35 m.
+    far_m = 80.0
+    near_m: ClassVar[float] = 1e-5
+    pixel_center: ClassVar[float] = 0.0
+    # Depth is stored in whole centimetres, and kept in half precision.
+    relative_error: ClassVar[float] = FLOAT16_ERROR
+    error_m: ClassVar[float] = 0.005
 
     @property
     def chosen(self) -> Preset:
@@ -119,19 +116,9 @@ class VirtualKitti:
         )
 
     @property
-    def image_size(self) -> tuple[int, int]:
-        """(height, width) of the crop."""
-        return self.crop
-
-    @property
-    def modalities(self) -> tuple[str, ...]:
-        """What every sample holds."""
-        return ("depth", "normals") if self.normals != "none" else ("depth",)
-
-    @property
-    def ranges(self) -> dict[str, tuple[float, float]]:
-        """Near and far plane."""
-        return {"depth": (self.near_plane_m, self.far_plane_m)}
+    def shape(self) -> Shape:
+        """How frames get the size of the samples."""
+        return Shape(self.crop, "crop-bottom")
 
     def options(self) -> dict[str, Any]:
         """Return the choices that shape the samples."""
@@ -151,14 +138,26 @@ class VirtualKitti:
             InputError: the folder holds no frame, or nothing remains of the selection.
         """
         root = self._root("rgb")
-        frames = sorted(_scan(root))
-        chosen = [frame for frame in frames if self._is_selected(frame)]
+        found = self.find(
+            f"{root.name}/*/*/frames/rgb/Camera_*/rgb_*.jpg",
+            r"[\w.]+/([\w-]+)/([\w-]+)/frames/rgb/Camera_(\d)/rgb_(\d{5})\.jpg",
+        )
+        frames = sorted(VirtualKittiFrame(m[1], m[2], int(m[3]), int(m[4])) for _, m in found)
+        if not frames:
+            example = "Scene01/clone/frames/rgb/Camera_0/rgb_00000.jpg"
+            raise InputError(f"{root} holds no frame: expected {example} and so on.")
+        conditions, val_scenes = self.chosen
+        chosen = [
+            frame
+            for frame in frames
+            if (not conditions or frame.condition in conditions) and (not self.cameras or frame.camera in self.cameras)
+        ]
         if not chosen:
             names = {name: sorted({getattr(frame, name) for frame in frames}) for name in ("condition", "camera")}
             raise InputError(f"{root} holds no frame to prepare: --conditions and --cameras fit none of {names}.")
         notices = [f"Cut to {self.image_size[0]}x{self.image_size[1]} pixels at the bottom, horizontally centred."]
-        if not any(frame.scene in self.chosen.val_scenes for frame in chosen):
-            notices.append(f"Splits: no frame of {', '.join(self.chosen.val_scenes) or 'any scene'} for validation.")
+        if not any(frame.scene in val_scenes for frame in chosen):
+            notices.append(f"Splits: no frame of {', '.join(val_scenes) or 'any scene'} for validation.")
         sequences = {(frame.scene, frame.condition) for frame in chosen}
         nominal = [sequence for sequence in sorted(sequences) if not self._intrinsics_path(*sequence)]
         if nominal:
@@ -166,53 +165,22 @@ class VirtualKitti:
                 f"Cameras: {len(nominal)} of {len(sequences)} sequences have no intrinsic.txt (such as "
                 f"{'/'.join(nominal[0])}) and use the nominal pinhole of {NOMINAL_FOCAL_LENGTH_PX} px at width 1242."
             )
-        return FrameList.parted(chosen, lambda frame: frame.scene in self.chosen.val_scenes, notices)
+        return FrameList.parted(chosen, lambda frame: frame.scene in val_scenes, notices)
 
-    def load(self, frame: VirtualKittiFrame) -> PreparedSample:
-        """Return a frame in the project's own units and axes.
+    def image_of(self, frame: VirtualKittiFrame) -> Path:
+        """Return the file of a frame's image."""
+        return frame.path(self._root("rgb"), "rgb")
 
-        Raises:
-            InputError: one of the frame's files is missing, unreadable, or smaller than the crop.
-        """
-        image = read_image(frame.path(self._root("rgb"), "rgb"))
-        depth_path = frame.path(self._root("depth"), "depth")
-        centimetres = read_png(depth_path, cv2.IMREAD_UNCHANGED)
-        size = image.shape[:2]
+    def read(self, frame: VirtualKittiFrame, size: tuple[int, int]) -> Measured:
+        """Return the truth of a frame: see ``Rendered``."""
+        path = frame.path(self._root("depth"), "depth")
+        centimetres = read_png(path, cv2.IMREAD_UNCHANGED)
         if centimetres.dtype != np.uint16 or centimetres.shape != size:
             raise InputError(
-                f"{depth_path} must be a 16-bit grey PNG of {size[0]}x{size[1]} pixels like its image, "
+                f"{path} must be a 16-bit grey PNG of {size[0]}x{size[1]} pixels like its image, "
                 f"not {centimetres.dtype} {centimetres.shape}."
             )
-        top, left = self._crop_corner(frame, size)
-        intrinsics, camera_source = self._intrinsics(frame, size)
-        camera = camera_from_intrinsics(intrinsics)
-
-        height, width = self.image_size
-        around_top, around_left = max(top - REACH_PX, 0), max(left - REACH_PX, 0)
-        around = (..., slice(around_top, top + height + REACH_PX), slice(around_left, left + width + REACH_PX))
-        depth, valid = self._depth(centimetres[around])
-        top_inside, left_inside = top - around_top, left - around_left
-        window = (..., slice(top_inside, top_inside + height), slice(left_inside, left_inside + width))
-        targets = {"depth": np.ascontiguousarray(depth[window])}
-        if self.normals != "none":
-            rays = cached_rays(tuple(camera.flatten().tolist()), size, PIXEL_CENTER)[around]
-            known = torch.from_numpy(valid)[None]
-            normals = normals_from_depth(torch.from_numpy(depth)[None], rays, known, error_m=ROUNDING_ERROR_M)[0]
-            targets["normals"] = normals[window].contiguous().numpy()
-        return PreparedSample(
-            image=np.ascontiguousarray(image[top : top + height, left : left + width]),
-            targets=targets,
-            camera_from_pixel=crop_camera(camera, top, left).numpy(),
-            pixel_center=PIXEL_CENTER,
-            info={"source": str(frame), "camera": camera_source, "normals": self.normals},
-        )
-
-    def _depth(self, centimetres: Array) -> tuple[Array, Array]:
-        """Return planar depth (H,W) float32 in metres, 0 where it is not valid, and where it is."""
-        metres = centimetres.astype(np.float32) / 100
-        valid = (metres >= self.near_plane_m) & (metres <= self.far_plane_m)
-        valid &= (centimetres != SKY) & (centimetres > 0)
-        return np.where(valid, metres, np.float32(0)), valid
+        return Measured(centimetres.astype(np.float32) / 100, *self._intrinsics(frame, size))
 
     def _root(self, content: str) -> Path:
         """Return the folder of the colour images ("rgb") or of the depth ("depth")."""
@@ -226,34 +194,22 @@ class VirtualKitti:
         paths = (folder / scene / condition / "intrinsic.txt" for folder in folders)
         return next((path for path in paths if path.is_file()), None)
 
-    def _intrinsics(self, frame: VirtualKittiFrame, size: tuple[int, int]) -> tuple[Tensor, str]:
-        """Return K (3,3) float64 in 0-based pixels and whether it is the frame's own."""
+    def _intrinsics(self, frame: VirtualKittiFrame, size: tuple[int, int]) -> tuple[Numbers, str]:
+        """Return (fx, fy, cx, cy) in 0-based pixels and whether they are the frame's own."""
         path = self._intrinsics_path(frame.scene, frame.condition)
         if path is None:
             focal = NOMINAL_FOCAL_LENGTH_PX * size[1] / NOMINAL_WIDTH_PX
-            return matrix_of((focal, focal, (size[1] - 1) / 2, (size[0] - 1) / 2)), "nominal"
+            return (focal, focal, (size[1] - 1) / 2, (size[0] - 1) / 2), "nominal"
         table = read_intrinsics(path)
         if (frame.number, frame.camera) not in table:
             raise InputError(f"{path} has no row for frame {frame.number}, camera {frame.camera}.")
-        return pinhole_matrix(table[frame.number, frame.camera], size, path, str(frame)), "scene"
-
-    def _crop_corner(self, frame: VirtualKittiFrame, size: tuple[int, int]) -> tuple[int, int]:
-        (height, width), (crop_height, crop_width) = size, self.image_size
-        if height < crop_height or width < crop_width:
-            raise InputError(
-                f"frame {frame} is {height}x{width} pixels, smaller than the crop of {crop_height}x{crop_width}. "
-                "Pass --crop HEIGHT WIDTH with a size that fits."
-            )
-        return height - crop_height, (width - crop_width) // 2
-
-    def _is_selected(self, frame: VirtualKittiFrame) -> bool:
-        conditions = self.chosen.conditions
-        has_condition = not conditions or frame.condition in conditions
-        return has_condition and (not self.cameras or frame.camera in self.cameras)
+        numbers = table[frame.number, frame.camera]
+        pinhole_matrix(numbers, size, path, str(frame))  # which names the file if they are no camera's
+        return numbers, "scene"
 
 
 @lru_cache(maxsize=8)
-def read_intrinsics(path: Path) -> dict[tuple[int, int], tuple[float, float, float, float]]:
+def read_intrinsics(path: Path) -> dict[tuple[int, int], Numbers]:
     """Return (fx, fy, cx, cy) in pixels by (frame, camera) from an ``intrinsic.txt``.
 
     Raises:
@@ -269,16 +225,3 @@ def read_intrinsics(path: Path) -> dict[tuple[int, int], tuple[float, float, flo
     except ValueError as error:
         raise InputError(f"{path}: rows must be 'frame cameraID K[0,0] K[1,1] K[0,2] K[1,2]' ({error}).") from error
     return table
-
-
-def _scan(root: Path) -> list[VirtualKittiFrame]:
-    frames = []
-    for path in root.glob("*/*/frames/rgb/Camera_*/rgb_*.jpg"):
-        match = re.fullmatch(
-            r"([\w-]+)/([\w-]+)/frames/rgb/Camera_(\d)/rgb_(\d{5})\.jpg", path.relative_to(root).as_posix()
-        )
-        if match:
-            frames.append(VirtualKittiFrame(match[1], match[2], int(match[3]), int(match[4])))
-    if not frames:
-        raise InputError(f"{root} holds no frame: expected Scene01/clone/frames/rgb/Camera_0/rgb_00000.jpg and so on.")
-    return frames

@@ -9,6 +9,7 @@ import numpy as np
 
 from datamodules.shards.codecs import IMAGE
 from geometry.errors import InputError
+from geometry.modalities.stored import nearest_places
 
 Array = np.ndarray
 
@@ -88,7 +89,7 @@ class Change:
         if (rows, columns) != (height, width):
             window = arrays[IMAGE][top : top + rows, left : left + columns]
             changed[IMAGE] = cv2.resize(window, (width, height), interpolation=cv2.INTER_LINEAR)
-            down, right = top + _nearest(rows, height), left + _nearest(columns, width)
+            down, right = top + nearest_places(rows, height), left + nearest_places(columns, width)
             changed |= {name: arrays[name].take(down, axis=-2).take(right, axis=-1) for name in targets}
         changed[IMAGE] = self._recolored(changed[IMAGE])
         if self.blur_px > 0:
@@ -123,11 +124,6 @@ class Change:
         values = values.mean() + contrast * (values - values.mean())
         grey = values.mean(axis=2, keepdims=True)
         return (grey + saturation * (values - grey)).round().clip(0, 255).astype(np.uint8)
-
-
-def _nearest(length: int, size: int) -> Array:
-    """Return which of ``length`` pixels lies nearest to each of ``size`` that cover the same."""
-    return np.floor((np.arange(size) + 0.5) * length / size).astype(int)
 
 
 NO_AUGMENTATION = Augmentation()

@@ -1,28 +1,31 @@
 """Turns encoded samples into batches."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from datamodules.shards.codecs import CODE_TYPE, IMAGE, INFO
 from datamodules.shards.files import EncodedSample, decode_sample, without_codes
 from datamodules.shards.manifest import MAX_BYTES_PER_PIXEL, DatasetManifest
 from datamodules.streaming.augmentation import Change
-from datamodules.streaming.cameras import read_camera
 from datamodules.streaming.packing import CAMERA, PackedBatch, empty_buffer
 from geometry.batch import DatasetInfo
+from geometry.camera import flip_camera, recenter_camera
 from geometry.errors import InputError
 from geometry.files.limits import MAX_NPY_HEADER_BYTES
-from geometry.modalities import modality_named
+from geometry.modalities import Modality, modality_named
+from geometry.modalities.codings import Coding
 from geometry.modalities.stored import rounded_limits
 
 Array = np.ndarray
+_UNKNOWN_CAMERA = torch.full((3, 3), torch.nan)
 
 
 @dataclass(frozen=True)
@@ -89,44 +92,31 @@ class BatchAssembler:
                 place = places[name][index]
                 _write_array(place.numpy().reshape(arrays[name].shape), arrays[name], flip)
                 if flip:
-                    _mirror_(name, place)
-            places[CAMERA][index] = read_camera(arrays.get(INFO, {}), size[1], flip)
+                    _kept_as(name, np.dtype(fields[name].dtype)).mirror_(place)
+            places[CAMERA][index] = _read_camera(arrays.get(INFO, {}), size[1], flip)
             if changes is not None:
                 places[CAMERA][index] @= torch.from_numpy(changes[index].pixel_from_cropped(*size, flip))
         info = DatasetInfo(self.name, self.manifest.ranges)
-        keys = [sample.key for sample in samples]
-        return PackedBatch(buffer, fields, self._limits, keys, info, lent), problems
-
-    @property
-    def _limits(self) -> dict[str, tuple[float, float]]:
-        return {name: rounded_limits(limits) for name, limits in self.manifest.ranges.items()}
-
-    def _shape(self, role: str, dtype: np.dtype) -> tuple[int, ...]:
-        """Return the shape that an entry must have."""
-        size = self.manifest.image_size
-        if role == IMAGE:
-            return (*size, 3)
-        coding = modality_named(role).coding
-        return coding.stored_shape(*size) if coding and dtype == CODE_TYPE else modality_named(role).stored_shape(*size)
+        limits = {name: rounded_limits(limits) for name, limits in self.manifest.ranges.items()}
+        return PackedBatch(buffer, fields, limits, [sample.key for sample in samples], info, lent), problems
 
     def _blank(self) -> dict[str, Any]:
         size = self.manifest.image_size
         blank: dict[str, Any] = {IMAGE: np.full((*size, 3), 128, np.uint8)}
         for name in self.modalities:
-            modality = modality_named(name)
-            coding = modality.coding if name in self.manifest.codings else None
-            stored = coding or modality
-            blank[name] = np.full(stored.stored_shape(*size), stored.unknown, CODE_TYPE if coding else np.float16)
+            dtype = CODE_TYPE if name in self.manifest.codings else np.dtype(np.float16)
+            blank[name] = np.full(_kept_as(name, dtype).stored_shape(*size), _kept_as(name, dtype).unknown, dtype)
         return blank
 
     def _decode(self, sample: EncodedSample) -> dict[str, Any]:
         if sample.problem:
             raise InputError(sample.problem)
-        max_bytes = MAX_BYTES_PER_PIXEL * math.prod(self.manifest.image_size) + MAX_NPY_HEADER_BYTES
+        size = self.manifest.image_size
+        max_bytes = MAX_BYTES_PER_PIXEL * math.prod(size) + MAX_NPY_HEADER_BYTES
         decoded = decode_sample(sample, self.roles, max_bytes, keep_codes=True)
         where = f"{sample.shard}: sample {sample.key!r}"
         for role in (IMAGE, *self.modalities):
-            shape = self._shape(role, decoded[role].dtype)
+            shape = (*size, 3) if role == IMAGE else _kept_as(role, decoded[role].dtype).stored_shape(*size)
             if decoded[role].shape != shape:
                 raise InputError(
                     f"{where}: {role} has the shape {decoded[role].shape}, dataset.json asks for {shape}. "
@@ -140,6 +130,28 @@ class BatchAssembler:
         return decoded
 
 
+def _read_camera(info: Mapping[str, Any], width: int, flip: bool) -> Tensor:
+    """Return the camera of a stored image, for pixels whose first has its centre at (0.5, 0.5).
+
+    Args:
+        info: the sample's description; what is no camera counts as an unknown one.
+        width: of the image in pixels.
+        flip: whether the image is mirrored left to right.
+
+    Returns:
+        (3,3) float32; NaN where the camera is unknown.
+    """
+    camera, pixel_center = info.get("camera_from_pixel"), info.get("pixel_center")
+    try:
+        matrix = torch.tensor(camera, dtype=torch.float64)
+        centered = recenter_camera(matrix, float(pixel_center), 0.5)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        return _UNKNOWN_CAMERA
+    if matrix.shape != (3, 3) or not bool(matrix.isfinite().all()):
+        return _UNKNOWN_CAMERA
+    return (flip_camera(centered, width) if flip else centered).float()
+
+
 def _common_type(arrays: Sequence[Array]) -> str:
     """Return the type in which values of a batch travel: int16 if all are codes, float32 if any is stored wider."""
     if all(array.dtype == CODE_TYPE for array in arrays):
@@ -147,13 +159,10 @@ def _common_type(arrays: Sequence[Array]) -> str:
     return "float16" if all(array.dtype in (np.float16, CODE_TYPE) for array in arrays) else "float32"
 
 
-def _mirror_(name: str, place: torch.Tensor) -> None:
-    """Change in place what a flip does to values of a modality, or to their codes, beside moving them."""
-    modality = modality_named(name)
-    if modality.coding and place.dtype == torch.int16:
-        modality.coding.mirror_(place)
-    else:
-        modality().mirror_(place)
+def _kept_as(name: str, dtype: np.dtype) -> Coding | Modality:
+    """Return what knows numbers of a type that stand for values of a modality: its coding if they are codes."""
+    modality = modality_named(name)()
+    return modality.coding if modality.coding and dtype == CODE_TYPE else modality
 
 
 def _is_finite(array: Array) -> bool:

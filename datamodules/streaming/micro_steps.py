@@ -4,19 +4,19 @@ webdataset shuffles by what was read before, and mixes sample by sample; it cann
 number of processes. So what is read is decided here, from the number of the micro-step, before any shard is opened.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
-
-import numpy as np
 
 from datamodules.streaming.epoch_order import Dealer, EpochOrder, Run
 from datamodules.streaming.loading import Workers
-from datamodules.streaming.order import STEPS_PER_CHUNK, IntArray, Segment, drawn_steps, sources_of_steps
+from datamodules.streaming.order import STEPS_PER_CHUNK, Segment, drawn_steps, sources_of_steps
 from datamodules.streaming.stream_order import SourceOrder, samples_consumed
 from datamodules.streaming.streams import EpochReader
 from datamodules.streaming.train_order import ORDER_VERSION, OpenSource, TrainOrder
+
+# From a micro-step to a stream and what is read of it.
+Taker = Callable[[int], tuple[int, list[Run]]]
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,12 @@ def micro_steps(
         workers: which of the processes that train together this is.
         batch_size: samples per rank and micro-step.
     """
-    sources = _sources(order, version, history, workers, batch_size)
+    takers = _takers(order, version, history, workers, batch_size)
     start = sum(segment.micro_steps for segment in history)
     while True:
         drawn = sources_of_steps(order.seed, order.weights, start, start + STEPS_PER_CHUNK).tolist()
         for step, source in enumerate(drawn, start):
-            yield Portion(source, *sources[source].take(step))
+            yield Portion(source, *takers[source](step))
         start += STEPS_PER_CHUNK
 
 
@@ -86,52 +86,26 @@ class Readers:
 
 
 def _order_of(source: OpenSource, order: TrainOrder, version: int) -> EpochOrder | SourceOrder:
-    shape = order.seed, source.name, source.shard_sizes
-    return (
-        EpochOrder(*shape, order.block_size)
-        if version == ORDER_VERSION
-        else SourceOrder(*shape, order.num_streams, order.block_size)
-    )
+    if version != ORDER_VERSION:
+        return _streams_of(source, order)
+    return EpochOrder(order.seed, source.name, source.shard_sizes, order.block_size)
 
 
-def _sources(
+def _streams_of(source: OpenSource, order: TrainOrder) -> SourceOrder:
+    return SourceOrder(order.seed, source.name, source.shard_sizes, order.num_streams, order.block_size)
+
+
+def _takers(
     order: TrainOrder, version: int, history: Sequence[Segment], workers: Workers, batch_size: int
-) -> "list[_EpochSteps] | list[_StreamSteps]":
-    if version == ORDER_VERSION:
-        return [_EpochSteps(order, index, history, workers, batch_size) for index in range(len(order.sources))]
-    consumed = samples_consumed(order.seed, order.weights, order.num_streams, history)
-    return [
-        _StreamSteps(cast(SourceOrder, _order_of(source, order, version)), row, workers, batch_size)
-        for source, row in zip(order.sources, consumed, strict=True)
-    ]
-
-
-class _EpochSteps:
-    """Micro-steps that draw one source, in the order of ``epoch_order``."""
-
-    def __init__(
-        self, order: TrainOrder, index: int, history: Sequence[Segment], workers: Workers, batch_size: int
-    ) -> None:
-        draw, num_samples = partial(drawn_steps, order.seed, order.weights, index), order.sources[index].num_samples
-        self._dealer = Dealer(draw, num_samples, order.num_streams, history, workers.world_size, batch_size)
-        self._rank = workers.rank
-
-    def take(self, step: int) -> tuple[int, list[Run]]:
-        """Return stream and samples that this rank reads in the next of them."""
-        return self._dealer.take_one(step, self._rank)
-
-
-class _StreamSteps:
-    """The same in the order of ``stream_order``, given the samples of every stream (streams,) that are used up."""
-
-    def __init__(self, order: SourceOrder, consumed: IntArray, workers: Workers, batch_size: int) -> None:
-        self._order, self._consumed, self._workers, self._batch_size = order, consumed, workers, batch_size
-
-    def take(self, step: int) -> tuple[int, list[Run]]:
-        world_size, count, num_streams = self._workers.world_size, self._batch_size, len(self._consumed)
-        first = step * world_size
-        stream = (first + self._workers.rank) % num_streams
-        # With more ranks than streams, lower ranks take from the same stream first.
-        position = int(self._consumed[stream]) + count * (self._workers.rank // num_streams)
-        np.add.at(self._consumed, np.arange(first, first + world_size) % num_streams, count)
-        return stream, self._order.runs(stream, position, count)
+) -> list[Taker]:
+    """Return, for every source, what says which stream and samples this rank reads in the next micro-step of it."""
+    if version != ORDER_VERSION:
+        consumed = samples_consumed(order.seed, order.weights, order.num_streams, history)
+        mine, rows = (workers.world_size, workers.rank, batch_size), zip(order.sources, consumed, strict=True)
+        return [partial(_streams_of(source, order).take, row, *mine) for source, row in rows]
+    takers: list[Taker] = []
+    for index, source in enumerate(order.sources):
+        draw = partial(drawn_steps, order.seed, order.weights, index)
+        dealer = Dealer(draw, source.num_samples, order.num_streams, history, workers.world_size, batch_size)
+        takers.append(partial(dealer.take_one, rank=workers.rank))
+    return takers

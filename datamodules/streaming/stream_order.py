@@ -116,6 +116,14 @@ class SourceOrder:
             position = runs[-1].stop
         return runs
 
+    def take(self, consumed: IntArray, world_size: int, rank: int, batch_size: int, step: int) -> tuple[int, list[Run]]:
+        """Return stream and samples of a rank in a micro-step; count them as used up in ``consumed`` (streams,)."""
+        stream = (step * world_size + rank) % self.num_streams
+        # With more ranks than streams, lower ranks take from the same stream first.
+        position = int(consumed[stream]) + batch_size * (rank // self.num_streams)
+        np.add.at(consumed, np.arange(step * world_size, (step + 1) * world_size) % self.num_streams, batch_size)
+        return stream, self.runs(stream, position, batch_size)
+
     def permutation(self, stream: int, block: Run) -> IntArray:
         """Return the order of the samples of a block: which of them, in storage order, comes first, second, ..."""
         seed = stable_hash(self._seed, self._name, "block", stream, block.start)

@@ -15,6 +15,12 @@ _UNKNOWN = -1.0
 # A resized pixel has an albedo where at least this share of its area has one.
 _MIN_COVERAGE = 0.5
 GAMMA = 2.2
+_TARGETS = {
+    "target_properties": {
+        "target_names": ["albedo"],
+        "albedo": {"prediction_space": "linear", "up_to_scale": False},
+    }
+}
 
 
 class Albedo(Modality):
@@ -34,19 +40,8 @@ class Albedo(Modality):
     has_image_files = True
     stock_pipeline = StockPipeline(
         "MarigoldIntrinsicsPipeline",
-        {
-            "prediction_type": "intrinsics",
-            "target_properties": {
-                "target_names": ["albedo"],
-                "albedo": {"prediction_space": "linear", "up_to_scale": False},
-            },
-        },
-        needs={
-            "target_properties": {
-                "target_names": ["albedo"],
-                "albedo": {"prediction_space": "linear", "up_to_scale": False},
-            }
-        },
+        {"prediction_type": "intrinsics", **_TARGETS},
+        needs=_TARGETS,
     )
 
     def is_known(self, values: Array) -> Array:

@@ -96,7 +96,7 @@ class Depth(Modality):
 
     def problems(self, values: Array, limits: tuple[float, float]) -> Iterator[str]:
         """Yield numbers that are no depths, and depths beyond the planes."""
-        known = self.numbers(values)
+        known = values[self.is_known(values)]
         if not np.isfinite(values).all() or (values < 0).any():
             yield "depth holds NaN, infinite or negative numbers"
         elif known.size and (known.min() < limits[0] or known.max() > limits[1]):

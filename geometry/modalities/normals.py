@@ -70,7 +70,7 @@ class Normals(Modality):
     def __init__(self, frame: Frame = "opengl") -> None:
         self.frame = frame
 
-    def numbers(self, values: Array) -> Array:
+    def numbers(self, values: Array, known: Array) -> Array:
         """Return nothing: the components say little."""
         return values[:0].reshape(-1)
 

@@ -44,7 +44,7 @@ class ValueStatistics:
 
         Args:
             is_known: (H,W) bool.
-            numbers: (N,) float16, the numbers to count.
+            numbers: (N,) the numbers to count, as float16 rounds them.
             minimum: the smallest of them; None if there is none.
             maximum: the largest of them.
         """

@@ -25,10 +25,14 @@ class Facts(NamedTuple):
     Attributes:
         share: share of pixels whose value is known, from 0 to 1.
         quantiles: smallest number, 2 % and 98 % quantile and largest number; None where nothing is counted.
+        known: (H,W) bool, where the value is known.
+        numbers: (N,) what ``Stored.numbers`` returned.
     """
 
     share: float
     quantiles: tuple[float | None, ...]
+    known: Array
+    numbers: Array
 
 
 class Comparison(NamedTuple):
@@ -94,9 +98,14 @@ class Stored:
         differs = values != self.unknown
         return differs if values.ndim == 2 else differs.any(axis=0)
 
-    def numbers(self, values: Array) -> Array:
-        """Return (N,) the numbers whose range and quantiles are worth knowing: by default, those of known pixels."""
-        return values[..., self.is_known(values)].reshape(-1)
+    def numbers(self, values: Array, known: Array) -> Array:
+        """Return (N,) the numbers whose range and quantiles are worth knowing: by default, those of known pixels.
+
+        Args:
+            values: of any floating type.
+            known: (H,W) bool, what ``is_known`` says of them.
+        """
+        return values[..., known].reshape(-1)
 
     def facts(self, values: Array) -> Facts:
         """Return what is worth recording about the values of one image.
@@ -104,10 +113,11 @@ class Stored:
         Args:
             values: float32, before they are stored.
         """
-        known, numbers = self.is_known(values), self.numbers(values)
+        known = self.is_known(values)
+        numbers = self.numbers(values, known)
         quantiles = np.quantile(numbers, _SHARES) if numbers.size else (None,) * len(_SHARES)
         rounded = tuple(None if value is None else float(f"{value:.6g}") for value in quantiles)
-        return Facts(round(np.count_nonzero(known) / known.size, 6), rounded)
+        return Facts(round(np.count_nonzero(known) / known.size, 6), rounded, known, numbers)
 
     def describe(self, facts: Facts) -> dict[str, float | None]:
         """Return facts by the names under which a sample's JSON holds them.
@@ -200,8 +210,10 @@ def resize_nearest(values: Array, size: Size) -> Array:
     """
     if values.shape[-2:] == tuple(size):
         return values
-    rows, columns = (
-        np.floor((np.arange(new) + 0.5) * old / new).astype(np.int64)
-        for new, old in zip(size, values.shape[-2:], strict=True)
-    )
+    rows, columns = map(nearest_places, values.shape[-2:], size)
     return values[..., rows[:, None], columns]
+
+
+def nearest_places(old: int, new: int) -> Array:
+    """Return which of ``old`` pixels in a row the centre of each of ``new`` falls into; (new,) int64."""
+    return np.floor((np.arange(new) + 0.5) * old / new).astype(np.int64)

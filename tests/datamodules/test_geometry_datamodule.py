@@ -104,6 +104,15 @@ def test_datasets_can_be_written_in_yaml(folders):
     assert [source.weight for source in data.datasets] == [9, 1]
 
 
+def test_a_data_set_may_be_given_in_python_as_in_a_configuration(folders):
+    given = {"path": str(folders / "a"), "weight": 3.0}
+    data = GeometryDataModule([given], val_datasets=[given])
+    assert data.datasets == data.val_datasets == [DatasetSource(**given)]
+    for wrong in ({"folder": "a"}, {"weight": 3.0}, str(folders / "a")):
+        with pytest.raises(InputError, match=r"data\.datasets holds .*; give each a path and, if need be, weight"):
+            GeometryDataModule([wrong])
+
+
 def test_every_option_has_a_sentence_of_help():
     parser = ArgumentParser()
     parser.add_class_arguments(GeometryDataModule, "data")

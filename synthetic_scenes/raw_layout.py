@@ -2,10 +2,11 @@
 
 import csv
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, ClassVar, Literal, TypeVar
 
 import cv2
 import h5py
@@ -14,18 +15,20 @@ import torch
 from tqdm import tqdm
 
 from datamodules.preparation.processes import MAX_PROCESSES, process_pool
-from datamodules.synthetic.primitives import Array
-from datamodules.synthetic.render import Frame, Pose, render
-from datamodules.synthetic.rooms import STYLES, add_flash, random_pose, random_room
-from datamodules.synthetic.streets import WEATHER, random_drive, random_street
+from datamodules.sources.hypersim import CAMERA_TABLE, Hypersim
+from datamodules.sources.hypersim_frames import SPLIT_TABLE, HypersimFrame
+from datamodules.sources.virtual_kitti import SCENES, VirtualKitti, VirtualKittiFrame
 from geometry.camera import camera_from_hypersim, camera_from_intrinsics, pixel_rays
 from geometry.command_line import Option
 from geometry.errors import InputError
 from geometry.files.limits import MAX_SAMPLE_PIXELS
 from geometry.files.paths import check_writable
+from synthetic_scenes.primitives import Array
+from synthetic_scenes.render import Frame, Pose, render
+from synthetic_scenes.rooms import STYLES, add_flash, random_pose, random_room
+from synthetic_scenes.streets import WEATHER, random_drive, random_street
 
 _HYPERSIM_CAMERA = "cam_00"
-_VKITTI_SCENES = ("Scene01", "Scene02", "Scene06", "Scene18", "Scene20")
 _STEREO_BASELINE_M = 0.532725
 _SKY = 65535
 _MAX_FRAMES = 1_000_000
@@ -37,7 +40,7 @@ Size = Annotated[tuple[int, int], Option(metavar=("H", "W"))]
 
 @dataclass(frozen=True)
 class SyntheticHypersim:
-    """Rooms in Hypersim's raw layout.
+    """Render furnished rooms with exact depth and normals as Hypersim's HDF5 frames. Same seed, same files.
 
     Attributes:
         size: Height and width of the frames.
@@ -49,6 +52,7 @@ class SyntheticHypersim:
         seed: Another seed, other scenes.
     """
 
+    source: ClassVar[str] = Hypersim.source
     size: Size = (768, 1024)
     frames_per_scene: int = 2
     val_fraction: float = 0.1
@@ -103,26 +107,26 @@ class SyntheticHypersim:
         hit = frame.entity_id >= 0
         ray_distance = frame.depth * np.linalg.norm(self.rays(scene), axis=0)
         stored_normals = np.where(frame.inward[..., None], -frame.normals, frame.normals)
-        images = out / _scene_name(scene) / "images"
-        final, geometry = (images / f"scene_{_HYPERSIM_CAMERA}_{kind}_hdf5" for kind in ("final", "geometry"))
-        _write_hdf5(final / f"frame.{number:04d}.color.hdf5", frame.color.astype(np.float16))
-        _write_hdf5(final / f"frame.{number:04d}.diffuse_reflectance.hdf5", frame.reflectance.astype(np.float16))
-        _write_hdf5(
-            geometry / f"frame.{number:04d}.depth_meters.hdf5", np.where(hit, ray_distance, np.nan).astype(np.float16)
-        )
-        _write_hdf5(geometry / f"frame.{number:04d}.normal_cam.hdf5", stored_normals.astype(np.float16))
-        _write_hdf5(geometry / f"frame.{number:04d}.render_entity_id.hdf5", frame.entity_id)
+        contents = {
+            "color": frame.color.astype(np.float16),
+            "diffuse_reflectance": frame.reflectance.astype(np.float16),
+            "depth_meters": np.where(hit, ray_distance, np.nan).astype(np.float16),
+            "normal_cam": stored_normals.astype(np.float16),
+            "render_entity_id": frame.entity_id,
+        }
+        for content, values in contents.items():
+            _write_hdf5(HypersimFrame(_scene_name(scene), _HYPERSIM_CAMERA, number).path(out, content), values)
 
     def _write_tables(self, out: Path, rows: Sequence[tuple[int, int]], scenes: int) -> None:
         held_out = max(1, round(self.val_fraction * scenes)) if scenes > 1 and self.val_fraction > 0 else 0
         columns = "scene_name camera_name frame_id included_in_public_release exclude_reason split_partition_name"
-        with (out / "metadata_images_split_scene_v1.csv").open("w", newline="") as file:
+        with (out / SPLIT_TABLE).open("w", newline="") as file:
             table = csv.writer(file)
             table.writerow(columns.split())
             for scene, number in rows:
                 split = "val" if scene >= scenes - held_out else "train"
                 table.writerow([_scene_name(scene), _HYPERSIM_CAMERA, number, True, "", split])
-        with (out / "metadata_camera_parameters.csv").open("w", newline="") as file:
+        with (out / CAMERA_TABLE).open("w", newline="") as file:
             table = csv.writer(file)
             names = [f"M_cam_from_uv_{row}{column}" for row in range(3) for column in range(3)]
             table.writerow(["scene_name", "settings_output_img_height", "settings_output_img_width", *names])
@@ -132,7 +136,7 @@ class SyntheticHypersim:
 
 @dataclass(frozen=True)
 class SyntheticVirtualKitti:
-    """Streets in Virtual KITTI 2's raw layout.
+    """Render streets with exact depth as Virtual KITTI 2's JPEG and PNG frames. Same seed, same files.
 
     Attributes:
         size: Height and width of the frames.
@@ -142,6 +146,7 @@ class SyntheticVirtualKitti:
         seed: Another seed, other scenes.
     """
 
+    source: ClassVar[str] = VirtualKitti.source
     size: Size = (375, 1242)
     conditions: Annotated[tuple[str, ...], Option(choices=tuple(WEATHER))] = (
         "clone",
@@ -166,7 +171,7 @@ class SyntheticVirtualKitti:
         if unknown or not self.conditions:
             raise InputError(f"conditions {sorted(unknown)} are unknown; choose from {', '.join(WEATHER)}")
         _take_folder(out, "vkitti_2.0.3_*")
-        drives = [(scene, condition) for condition in self.conditions for scene in _VKITTI_SCENES]
+        drives = [(scene, condition) for condition in self.conditions for scene in SCENES]
         rows = []
         for number in range(-(-frames // len(self.cameras))):
             drive, index = number % len(drives), number // len(drives)
@@ -202,11 +207,9 @@ class SyntheticVirtualKitti:
         color = np.clip(frame.color, 0, 1) ** (1 / 2.2)
         image = np.round(color[..., ::-1] * 255).astype(np.uint8)
         centimetres = np.minimum(np.round(frame.depth.astype(np.float64) * 100), _SKY).astype(np.uint16)
-        inside = Path(scene) / condition / "frames"
-        rgb = out / "vkitti_2.0.3_rgb" / inside / "rgb" / f"Camera_{camera}" / f"rgb_{index:05d}.jpg"
-        depth = out / "vkitti_2.0.3_depth" / inside / "depth" / f"Camera_{camera}" / f"depth_{index:05d}.png"
-        _write_image(rgb, image, [cv2.IMWRITE_JPEG_QUALITY, 96])
-        _write_image(depth, centimetres, [])
+        place = VirtualKittiFrame(scene, condition, camera, index)
+        _write_image(place.path(out / "vkitti_2.0.3_rgb", "rgb"), image, [cv2.IMWRITE_JPEG_QUALITY, 96])
+        _write_image(place.path(out / "vkitti_2.0.3_depth", "depth"), centimetres, [])
 
     def _write_intrinsics(self, out: Path, rows: Sequence[tuple[str, str, int, int]]) -> None:
         focal_x, focal_y = self.intrinsics()[[0, 1], [0, 1]]
@@ -253,16 +256,13 @@ def _take_folder(out: Path, pattern: str) -> None:
 
 def _run(write: Callable[[Row], None], rows: Sequence[Row], workers: int, title: str | None) -> None:
     """Call ``write`` for every row, in processes when there is more than one worker, with a progress bar."""
-
-    def results() -> Iterator[None]:
-        if workers == 1:
-            yield from map(write, rows)
-            return
-        with process_pool(workers) as pool:
-            yield from pool.map(write, rows, chunksize=max(1, min(8, len(rows) // workers)))
-
-    for _ in tqdm(results(), title, total=len(rows), unit="frame", disable=title is None):
-        pass
+    with ExitStack() as stack:
+        written: Iterator[None] = map(write, rows)
+        if workers > 1:
+            pool = stack.enter_context(process_pool(workers, __name__))
+            written = pool.map(write, rows, chunksize=max(1, min(8, len(rows) // workers)))
+        for _ in tqdm(written, title, total=len(rows), unit="frame", disable=title is None):
+            pass
 
 
 def _write_hdf5(path: Path, values: Array) -> None:

@@ -53,7 +53,11 @@ class DiffusionEstimator(Estimator):
         **options: Any,  # noqa: ANN401
     ) -> None:
         super().__init__(network, task, **options)
-        network.check_denoises()
+        if not network.denoiser.denoises:
+            raise InputError(
+                f"a diffusion estimator denoises, but this {type(network).__name__} sees the image alone, without a "
+                "noisy latent: its network must not be set to noise: none."
+            )
         if network.switch is not None or len(task.members) > 1:
             raise InputError(
                 "a diffusion estimator has a single task and a network without a switch; train several tasks with "

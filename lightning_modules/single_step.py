@@ -101,9 +101,10 @@ class SingleStepEstimator(Estimator):
             losses.append(loss)
             extras |= more
         if self.image_reconstruction is not None:
-            known = latents[-1].new_ones(()).expand(len(latents[-1]), 1, *latents[-1].shape[-2:]).bool()
-            kind, latent = losses[0].dtype, latents[-1]
-            losses.append(self._between(self.image_reconstruction, latent, batch.image, known, extras, kind))
+            known = torch.ones_like(latents[-1][:, :1], dtype=torch.bool)
+            loss, more = self._between(self.image_reconstruction, latents[-1], batch.image, known)
+            losses.append(loss)
+            extras |= more
         return sum(losses[1:], losses[0]), extras
 
     def _task_loss(self, task: Task, latent: Tensor, batch: GeometryBatch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -114,26 +115,18 @@ class SingleStepEstimator(Estimator):
         if self.latent_consistency is None:
             return loss, extras
         image, known = task.target_image(batch)
-        extras = dict(extras)
-        known = self.network.codec.known_latents(known)
-        image = image.to(batch.image.dtype)
-        return loss + self._between(self.latent_consistency, latent, image, known, extras, loss.dtype), extras
+        known, image = self.network.codec.known_latents(known), image.to(batch.image.dtype)
+        term, more = self._between(self.latent_consistency, latent, image, known)
+        return loss + term, extras | more
 
     def _between(
-        self,
-        loss: LatentConsistency,
-        latent: Tensor,
-        image: Tensor,
-        known: Tensor,
-        extras: dict[str, Tensor],
-        dtype: torch.dtype,
-    ) -> Tensor:
-        """Return a weighted term between a predicted latent and that of an image, and note its value."""
+        self, loss: LatentConsistency, latent: Tensor, image: Tensor, known: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return a weighted term between a predicted latent and that of an image, and its value by name."""
         target = self.network.encode(image)
         with torch.autocast(latent.device.type, enabled=False):
-            term = loss(latent, target, known).to(dtype)
-        extras[loss.name] = term.detach()
-        return loss.weight * term
+            value = loss(latent, target, known)
+        return loss.weight * value, {loss.name: value.detach()}
 
     def _outputs(self) -> list[str]:
         """Return the names of the outputs of the network's switch that the tasks predict; none without a switch."""

@@ -149,7 +149,7 @@ class Task(nn.Module):
             prediction: (B,C,H,W) float, of the target's size.
             batch: the images that were predicted.
         """
-        for metric in metrics:
+        for metric in (each for each in metrics if each.concerns(batch)):
             target = self.target_of(metric, batch)
             undone = prediction if metric.knows_modality else self.modality.undo(prediction, target)
             metric.add(undone, target, batch)

@@ -3,18 +3,16 @@
 import ipaddress
 import re
 import socket
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Any]]
-Send = Callable[[Any], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+if TYPE_CHECKING:  # comes with Gradio, which may be missing
+    from starlette.types import ASGIApp, Receive, Scope, Send
 
 _THIS_MACHINE = frozenset({"localhost", "127.0.0.1", "::1"})
 _EVERY_ADDRESS = frozenset({"0.0.0.0", "::", ""})
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([\w.-]+))(?::\d{1,5})?", re.ASCII | re.IGNORECASE)
-_REFUSAL = b"Refused: this page is not served under that name, or another page asks. See --allow_host.\n"
+_REFUSAL = "Refused: this page is not served under that name, or another page asks. See --allow_host.\n"
 
 
 class OwnOrigin:
@@ -29,7 +27,7 @@ class OwnOrigin:
         allowed: further names that the page may be asked for by.
     """
 
-    def __init__(self, app: App, host: str, allowed: Iterable[str] = ()) -> None:
+    def __init__(self, app: "ASGIApp", host: str, allowed: Iterable[str] = ()) -> None:
         self.app = app
         self.named = frozenset(name.lower().rstrip(".") for name in allowed)
         self.is_open = host in _EVERY_ADDRESS
@@ -37,16 +35,16 @@ class OwnOrigin:
         if self.is_open:
             self.hosts |= {socket.gethostname().lower(), socket.getfqdn().lower()}
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Answer a request, or refuse it with status 403."""
         if scope["type"] not in ("http", "websocket") or self.accepts(_headers(scope)):
             await self.app(scope, receive, send)
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
         else:
-            headers = [(b"content-type", b"text/plain"), (b"content-length", b"%d" % len(_REFUSAL))]
-            await send({"type": "http.response.start", "status": 403, "headers": headers})
-            await send({"type": "http.response.body", "body": _REFUSAL})
+            from starlette.responses import PlainTextResponse
+
+            await PlainTextResponse(_REFUSAL, status_code=403)(scope, receive, send)
 
     def accepts(self, headers: dict[str, str]) -> bool:
         """Whether a request is one of the page's own.
@@ -68,7 +66,7 @@ class OwnOrigin:
         return bool(name) and (name in self.hosts or (self.is_open and _is_address(name)))
 
 
-def _headers(scope: Scope) -> dict[str, str]:
+def _headers(scope: "Scope") -> dict[str, str]:
     found: dict[str, str] = {}
     for key, value in scope["headers"]:
         name, text = key.decode("latin-1").lower(), value.decode("latin-1")

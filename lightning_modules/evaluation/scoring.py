@@ -74,7 +74,7 @@ class Scorer:
         prediction = prediction.float()
         metrics = self._metrics(prediction.device)
         resized: dict[tuple[int, int], Tensor] = {}
-        for metric in metrics:
+        for metric in (each for each in metrics if each.concerns(sample)):
             target = self.task.target_of(metric, sample)
             size = metric.size_of(target)
             if size not in resized:

@@ -24,6 +24,7 @@ class GeometryMetric(Metric):
         num_images: state that counts the images in which there was something to score.
         reference: name of what the metric is measured against where a benchmark has it (``GeometryBatch.references``);
             elsewhere, and if it is empty, that is the target of the modality.
+        needs_reference: the metric says nothing of images without that reference.
         knows_modality: the metric takes predictions as the modality defines them, whatever its options. Others are
             given what ``undo`` of the modality makes of them.
     """
@@ -35,6 +36,7 @@ class GeometryMetric(Metric):
     headline: str
     constant: str = ""
     reference: str = ""
+    needs_reference: ClassVar[bool] = False
     num_images: Tensor
 
     def for_dataset(self, dataset: DatasetInfo) -> Self:
@@ -61,7 +63,16 @@ class GeometryMetric(Metric):
             target: the truth.
             batch: what else is known; its image may have another size.
         """
-        self.update(prediction, *target)
+        if self.concerns(batch):
+            self.update(prediction, *target)
+
+    def concerns(self, batch: GeometryBatch) -> bool:
+        """Say whether a batch has what the metric is measured against.
+
+        Args:
+            batch: images of one data set.
+        """
+        return not self.needs_reference or self.reference in batch.references
 
     def size_of(self, target: Target) -> tuple[int, int]:
         """Return the height and width that predictions must have; by default those of what they are measured against.

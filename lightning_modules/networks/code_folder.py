@@ -117,7 +117,7 @@ def _check(model: PipelineModel, parts: Mapping[str, torch.nn.Module]) -> None:
         reason = f"has several outputs ({network.switch.option})"
     elif type(network).image_conditioning is not LatentNetwork.image_conditioning:
         reason = "is given an embedding of the image"
-    elif foreign := [type(each) for each in parts.values() if not _is_of_diffusers(type(each))]:
+    elif foreign := [type(each) for each in parts.values() if type(each).__module__.split(".")[0] != "diffusers"]:
         reason = f"has a model {foreign[0].__name__}, which diffusers does not know"
     elif not parts.keys() <= {*(known := _parts_of_pipeline())}:
         reason = f"has parts of other names than {', '.join(known)}"
@@ -126,10 +126,6 @@ def _check(model: PipelineModel, parts: Mapping[str, torch.nn.Module]) -> None:
             f"no pipeline of diffusers holds this {type(network).__name__}: it {reason}. Export it with --format torch "
             "or onnx."
         )
-
-
-def _is_of_diffusers(kind: type) -> bool:
-    return kind.__module__.split(".")[0] == "diffusers"
 
 
 def _settings(model: PipelineModel, processing_res: int) -> dict[str, Any]:

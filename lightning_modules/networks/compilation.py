@@ -59,19 +59,6 @@ class Compilation:
             known = ", ".join(get_args(Regions))
             raise InputError(f"compile.regions: there is no {self.regions!r}; choose from {known}.")
 
-    def check_parts(self, known: Collection[str]) -> None:
-        """Check that a network has the parts that are to be compiled.
-
-        Args:
-            known: names of the network's parts.
-
-        Raises:
-            InputError: it lacks one.
-        """
-        for part in self.parts or ():
-            if part not in known:
-                raise InputError(f"compile.parts: there is no {part!r}; choose from {', '.join(known)}.")
-
     def apply(self, part: str, module: nn.Module, repeated_blocks: Collection[str] = ()) -> None:
         """Compile a part of a network in place, if it is one of those to compile.
 

@@ -97,7 +97,11 @@ def encode_empty_prompt(base: Base, family: Family, config: Mapping[str, Any]) -
         InputError: a part cannot be read, or they do not fit together.
     """
     if is_weightless():
-        return {name: torch.zeros(shape) for name, shape in family.conditioning_shapes(config).items()}
+        tokens = family.prompt_tokens  # what is pooled has none
+        return {
+            name: torch.zeros((1, width) if "pooled" in name else (1, tokens, width))
+            for name, width in family.conditioning_widths(config).items()
+        }
     import diffusers
 
     classes = base.read_json("model_index.json")

@@ -1,8 +1,9 @@
 """Checks of a base's configs that hold for every family."""
 
-import math
+from collections.abc import Mapping
 from typing import Any
 
+from geometry.files.json_text import is_finite_number
 from lightning_modules.networks.base_files import Base
 
 # The largest networks of today have a tenth of these.
@@ -43,7 +44,7 @@ def check_per_channel(base: Base, file: str, name: str, config: dict[str, Any]) 
     values, channels = config.get(name), config["latent_channels"]
     if values is None and config.get("latents_mean") is None and config.get("latents_std") is None:
         return
-    is_list = isinstance(values, list) and len(values) == channels and all(map(is_finite, values))
+    is_list = isinstance(values, list) and len(values) == channels and all(map(is_finite_number, values))
     if not is_list or (name == "latents_std" and min(values) <= 0):
         raise base.refusal(
             file,
@@ -70,26 +71,43 @@ def check_counts(base: Base, file: str, config: dict[str, Any], *names: str) -> 
             raise base.refusal(file, f"has {name}: {value!r}. Needed: a whole number above 0.")
 
 
-def check_sizes(base: Base, file: str, config: dict[str, Any]) -> None:
-    """Check that a network can be built in bounded time and memory, before anybody tries.
+def named_class(index: Mapping[str, Any], part: str) -> Any:  # noqa: ANN401 - any JSON
+    """Return the class that a ``model_index.json`` names for a part as [library, class]; None where it names none.
 
     Args:
-        base: the base.
-        file: path of the config within it.
-        config: its content.
+        index: its content.
+        part: name of the part.
+    """
+    entry = index.get(part)
+    return entry[1] if isinstance(entry, list) and len(entry) == 2 else None
+
+
+def read_configs(base: Base) -> dict[str, dict[str, Any]]:
+    """Return the configs of a base's parts: of plain weights, and of networks that can be built in bounded time.
+
+    Args:
+        base: the base, with all of its configs.
 
     Raises:
-        InputError: a number is beyond those of any network of today.
+        InputError: one cannot be read, or asks for something else.
     """
+    found = {}
+    for name, part in base.parts.items():
+        file = f"{name}/{part.config}"
+        config = found[name] = base.read_json(file)
+        if config.get("quantization_config") is not None:
+            raise base.refusal(file, "says that the weights are quantised. Needed: plain weights.")
+        if part.stem:
+            _check_sizes(base, file, config)
+    return found
+
+
+def _check_sizes(base: Base, file: str, config: dict[str, Any]) -> None:
+    """Check that no number is beyond those of any network of today, before anybody builds one."""
     for name, value in config.items():
         largest = _MOST_LAYERS if "layers" in name else _LARGEST_SIZE
         for number in value if isinstance(value, list) else [value]:
             if isinstance(number, int) and abs(number) > largest:
                 raise base.refusal(file, f"has {name}: {str(number)[:40]}. Needed: at most {largest}.")
             if isinstance(number, dict):
-                check_sizes(base, file, number)
-
-
-def is_finite(value: Any) -> bool:  # noqa: ANN401
-    """Say whether a value is a finite number."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+                _check_sizes(base, file, number)

@@ -104,17 +104,6 @@ class Family(ABC):
         """
         return {name: config[setting] for name, setting in self.widths.items()}
 
-    def conditioning_shapes(self, config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
-        """Return the shapes of what the denoiser is given for the empty prompt: tokens, but for what is pooled.
-
-        Args:
-            config: the denoiser's.
-        """
-        widths = self.conditioning_widths(config)
-        return {
-            name: (1, width) if "pooled" in name else (1, self.prompt_tokens, width) for name, width in widths.items()
-        }
-
     def denoiser_settings(self, codec: Codec, guidance: float | None) -> dict[str, Any]:
         """Return what the family's denoiser takes beside what every denoiser does; nothing by default.
 

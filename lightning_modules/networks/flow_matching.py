@@ -84,12 +84,4 @@ class FlowMatching(NoiseProcess):
         scheduler = FlowMatchEulerDiscreteScheduler.from_config(config)
         mu = self._shift(num_tokens, num_steps, config) if self._shift and config["use_dynamic_shifting"] else None
         scheduler.set_timesteps(sigmas=[1 - number / num_steps for number in range(num_steps)], mu=mu)
-        return _EulerSampler(self, scheduler)
-
-
-class _EulerSampler(Sampler):
-    """Euler's steps along the velocity."""
-
-    def predict_x0(self, model_output: Tensor, sample: Tensor, timestep: float) -> Tensor:
-        """Return the clean latent that a velocity stands for."""
-        return self.process.predict_x0(model_output, sample, timestep)
+        return Sampler(self, scheduler)

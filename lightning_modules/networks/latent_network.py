@@ -228,18 +228,6 @@ class LatentNetwork(nn.Module):
         """
         return self.decode(self.predict_latent(image, seeds))
 
-    def check_denoises(self) -> None:
-        """Check that the network takes a noisy latent, so that it can be trained and sampled as a diffusion model.
-
-        Raises:
-            InputError: it sees the image latent alone.
-        """
-        if not self.denoiser.denoises:
-            raise InputError(
-                f"a diffusion estimator denoises, but this {type(self).__name__} sees the image alone, without a noisy "
-                "latent: its network must not be set to noise: none."
-            )
-
     def compilable_parts(self) -> dict[str, nn.Module]:
         """Return the parts that torch.compile can compile, by the names that ``compile.parts`` has for them."""
         codec = self.codec.model
@@ -255,7 +243,9 @@ class LatentNetwork(nn.Module):
             InputError: there is no such part, or it repeats no blocks.
         """
         parts = self.compilable_parts()
-        options.check_parts(parts)
+        for part in options.parts or ():
+            if part not in parts:
+                raise InputError(f"compile.parts: there is no {part!r}; choose from {', '.join(parts)}.")
         for name, module in parts.items():
             is_denoiser = module is self.denoiser.model
             options.apply(name, module, (self.denoiser if is_denoiser else self.codec).repeated_blocks)

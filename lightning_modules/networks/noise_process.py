@@ -84,7 +84,7 @@ class NoiseProcess(ABC):
         """
 
 
-class Sampler(ABC):
+class Sampler:
     """The steps from noise to a clean latent, once.
 
     Args:
@@ -114,9 +114,9 @@ class Sampler(ABC):
         """
         return self.scheduler.step(model_output, timestep, sample, return_dict=False)[0]
 
-    @abstractmethod
     def predict_x0(self, model_output: Tensor, sample: Tensor, timestep: float) -> Tensor:
-        """Return the clean latent that a denoiser's output stands for: see ``NoiseProcess.predict_x0``."""
+        """Return the clean latent that a denoiser's output stands for, by default that of the noise process."""
+        return self.process.predict_x0(model_output, sample, timestep)
 
 
 def per_image(values: Tensor, like: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from geometry.errors import InputError
 from geometry.files.paths import given_path
 from lightning_modules.networks.base_files import INDEX, Base, Part, absence, check_weights, missing_configs
 from lightning_modules.networks.conditioning import FILE_NAME
-from lightning_modules.networks.config_checks import check_class, check_sizes
+from lightning_modules.networks.config_checks import check_class, named_class, read_configs
 from lightning_modules.networks.family import Family, family_named
 from lightning_modules.networks.hub import download_missing, find_base, read_index
 
@@ -53,19 +53,13 @@ def check_base(name: str, conditioning: str | None = None, use_stored: bool = Tr
     stored = _stored(found, conditioning) if use_stored else None
     parts = family.parts(with_text=stored is None)
     _check_index(found, index, family, parts)
-    parts = {name: part for name, part in parts.items() if _class_of(index, name) is not None}
+    parts = {name: part for name, part in parts.items() if named_class(index, name) is not None}
     base = find_base(name, parts)
     if missing := [absence(base, file) for file in missing_configs(base)]:
         raise InputError(f"{base} has {' and '.join(missing)}; a {family.pipeline} consists of {', '.join(parts)}.")
-    configs = {part: base.read_json(f"{part}/{kind.config}") for part, kind in parts.items()}
+    configs = read_configs(base)
     for part, config in configs.items():
-        file = f"{part}/{parts[part].config}"
-        if config.get("quantization_config") is not None:
-            raise base.refusal(file, "says that the weights are quantised. Needed: plain weights.")
-        if parts[part].stem:
-            check_sizes(base, file, config)
-        if "_class_name" in config:
-            check_class(base, file, "", config["_class_name"], family.classes[part])
+        check_class(base, f"{part}/{parts[part].config}", "", config.get("_class_name"), family.classes[part])
     configs[family.denoiser_part] = _with_defaults(family, configs[family.denoiser_part])
     family.check(base, configs)
     download_missing(base)
@@ -94,17 +88,11 @@ def _stored(base: Base, conditioning: str | None) -> Path | None:
 def _check_index(base: Base, index: dict[str, Any], family: Family, parts: Mapping[str, Part]) -> None:
     """Check that a base names the parts that its family has, each of a class that is known."""
     for part in parts:
-        given = _class_of(index, part)
+        given = named_class(index, part)
         if given is None and part not in family.optional:
             raise base.refusal(INDEX, f"names no {part}, which a {family.pipeline} has.")
         check_class(base, INDEX, f"{part}: ", given, family.classes[part])
-    for part, entry in index.items():
+    for part in index:
         is_known = part.startswith("_") or part in family.classes or part in family.idle
-        if not is_known and _class_of(index, part) is not None:
-            raise base.refusal(INDEX, f"has a part {part} ({entry[1]}), which is not read here.")
-
-
-def _class_of(index: Mapping[str, Any], part: str) -> str | None:
-    """Return the class that an index names for a part: it says [library, class], or nulls."""
-    entry = index.get(part)
-    return entry[1] if isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str) else None
+        if not is_known and (given := named_class(index, part)) is not None:
+            raise base.refusal(INDEX, f"has a part {part} ({given}), which is not read here.")

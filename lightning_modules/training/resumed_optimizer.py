@@ -36,25 +36,17 @@ class StoredSettings:
             InputError: the states in the checkpoint are another optimiser's.
         """
         for groups, schedule in zip(self._groups, self._schedules, strict=True):
-            _follow(groups, schedule, optimizer, scheduler)
-
-
-def _follow(
-    groups: list[dict[str, Any]], schedule: dict[str, Any], optimizer: Optimizer, scheduler: LRScheduler
-) -> None:
-    """Change the groups of an optimiser and the state of its schedule in place."""
-    if [set(group) for group in groups] != [set(group) for group in optimizer.param_groups]:
-        raise InputError(
-            f"the states in the checkpoint are not those of the optimiser {type(optimizer).__name__}: use the one that "
-            "it was trained with. To start from its weights alone, give it to --model.init_from in place of "
-            "--ckpt_path, and the run another --name."
-        )
-    for group, own in zip(groups, optimizer.param_groups, strict=True):
-        group |= {name: value for name, value in own.items() if name not in ("params", "lr", "initial_lr")}
-    if not isinstance(scheduler, LambdaLR):
-        return
-    factors = [factor(schedule["last_epoch"]) for factor in scheduler.lr_lambdas]
-    rates = [base * factor for base, factor in zip(scheduler.base_lrs, factors, strict=True)]
-    for group, own, rate in zip(groups, optimizer.param_groups, rates, strict=True):
-        group |= {"lr": rate, "initial_lr": own["initial_lr"]}
-    schedule |= {"base_lrs": list(scheduler.base_lrs), LAST_RATES: rates}
+            if [set(group) for group in groups] != [set(group) for group in optimizer.param_groups]:
+                raise InputError(
+                    f"the states in the checkpoint are not those of the optimiser {type(optimizer).__name__}: use the "
+                    "one that it was trained with. To start from its weights alone, give it to --model.init_from in "
+                    "place of --ckpt_path, and the run another --name."
+                )
+            for group, own in zip(groups, optimizer.param_groups, strict=True):
+                group |= {name: value for name, value in own.items() if name not in ("params", "lr", "initial_lr")}
+            if isinstance(scheduler, LambdaLR):
+                factors = [factor(schedule["last_epoch"]) for factor in scheduler.lr_lambdas]
+                rates = [base * factor for base, factor in zip(scheduler.base_lrs, factors, strict=True)]
+                for group, own, rate in zip(groups, optimizer.param_groups, rates, strict=True):
+                    group |= {"lr": rate, "initial_lr": own["initial_lr"]}
+                schedule |= {"base_lrs": list(scheduler.base_lrs), LAST_RATES: rates}

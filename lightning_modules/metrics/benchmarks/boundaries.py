@@ -31,9 +31,17 @@ class BoundaryF1(ImageScores, AlignedMetric):
     headline_score = "boundary_f1_error"
 
     def scores_of(self, prediction: Tensor, target: Tensor, valid: Tensor, *more: Tensor) -> Tensor:
-        """Return F1, precision and recall of an image."""
+        """Return F1, precision and recall of an image, weighed over the thresholds."""
         aligned = self.align(prediction, target, valid)(prediction)[0]
-        return boundary_scores(aligned, target[0].double(), valid[0])
+        ratios = list(zip(_nearness_ratios(aligned), _nearness_ratios(target[0]), _pairs(valid[0]), strict=True))
+        scores = []
+        for threshold in _THRESHOLDS.tolist():
+            counts = torch.tensor([_hits(ours > threshold, true > threshold, known) for ours, true, known in ratios])
+            hits, found, there = counts.double().clamp(min=0).unbind(dim=1)
+            recall, precision = (hits / there.clamp(min=1)).mean(), (hits / found.clamp(min=1)).mean()
+            f1 = 2 * recall * precision / (recall + precision).clamp(min=1e-300)
+            scores.append(torch.stack([f1, precision, recall]))
+        return (torch.stack(scores) * (_THRESHOLDS / _THRESHOLDS.sum())[:, None]).sum(dim=0).to(aligned.device)
 
     def compute(self) -> dict[str, Tensor]:
         """Return F1, what it lacks, and what it is made of; NaN without any image."""
@@ -59,7 +67,7 @@ class BoundaryRecall(ImageScores):
         apple/ml-depth-pro, ``src/depth_pro/eval/boundary_metrics.py``, SI_boundary_Recall.
     """
 
-    headline, reference = "matte_recall_error", "matte"
+    headline, reference, needs_reference = "matte_recall_error", "matte", True
     knows_modality = True
 
     def __init__(self, space: Parameterization | None = None, shift: float = 0.0) -> None:
@@ -74,25 +82,6 @@ class BoundaryRecall(ImageScores):
         """Return the recall and what it lacks; NaN without any image."""
         means = super().compute()
         return {self.headline: 1 - means["matte_recall"]} | means
-
-
-def boundary_scores(depth: Tensor, truth: Tensor, valid: Tensor) -> Tensor:
-    """Return F1, precision and recall (3,) of the boundaries of predicted depth, weighed over the thresholds.
-
-    Args:
-        depth: (H,W) float, predicted, in any unit.
-        truth: (H,W) float.
-        valid: (H,W) bool, where the truth is known.
-    """
-    ratios = list(zip(_nearness_ratios(depth), _nearness_ratios(truth), _pairs(valid), strict=True))
-    scores = []
-    for threshold in _THRESHOLDS.tolist():
-        counts = torch.tensor([_hits(ours > threshold, true > threshold, known) for ours, true, known in ratios])
-        hits, found, there = counts.double().clamp(min=0).unbind(dim=1)
-        recall, precision = (hits / there.clamp(min=1)).mean(), (hits / found.clamp(min=1)).mean()
-        f1 = 2 * recall * precision / (recall + precision).clamp(min=1e-300)
-        scores.append(torch.stack([f1, precision, recall]))
-    return (torch.stack(scores) * (_THRESHOLDS / _THRESHOLDS.sum())[:, None]).sum(dim=0).to(depth.device)
 
 
 def matte_recall(depth: Tensor, foreground: Tensor) -> Tensor:

@@ -72,17 +72,14 @@ class MetricChoice:
         modality = task.modality.name
         space = task.modality.parameterization if isinstance(task.modality, Depth) else Parameterization()
         names = [*dataset.metrics, *(name for name in self.metrics if name not in dataset.metrics)]
-        made = [_MADE[modality, name](self._protocol, space) for name in names if (modality, name) in _MADE]
+        first = self.protocols[0] if self.protocols else LEAST_SQUARES
+        made = [_MADE[modality, name](first, space) for name in names if (modality, name) in _MADE]
         extra = [metric.for_dataset(dataset) for metric in made]
         if dataset.has_own_metrics and extra:
             return extra
         others = [name for name in self.protocols if name != LEAST_SQUARES] if modality == "depth" else []
         by_protocol = [ProtocolDepth(name, space).for_dataset(dataset) for name in others]
         return [*task.make_metrics(dataset), *by_protocol, *extra]
-
-    @property
-    def _protocol(self) -> str:
-        return self.protocols[0] if self.protocols else LEAST_SQUARES
 
 
 def protocol_of(metric: str) -> str:

@@ -35,7 +35,7 @@ class DepthBoundaryError(ImageScores, AlignedMetric):
     """
 
     score_names = ("dbe_acc", "dbe_comp")
-    default_protocol, reference = "least_squares", "edges"
+    default_protocol, reference, needs_reference = "least_squares", "edges", True
 
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - those of AlignedMetric
         _require_canny()
@@ -49,7 +49,7 @@ class DepthBoundaryError(ImageScores, AlignedMetric):
             target: the edges as mask.
             batch: holds the depth to align with; without the reference, nothing is added.
         """
-        if "edges" in batch.references:
+        if self.concerns(batch):
             self.update(prediction, *batch.targets["depth"], target.mask)
 
     def scores_of(self, prediction: Tensor, target: Tensor, valid: Tensor, *more: Tensor) -> Tensor | None:
@@ -76,7 +76,7 @@ class PlanarityError(AlignedMetric):
 
     score_names = ("pe_flat_cm", "pe_angle_deg")
     headline_score, counted_by = "pe_angle_deg", "num_planes"
-    default_protocol, reference = "least_squares", "planes"
+    default_protocol, reference, needs_reference = "least_squares", "planes", True
     num_planes: Tensor
 
     def add(self, prediction: Tensor, target: Target, batch: GeometryBatch) -> None:
@@ -87,7 +87,7 @@ class PlanarityError(AlignedMetric):
             target: the planes.
             batch: holds the depth to align with and the camera; without the reference, nothing is added.
         """
-        if "planes" in batch.references and batch.camera is not None:
+        if self.concerns(batch) and batch.camera is not None:
             self.update(prediction, *batch.targets["depth"], target, batch.camera)
 
     def update(self, prediction: Tensor, target: Tensor, valid_mask: Tensor, planes: Target, camera: Tensor) -> None:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from geometry.batch import GeometryBatch, Target
+from geometry.batch import Target
 from geometry.parameterization import Parameterization
 from lightning_modules.metrics.base import GeometryMetric
 
@@ -27,7 +27,7 @@ class OrdinalAccuracy(GeometryMetric):
     num_pairs: Tensor
     headline = "ordinal_error"
     knows_modality = True
-    reference = "pairs"
+    reference, needs_reference = "pairs", True
 
     def __init__(self, space: Parameterization | None = None) -> None:
         super().__init__()
@@ -39,17 +39,6 @@ class OrdinalAccuracy(GeometryMetric):
         """Return the size of the image that the points were marked in."""
         height, width = target.values[0, 5:, 0, 0].tolist()
         return int(height), int(width)
-
-    def add(self, prediction: Tensor, target: Target, batch: GeometryBatch) -> None:
-        """Add images.
-
-        Args:
-            prediction: (B,1,H,W) float.
-            target: the pairs.
-            batch: without the reference, nothing is added.
-        """
-        if self.reference in batch.references:
-            self.update(prediction, *target)
 
     def update(self, prediction: Tensor, target: Tensor, valid_mask: Tensor) -> None:
         """Add images.

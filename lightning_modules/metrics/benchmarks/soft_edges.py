@@ -51,8 +51,11 @@ class SoftEdgeError(ImageScores, AlignedMetric):
         edges = _either_side(_jumps_of_disparity(depth, self.jump), inside[0])
         if not edges.any():
             return None
-        aligned = self.align(prediction, target, inside)(prediction)[0]
-        return soft_edge_errors(aligned, depth, inside[0], edges)
+        predicted = self.align(prediction, target, inside)(prediction)[0, edges]
+        return _smallest(
+            (near[0][edges] - predicted).abs().where(known[edges], torch.inf)
+            for near, known in _neighbours(depth[None], inside[0])
+        )
 
 
 class SoftAngularEdgeError(ImageScores):
@@ -80,39 +83,13 @@ class SoftAngularEdgeError(ImageScores):
         rows = angle_deg(normals[None, :, 1:], normals[None, :, :-1])[0, 0] >= self.jump_deg
         columns = angle_deg(normals[None, :, :, 1:], normals[None, :, :, :-1])[0, 0] >= self.jump_deg
         edges = _either_side((rows, columns), valid[0])
-        return soft_angular_edge_errors(prediction.double(), normals, valid[0], edges) if edges.any() else None
-
-
-def soft_edge_errors(depth: Tensor, truth: Tensor, valid: Tensor, edges: Tensor) -> Tensor:
-    """Return the mean over edge pixels of the smallest error in squares of ``PATCH_SIZES``, (4,).
-
-    Args:
-        depth: (H,W) float, predicted, in metres.
-        truth: (H,W) float, metres.
-        valid: (H,W) bool, where the truth is known.
-        edges: (H,W) bool, a part of ``valid`` that is not empty.
-    """
-    predicted = depth[edges]
-    return _smallest(
-        (near[0][edges] - predicted).abs().where(known[edges], torch.inf)
-        for near, known in _neighbours(truth[None], valid)
-    )
-
-
-def soft_angular_edge_errors(normals: Tensor, truth: Tensor, valid: Tensor, edges: Tensor) -> Tensor:
-    """Return the mean over edge pixels of the smallest angle in squares of ``PATCH_SIZES``, (4,) in degrees.
-
-    Args:
-        normals: (3,H,W) float, predicted, of any length.
-        truth: (3,H,W) float, unit normals.
-        valid: (H,W) bool, where the truth is known.
-        edges: (H,W) bool, a part of ``valid`` that is not empty.
-    """
-    predicted = normals[:, edges]
-    return _smallest(
-        angle_deg(predicted[None, ..., None], near[None, :, edges, None])[0, 0, :, 0].where(known[edges], torch.inf)
-        for near, known in _neighbours(truth, valid)
-    )
+        if not edges.any():
+            return None
+        predicted = prediction.double()[None, :, edges, None]
+        return _smallest(
+            angle_deg(predicted, near[None, :, edges, None])[0, 0, :, 0].where(known[edges], torch.inf)
+            for near, known in _neighbours(normals, valid[0])
+        )
 
 
 def _neighbours(truth: Tensor, valid: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -132,7 +109,7 @@ def _offsets(radius: int) -> list[tuple[int, int]]:
 
 
 def _smallest(errors: Iterator[Tensor]) -> Tensor:
-    """Return the mean of the smallest of the first 1, 9, 25, ... errors (N,) of the same pixels."""
+    """Return the mean of the smallest of the first 1, 9, 25, ... errors (N,) of the same pixels, (4,)."""
     means, smallest = [], torch.tensor(torch.inf, dtype=torch.float64)
     ends = {size**2 for size in PATCH_SIZES}
     for number, error in enumerate(errors, start=1):

@@ -3,6 +3,7 @@
 from typing import Any
 
 from geometry.errors import InputError
+from geometry.files.json_text import is_finite_number
 from geometry.modalities import registered
 from lightning_modules.networks.base_files import (
     INDEX,
@@ -20,8 +21,8 @@ from lightning_modules.networks.config_checks import (
     check_class,
     check_counts,
     check_per_channel,
-    check_sizes,
-    is_finite,
+    named_class,
+    read_configs,
 )
 from lightning_modules.networks.hub import download_missing, find_base
 from lightning_modules.networks.stable_diffusion.image_embedding import ENCODER, PROCESSOR_PART
@@ -56,8 +57,11 @@ _MOST_TIMESTEPS = 100_000
 # What the classes take where their configs say nothing.
 _UNET_DEFAULTS = {"in_channels": 4, "out_channels": 4, "cross_attention_dim": 1280}
 _VAE_DEFAULTS = {"in_channels": 3, "out_channels": 3, "latent_channels": 4, "scaling_factor": 0.18215}
-_TEXT_DEFAULTS = {"hidden_size": 512, "max_position_embeddings": 77}
-_IMAGE_DEFAULTS = {"projection_dim": 512, "image_size": 224}
+_MODEL_TYPES = {"text_encoder": "clip_text_model", ENCODER: "clip_vision_model"}
+_ENCODER_DEFAULTS = {
+    "text_encoder": {"hidden_size": 512, "max_position_embeddings": 77},
+    ENCODER: {"projection_dim": 512, "image_size": 224},
+}
 _LARGEST_IMAGE = 1024
 
 
@@ -83,25 +87,23 @@ def check_base(name: str, switch: TaskSwitch | None = None) -> Base:
         raise InputError(
             f"{base} has {' and '.join(missing)}; a base is a folder in the diffusers layout with {', '.join(parts)}."
         )
-    configs = {name: base.read_json(f"{name}/{part.config}") for name, part in parts.items()}
-    for part, config in configs.items():
-        if config.get("quantization_config") is not None:
-            raise base.refusal(
-                f"{part}/{parts[part].config}", "says that the weights are quantised. Needed: plain weights."
-            )
-    for part in parts.keys() & {"unet", "vae", "text_encoder", ENCODER}:
-        check_sizes(base, f"{part}/{parts[part].config}", configs[part])
+    configs = read_configs(base)
     vae = _check_vae(base, _VAE_DEFAULTS | configs["vae"])
     if ENCODER in parts:
-        told_by, width = ENCODER, _check_image_encoder(base, configs[ENCODER])
+        image = _check_encoder(base, ENCODER, configs[ENCODER], "vision_config")
+        if image["image_size"] > _LARGEST_IMAGE:
+            raise base.refusal(
+                f"{ENCODER}/config.json", f"has image_size: {image['image_size']}. Needed: at most {_LARGEST_IMAGE}."
+            )
+        said, width = f"{ENCODER}/config.json says projection_dim", image["projection_dim"]
     else:
-        text = _check_text_encoder(base, configs["text_encoder"])
+        text = _check_encoder(base, "text_encoder", configs["text_encoder"], "text_config")
         _check_tokenizer(base, configs["tokenizer"], text["max_position_embeddings"])
-        told_by, width = "text_encoder", text["hidden_size"]
+        said, width = "text_encoder/config.json says hidden_size", text["hidden_size"]
     unet = _UNET_DEFAULTS | configs["unet"]
     _check_unet(base, unet, vae["latent_channels"])
     check_labels(base, unet, switch)
-    _check_prompt_width(base, unet["cross_attention_dim"], told_by, width)
+    _check_prompt_width(base, unet["cross_attention_dim"], said, width)
     _check_scheduler(base, configs["scheduler"])
     download_missing(base)
     check_weights(base)
@@ -120,14 +122,15 @@ def _check_index(base: Base, switch: TaskSwitch | None) -> None:
         stock = modality.stock_pipeline
         if stock and stock.class_name == index.get("_class_name") and (difference := stock.differs(index)):
             raise base.refusal(INDEX, difference)
-    for part, entry in index.items():
-        if part.startswith("_") or not isinstance(entry, list) or len(entry) != 2 or entry[1] is None:
+    for part in index:
+        given = named_class(index, part)
+        if given is None or part.startswith("_"):
             continue
         if part not in base.parts and part not in _IDLE_PARTS:
             raise base.refusal(
-                INDEX, f"has a part {part} ({entry[1]}), which is not read here. Needed: {', '.join(base.parts)} alone."
+                INDEX, f"has a part {part} ({given}), which is not read here. Needed: {', '.join(base.parts)} alone."
             )
-        check_class(base, INDEX, f"{part}: ", entry[1], _CLASSES.get(part))
+        check_class(base, INDEX, f"{part}: ", given, _CLASSES.get(part))
 
 
 def _check_unet(base: Base, config: dict[str, Any], latent_channels: int) -> None:
@@ -154,13 +157,12 @@ def _check_unet(base: Base, config: dict[str, Any], latent_channels: int) -> Non
         )
 
 
-def _check_prompt_width(base: Base, widths: object, told_by: str, width: int) -> None:
+def _check_prompt_width(base: Base, widths: object, said: str, width: int) -> None:
     if any(each != width for each in (widths if isinstance(widths, list) else [widths])):
         raise base.refusal(
             "unet/config.json",
-            f"has cross_attention_dim: {widths!r}, but {told_by}/config.json says "
-            f"{'hidden_size' if told_by == 'text_encoder' else 'projection_dim'}: {width}. Needed: an encoder whose "
-            "embeddings are as wide as the UNet's prompts.",
+            f"has cross_attention_dim: {widths!r}, but {said}: {width}. Needed: an encoder whose embeddings are as "
+            "wide as the UNet's prompts.",
         )
 
 
@@ -173,40 +175,25 @@ def _check_vae(base: Base, config: dict[str, Any]) -> dict[str, Any]:
             raise base.refusal(file, f"has {name}: {config[name]}. Needed: 3, the channels of an image.")
     for name in ("latents_mean", "latents_std"):
         check_per_channel(base, file, name, config)
-    if not is_finite(config["scaling_factor"]) or config["scaling_factor"] == 0:
+    if not is_finite_number(config["scaling_factor"]) or config["scaling_factor"] == 0:
         raise base.refusal(file, f"has scaling_factor: {config['scaling_factor']!r}. Needed: a number, not 0.")
-    if config.get("shift_factor") is not None and not is_finite(config["shift_factor"]):
+    if config.get("shift_factor") is not None and not is_finite_number(config["shift_factor"]):
         raise base.refusal(file, f"has shift_factor: {config['shift_factor']!r}. Needed: a number, or null.")
     return config
 
 
-def _check_text_encoder(base: Base, config: dict[str, Any]) -> dict[str, Any]:
-    file = "text_encoder/config.json"
-    names = config.get("architectures")
+def _check_encoder(base: Base, part: str, config: dict[str, Any], within: str) -> dict[str, Any]:
+    """Return an encoder's settings, which are ``within`` its config where that is of the whole CLIP."""
+    file, names = f"{part}/config.json", config.get("architectures")
     for name in names if isinstance(names, list) else [names]:
-        check_class(base, file, "", name, _CLASSES["text_encoder"])
-    if config.get("model_type", "clip_text_model") not in ("clip_text_model", "clip"):
-        raise base.refusal(
-            file, f"has model_type: {config['model_type']!r}. Needed: clip_text_model, the text encoder of CLIP."
-        )
-    inner = config.get("text_config")  # where the config is that of the whole CLIP
-    config = _TEXT_DEFAULTS | (inner if isinstance(inner, dict) else config)
-    check_counts(base, file, config, "hidden_size", "max_position_embeddings")
-    return config
-
-
-def _check_image_encoder(base: Base, config: dict[str, Any]) -> int:
-    """Return the width of an image's embedding."""
-    file = f"{ENCODER}/config.json"
-    names = config.get("architectures")
-    for name in names if isinstance(names, list) else [names]:
-        check_class(base, file, "", name, _CLASSES[ENCODER])
-    inner = config.get("vision_config")  # where the config is that of the whole CLIP
-    config = _IMAGE_DEFAULTS | config | (inner if isinstance(inner, dict) else {})
-    check_counts(base, file, config, "projection_dim", "image_size")
-    if config["image_size"] > _LARGEST_IMAGE:
-        raise base.refusal(file, f"has image_size: {config['image_size']}. Needed: at most {_LARGEST_IMAGE}.")
-    return config["projection_dim"]
+        check_class(base, file, "", name, _CLASSES[part])
+    kind = config.get("model_type", _MODEL_TYPES[part])
+    if kind not in (_MODEL_TYPES[part], "clip"):
+        raise base.refusal(file, f"has model_type: {kind!r}. Needed: {_MODEL_TYPES[part]}, the encoder of CLIP.")
+    inner = config.get(within)
+    settings = _ENCODER_DEFAULTS[part] | (inner if isinstance(inner, dict) else config)
+    check_counts(base, file, settings, *_ENCODER_DEFAULTS[part])
+    return settings
 
 
 def _check_tokenizer(base: Base, config: dict[str, Any], num_positions: int) -> None:

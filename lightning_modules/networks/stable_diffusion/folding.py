@@ -15,7 +15,7 @@ from torch import nn
 from geometry.errors import InputError
 from lightning_modules.networks.diffusion_process import DiffusionProcess
 from lightning_modules.networks.pipeline_folder import PipelineModel
-from lightning_modules.networks.stable_diffusion.pipeline_parts import PipelineParts, copies_of_models
+from lightning_modules.networks.stable_diffusion.pipeline_parts import PipelineParts, copies_of_models, scale_channels
 from lightning_modules.networks.task_switch import TaskSwitch
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def single_step_parts(model: PipelineModel) -> PipelineParts:
     needs_noise = network.noise == "gaussian"
     if not needs_noise:
         _ignore_noise(unet, vae.config["latent_channels"])
-        _scale_output(unet, _output_to_x0(process.last_alpha, config["prediction_type"]))
+        scale_channels(unet.conv_out, [_output_to_x0(process.last_alpha, config["prediction_type"])])
     options = {
         "prediction_type": config["prediction_type"] if needs_noise else "sample",
         "timestep_spacing": "trailing",
@@ -93,10 +93,3 @@ def _ignore_noise(unet: "UNet2DConditionModel", latent_channels: int) -> None:
     first.weight = nn.Parameter(weight)
     first.in_channels = 2 * latent_channels
     unet.register_to_config(in_channels=2 * latent_channels)
-
-
-@torch.no_grad()
-def _scale_output(unet: "UNet2DConditionModel", factor: float) -> None:
-    unet.conv_out.weight *= factor
-    if unet.conv_out.bias is not None:
-        unet.conv_out.bias *= factor

@@ -1,12 +1,12 @@
 """The embedding of the image itself in place of a prompt's, as in variations of images."""
 
-import math
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geometry.files.json_text import is_finite_number
 from lightning_modules.networks.base_files import Base
 from lightning_modules.networks.pretrained import load_encoder
 
@@ -83,8 +83,6 @@ def load_image_embedding(base: Base) -> ImageEmbedding:
 
 def _three(base: Base, file: str, config: dict[str, Any], name: str) -> list[float]:
     values = config.get(name)
-    if isinstance(values, list) and len(values) == 3 and all(type(each) in (int, float) for each in values):
-        numbers = [float(each) for each in values]
-        if all(map(math.isfinite, numbers)):
-            return numbers
+    if isinstance(values, list) and len(values) == 3 and all(map(is_finite_number, values)):
+        return [float(each) for each in values]
     raise base.refusal(file, f"has {name}: {values!r}. Needed: three numbers.")

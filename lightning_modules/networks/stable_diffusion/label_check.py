@@ -4,7 +4,7 @@ from typing import Any
 
 from geometry.errors import InputError
 from lightning_modules.networks.base_files import INDEX, Base
-from lightning_modules.networks.config_checks import check_counts
+from lightning_modules.networks.config_checks import check_counts, named_class
 from lightning_modules.networks.hub import read_index
 from lightning_modules.networks.stable_diffusion.image_embedding import ENCODER
 from lightning_modules.networks.task_switch import TaskSwitch
@@ -30,7 +30,7 @@ def embeds_image(name: str, switch: TaskSwitch | None) -> bool:
         return False
     else:
         index = read_index(name).read_json(INDEX)
-        found = bool(_class_of(index, ENCODER)) and not _class_of(index, "text_encoder")
+        found = bool(named_class(index, ENCODER)) and not named_class(index, "text_encoder")
     if found and switch is None:
         raise InputError(
             f"the base folder {name} cannot be used so: it embeds the image in place of a prompt, and takes class "
@@ -38,11 +38,6 @@ def embeds_image(name: str, switch: TaskSwitch | None) -> bool:
             "GeoWizard's."
         )
     return found
-
-
-def _class_of(index: dict[str, Any], part: str) -> object:
-    entry = index.get(part)
-    return entry[1] if isinstance(entry, list) and len(entry) == 2 else None
 
 
 def check_labels(base: Base, config: dict[str, Any], switch: TaskSwitch | None) -> None:

@@ -1,5 +1,6 @@
 """What a stock Marigold pipeline is made of, and what every folder that is written for one changes in it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ def copies_of_models(model: PipelineModel) -> tuple["UNet2DConditionModel", "Aut
     _fold_normalization(models["vae"])
     factors = model.modality.decoder_factors()
     if factors is not None:
-        _scale_decoder(models["vae"], factors)
+        scale_channels(models["vae"].decoder.conv_out, factors)
     return models["unet"], models["vae"]
 
 
@@ -77,8 +78,7 @@ def _identity(channels: int) -> nn.Conv2d:
 
 
 @torch.no_grad()
-def _scale_decoder(vae: "AutoencoderKL", factors: tuple[float, float, float]) -> None:
-    """Multiply the channels that the decoder puts out."""
-    last: Any = vae.decoder.conv_out
-    for parameter in (last.weight, last.bias):
+def scale_channels(layer: nn.Conv2d, factors: Sequence[float]) -> None:
+    """Multiply the channels that a layer puts out, all by one number or each by its own."""
+    for parameter in layer.parameters():
         parameter.mul_(parameter.new_tensor(factors).reshape(-1, *[1] * (parameter.ndim - 1)))

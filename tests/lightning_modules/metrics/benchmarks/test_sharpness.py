@@ -8,10 +8,14 @@ import torch
 
 from geometry.batch import DatasetInfo, GeometryBatch, Target
 from geometry.parameterization import Parameterization
+from lightning_modules import Depth
+from lightning_modules.evaluation.scoring import Scorer, Tally
 from lightning_modules.metrics.benchmarks.boundaries import BoundaryF1, BoundaryRecall
+from lightning_modules.metrics.benchmarks.choice import MetricChoice
 from lightning_modules.metrics.benchmarks.ibims import DepthBoundaryError, PlanarityError, canny_edges, plane_errors
 from lightning_modules.metrics.benchmarks.ordinal import OrdinalAccuracy
 from lightning_modules.metrics.benchmarks.soft_edges import SoftAngularEdgeError, SoftEdgeError
+from tests.helpers.tiny import make_batch
 from tests.lightning_modules.metrics.benchmarks.edge_scenes import (
     FAR_M,
     NEAR_M,
@@ -157,6 +161,14 @@ class TestBoundaries:
         assert found["matte_recall"] == pytest.approx(recall, rel=1e-9)
         shifted = values_of(BoundaryRecall(), prediction.roll(3, 3).roll(3, 2), (depth < 3).float(), everywhere(depth))
         assert shifted["matte_recall"] < 0.5 * recall
+
+
+@pytest.mark.parametrize("name", ["boundary_recall", "ordinal", "boundary_error", "planarity"])
+def test_a_metric_scores_nothing_where_a_dataset_has_not_got_its_reference(name):
+    batch = make_batch(num_images=1)
+    scorer, tally = Scorer(Depth(), batch.dataset, MetricChoice(metrics=(name,))), Tally()
+    assert scorer.score(tally, batch.targets["depth"].values, batch)
+    assert scorer.overall(tally).keys() == Scorer(Depth(), batch.dataset).overall(tally).keys()
 
 
 class TestIbims:

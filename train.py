@@ -17,7 +17,7 @@ COMMANDS = {
     "serve": ("lightning_modules.app.__main__:COMMAND", "Show a web page for a trained model."),
     "compare": ("lightning_modules.comparison.command:COMMAND", "Compare tested runs, image by image."),
     "prepare": ("datamodules.prepare:GROUP", "Prepare a data set for training, check it, look at it."),
-    "synthesize": ("datamodules.synthetic.__main__:GROUP", "Render scenes in the raw layout of a data set."),
+    "synthesize": ("synthetic_scenes.command:GROUP", "Render scenes in the raw layout of a data set."),
     "plan": ("lightning_modules.planning.command:COMMAND", "Say what a configuration needs of a GPU before it runs."),
     "conditioning": ("lightning_modules.write_conditioning:COMMAND", "Store the empty prompt's encoding of a base."),
 }

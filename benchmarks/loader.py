@@ -37,8 +37,8 @@ from datamodules.shards.files import scan_shard, write_shard
 from datamodules.shards.manifest import read_dataset
 from datamodules.streaming import batches, streams
 from datamodules.streaming.packing import PackedBatch
-from datamodules.synthetic import SyntheticHypersim
 from geometry.batch import GeometryBatch
+from synthetic_scenes import SyntheticHypersim
 from tests.helpers.tiny import tensors_of
 
 

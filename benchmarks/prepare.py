@@ -25,8 +25,8 @@ from datamodules.sources import hypersim, planar_frames, virtual_kitti
 from datamodules.sources.hypersim import Hypersim
 from datamodules.sources.protocol import RawDataset
 from datamodules.sources.virtual_kitti import VirtualKitti
-from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
 from geometry import modalities
+from synthetic_scenes import SyntheticHypersim, SyntheticVirtualKitti
 
 # Public frames of Hypersim's split table; five scenes x ten conditions x two cameras of Virtual KITTI 2.
 TOTAL_FRAMES = {"hypersim": 74_619, "virtual_kitti": 42_520}

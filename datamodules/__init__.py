@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from datamodules.benchmarks.datamodule import Benchmarks
-    from datamodules.demo import SyntheticDataModule
     from datamodules.geometry_datamodule import DatasetSource, GeometryDataModule
 
-__all__ = ["Benchmarks", "DatasetSource", "GeometryDataModule", "SyntheticDataModule"]
+__all__ = ["Benchmarks", "DatasetSource", "GeometryDataModule"]
 
 _MODULES = {
     "Benchmarks": "benchmarks.datamodule",
     "DatasetSource": "geometry_datamodule",
     "GeometryDataModule": "geometry_datamodule",
-    "SyntheticDataModule": "demo",
 }
 
 

@@ -11,8 +11,8 @@ from datamodules.preparation.plan import ShardOptions
 from datamodules.preparation.run import prepare_dataset
 from datamodules.sources.hypersim import Hypersim
 from datamodules.sources.virtual_kitti import VirtualKitti
-from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
 from lightning_modules.command_line.trainer_commands import OneStepCLI
+from synthetic_scenes import SyntheticHypersim, SyntheticVirtualKitti
 from tests.helpers.tiny import build_base
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -110,7 +110,8 @@ def test_recipes_from_marigold_v1_1_ask_for_a_prediction_from_noise_alone(stem, 
 
 
 def test_nothing_names_a_model_that_has_moved_or_a_package_that_nobody_registered():
-    folders = "geometry lightning_modules datamodules benchmarks configs docs examples checkpoints research".split()
+    packages = "geometry lightning_modules datamodules synthetic_scenes"
+    folders = f"{packages} benchmarks configs docs examples checkpoints research".split()
     files = [file for folder in folders for kind in ("py", "md", "yaml") for file in (ROOT / folder).rglob(f"*.{kind}")]
     files += [*ROOT.glob("*.md"), ROOT / "train.py"]
     assert len(files) > 100

@@ -17,10 +17,10 @@ from datamodules.preparation.plan import ShardOptions
 from datamodules.preparation.run import prepare_dataset
 from datamodules.sources.hypersim import Hypersim
 from datamodules.sources.virtual_kitti import VirtualKitti
-from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
 from lightning_modules import Depth, Normals, SavedPredictions
 from lightning_modules.evaluation.callback import Evaluation
 from lightning_modules.evaluation.files import save_array
+from synthetic_scenes import SyntheticHypersim, SyntheticVirtualKitti
 from tests.evaluations import files_in, options_for, results_in, run, trainer_on
 from tests.helpers.benchmark_archives import (
     DEPTH_ARCHIVES,

@@ -17,13 +17,13 @@ from datamodules.shards.manifest import read_dataset
 from datamodules.sources.hypersim import DEFAULT_MODALITIES
 from datamodules.sources.hypersim_targets import readers
 from datamodules.streaming.batches import BatchAssembler
-from datamodules.synthetic import SyntheticHypersim
 from geometry.errors import InputError
 from geometry.modalities import modality_named, registered
 from lightning_modules.export import ExportOptions, export_model
 from lightning_modules.inference import Predictor, load_model
 from lightning_modules.inference.run_config import last_scores
 from lightning_modules.training.run_folders import last_checkpoint, newest_run
+from synthetic_scenes import SyntheticHypersim
 from tests.helpers.tiny import build_base
 from tests.lightning_modules.inference.runs import photo
 

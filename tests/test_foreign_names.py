@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OWN = ("train", "geometry", "lightning_modules", "datamodules", "benchmarks", "checkpoints")
+OWN = ("train", "geometry", "lightning_modules", "datamodules", "synthetic_scenes", "benchmarks", "checkpoints")
 # Who may use private names, and of what.
 HOLDERS = {
     "lightning_modules/lightning_internals.py": {"lightning", "torchmetrics", "diffusers"},

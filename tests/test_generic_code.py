@@ -16,7 +16,7 @@ GENERIC = (
     "datamodules/benchmarks/datamodule.py",
     "datamodules/benchmarks/loader.py",
     "datamodules/benchmarks/protocol.py",
-    "datamodules/demo.py",
+    "synthetic_scenes/datamodule.py",
     "datamodules/geometry_datamodule.py",
     "datamodules/preparation/[!fo]*.py",  # all but folder_options.py and options.py, which are of single data sets
     "datamodules/prepare.py",

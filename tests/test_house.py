@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PRODUCT = ("geometry", "lightning_modules", "datamodules", "benchmarks", "checkpoints")
+PRODUCT = ("geometry", "lightning_modules", "datamodules", "synthetic_scenes", "benchmarks", "checkpoints")
 MAX_LINES_OF_FILE = 320
 MAX_LINES_OF_FUNCTION = 60  # from def to its last line, signature and docstring included
 NO_SUBJECT = {"utils.py", "util.py", "helpers.py", "helper.py", "common.py", "misc.py"}

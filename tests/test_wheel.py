@@ -32,5 +32,5 @@ def test_the_demo_runs_outside_the_repository(environment, tmp_path):
 
 
 def test_demo_data_are_made_outside_the_repository(environment, tmp_path):
-    call(tmp_path, environment / "python", "-m", "datamodules.synthetic", "hypersim", "--out", "raw", "--frames", "1")
+    call(tmp_path, environment / "onestep", "synthesize", "hypersim", "--out", "raw", "--frames", "1")
     assert list(tmp_path.glob("raw/**/*.hdf5"))

@@ -12,9 +12,9 @@ import numpy as np
 from PIL import Image
 
 from datamodules import Benchmarks
-from datamodules.synthetic import __main__ as synthetic
 from geometry.files.paths import folder_or_url, path_argument
 from lightning_modules.evaluation.files import save_array
+from synthetic_scenes import command as synthetic
 from tests.helpers import runs
 from tests.helpers.benchmark_archives import write_depth_archive
 from tests.helpers.rendered_layouts import write_tartanair, write_unreal_stereo, write_urbansyn

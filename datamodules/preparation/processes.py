@@ -13,14 +13,13 @@ from datamodules.threads import use_one_thread
 MAX_PROCESSES = 1024
 _PRELOADED = [
     "__main__",
-    "datamodules.synthetic.raw_layout",
     "datamodules.sources.hypersim",
     "datamodules.sources.virtual_kitti",
     "datamodules.sources.folder",
 ]
 
 
-def process_pool(workers: int) -> ProcessPoolExecutor:
+def process_pool(workers: int, *modules: str) -> ProcessPoolExecutor:
     """Make a pool whose processes are forked from a clean server that has imported what they need.
 
     Each computes in one thread. The processes end with the one that made the pool, even if that is killed.
@@ -28,10 +27,11 @@ def process_pool(workers: int) -> ProcessPoolExecutor:
 
     Args:
         workers: number of processes.
+        modules: names of further modules that they need.
     """
     methods = multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
-    context.set_forkserver_preload(_PRELOADED)
+    context.set_forkserver_preload([*_PRELOADED, *modules])
     if "forkserver" in methods:
         _start_server()
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_start)

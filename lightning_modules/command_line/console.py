@@ -23,7 +23,9 @@ _NO_GPU = (
     "there is no GPU that PyTorch can use here (No supported gpu backend found). Set --trainer.accelerator auto or "
     "cpu; or, if the machine has one, install the driver and a PyTorch that was built for it."
 )
-_OWN_CODE = [Path(__file__).parents[2] / name for name in ("datamodules", "geometry", "lightning_modules")]
+_OWN_CODE = [
+    Path(__file__).parents[2] / name for name in ("datamodules", "geometry", "lightning_modules", "synthetic_scenes")
+]
 
 
 def input_error_behind(error: BaseException) -> str | None:

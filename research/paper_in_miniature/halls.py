@@ -8,10 +8,11 @@ own. ``check_disjoint`` holds this, and a test compares the streams themselves a
 
 from pathlib import Path
 
-from datamodules import DatasetSource, GeometryDataModule, SyntheticDataModule
+from datamodules import DatasetSource, GeometryDataModule
 from geometry.errors import InputError
 from research.paper_in_miniature.settings import DataSettings
 from research.paper_in_miniature.stages import Stages
+from synthetic_scenes import SyntheticDataModule
 
 SEEDS_OF_THE_BASE = (0, 1)
 EVALUATION_BATCH = 50

@@ -2,7 +2,7 @@
 
 The stages keep their results in the work folder and are skipped when these are there:
 
-1. scenes: ray-cast rooms, halls and streets (``datamodules.synthetic``), held-out ones from other seeds;
+1. scenes: ray-cast rooms, halls and streets (``synthetic_scenes``), held-out ones from other seeds;
 2. vae: an autoencoder of factor 4 on their images and on their depth and normals as images, because the decoder must
    be able to say what fine-tuning teaches the UNet;
 3. unet: unconditional image denoising in the latent space (v-prediction, SD 2's noise schedule, empty prompt), so that

@@ -9,10 +9,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from datamodules.sources.hypersim import tone_map
-from datamodules.synthetic.render import Frame, render
-from datamodules.synthetic.rooms import STYLES, add_flash, random_pose, random_room
-from datamodules.synthetic.streets import WEATHER, random_drive, random_street
 from geometry import camera_from_intrinsics, hypersim_nominal_intrinsics, pixel_rays
+from synthetic_scenes.render import Frame, render
+from synthetic_scenes.rooms import STYLES, add_flash, random_pose, random_room
+from synthetic_scenes.streets import WEATHER, random_drive, random_street
 
 Array = np.ndarray
 Scenes = dict[str, Array]

@@ -7,9 +7,9 @@ import torch
 
 from datamodules.sources.hypersim import Hypersim
 from datamodules.sources.virtual_kitti import VirtualKitti
-from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
 from geometry.camera import pixel_rays
 from geometry.normals import normals_from_depth_finite_differences
+from synthetic_scenes import SyntheticHypersim, SyntheticVirtualKitti
 
 REAL_SIZES = pytest.mark.slow
 

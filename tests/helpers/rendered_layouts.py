@@ -8,10 +8,10 @@ import numpy as np
 import OpenEXR
 import torch
 
-from datamodules.synthetic.render import Frame, Pose, render
-from datamodules.synthetic.rooms import ROOMS, random_pose, random_room
-from datamodules.synthetic.streets import WEATHER, random_drive, random_street
 from geometry.camera import camera_from_intrinsics, pixel_rays
+from synthetic_scenes.render import Frame, Pose, render
+from synthetic_scenes.rooms import ROOMS, random_pose, random_room
+from synthetic_scenes.streets import WEATHER, random_drive, random_street
 
 SIZE = (48, 64)
 BASELINE_M = 0.2

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ("geometry", "lightning_modules", "datamodules")
+PACKAGES = ("geometry", "lightning_modules", "datamodules", "synthetic_scenes")
 FOLDERS = (*PACKAGES, "configs", "checkpoints")
 FILES = ("train.py", "pyproject.toml", "README.md", "LICENSE")
 

@@ -9,8 +9,8 @@ from datamodules.shards.files import decode_sample
 from datamodules.shards.manifest import read_dataset
 from datamodules.sources.hypersim import Hypersim
 from datamodules.sources.hypersim_frames import HypersimFrame
-from datamodules.synthetic import SyntheticHypersim
 from geometry.errors import InputError
+from synthetic_scenes import SyntheticHypersim
 from tests.helpers.planes import write_hypersim_frame
 from tests.helpers.shards import iterate_shard
 

@@ -91,7 +91,7 @@ def test_of_another_loss_the_name_is_said_and_not_each_of_its_settings(said):
         ({"model__init_args__task": {"class_path": "lightning_modules.Normals"}}, "task lightning_modules.Depth, not"),
         ({"model__init_args__optimizer": {"class_path": "torch.optim.SGD"}}, "optimiser torch.optim.AdamW, not"),
         ({"model__class_path": "lightning_modules.DiffusionEstimator"}, "estimator lightning_modules.SingleStep"),
-        ({"data__class_path": "datamodules.SyntheticDataModule"}, "data module datamodules.GeometryDataModule"),
+        ({"data__class_path": "synthetic_scenes.SyntheticDataModule"}, "data module datamodules.GeometryDataModule"),
     ],
 )
 def test_another_kind_of_run_is_refused_with_the_way_to_start_from_its_weights(change, words):

@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from datamodules.synthetic import SyntheticHypersim
-from datamodules.synthetic.rooms import HALLS, random_room
 from geometry.errors import InputError
 from research.paper_in_miniature.halls import SEEDS_OF_THE_BASE, check_disjoint
 from research.paper_in_miniature.settings import FULL, QUICK, DataSettings
 from research.tiny_stable_diffusion.scenes import SIZES
+from synthetic_scenes import SyntheticHypersim
+from synthetic_scenes.rooms import HALLS, random_room
 
 
 def stream(*numbers):

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
-from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
-from geometry.command_line import Command, Group, Option, say_new_spelling
+from geometry.command_line import Command, Group, Option
+from synthetic_scenes import SyntheticHypersim, SyntheticVirtualKitti
 
 
 def synthesize(
@@ -46,8 +46,3 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: words after the program's name; those of this process by default.
     """
     return GROUP.main(sys.argv[1:] if arguments is None else arguments, "onestep synthesize")
-
-
-if __name__ == "__main__":
-    say_new_spelling("python -m datamodules.synthetic", "onestep synthesize")
-    sys.exit(main())

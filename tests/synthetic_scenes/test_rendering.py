@@ -10,13 +10,13 @@ import torch
 
 from datamodules.sources.hypersim import Hypersim
 from datamodules.sources.virtual_kitti import VirtualKitti
-from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
-from datamodules.synthetic.__main__ import main
-from datamodules.synthetic.materials import Material
-from datamodules.synthetic.primitives import Box, Cylinder, Ground, Opening, Room, Sphere, vector
-from datamodules.synthetic.render import Light, Pose, Scene, look, render
-from datamodules.synthetic.rooms import ROOMS, STYLES
 from geometry import align_scale_shift, camera_from_intrinsics, normals_from_depth, pixel_rays
+from synthetic_scenes import SyntheticHypersim, SyntheticVirtualKitti
+from synthetic_scenes.command import main
+from synthetic_scenes.materials import Material
+from synthetic_scenes.primitives import Box, Cylinder, Ground, Opening, Room, Sphere, vector
+from synthetic_scenes.render import Light, Pose, Scene, look, render
+from synthetic_scenes.rooms import ROOMS, STYLES
 
 WHITE = [Material((0.8, 0.8, 0.8), grain=0)]
 ORIGIN = Pose(np.zeros(3, np.float32), look(0, 0, 0))

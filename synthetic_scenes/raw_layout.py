@@ -18,15 +18,15 @@ from datamodules.preparation.processes import MAX_PROCESSES, process_pool
 from datamodules.sources.hypersim import CAMERA_TABLE, Hypersim
 from datamodules.sources.hypersim_frames import SPLIT_TABLE, HypersimFrame
 from datamodules.sources.virtual_kitti import SCENES, VirtualKitti, VirtualKittiFrame
-from datamodules.synthetic.primitives import Array
-from datamodules.synthetic.render import Frame, Pose, render
-from datamodules.synthetic.rooms import STYLES, add_flash, random_pose, random_room
-from datamodules.synthetic.streets import WEATHER, random_drive, random_street
 from geometry.camera import camera_from_hypersim, camera_from_intrinsics, pixel_rays
 from geometry.command_line import Option
 from geometry.errors import InputError
 from geometry.files.limits import MAX_SAMPLE_PIXELS
 from geometry.files.paths import check_writable
+from synthetic_scenes.primitives import Array
+from synthetic_scenes.render import Frame, Pose, render
+from synthetic_scenes.rooms import STYLES, add_flash, random_pose, random_room
+from synthetic_scenes.streets import WEATHER, random_drive, random_street
 
 _HYPERSIM_CAMERA = "cam_00"
 _STEREO_BASELINE_M = 0.532725
@@ -259,7 +259,7 @@ def _run(write: Callable[[Row], None], rows: Sequence[Row], workers: int, title:
     with ExitStack() as stack:
         written: Iterator[None] = map(write, rows)
         if workers > 1:
-            pool = stack.enter_context(process_pool(workers))
+            pool = stack.enter_context(process_pool(workers, __name__))
             written = pool.map(write, rows, chunksize=max(1, min(8, len(rows) // workers)))
         for _ in tqdm(written, title, total=len(rows), unit="frame", disable=title is None):
             pass

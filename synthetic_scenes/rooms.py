@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datamodules.synthetic.materials import Material, random_material
-from datamodules.synthetic.primitives import Array, Box, Cylinder, Opening, Room, Shape, Sphere, vector
-from datamodules.synthetic.render import Light, Pose, Scene, cast, look
+from synthetic_scenes.materials import Material, random_material
+from synthetic_scenes.primitives import Array, Box, Cylinder, Opening, Room, Shape, Sphere, vector
+from synthetic_scenes.render import Light, Pose, Scene, cast, look
 
 _WALLS = ("plain", "plain", "bricks", "stripes", "checker", "marble", "planks")
 _FLOORS = ("planks", "checker", "bricks", "marble", "plain", "stripes")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from datamodules.synthetic.materials import Material
+from synthetic_scenes.materials import Material
 
 Array = np.ndarray
 

@@ -16,10 +16,10 @@ from datamodules.shards.manifest import FILE_NAME
 from datamodules.sources.hypersim import DEFAULT_MODALITIES, Hypersim
 from datamodules.sources.protocol import RawDataset
 from datamodules.sources.virtual_kitti import VirtualKitti
-from datamodules.synthetic import SyntheticHypersim, SyntheticVirtualKitti
 from geometry.errors import InputError
 from geometry.files.locks import sole_use
 from geometry.files.paths import given_path
+from synthetic_scenes import SyntheticHypersim, SyntheticVirtualKitti
 
 _ROOM_SIZE = (64, 96)
 _STREET_SIZE = (64, 224)

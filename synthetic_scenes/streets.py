@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datamodules.synthetic.materials import Material, random_material
-from datamodules.synthetic.primitives import Array, Box, Cylinder, Ground, Shape, Sphere, vector
-from datamodules.synthetic.render import Light, Pose, Scene, look
+from synthetic_scenes.materials import Material, random_material
+from synthetic_scenes.primitives import Array, Box, Cylinder, Ground, Shape, Sphere, vector
+from synthetic_scenes.render import Light, Pose, Scene, look
 
 _REACH_M = 220.0
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from datamodules.synthetic.primitives import MISS, Array, Shape, dot
+from synthetic_scenes.primitives import MISS, Array, Shape, dot
 
 _SHADOW_BIAS_M = 2e-3
 

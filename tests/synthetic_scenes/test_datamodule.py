@@ -2,16 +2,15 @@
 
 import pytest
 
-from datamodules import SyntheticDataModule
-from datamodules import demo as demo_module
 from geometry.errors import InputError
+from synthetic_scenes import SyntheticDataModule, datamodule
 
 
 @pytest.fixture(autouse=True)
 def small_images(monkeypatch):
-    monkeypatch.setattr(demo_module, "_ROOM_SIZE", (24, 32))
-    monkeypatch.setattr(demo_module, "_STREET_SIZE", (32, 112))
-    monkeypatch.setattr(demo_module.os, "cpu_count", lambda: 1)  # starting processes costs more than it saves
+    monkeypatch.setattr(datamodule, "_ROOM_SIZE", (24, 32))
+    monkeypatch.setattr(datamodule, "_STREET_SIZE", (32, 112))
+    monkeypatch.setattr(datamodule.os, "cpu_count", lambda: 1)  # starting processes costs more than it saves
 
 
 def test_data_is_made_on_the_first_run_and_kept_for_the_next(tmp_path, monkeypatch):
@@ -21,7 +20,7 @@ def test_data_is_made_on_the_first_run_and_kept_for_the_next(tmp_path, monkeypat
     assert [dataset.name for dataset in data.val_dataset_infos] == ["rooms", "streets"]
     batch = next(iter(data.val_dataloader()[0]))
     assert batch.image.shape == (2, 3, 24, 32) and batch.targets["normals"].mask.any()
-    monkeypatch.setattr(demo_module.SyntheticDataModule, "_make", lambda *_: pytest.fail("made again"))
+    monkeypatch.setattr(datamodule.SyntheticDataModule, "_make", lambda *_: pytest.fail("made again"))
     SyntheticDataModule(cache=str(tmp_path), rooms=20, streets=10).prepare_data()
 
 
@@ -32,7 +31,7 @@ def test_an_interrupted_first_run_leaves_nothing_that_the_next_would_trust(tmp_p
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(demo_module, "prepare_dataset", interrupted)
+        patched.setattr(datamodule, "prepare_dataset", interrupted)
         data.prepare_data()
     assert not list(tmp_path.iterdir()), "the next run makes everything anew"
 

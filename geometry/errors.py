@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from collections.abc import Collection
 
 
 class InputError(ValueError):
@@ -10,6 +11,21 @@ class InputError(ValueError):
     The message names the file, key or option and says what to do. The commands print it
     without a traceback and exit with status 2; every other exception is a bug and keeps its traceback.
     """
+
+
+def check_choice(what: str, given: object, choices: Collection[str]) -> None:
+    """Check that something is one of the names that there are.
+
+    Args:
+        what: what it is, for the message.
+        given: what was given.
+        choices: the names.
+
+    Raises:
+        InputError: it is none of them.
+    """
+    if given not in choices:
+        raise InputError(f"there is no {what} {given!r}; choose one of {', '.join(choices)}.")
 
 
 def printable(text: object) -> str:

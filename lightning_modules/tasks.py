@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from geometry import modalities
 from geometry.batch import DatasetInfo, GeometryBatch, Target
-from geometry.errors import InputError
+from geometry.errors import InputError, check_choice
 from geometry.modalities import Modality
 from geometry.modalities.normals import Frame
 from geometry.normals import closest_member, convert_frame
@@ -225,8 +225,7 @@ class Normals(Task):
     ) -> None:
         modality = modalities.Normals(frame)
         super().__init__(modality, loss or AngularLoss(), extra_losses, metrics or [NormalsError()])
-        if ensemble_by not in get_args(EnsembleBy):
-            raise InputError(f"there is no task.ensemble_by {ensemble_by!r}; choose one of pixel, member.")
+        check_choice("task.ensemble_by", ensemble_by, get_args(EnsembleBy))
         self.frame, self.clip_decoded, self.ensemble_by = frame, clip_decoded, ensemble_by
 
     def predict(self, decoded: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from geometry.command_line.messages import readable_error
-from geometry.errors import InputError, one_line
+from geometry.errors import InputError, check_choice, one_line
 from geometry.files.paths import given_path
 from geometry.files.reading import read_text_file
 from lightning_modules.command_line.console import input_error_behind
@@ -84,8 +84,7 @@ def load_model(
     Raises:
         InputError: the source, its configuration or its base cannot be found or read, or they do not fit together.
     """
-    if ema not in get_args(EmaChoice):
-        raise InputError(f"there is no ema {ema!r}; choose one of {', '.join(get_args(EmaChoice))}.")
+    check_choice("ema", ema, get_args(EmaChoice))
     if str(source) in BEST_OR_LAST:
         checkpoint = str(source)
         config = read_config([Path(name) for name in configs])

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from geometry.errors import InputError
+from geometry.errors import InputError, check_choice
 from lightning_modules.estimator import Estimator
 from lightning_modules.inference.image_inputs import ImageLike, as_rgb, largest_value
 from lightning_modules.inference.loading import load_model
@@ -75,8 +75,7 @@ class Predictor:
             raise InputError(f"processing_res and tile_size must not be negative, got {processing_res}, {tile_size}.")
         if not 0 <= seed < 2**63:
             raise InputError(f"seed must lie in [0, 2^63), got {seed}.")
-        if precision not in get_args(Precision):
-            raise InputError(f"there is no precision {precision!r}; choose one of {', '.join(get_args(Precision))}.")
+        check_choice("precision", precision, get_args(Precision))
         self.device = _device(device)
         self.estimator = estimator.to(self.device).eval()
         self.processing_res = processing_res

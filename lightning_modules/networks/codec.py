@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from geometry.errors import InputError
+from geometry.errors import check_choice
 from lightning_modules.lightning_internals import checkpoints_itself
 from lightning_modules.networks.frozen import keep_little
 
@@ -53,10 +53,7 @@ class Codec(ABC):
         precision: VaePrecision = "float32",
         checkpointing: bool = False,
     ) -> None:
-        if precision not in get_args(VaePrecision):
-            raise InputError(
-                f"there is no vae_precision {precision!r}; choose one of {', '.join(get_args(VaePrecision))}."
-            )
+        check_choice("vae_precision", precision, get_args(VaePrecision))
         self.model: Any = model.requires_grad_(False)
         self.trained_parts: list[nn.Module] = self._decoding_parts() if train_decoder else []
         for part in self.trained_parts:

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import nn
 
-from geometry.errors import InputError
+from geometry.errors import InputError, check_choice
 from geometry.torch_internals import compiler_modes, is_to_be_compiled, raise_recompile_limit, recompile_option
 from lightning_modules.networks.upsampling import make_upsampling_compilable
 
@@ -47,14 +47,10 @@ class Compilation:
     regions: Regions = "whole"
 
     def __post_init__(self) -> None:
-        backends = sorted(torch.compiler.list_backends(exclude_tags=()))
-        if self.backend not in backends:
-            raise InputError(f"there is no compiler backend {self.backend!r}; choose one of {', '.join(backends)}.")
+        check_choice("compiler backend", self.backend, sorted(torch.compiler.list_backends(exclude_tags=())))
         if self.backend != "inductor" and self.mode != "default":
             raise InputError(f"only the backend inductor has modes; {self.backend} takes mode: default.")
-        modes = compiler_modes()
-        if self.mode not in modes:
-            raise InputError(f"there is no compiler mode {self.mode!r}; choose one of {', '.join(modes)}.")
+        check_choice("compiler mode", self.mode, compiler_modes())
         if self.regions not in get_args(Regions):
             known = ", ".join(get_args(Regions))
             raise InputError(f"compile.regions: there is no {self.regions!r}; choose from {known}.")

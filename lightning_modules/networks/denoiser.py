@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from geometry.errors import InputError
+from geometry.errors import InputError, check_choice
 from lightning_modules.lightning_internals import repeated_blocks
 from lightning_modules.networks.frozen import keep_little
 from lightning_modules.networks.lora import LoRA, merge_adapters
@@ -102,8 +102,7 @@ class Denoiser(ABC):
         Raises:
             InputError: they cannot, or there is no such input mode.
         """
-        if input_mode not in get_args(InputMode):
-            raise InputError(f"there is no input mode {input_mode!r}; choose one of {', '.join(get_args(InputMode))}.")
+        check_choice("input mode", input_mode, get_args(InputMode))
         if input_mode not in cls.input_modes:
             known = ", ".join(cls.input_modes)
             raise InputError(f"this base's family has no input mode {input_mode!r}; choose one of {known}.")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 
-from geometry.errors import InputError
+from geometry.errors import InputError, check_choice
 from lightning_modules.networks.codec import Codec
 from lightning_modules.networks.compilation import Compilation, compiled_regions
 from lightning_modules.networks.denoiser import Denoiser
@@ -54,8 +54,7 @@ class LatentNetwork(nn.Module):
         switch: Outputs | None = None,
     ) -> None:
         super().__init__()
-        if noise not in get_args(NoiseKind):
-            raise InputError(f"there is no noise {noise!r}; choose one of {', '.join(get_args(NoiseKind))}.")
+        check_choice("noise", noise, get_args(NoiseKind))
         self.codec, self.denoiser, self.noise_process = codec, denoiser, noise_process
         self.noise: NoiseKind = noise
         self.switch = switch

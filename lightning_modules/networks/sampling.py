@@ -6,7 +6,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from geometry.errors import InputError
+from geometry.errors import InputError, check_choice
 from lightning_modules.networks.latent_network import LatentNetwork
 from lightning_modules.networks.noise_process import Spacing
 
@@ -45,9 +45,7 @@ class Sampling:
             if not 1 <= getattr(self, name) <= _MOST:
                 raise InputError(f"sampling.{name} must be at least 1 and at most {_MOST}, got {getattr(self, name)}.")
         for name, choices in (("spacing", Spacing), ("noise", StartNoise), ("end", End)):
-            if getattr(self, name) not in get_args(choices):
-                known = ", ".join(get_args(choices))
-                raise InputError(f"there is no sampling.{name} {getattr(self, name)!r}; choose one of {known}.")
+            check_choice(f"sampling.{name}", getattr(self, name), get_args(choices))
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from geometry.errors import InputError
+from geometry.errors import InputError, check_choice
 from geometry.modalities import Modality
 from lightning_modules.uncertainty.views import FLIP, VIEWS
 
@@ -34,10 +34,7 @@ class Uncertainty:
     num_members: int = 10
 
     def __post_init__(self) -> None:
-        if self.by not in get_args(UncertaintyBy):
-            raise InputError(
-                f"uncertainty cannot be measured by {self.by!r}; choose one of {', '.join(get_args(UncertaintyBy))}."
-            )
+        check_choice("uncertainty", self.by, get_args(UncertaintyBy))
         if not 2 <= self.num_members <= _MOST_MEMBERS:
             raise InputError(
                 f"an ensemble that shows uncertainty needs 2 to {_MOST_MEMBERS} members, got {self.num_members}."

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from torch import Tensor
 
-from geometry.errors import InputError
+from geometry.errors import check_choice
 from lightning_modules.networks.base_files import Base
 from lightning_modules.networks.pretrained import load_encoder, load_part
 from lightning_modules.networks.weightless import is_weightless
@@ -30,8 +30,7 @@ def embed_empty_prompt(base: Base, length: PromptLength) -> Tensor:
     """
     from transformers import CLIPTokenizer
 
-    if length not in get_args(PromptLength):
-        raise InputError(f"there is no prompt_length {length!r}; choose one of {', '.join(get_args(PromptLength))}.")
+    check_choice("prompt_length", length, get_args(PromptLength))
     if is_weightless():
         most = base.read_json("tokenizer/tokenizer_config.json")["model_max_length"]
         width = base.read_json("text_encoder/config.json")["hidden_size"]

@@ -78,7 +78,9 @@ def normals_from_depth_finite_differences(depth: Tensor, rays: Tensor, valid_mas
     Returns:
         ``(normals, mask)`` as ``normals_from_depth``; unknown on the outermost pixels and next to invalid ones.
     """
-    depth, rays, valid_mask = _prepare(depth, rays, valid_mask)
+    dtype = torch.promote_types(torch.promote_types(depth.dtype, rays.dtype), torch.float32)
+    depth, rays = depth.to(dtype), rays.to(dtype)
+    valid_mask = valid_mask & depth.isfinite() & (depth > 0)
     points = torch.where(valid_mask, unproject(depth, rays), torch.nan)
     to_right = F.pad(points[..., :, 2:] - points[..., :, :-2], (1, 1), value=torch.nan)
     to_top = F.pad(points[..., :-2, :] - points[..., 2:, :], (0, 0, 1, 1), value=torch.nan)
@@ -164,13 +166,6 @@ def _signs(frame: str) -> tuple[float, float, float]:
     if frame not in _SIGNS_FROM_OPENGL:
         raise InputError(f"no frame of normals is named {frame!r}; choose one of {', '.join(_SIGNS_FROM_OPENGL)}.")
     return _SIGNS_FROM_OPENGL[frame]
-
-
-def _prepare(depth: Tensor, rays: Tensor, valid_mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Upcast, and take out of the mask what is no depth."""
-    dtype = torch.promote_types(torch.promote_types(depth.dtype, rays.dtype), torch.float32)
-    depth = depth.to(dtype)
-    return depth, rays.to(dtype), valid_mask & depth.isfinite() & (depth > 0)
 
 
 def closest_member(members: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class BenchmarkFiles:
         if self.root.is_dir():
             return read_regular_file(self.root / name, _MAX_FILE_BYTES)
         if self.root.suffix == ".zip":
-            return _read_zip_member(self.root, name)
+            return read_zip_member(_open_zip(self.root, os.getpid()), name, _MAX_FILE_BYTES)
         offset, size = self.places[name]
         require_bytes(size, _MAX_FILE_BYTES, name)
         with open_regular_file(self.root, sys.maxsize) as file:
@@ -151,10 +151,6 @@ def _index_tar(path: Path) -> BenchmarkFiles:
     if damage:
         damage = f"the archive {path} is cut off or damaged after {len(places)} files ({damage})"
     return BenchmarkFiles(path, places, damage)
-
-
-def _read_zip_member(path: Path, name: str) -> bytes:
-    return read_zip_member(_open_zip(path, os.getpid()), name, _MAX_FILE_BYTES)
 
 
 @lru_cache(maxsize=8)

@@ -201,14 +201,13 @@ class Benchmark(ABC):
                 first = f"not even its first, {found[0][0]}" if found else "the list is empty"
                 raise InputError(f"{source} of {self.name} names no image that {files.root} holds: {first}.")
         entries = [Entry(image, truth, self._key(image)) for image, truth in found]
-        images: dict[str, str] = {}
+        by_key: dict[str, Entry] = {}
         for entry in entries:
-            if entry.key in images:
+            if (other := by_key.setdefault(entry.key, entry)) is not entry:
                 raise InputError(
-                    f"{self.name}: {source} has the sample {entry.key} twice, as {images[entry.key]} and "
+                    f"{self.name}: {source} has the sample {entry.key} twice, as {other.image} and "
                     f"{entry.image}. Remove one, or name the samples in data.file_lists."
                 )
-            images[entry.key] = entry.image
         if any(path.endswith(".exr") for entry in entries for path in entry.truth):
             require_exr_reader()
         return entries

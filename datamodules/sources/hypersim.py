@@ -131,7 +131,8 @@ class Hypersim:
         if nominal:
             frames.notices.append(
                 f"Cameras: {len(nominal)} of {len(scenes)} scenes use the nominal 60 degree pinhole "
-                f"({_abridge(nominal)}). That is wrong for some scenes: give --camera_csv {CAMERA_TABLE}."
+                f"({', '.join(nominal[:3])}{', ...' * (len(nominal) > 3)}). That is wrong for some scenes: "
+                f"give --camera_csv {CAMERA_TABLE}."
             )
         return frames
 
@@ -260,7 +261,3 @@ def read_camera_table(path: Path) -> dict[str, list[list[float]]]:
         if not all(abs(entry) < _LARGEST_CAMERA_ENTRY for row in matrix for entry in row):
             raise InputError(f"{path}: M_cam_from_uv of {scene} is {matrix}, which is no camera.")
     return table
-
-
-def _abridge(names: list[str], limit: int = 3) -> str:
-    return ", ".join(names[:limit]) + (", ..." if len(names) > limit else "")

@@ -114,7 +114,11 @@ def list_hypersim_frames(raw: Path, selection: HypersimSelection) -> FrameList:
         notices.append(
             f"Left out: {len(geometry - color)} frame(s) with geometry but no colour file (such as {example})."
         )
-    frames = _listed_frames(color, selection, notices) if selection.file_list else color
+    frames = color
+    if selection.file_list:
+        listed = {frame for path in selection.file_list for frame in read_file_list(path)}
+        _report_missing(listed - color, "of the file list", selection.missing != "skip", notices)
+        frames = listed & color
     table = selection.split_table(raw)
     if table is None:
         notices.append(f"Splits: no {SPLIT_TABLE} found or given by --split_csv, so every frame goes to train.")
@@ -132,12 +136,6 @@ def _scan(raw: Path, content: str) -> Iterator[HypersimFrame]:
         match = re.fullmatch(rf"images/scene_(cam_\w+)_[a-z]+_hdf5/frame\.(\d+)\.{content}\.hdf5", name)
         if match and re.fullmatch(r"[\w-]+", scene):
             yield HypersimFrame(scene, match[1], int(match[2]))
-
-
-def _listed_frames(color: set[HypersimFrame], selection: HypersimSelection, notices: list[str]) -> set[HypersimFrame]:
-    listed = {frame for path in selection.file_list for frame in read_file_list(path)}
-    _report_missing(listed - color, "of the file list", selection.missing != "skip", notices)
-    return listed & color
 
 
 def read_file_list(path: Path) -> list[HypersimFrame]:

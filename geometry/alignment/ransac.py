@@ -101,7 +101,8 @@ def _lines(x: Tensor, y: Tensor, seed: int) -> Iterator[Tensor]:
     """Yield without end the values of lines through two drawn pairs each."""
     generator = torch.Generator().manual_seed(seed)
     while True:
-        scale, shift = _through(x, y, *_draw_pair(len(x), generator))
+        pair = torch.tensor(_draw_pair(len(x), generator), device=x.device)
+        scale, shift = fit_line(x[pair], y[pair])
         yield x * scale + shift
 
 
@@ -124,11 +125,6 @@ def _draw_pair(count: int, generator: torch.Generator) -> tuple[int, int]:
     first = int(torch.randint(count, (), generator=generator))
     second = int(torch.randint(count - 1, (), generator=generator))
     return first, second + (second >= first)
-
-
-def _through(x: Tensor, y: Tensor, first: int, second: int) -> tuple[Tensor, Tensor]:
-    pair = torch.tensor([first, second], device=x.device)
-    return fit_line(x[pair], y[pair])
 
 
 def _determination(target: Tensor, estimated: Tensor) -> float:

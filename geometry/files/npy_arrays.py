@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from geometry.errors import InputError
+from geometry.errors import InputError, one_line
 from geometry.files.limits import MAX_ARRAY_BYTES, MAX_NPY_HEADER_BYTES, MIB
 from geometry.files.reading import read_regular_file
 from geometry.files.zip_archives import read_zip_member
@@ -97,8 +97,6 @@ def _read_header(file: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype]:
         raise
     except Exception as error:
         # NumPy has Python parse the header: a hostile one raises whatever a parser and a type's constructor can.
-        raise InputError(f"the header of the .npy file cannot be read ({_short(error)})") from error
-
-
-def _short(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]
+        raise InputError(
+            f"the header of the .npy file cannot be read ({one_line(error, 120) or type(error).__name__})"
+        ) from error

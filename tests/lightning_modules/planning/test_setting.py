@@ -23,7 +23,7 @@ MODEL = {
         "task": {"class_path": "lightning_modules.Depth"},
     },
 }
-FOLDERS, MADE = "datamodules.GeometryDataModule", "datamodules.SyntheticDataModule"
+FOLDERS, MADE = "datamodules.GeometryDataModule", "synthetic_scenes.SyntheticDataModule"
 
 
 def setting_of(folder, trainer=None, data=None, kind=FOLDERS):

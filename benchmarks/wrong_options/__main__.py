@@ -25,7 +25,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 
 import train
-from benchmarks.wrong_options.values import NUMBERS, Material, options_of, wrong_values
+from benchmarks.wrong_options.values import NUMBERS, RENDERED, Material, options_of, wrong_values
 from datamodules import Benchmarks, GeometryDataModule
 from geometry.command_line import Command
 from lightning_modules import losses, metrics, single_step, tasks
@@ -50,7 +50,7 @@ _PATHS = {"run", "ckpt_path", "pretrained", "run_config", "base", "normals", "im
 # serve is left out: what it takes, it serves until it is stopped.
 COMMANDS = (
     *("fit", "validate", "test", "predict", "export", "compare", "plan", "conditioning"),
-    *("prepare hypersim", "prepare virtual_kitti", "prepare tartanair", "prepare unreal_stereo_4k"),
+    *("prepare hypersim", "prepare virtual_kitti", "prepare irs", "prepare tartanair", "prepare unreal_stereo_4k"),
     *("prepare urbansyn", "prepare folder", "prepare merge", "prepare check", "prepare preview"),
     *("synthesize hypersim", "synthesize virtual_kitti"),
 )
@@ -176,7 +176,7 @@ def all_cases(material: Material, commands: list[str]) -> Iterator[Case]:
         "conditioning": ["--base", "checkpoints/tiny-stable-diffusion", "--output", "OUT.safetensors"],
         "prepare hypersim": [*raw, f"{folder}/hypersim", "--size", "48", "64"],
         "prepare virtual_kitti": [*raw, f"{folder}/virtual_kitti", "--crop", "40", "96"],
-        **{f"prepare {name}": [*raw, f"{folder}/{name}"] for name in ("tartanair", "unreal_stereo_4k", "urbansyn")},
+        **{f"prepare {name}": [*raw, f"{folder}/{name}"] for name in RENDERED},
         "prepare folder": [*raw[:-1], "--images", f"{folder}/own/rgb", "--depth", f"{folder}/own/depth"],
         "prepare merge": ["<folders>"],
         "prepare check": ["<shards>"],

@@ -17,10 +17,13 @@ from lightning_modules.evaluation.files import save_array
 from synthetic_scenes import command as synthetic
 from tests.helpers import runs
 from tests.helpers.benchmark_archives import write_depth_archive
-from tests.helpers.rendered_layouts import write_tartanair, write_unreal_stereo, write_urbansyn
+from tests.helpers.rendered_layouts import write_irs, write_tartanair, write_unreal_stereo, write_urbansyn
 
 NUMBERS = ("-1", "0", "1000000000000")
 FRACTIONS = ("nan", "inf", "-1.5", "0", "1e300")
+
+#: Data sets with a command of ``prepare`` and a folder of the material, that are resized to ``--size``.
+RENDERED = ("irs", "tartanair", "unreal_stereo_4k", "urbansyn")
 
 
 class Material:
@@ -43,6 +46,7 @@ class Material:
         for number in range(2):
             write_tartanair(folder / "tartanair", 1, number=number)
             write_urbansyn(folder / "urbansyn", number + 1)
+            write_irs(folder / "irs", number=number + 1)
             write_unreal_stereo(folder / "unreal_stereo_4k", number=number)
         self._write_folder_dataset()
         self._write_benchmarks()

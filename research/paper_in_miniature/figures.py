@@ -10,7 +10,6 @@ from PIL import Image
 from torch import Tensor
 
 from geometry.batch import GeometryBatch, Target
-from geometry.errors import InputError
 from lightning_modules import Sampling
 from lightning_modules.training.start import start_from
 from research.paper_in_miniature.experiment import Experiment
@@ -39,17 +38,9 @@ def write_figures(experiment: Experiment, results: dict[str, Any], folder: Path)
         experiment: the runs, for predictions.
         results: what ``report.collect`` returned.
         folder: where to.
-
-    Raises:
-        InputError: matplotlib is not installed.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise InputError(
-            "the figures need matplotlib: pip install -e '.[benchmarks]'. The tables are written; give the "
-            "command again for the figures alone."
-        ) from error
+    import matplotlib
+
     matplotlib.use("Agg")
     _plot_evaluations(results, folder / "miniature_evaluations.png")
     _plot_strip(experiment, folder / "miniature_strip.png")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import train
-from benchmarks.wrong_options.values import Material
+from benchmarks.wrong_options.values import RENDERED, Material
 from tests.helpers import runs
 
 TIMEOUT_S = 240
@@ -95,7 +95,7 @@ def lines(material: Material, out: Path, workers: int = 2) -> dict[str, list[str
         "prepare folder": [*_own(material)[1:], f"--output={out}/f", *two],
         **{
             f"prepare {name}": [f"--raw={folder}/{name}", f"--output={out}/{name}", "--size", "32", "48", *two]
-            for name in ("tartanair", "unreal_stereo_4k", "urbansyn")
+            for name in RENDERED
         },
         "prepare merge": [f"{out}/parts", f"{folder}/parts"],
         "prepare check": [f"{folder}/data/a"],

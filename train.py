@@ -1,6 +1,8 @@
 """OneStep: fine-tune an image diffusion model to predict depth or surface normals in a single step, and use it."""
 
 import os
+import select
+import signal
 import sys
 from importlib import import_module
 from typing import Any, NoReturn
@@ -26,14 +28,31 @@ COMMANDS = {
 def main(args: list[str] | None = None) -> None:
     """Run a command; mistakes that a user can mend end with ``error: ...`` and status 2, Ctrl-C with status 130.
 
+    Who reads the output may leave before its end, as ``head`` does: status 141, as of other programs.
+
     Args:
         args: the command line; None is that of the process.
     """
     try:
-        _run(args)
+        try:
+            _run(args)
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        if _is_read():
+            raise  # it is another pipe
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is flushed when Python ends
+        sys.exit(128 + signal.SIGPIPE)
     except KeyboardInterrupt:  # while libraries are imported; from then on commands say what they keep
         print("Stopped. Nothing was begun.", file=sys.stderr)
         sys.exit(130)
+
+
+def _is_read() -> bool:
+    """Say whether somebody reads the output, where it is a pipe."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return not poll.poll(0)
 
 
 def _run(args: list[str] | None) -> None:

@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from jsonargparse import ArgumentParser, Namespace
+from jsonargparse._parameter_resolvers import get_signature_parameters
 
 
 class OpenParser(ArgumentParser):
@@ -45,6 +46,11 @@ class OpenParser(ArgumentParser):
 def options_of(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     """Return the options of a parser, with their help."""
     return list(parser._actions)
+
+
+def parameters_of(kind: Any) -> list[tuple[str, Any, Any]]:  # noqa: ANN401
+    """Return name, type and default of what a class can be given, by its base classes too if it hands all on."""
+    return [(found.name, found.annotation, found.default) for found in get_signature_parameters(kind, None)]
 
 
 def groups_of(parser: argparse.ArgumentParser) -> list[tuple[Any, Sequence[argparse.Action]]]:

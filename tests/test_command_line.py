@@ -1,5 +1,7 @@
 """Every command is read alike: help, configurations, one spelling, the names of version 0.1."""
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -76,6 +78,23 @@ def test_the_help_of_all_lists_every_command_and_imports_nothing_slow():
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.endswith("False\n")
     assert all(f"  {name} " in done.stdout for name in train.COMMANDS)
+
+
+def test_a_command_whose_output_nobody_reads_ends_without_a_word():
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run([sys.executable, "train.py", "--help"], cwd=ROOT, stdout=writer, stderr=subprocess.PIPE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, b"")
+
+
+def test_a_pipe_that_breaks_elsewhere_is_no_reader_that_left(monkeypatch):
+    def broken(place):
+        raise BrokenPipeError
+
+    monkeypatch.setattr(train, "find_command", broken)
+    with pytest.raises(BrokenPipeError):
+        train.main(["plan"])
 
 
 def test_a_command_of_the_trainer_and_its_help_say_the_same():

@@ -103,6 +103,12 @@ class TestMistakes:
                 'data=datamodules.GeometryDataModule --data.datasets=[{"path":"x"}] --data.augmentation=[]',
                 "data.augmentation holds settings",
             ),
+            (
+                'data=datamodules.GeometryDataModule --data.datasets=[{"path":"x"}] --data.batch_size=null',
+                "data.batch_size needs a value, not null",
+            ),
+            ("model.network.noise=null", "model.network.noise needs a value, not null"),
+            ("model.optimizer=null", "model.optimizer needs a value, not null"),
             ("trainer.accelerator=tpu", "the trainer cannot be set up like this"),
             ("trainer.default_root_dir=", "trainer.default_root_dir is empty"),
             ("trainer.default_root_dir=/dev/null/x", "the run's folder /dev/null/x/tiny cannot be written to"),

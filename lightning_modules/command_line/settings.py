@@ -3,13 +3,16 @@
 import re
 from dataclasses import is_dataclass
 from datetime import timedelta
+from inspect import Parameter
 from pathlib import Path
-from typing import get_type_hints
+from types import NoneType
+from typing import Any, get_args
 
 from jsonargparse import Namespace
 
 from geometry.errors import InputError
 from geometry.files.paths import check_writable, given_path
+from geometry.jsonargparse_internals import parameters_of
 from lightning_modules.command_line.links import class_of
 from lightning_modules.training.precision import check_precision
 from lightning_modules.training.run_settings import leaves
@@ -56,7 +59,7 @@ def settle(command: str, config: Namespace) -> None:
             raise InputError(f"the section {section} holds no options; leave it out to keep the defaults.")
     _refuse_interpolations(config)
     for section in ("model", "data"):
-        _refuse_lists_of_settings(config.get(section), section)
+        _refuse_what_the_parser_lets_pass(config.get(section), section)
     _check_seed(config.seed_everything)
     _check_name(config.name)
     trainer = config.trainer
@@ -92,16 +95,22 @@ def _refuse_interpolations(config: Namespace) -> None:
             )
 
 
-def _refuse_lists_of_settings(value: object, key: str) -> None:
-    """The parser takes a list where an option of a class holds settings by name, and then stumbles over it."""
+def _refuse_what_the_parser_lets_pass(value: object, key: str) -> None:
+    """Of a class, the parser takes a list for settings by name, and null for everything."""
     arguments = value.get("init_args") if isinstance(value, Namespace) else None
     if not isinstance(value, Namespace) or not isinstance(arguments, Namespace):
         return
-    hints = get_type_hints(class_of(value.class_path).__init__)
-    for name, below in vars(arguments).items():
-        if is_dataclass(hints.get(name)) and isinstance(below, list):
+    for name, hint, default in parameters_of(class_of(value.class_path)):
+        below = arguments.get(name, default)
+        if is_dataclass(hint) and isinstance(below, list):
             raise InputError(f"{key}.{name} holds settings (name: value), not the list {below}.")
-        _refuse_lists_of_settings(below, f"{key}.{name}")
+        if below is None and default is not None and not _takes_null(hint):
+            raise InputError(f"{key}.{name} needs a value, not null; leave it out to keep its default.")
+        _refuse_what_the_parser_lets_pass(below, f"{key}.{name}")
+
+
+def _takes_null(hint: object) -> bool:
+    return hint in (Any, Parameter.empty, NoneType) or any(member in (None, NoneType) for member in get_args(hint))
 
 
 def _check_seed(seed: int | bool) -> None:

@@ -1,5 +1,6 @@
 """What is used of jsonargparse without its promise does what it is used for."""
 
+import inspect
 from dataclasses import dataclass
 
 from jsonargparse import ActionConfigFile
@@ -74,3 +75,22 @@ def test_an_option_of_a_class_within_a_class_can_be_set_back_to_null(tmp_path):
     assert parser.parse_args([config]).model.init_args.outer.init_args.inner.size == 3
     for word in ("--model.outer.inner=null", "--model.init_args.outer.init_args.inner=null"):
         assert parser.parse_args([config, word]).model.init_args.outer.init_args.inner is None
+
+
+class Base:
+    """What hands on to."""
+
+    def __init__(self, wide: int, high: float | None = 2.0) -> None:
+        """Take it."""
+
+
+class Derived(Base):
+    """What hands all on."""
+
+    def __init__(self, deep: str = "a", **others: float) -> None:
+        super().__init__(**others)
+
+
+def test_what_a_class_can_be_given_has_name_type_and_default_with_what_it_hands_on():
+    empty = inspect.Parameter.empty
+    assert internals.parameters_of(Derived) == [("deep", str, "a"), ("wide", int, empty), ("high", float | None, 2.0)]

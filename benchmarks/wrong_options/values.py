@@ -96,8 +96,12 @@ def wrong_values(hint: Any, name: str, material: Material) -> list[str]:  # noqa
         name: the option, for its kind of text.
         material: has paths.
     """
+    return [*_wrong_values(hint, name, material), "null"]
+
+
+def _wrong_values(hint: Any, name: str, material: Material) -> list[str]:  # noqa: ANN401
     if get_origin(hint) in (typing.Union, types.UnionType):
-        return [value for part in get_args(hint) for value in wrong_values(part, name, material)]
+        return [value for part in get_args(hint) for value in _wrong_values(part, name, material)]
     if hint is bool or hint is type(None):
         return []
     if hint is int:
@@ -109,7 +113,7 @@ def wrong_values(hint: Any, name: str, material: Material) -> list[str]:  # noqa
     if hint in (str, Path, path_argument, folder_or_url):
         return material.paths() if _is_path(name) or hint is not str else ["", "wrong", "\x1b[2J", "../x"]
     if get_origin(hint) in (list, tuple, dict) or hint in (list, dict):
-        return ["[]", "{}", "[1]", '["wrong"]', "{wrong: 1}", "null"]
+        return ["[]", "{}", "[1]", '["wrong"]', "{wrong: 1}"]
     return ["builtins.int", "no.Class", "{}", "[]", "{class_path: 3}", "{init_args: {x: 1}}"]
 
 

@@ -6,6 +6,7 @@ from math import inf
 from typing import NamedTuple, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 ANY_VALUE = (-inf, inf)
@@ -21,6 +22,14 @@ class Target(NamedTuple):
 
     values: Tensor
     mask: Tensor
+
+    def resized(self, size: tuple[int, int]) -> "Target":
+        """Return the truth at another size, of the nearest pixels.
+
+        Args:
+            size: (height, width) in pixels.
+        """
+        return Target(*(F.interpolate(tensor.float(), size, mode="nearest").to(tensor.dtype) for tensor in self))
 
 
 @dataclass(frozen=True)

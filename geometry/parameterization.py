@@ -8,7 +8,7 @@ from torch import Tensor
 
 from geometry.alignment import align_scale_shift
 from geometry.batch import Target
-from geometry.errors import InputError
+from geometry.errors import InputError, check_choice
 
 ParameterizationName = Literal["linear", "log", "sqrt", "disparity", "sqrt_disparity"]
 
@@ -36,8 +36,7 @@ class Parameterization:
     """
 
     def __init__(self, name: ParameterizationName = "linear", eps_m: float = 1e-6) -> None:
-        if name not in _NAMES:
-            raise InputError(f"there is no parameterization {name!r}; choose one of {', '.join(_NAMES)}.")
+        check_choice("parameterization", name, _NAMES)
         if not 0 <= eps_m < math.inf:
             raise InputError(f"a parameterization needs a finite eps_m of at least 0, got {eps_m}.")
         self.name: ParameterizationName = name

@@ -107,9 +107,8 @@ def build_estimator(model: dict[str, Any]) -> Estimator:
         InputError: the section cannot be understood, or the base cannot be loaded.
     """
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(
-        Estimator, "model", fail_untyped=False
-    )  # as Lightning does: optimisers from elsewhere
+    # As Lightning does: libraries of optimisers may name no types.
+    parser.add_subclass_arguments(Estimator, "model", fail_untyped=False)
     try:
         return parser.instantiate_classes(parser.parse_object({"model": model})).model
     except Exception as error:

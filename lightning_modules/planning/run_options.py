@@ -10,6 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from geometry.errors import InputError
+from geometry.jsonargparse_internals import parameters_of
 from lightning_modules.training.strategy import FullySharded
 
 # Whoever writes one of these leaves it to the machine how many devices there are.
@@ -163,5 +164,5 @@ def class_named(path: str, option: str) -> type:
 
 
 def _defaults(kind: type | None) -> dict[str, Any]:
-    parameters = inspect.signature(kind).parameters.values() if kind else ()
-    return {each.name: each.default for each in parameters if each.default is not each.empty}
+    parameters = parameters_of(kind) if kind else ()
+    return {name: default for name, _, default in parameters if default is not inspect.Parameter.empty}

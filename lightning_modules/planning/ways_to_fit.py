@@ -1,12 +1,12 @@
 """The cheapest options that make a configuration fit a card."""
 
-import inspect
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from geometry.jsonargparse_internals import parameters_of
 from lightning_modules.planning.cards import Card
 from lightning_modules.planning.plan import Plan, make_plan
 from lightning_modules.planning.run_options import class_named
@@ -165,4 +165,4 @@ def _with_network(setting: Setting, name: str, value: Any) -> Setting:  # noqa: 
 
 def _parameters(class_path: str) -> set[str]:
     """Return the names of the options of a network."""
-    return set(inspect.signature(class_named(class_path, "model.network")).parameters)
+    return {name for name, _, _ in parameters_of(class_named(class_path, "model.network"))}

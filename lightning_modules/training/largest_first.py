@@ -4,10 +4,10 @@ from dataclasses import replace
 from math import prod
 
 import torch
+import torch.nn.functional as F
 from lightning.pytorch import Callback, Trainer
-from torch import Tensor
 
-from geometry.batch import GeometryBatch, Target
+from geometry.batch import GeometryBatch
 from geometry.contract import training_data
 from lightning_modules.training.compilation_proof import CompilationProof
 from lightning_modules.training.trained_module import TrainedModule
@@ -54,12 +54,5 @@ class LargestFirst(Callback):
 
 def _enlarged(batch: GeometryBatch, size: tuple[int, int]) -> GeometryBatch:
     """Return a batch of images of another size, whose pixels are the nearest ones."""
-    height, width = size
-
-    def enlarge(tensor: Tensor) -> Tensor:
-        rows = torch.arange(height, device=tensor.device) * tensor.shape[-2] // height
-        columns = torch.arange(width, device=tensor.device) * tensor.shape[-1] // width
-        return tensor[..., rows, :][..., columns]
-
-    targets = {name: Target(*map(enlarge, target)) for name, target in batch.targets.items()}
-    return replace(batch, image=enlarge(batch.image), targets=targets)
+    image = F.interpolate(batch.image, size, mode="nearest")
+    return replace(batch, image=image, targets={name: each.resized(size) for name, each in batch.targets.items()})

@@ -44,9 +44,10 @@ class StoredSettings:
                 )
             for group, own in zip(groups, optimizer.param_groups, strict=True):
                 group |= {name: value for name, value in own.items() if name not in ("params", "lr", "initial_lr")}
-            if isinstance(scheduler, LambdaLR):
-                factors = [factor(schedule["last_epoch"]) for factor in scheduler.lr_lambdas]
-                rates = [base * factor for base, factor in zip(scheduler.base_lrs, factors, strict=True)]
-                for group, own, rate in zip(groups, optimizer.param_groups, rates, strict=True):
-                    group |= {"lr": rate, "initial_lr": own["initial_lr"]}
-                schedule |= {"base_lrs": list(scheduler.base_lrs), LAST_RATES: rates}
+            if not isinstance(scheduler, LambdaLR):
+                continue
+            factors = [factor(schedule["last_epoch"]) for factor in scheduler.lr_lambdas]
+            rates = [base * factor for base, factor in zip(scheduler.base_lrs, factors, strict=True)]
+            for group, own, rate in zip(groups, optimizer.param_groups, rates, strict=True):
+                group |= {"lr": rate, "initial_lr": own["initial_lr"]}
+            schedule |= {"base_lrs": list(scheduler.base_lrs), LAST_RATES: rates}

@@ -25,7 +25,7 @@ def check_output(
     Raises:
         InputError: it says others.
     """
-    found = getattr(model, "out_channels", None) or model.config.get("out_channels") or model.config["in_channels"]
+    found = vars(model).get("out_channels") or model.config.get("out_channels") or model.config["in_channels"]
     if found != latent_channels:
         raise base.refusal(
             f"{part}/config.json",
